@@ -1,0 +1,183 @@
+"""Tasks made of real images: a random projection of the pixels, a random relabelling of the classes.
+
+Source: Kirsch et al. 2022, General-purpose in-context learning (tasks by random projection and label permutation);
+the disjoint pools and the analytic standardisation are this project's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from ..batch import Batch, Task
+from ..family import TaskFamily
+from .images import Labelled, check_source, image_folder, load_images
+from .sampling import check_count, check_rows, check_sample, draw_disjoint, permutations, support_mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+SPLITS = ("train", "validation", "test")
+_CHUNK_PIXELS = 2**20
+
+
+class _Pool(NamedTuple):
+    """The images of one split, sorted by class, with the pixel statistics of the training split."""
+
+    images: Tensor
+    starts: Tensor
+    counts: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+
+def _digits() -> Labelled:
+    """Return the 1797 digits of scikit-learn, 8x8, grey levels 0 to 16 stretched to 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return Labelled(
+        np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8), np.asarray(labels, dtype=np.int64)
+    )
+
+
+def _divide(data: Labelled, shares: tuple[float, ...]) -> list[Labelled]:
+    """Divide images once and for all, class by class, into parts of the given shares; the rest is the last part."""
+    stream = np.random.RandomState(0)
+    parts: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
+    for label in np.unique(data.labels):
+        index = stream.permutation(np.flatnonzero(data.labels == label))
+        cuts = np.rint(np.cumsum(shares) * len(index)).astype(int)
+        for part, piece in zip(parts, np.split(index, cuts), strict=True):
+            part.append(piece)
+    chosen = [np.concatenate(part) for part in parts]
+    return [Labelled(data.images[index], data.labels[index]) for index in chosen]
+
+
+@lru_cache(maxsize=8)
+def _pools(source: str, folder: Path | None) -> dict[str, _Pool]:
+    """Return the pools of a source by split; read once per process."""
+    if folder is None:
+        parts = _divide(_digits(), (0.5, 0.1))
+    else:
+        official, test = load_images(source, folder)
+        parts = [*_divide(official, (0.9,)), test]
+    train = torch.from_numpy(parts[0].images)
+    total, moment = torch.zeros(train.shape[1]).double(), torch.zeros(train.shape[1], train.shape[1]).double()
+    for chunk in train.split(4096):
+        pixels = chunk.float() / 255
+        total += pixels.sum(dim=0)
+        moment += pixels.mT @ pixels
+    mean = total / len(train)
+    covariance = moment / len(train) - mean[:, None] * mean
+    classes = int(parts[0].labels.max()) + 1
+    pools = {}
+    for split, part in zip(SPLITS, parts, strict=True):
+        order = np.argsort(part.labels, kind="stable")
+        counts = torch.from_numpy(np.bincount(part.labels, minlength=classes))
+        images = torch.from_numpy(part.images[order])
+        pools[split] = _Pool(images, counts.cumsum(0) - counts, counts, mean.float(), covariance.float())
+    return pools
+
+
+@dataclass(frozen=True)
+class ImageClassification(TaskFamily):
+    """Classification of real images: `x = (P'u - P'mu) / sqrt(diag(P' Sigma P))`, `P_ij ~ N(0, 1)` anew for each task.
+
+    `u` are the pixels; `mu`, `Sigma` their mean and covariance over the *training* pool of the source, so that
+    features have mean 0 and variance 1 there and nothing of the other pools is used. Each task takes a random
+    `ways` of the classes and numbers them in random order. Support and query rows are drawn without replacement
+    and share no image; where the support asks for more than the query leaves of the pool, it goes on in
+    fresh reshuffled passes: rows beyond the pool are repeats. No `oracle`, no `truth`.
+
+    `source`: `digits` comes with scikit-learn: 1797 images, divided by class into 50% train, 10% validation, 40% test.
+    `mnist`, `fashion_mnist`, `kmnist`, `emnist`, `notmnist` are read from `$GRADATIM_DATA/images/<source>/`: the
+    official training images divided 90% train, 10% validation, the official test images are test.
+    `split`: the pool; pools share no image. Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
+
+    Raises:
+        ValueError: unknown source or split, dim below 1, ways below 2, impossible rows. When sampling: files
+            missing or damaged, more ways than classes, a query that leaves no image for the support.
+
+    Example:
+        >>> family = ImageClassification("digits", dim=32, ways=10, split="test")
+        >>> task = family.sample(16, torch.Generator().manual_seed(0))
+        >>> task.support.x.shape, task.query.y.shape
+        (torch.Size([16, 160, 32]), torch.Size([16, 64, 1]))
+
+    Source: Kirsch et al. 2022 (random projections, permuted labels); the standardisation is this project's own.
+    """
+
+    source: str = "digits"
+    dim: int = 32
+    ways: int = 10
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        check_rows(self)
+        check_source(self.source)
+        check_count("dim", self.dim, least=1)
+        check_count("ways", self.ways, least=2)
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
+
+    @property
+    def x_dim(self) -> int:
+        """Return the number of features, `dim`."""
+        return self.dim
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes in each task, `ways`."""
+        return self.ways
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
+        """Return n_tasks tasks drawn with `generator`, a CPU generator.
+
+        Raises:
+            ValueError: n_tasks below 1, no CPU generator, or what the class says of sampling.
+        """
+        check_sample(n_tasks, generator)
+        pool = self._pool()
+        n_classes = len(pool.counts)
+        chosen = permutations(torch.full((n_tasks,), n_classes), self.ways, generator)
+        counts = pool.counts[chosen]
+        ends = counts.cumsum(dim=1)
+        query, support = draw_disjoint(ends[:, -1], self.query_rows, self.support_rows, generator)
+        place = torch.cat((support, query), dim=1)
+        label = torch.searchsorted(ends, place, right=True)
+        index = place + (pool.starts[chosen] - ends + counts).gather(1, label)
+        x, y, n = self._features(pool, index, generator), label[..., None], self.support_rows
+        support_batch = Batch(x[:, :n], y[:, :n], support_mask(self, n_tasks, generator))
+        return Task(support_batch, Batch(x[:, n:], y[:, n:]))
+
+    def _pool(self) -> _Pool:
+        """Return the pool of this split, with as many classes as a task takes."""
+        folder = None if self.source == "digits" else image_folder(self.source)
+        pool = _pools(self.source, folder)[self.split]
+        if self.ways > len(pool.counts):
+            raise ValueError(
+                f"ways must be at most the {len(pool.counts)} classes of {self.source}; got {self.ways}"
+            )
+        return pool
+
+    def _features(self, pool: _Pool, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Project the images at `index [B, N]` to `[B, N, dim]`, one fresh Gaussian projection for each task."""
+        n_tasks, pixels = len(index), pool.images.shape[1]
+        gaussian = torch.randn(pixels, n_tasks * self.dim, generator=generator)
+        variance = (gaussian * (pool.covariance @ gaussian)).sum(dim=0)
+        scaled = (
+            (gaussian / variance.clamp(min=1e-12).sqrt()).unflatten(1, (n_tasks, self.dim)).transpose(0, 1)
+        )
+        shift = -(pool.mean @ scaled)[:, None]
+        chunks = []
+        for part in index.split(max(1, _CHUNK_PIXELS // (n_tasks * pixels)), dim=1):
+            rows = pool.images.index_select(0, part.flatten()).view(n_tasks, -1, pixels)
+            chunks.append(torch.baddbmm(shift, rows.float(), scaled, alpha=1 / 255))
+        return torch.cat(chunks, dim=1)

@@ -1,0 +1,193 @@
+"""Image data sets from files: IDX (plain or gzipped) and npz, below the folder that GRADATIM_DATA names.
+
+A source lies in `$GRADATIM_DATA/images/<source>/`. Nothing is downloaded.
+
+Source: LeCun, Cortes, Burges 1998, the MNIST database, "file formats" (IDX).
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PUBLISHED = {
+    "mnist": "https://yann.lecun.com/exdb/mnist/",
+    "fashion_mnist": "https://github.com/zalandoresearch/fashion-mnist",
+    "kmnist": "https://codh.rois.ac.jp/kmnist/",
+    "emnist": "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+    "notmnist": "https://github.com/davidflanagan/notMNIST-to-MNIST",
+}
+SOURCES = ("digits", *PUBLISHED)
+
+
+class Labelled(NamedTuple):
+    """Images and their labels: images `[n, pixels]` uint8, labels `[n]` int64 in 0 .. classes - 1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def check_source(source: object) -> None:
+    """Refuse a name that is no source of images.
+
+    Raises:
+        ValueError: it is none; the nearest name is suggested.
+
+    Example:
+        >>> check_source("digits")
+    """
+    if source in SOURCES:
+        return
+    near = difflib.get_close_matches(str(source).lower(), SOURCES, n=1, cutoff=0.4)
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}{hint}")
+
+
+def image_folder(source: str) -> Path:
+    """Return the folder of a source's files, `$GRADATIM_DATA/images/<source>`.
+
+    Raises:
+        ValueError: the variable is not set, or the folder is not there; says where the files are published.
+
+    Example:
+        >>> image_folder("mnist").name
+        'mnist'
+    """
+    root = os.environ.get("GRADATIM_DATA")
+    wanted = (
+        f"train-images-idx3-ubyte.gz and its three companions, or npz files; published at {PUBLISHED[source]}"
+    )
+    if not root:
+        raise ValueError(
+            f"source {source!r} is read from files: set the environment variable GRADATIM_DATA to a folder that "
+            f"holds images/{source}/ with {wanted}"
+        )
+    folder = Path(root) / "images" / source
+    if not folder.is_dir():
+        raise ValueError(f"source {source!r} needs the folder {folder} (below GRADATIM_DATA) with {wanted}")
+    return folder
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the array of an IDX file of unsigned bytes, plain or gzipped (name ends with .gz).
+
+    Raises:
+        ValueError: the file is truncated, not gzip, or not IDX of unsigned bytes.
+
+    Example:
+        >>> read_idx(image_folder("mnist") / "t10k-labels-idx1-ubyte.gz").shape
+        (10000,)
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}): fetch the file again") from error
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
+        raise ValueError(
+            f"{path} must be an IDX file of unsigned bytes; it begins with {raw[:4].hex() or 'nothing'}"
+        )
+    header = 4 + 4 * raw[3]
+    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", raw[3], offset=4))
+    if len(raw) - header != int(np.prod(shape)):
+        raise ValueError(
+            f"{path} must hold {int(np.prod(shape))} bytes for shape {shape}; got {len(raw) - header}: "
+            "the file is truncated or has been changed, fetch it again"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file, by file and key."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {f"{path.stem}/{key}": archive[key] for key in archive.files}
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read as npz without pickles ({error}): fetch the file again"
+        ) from error
+
+
+def _bytes(name: str, images: np.ndarray) -> np.ndarray:
+    """Return images as uint8 `[n, pixels]`; floats up to 1 are scaled by 255."""
+    flat = images.reshape(len(images), -1)
+    if flat.dtype == np.uint8:
+        return flat
+    scaled = flat * 255.0 if np.issubdtype(flat.dtype, np.floating) and flat.max() <= 1 else flat
+    if not np.isfinite(scaled).all() or scaled.min() < 0 or scaled.max() > 255:
+        raise ValueError(
+            f"pixels of {name} must lie in 0..255, or be floats in 0..1; got {flat.min()} to {flat.max()}"
+        )
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _pick(
+    arrays: dict[str, np.ndarray], test: bool, labels: bool, source: str, folder: Path
+) -> tuple[str, np.ndarray]:
+    """Return the one array of a part (training or test; images or labels), recognised by name and shape."""
+
+    def fits(name: str, array: np.ndarray) -> bool:
+        is_test = "test" in name.lower() or "t10k" in name.lower()
+        is_labels = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+        return is_test == test and is_labels == labels and array.ndim > 0
+
+    found = [(name, array) for name, array in arrays.items() if fits(name, array)]
+    if len(found) == 1:
+        return found[0]
+    part, kind = ("t10k", "test") if test else ("train", "training")
+    idx = f"{part}-labels-idx1-ubyte.gz" if labels else f"{part}-images-idx3-ubyte.gz"
+    what = f"the {kind} {'labels' if labels else 'images'} of {source!r}"
+    if not found:
+        raise ValueError(
+            f"missing {idx} (or an npz array with {what}) in {folder}; it holds "
+            f"{', '.join(sorted(arrays)) or 'no IDX or npz file'}: the files are published at {PUBLISHED[source]}"
+        )
+    names = ", ".join(sorted(name for name, _ in found))
+    raise ValueError(f"{what} must be one array in {folder}; found {names}: leave one of them there")
+
+
+def load_images(source: str, folder: Path) -> tuple[Labelled, Labelled]:
+    """Return the official training and test images of a source, read from the files of a folder.
+
+    Every IDX and npz file there is read; arrays are told apart by name ("test" or "t10k" is the test part) and
+    shape (one column is labels). Labels become 0 .. classes - 1 in the order of their values.
+
+    Raises:
+        ValueError: a file is missing, twice there or damaged; images and labels differ in number; unknown labels.
+
+    Example:
+        >>> train, test = load_images("mnist", image_folder("mnist"))
+        >>> train.images.shape, test.labels.shape
+        ((60000, 784), (10000,))
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".npz":
+            arrays |= _read_npz(path)
+        elif path.name.removesuffix(".gz").endswith(("-ubyte", ".idx")):
+            arrays[path.name] = read_idx(path)
+    parts, values = [], np.empty(0)
+    for test in (False, True):
+        name, images = _pick(arrays, test, False, source, folder)
+        label_name, labels = _pick(arrays, test, True, source, folder)
+        labels = labels.reshape(-1)
+        if len(images) != len(labels) or len(labels) == 0:
+            raise ValueError(
+                f"{name} and {label_name} in {folder} must pair up; got {len(images)} and {len(labels)} rows"
+            )
+        if not test:
+            values = np.unique(labels)
+        elif not np.isin(labels, values).all():
+            raise ValueError(
+                f"{label_name} in {folder} has labels that the training part lacks: are both of one set?"
+            )
+        parts.append(Labelled(_bytes(name, images), np.searchsorted(values, labels).astype(np.int64)))
+    if parts[0].images.shape[1] != parts[1].images.shape[1]:
+        raise ValueError(f"training and test images in {folder} must be of one size: are both of one set?")
+    return parts[0], parts[1]

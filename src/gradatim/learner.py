@@ -1,0 +1,105 @@
+"""Predictor, refiner and signal in the one loop of the library.
+
+Source: Mittal et al. 2025, eqs. 5-8: `f_gamma(x, g_phi(D))`, g a loop of small learned refinements.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+from .tree import tree_map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import torch
+
+    from .batch import Batch, Task
+    from .predictor import Predictor
+    from .refiner import Refiner, State
+    from .signal import Signal
+
+
+class Episode(Protocol):
+    """What a scheme is to the learner: a loss to meta-train on."""
+
+    def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the scalar loss of one episode: all its steps."""
+        ...
+
+
+class Learner(nn.Module):
+    """`state_{t+1} = refiner.step(state_t, signal(predictor, refiner.at(state_t), batch_t))`.
+
+    Args: `predictor` f_gamma; `refiner` h_phi or r_gamma; `signal`: what a step sees.
+
+    Raises:
+        ValueError: the refiner needs what the signal does not show.
+
+    Example:
+        >>> for state in learner.states(support.split(32)):
+        ...     answer = learner.predict(query.x, state)
+    """
+
+    def __init__(self, predictor: Predictor, refiner: Refiner, signal: Signal) -> None:
+        super().__init__()
+        for need in ("observations", "gradients"):
+            if getattr(refiner, f"needs_{need}") and not getattr(signal, need):
+                raise ValueError(f"{type(refiner).__name__} needs {need}; got {signal}: choose a signal that shows them")
+        self.predictor, self.refiner, self.signal = predictor, refiner, signal
+
+    def states(
+        self,
+        batches: Iterable[Batch],
+        query: Batch | None = None,
+        carry: Callable[[State], State] = lambda state: state,
+        lengths: Tensor | None = None,
+    ) -> Iterator[State]:
+        """Yield state_0, state_1, ..., one more after each mini-batch.
+
+        `query`: for a per-query (implicit) learner, the rows asked about. `carry` is what is handed from one step to
+        the next (schemes detach there). With `lengths [P]`, each step yields a state for each of the first `lengths`
+        rows, `[B * P, ...]`, and `carry` must choose one per task.
+
+        Raises:
+            ValueError: no mini-batch at all, or one that is not this learner's.
+        """
+        batches = iter(batches)
+        first = next(batches, None)
+        if first is None:
+            raise ValueError("a learner needs at least one mini-batch; got none")
+        state = self.refiner.init(first.n_tasks, query)
+        yield state
+        for batch in chain([first], batches):
+            self.predictor.check(batch)
+            state = self.step(carry(state), batch, lengths)
+            yield state
+
+    def step(self, state: State, batch: Batch, lengths: Tensor | None = None) -> State:
+        """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`."""
+        if lengths is not None and not self.refiner.capabilities.prefixes:
+            state = tree_map(lambda part: part.repeat_interleave(len(lengths), dim=0), state)
+            batch, lengths = batch.prefixes(lengths), None
+        latent = self.refiner.at(state)
+        return self.refiner.step(state, self.signal(self.predictor, latent, batch, lengths))
+
+    def adapt(self, support: Batch, batch_size: int, query: Batch | None = None) -> State:
+        """Return the state after one pass over the support in mini-batches of `batch_size` rows."""
+        for state in self.states(support.split(batch_size), query):
+            last = state
+        return last
+
+    def predict(self, x: Tensor, state: State) -> Tensor:
+        """Return outputs `[B, N, Do]` at x `[B, N, Dx]`; for an implicit learner x must be the queries of its state."""
+        return self.predictor(x, self.refiner.read(state))
+
+    def loss(self, query: Batch, state: State) -> Tensor:
+        """Return the mean loss over the query rows of each task, `[B]`."""
+        return self.predictor.loss(query, self.refiner.read(state))
+
+    def forward(self, scheme: Episode, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the loss of one whole episode, all steps included: one call, so that DDP and FSDP are correct."""
+        return scheme.loss(self, task, generator)

@@ -1,0 +1,1 @@
+"""Building blocks of networks: nothing here knows what a task is."""

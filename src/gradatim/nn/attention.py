@@ -1,0 +1,66 @@
+"""The transformer over a set of tokens; who sees whom is said by a mask, True = sees.
+
+Source: Vaswani et al. 2017, eq. 1; pre-norm after Xiong et al. 2020.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """One layer: `t += attend(norm(t));  t += feed_forward(norm(t))`, on tokens `[B, L, W]`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_forward = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Return tokens `[B, L, W]`; bias, broadcast to `[B, heads, L, L]`, is added to the attention logits."""
+        qkv = self.qkv(self.norm_attention(tokens)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        tokens = tokens + self.out(seen.transpose(1, 2).flatten(2))
+        return tokens + self.down(F.gelu(self.up(self.norm_forward(tokens)), approximate="tanh"))
+
+
+class Transformer(nn.Module):
+    """Layers of attention over tokens without positions: a map of sets.
+
+    Raises:
+        ValueError: width not divisible by heads, or a size below 1.
+
+    Example:
+        >>> net = Transformer(width=32, layers=2, heads=4)
+        >>> net(torch.randn(3, 7, 32), torch.ones(3, 1, 7, dtype=torch.bool)).shape
+        torch.Size([3, 7, 32])
+    """
+
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        if min(width, layers, heads) < 1 or width % heads:
+            raise ValueError(
+                f"a transformer needs width, layers, heads >= 1 and heads that divide the width; got width {width}, "
+                f"layers {layers}, heads {heads}"
+            )
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Return tokens `[B, L, W]`; `visible[b, q, k]` (`[B or 1, L or 1, L]`): token q sees token k.
+
+        Every token must see at least one.
+        """
+        bias = torch.zeros(visible.shape, dtype=tokens.dtype, device=tokens.device)
+        bias = bias.masked_fill(~visible, float("-inf"))[:, None]
+        for block in self.blocks:
+            tokens = block(tokens, bias)
+        return self.norm(tokens)

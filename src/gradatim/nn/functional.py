@@ -1,0 +1,76 @@
+"""Networks whose weights are an argument: one flat vector per task, and the layout that reads it.
+
+Source: Ha, Dai, Le 2016, HyperNetworks, eq. 1: a layer's weights are the output of another map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the weight matrices of a network lie in one flat vector theta.
+
+    Fields: `sizes`: widths from input to output; `bias`: whether each matrix has a last column of biases.
+
+    Raises:
+        ValueError: fewer than two sizes, or a size below 1.
+
+    Example:
+        >>> layout = Layout((64, 10))
+        >>> layout.shapes, layout.size
+        (((10, 65),), 650)
+    """
+
+    sizes: tuple[int, ...]
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2 or min(self.sizes) < 1:
+            raise ValueError(f"a network needs an input and an output width, each at least 1; got {self.sizes}")
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Return (outputs, inputs + bias) of every weight matrix; a row holds one unit's weights."""
+        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        return tuple((out, inner + self.bias) for inner, out in pairs)
+
+    @property
+    def size(self) -> int:
+        """Return S, the length of theta."""
+        return sum(rows * width for rows, width in self.shapes)
+
+
+def split_rows(theta: Tensor, shapes: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Return the matrices `[B, rows, width]` that lie one after the other in theta `[B, S]`."""
+    parts = theta.split([rows * width for rows, width in shapes], dim=1)
+    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def network(
+    x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor] = torch.tanh
+) -> Tensor:
+    """Return the outputs `[B, N, sizes[-1]]` of each task's own network theta `[B, S]` at its rows x `[B, N, Dx]`.
+
+    h_0 = x;  h_{l+1} = activation(h_l W_l' + b_l), no activation after the last.
+    """
+    hidden = x
+    matrices = split_rows(theta, layout.shapes)
+    for depth, matrix in enumerate(matrices):
+        if depth:
+            hidden = activation(hidden)
+        if layout.bias:
+            weight, bias = matrix[..., :-1], matrix[..., -1]
+            hidden = torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2))
+        else:
+            hidden = torch.bmm(hidden, matrix.transpose(1, 2))
+    return hidden

@@ -1,0 +1,46 @@
+"""f_gamma: how a query is answered, given what was learnt about its task.
+
+Source: Mittal et al. 2025, eq. 5: `f_gamma(x, theta_T)`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .batch import Batch
+
+
+class Predictor(nn.Module, ABC):
+    """`outputs = f_gamma(x, latent)`; a task reaches it through the latent alone.
+
+    A subclass sets `latent_shape` (the latent's shape without tasks, e.g. `(S,)` or `(K, W)`; empty for a readout,
+    whose latent belongs to the query rows) and `output_dim`.
+    """
+
+    latent_shape: tuple[int, ...]
+    output_dim: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return outputs `[B, N, output_dim]` at x `[B, N, Dx]` under latent `[B, *latent_shape]`."""
+
+    @abstractmethod
+    def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the loss of each row `[B, N]`; what stands at absent rows is ignored."""
+
+    def initial(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return a latent to start from, `latent_shape`: zeros unless the form of f needs symmetry broken."""
+        return torch.zeros(self.latent_shape)
+
+    def loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean loss over the present rows of each task, `[B]`; 0 for a task without rows."""
+        rows = self.row_loss(batch, latent, generator)
+        return (rows * batch.mask).sum(1) / batch.rows.clamp(min=1)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where the batch cannot be this predictor's: unknown classes, other widths."""

@@ -1,0 +1,8 @@
+"""The three kinds of f_gamma: of known form, a learnt decoder, a readout."""
+
+from .decoder import Decoder
+from .likelihoods import CrossEntropy, Likelihood, SquaredError, likelihood
+from .network import Network
+from .readout import Readout
+
+__all__ = ["CrossEntropy", "Decoder", "Likelihood", "Network", "Readout", "SquaredError", "likelihood"]

@@ -1,0 +1,61 @@
+"""Parametric f: a network of known form whose weights are the latent. Without hidden layers, a (softmax-)linear model.
+
+Source: Mittal et al. 2025, the parametric regime: f fixed, `theta_T = g_phi(D)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..nn.functional import Layout, network
+from ..predictor import Predictor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..batch import Batch
+    from .likelihoods import Likelihood
+
+
+class Network(Predictor):
+    """`f(x, theta)`: theta `[B, S]` holds the weights of a tanh network `x_dim -> *hidden -> outputs`.
+
+    Args: `x_dim`; `likelihood`: says the number of outputs and the loss; `hidden`: widths of hidden layers, none for
+    a linear or softmax-linear model; `bias`.
+
+    Example:
+        >>> f = Network(64, CrossEntropy(10))
+        >>> f(torch.randn(2, 5, 64), torch.zeros(2, 650)).shape
+        torch.Size([2, 5, 10])
+    """
+
+    def __init__(self, x_dim: int, likelihood: Likelihood, hidden: tuple[int, ...] = (), bias: bool = True) -> None:
+        super().__init__()
+        self.layout = Layout((x_dim, *hidden, likelihood.output_dim), bias)
+        self.likelihood = likelihood
+        self.latent_shape = (self.layout.size,)
+        self.output_dim = likelihood.output_dim
+
+    def initial(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return theta `[S]`: hidden weights ~ N(0, 1 / fan_in), biases and the last layer zero."""
+        parts = [torch.zeros(shape) for shape in self.layout.shapes]
+        for part in parts[:-1]:
+            inner = part.shape[1] - self.layout.bias
+            part[:, :inner] = torch.randn(part.shape[0], inner, generator=generator) / inner**0.5
+        return torch.cat([part.flatten() for part in parts])
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return outputs `[B, N, output_dim]` of the networks theta `[B, S]` at x `[B, N, x_dim]`."""
+        return network(x, latent, self.layout)
+
+    def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the likelihood's loss of each row, `[B, N]`."""
+        return self.likelihood.row_loss(self(batch.x, latent), batch.y)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where x has another width, or y cannot be scored."""
+        if batch.x.shape[2] != self.layout.sizes[0]:
+            raise ValueError(f"this learner wants x of width {self.layout.sizes[0]}; got {batch.x.shape[2]}")
+        self.likelihood.check(batch)

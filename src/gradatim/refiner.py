@@ -1,0 +1,67 @@
+"""h_phi or r_gamma: one small learned refinement of the state.
+
+Source: Mittal et al. 2025, eqs. 7-8.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .batch import Batch
+    from .signal import Evidence
+
+State = Any
+"""A value: a tensor or a NamedTuple of tensors, tasks first; returned by a step, never mutated."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a refiner's state can do; who needs more asks here and refuses with a sentence.
+
+    Fields: `per_query`: the state belongs to its queries (implicit), so it cannot be saved, merged or used for others;
+    `mergeable`: states of disjoint rows combine; `forgets`: old rows are discounted; `greedy`: every learnt part of
+    the state is read in the step that writes it; `prefixes`: one pass answers for many prefix lengths;
+    `bounded`: the state does not grow with the rows; `learnt`: it has parameters to meta-train.
+    """
+
+    per_query: bool = False
+    mergeable: bool = False
+    forgets: bool = False
+    greedy: bool = True
+    prefixes: bool = False
+    bounded: bool = True
+    learnt: bool = True
+
+
+class Refiner(nn.Module, ABC):
+    """`state_0 = init(tasks, query);  state_{t+1} = step(state_t, evidence_t);  latent = read(state)`.
+
+    Class attributes: `capabilities`; `needs_observations`, `needs_gradients`: what its steps cannot do without.
+    """
+
+    capabilities = Capabilities()
+    needs_observations = False
+    needs_gradients = False
+
+    @abstractmethod
+    def init(self, n_tasks: int, query: Batch | None = None) -> State:
+        """Return the state before any row is seen; a per-query refiner looks at `query.x`, never at `query.y`."""
+
+    @abstractmethod
+    def step(self, state: State, evidence: Evidence) -> State:
+        """Return the state after one more mini-batch; a task without rows in it keeps its state."""
+
+    @abstractmethod
+    def read(self, state: State) -> Tensor:
+        """Return the latent that predictions are made with, `[B, *latent_shape]`."""
+
+    def at(self, state: State) -> Tensor:
+        """Return the latent at which the next signal is taken; where iterates are averaged, not the average."""
+        return self.read(state)

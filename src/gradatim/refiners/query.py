@@ -1,0 +1,98 @@
+"""r_gamma: a transformer in which each query's own prediction is refined by the rows of a mini-batch.
+
+Source: Mittal et al. 2025, eq. 8: `yhat^(i+1) = r_gamma([x, yhat^(i)], B^(i))`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.attention import Transformer
+from ..nn.sets import RowEmbedding, query_mask
+from ..refiner import Capabilities, Refiner
+from .gain import move
+from .rows import RowsConfig
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..signal import Evidence
+
+
+class QueryState(NamedTuple):
+    """`prediction [B, Nq, C]` of the query rows, their `x [B, Nq, Dx]`, `rows [B]` seen so far."""
+
+    prediction: Tensor
+    x: Tensor
+    rows: Tensor
+
+
+class QueryRefiner(Refiner):
+    """`s_{t+1} = s_t + g_t * (head(transformer([x, s_t], rows)))`; queries never see each other.
+
+    Args: `config`: size, gain and `prefixes` as for `RowsRefiner`; `state_width` C; `simplex`: s are probabilities,
+    and a step moves towards a softmax; `x_dim`, `y_dim`, `classes`: widths of the rows.
+    """
+
+    needs_observations = True
+
+    def __init__(
+        self,
+        config: RowsConfig,
+        state_width: int,
+        x_dim: int,
+        y_dim: int,
+        classes: int | None,
+        simplex: bool = False,
+    ) -> None:
+        super().__init__()
+        if config.tail is not None:
+            raise ValueError("an implicit state keeps no tail average; got tail in the config: leave it out")
+        self.config, self.simplex = config, simplex
+        self.capabilities = Capabilities(per_query=True, prefixes=config.prefixes)
+        self.start = nn.Parameter(torch.zeros(state_width))
+        self.rows = RowEmbedding(x_dim, y_dim, classes, config.width)
+        self.state = nn.Linear(state_width, config.width)
+        self.count = nn.Linear(1, config.width, bias=False)
+        self.transformer = Transformer(config.width, config.layers, config.heads)
+        self.head = nn.Linear(config.width, state_width)
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> QueryState:
+        """Return the learnt marginal prediction at every query row.
+
+        Raises:
+            ValueError: no query: this state belongs to its query rows.
+        """
+        if query is None:
+            raise ValueError(
+                "an implicit learner refines the answers to given queries; got no query: pass query=..., "
+                "or use a parametric or explicit learner for a state that serves any query"
+            )
+        start = self.start.softmax(-1) if self.simplex else self.start
+        prediction = start.expand(n_tasks, query.n_rows, -1)
+        return QueryState(prediction, query.x, prediction.new_zeros(n_tasks))
+
+    def step(self, state: QueryState, evidence: Evidence) -> QueryState:
+        """Return the state refined by one mini-batch; with lengths, one for each prefix, `[B * P, ...]`."""
+        batch, lengths = evidence.batch, evidence.lengths
+        if batch is None:
+            raise ValueError("an implicit learner refines by observations; got a signal without them")
+        if lengths is None:
+            lengths = torch.tensor([batch.n_rows])
+        n_tasks, queries, times = batch.n_tasks, state.x.shape[1], len(lengths)
+        now = evidence.rows.to(state.rows.dtype)
+        count = self.count(torch.log1p(now).reshape(n_tasks, times, 1, 1))
+        asked = self.rows.x(state.x) + self.state(state.prediction)
+        asked = (asked[:, None] + count).reshape(n_tasks, times * queries, -1)
+        tokens = torch.cat([self.rows(batch.x, batch.y), asked], dim=1)
+        visible = query_mask(batch.mask, lengths, queries, mixing=not self.config.prefixes)
+        refined = self.transformer(tokens, visible)[:, batch.n_rows :].reshape(n_tasks * times, queries, -1)
+        prediction, x, before = (part.repeat_interleave(times, dim=0) for part in state)
+        target = self.head(refined).softmax(-1) if self.simplex else prediction + self.head(refined)
+        return QueryState(move(prediction, target, self.config.gain(now, before)), x, before + now)
+
+    def read(self, state: QueryState) -> Tensor:
+        """Return the prediction's state at every query row, `[B, Nq, C]`."""
+        return state.prediction

@@ -1,0 +1,141 @@
+"""h_phi: a transformer over tokens of the state, the rows of a mini-batch and the gradient moves the state.
+
+Source: Mittal et al. 2025, eq. 7: `theta^(i+1) = h_phi(theta^(i), B^(i))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.attention import Transformer
+from ..nn.sets import RowEmbedding, prefix_mask
+from ..refiner import Capabilities, Refiner
+from .gain import DECAYING, Gain, move, tail_weight
+from .tokens import StateTokens
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..signal import Evidence, Signal
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """Size and habits of the transformer refiner.
+
+    Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves; `prefixes`: True, one pass
+    answers for many prefix lengths, and rows see only themselves and the state; False, rows see each other, and every
+    length is a pass of its own; `tail`: eta of the tail average that predictions read (None: the last iterate).
+    """
+
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+    gain: Gain = DECAYING
+    prefixes: bool = False
+    tail: float | None = None
+
+
+class RowsState(NamedTuple):
+    """`latent [B, ...]`, `rows [B]`: how many it has seen, `average [B, ...]` of the latents, or None."""
+
+    latent: Tensor
+    rows: Tensor
+    average: Tensor | None
+
+
+class RowsRefiner(Refiner):
+    """`latent_{t+1} = latent_t + g_t * move(transformer([state, rows, gradient]))`, g_t the gain.
+
+    Args: `config`; `signal`: what its steps will see; `start [*latent_shape]`: the learnt latent_0 starts there;
+    `shapes`: the latent's tokens, see `StateTokens`; `x_dim`, `y_dim`, `classes`, `output_dim`: widths of the rows.
+
+    Raises:
+        ValueError: shapes that do not make up the latent.
+    """
+
+    def __init__(
+        self,
+        config: RowsConfig,
+        signal: Signal,
+        start: Tensor,
+        shapes: tuple[tuple[int, int], ...],
+        x_dim: int,
+        y_dim: int,
+        classes: int | None,
+        output_dim: int,
+    ) -> None:
+        super().__init__()
+        if sum(rows * width for rows, width in shapes) != start.numel():
+            raise ValueError(f"tokens of shapes {shapes} do not make up a latent of shape {tuple(start.shape)}")
+        self.config = config
+        self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
+        self.capabilities = Capabilities(prefixes=config.prefixes)
+        self.start = nn.Parameter(start.clone())
+        self.tokens = StateTokens(shapes, tuple(start.shape), config.width, signal.gradients)
+        self.count = nn.Linear(1, config.width, bias=False)
+        self.rows = None
+        if signal.observations:
+            outputs = output_dim if signal.sees_outputs else 0
+            self.rows = RowEmbedding(x_dim, y_dim, classes, config.width, outputs)
+        self.transformer = Transformer(config.width, config.layers, config.heads)
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> RowsState:
+        """Return latent_0, the learnt start, for n_tasks tasks that have seen no row."""
+        latent = self.start.expand(n_tasks, *self.start.shape)
+        average = None if self.config.tail is None else latent
+        return RowsState(latent, latent.new_zeros(n_tasks), average)
+
+    def step(self, state: RowsState, evidence: Evidence) -> RowsState:
+        """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
+        tokens = self._refine(state.latent, evidence)
+        repeat = 1 if evidence.lengths is None else len(evidence.lengths)
+        latent, before, average = (
+            None if part is None else part.repeat_interleave(repeat, dim=0) if repeat > 1 else part for part in state
+        )
+        now = evidence.rows.to(latent.dtype)
+        proposal = latent + self.tokens.move(tokens, evidence.gradient)
+        moved = move(latent, proposal, self.config.gain(now, before))
+        if average is not None:
+            average = move(average, moved, tail_weight(now, before, self.config.tail or 0.0))
+        return RowsState(moved, before + now, average)
+
+    def read(self, state: RowsState) -> Tensor:
+        """Return the tail average where one is kept, else the last iterate."""
+        return state.latent if state.average is None else state.average
+
+    def at(self, state: RowsState) -> Tensor:
+        """Return the last iterate: signals are taken there."""
+        return state.latent
+
+    def _refine(self, latent: Tensor, evidence: Evidence) -> Tensor:
+        """Return the refined tokens of the state `[B, K, W]`, or `[B * P, K, W]` with prefixes."""
+        n_tasks, states = latent.shape[0], self.tokens.count
+        count = self.count(torch.log1p(evidence.rows.to(latent.dtype))[:, None, None])
+        if self.rows is None or evidence.batch is None:
+            tokens = self.tokens(self._tile(latent, count), evidence.gradient) + count
+            visible = torch.ones(1, 1, states, dtype=torch.bool, device=latent.device)
+            return self.transformer(tokens, visible)
+        batch = evidence.batch
+        rows = self.rows(batch.x, batch.y, evidence.outputs)
+        if not self.config.prefixes:
+            tokens = torch.cat([self.tokens(latent, evidence.gradient) + count, rows], dim=1)
+            everywhere = torch.ones(n_tasks, states, dtype=torch.bool, device=latent.device)
+            visible = torch.cat([everywhere, batch.mask], dim=1)[:, None]
+            return self.transformer(tokens, visible)[:, :states]
+        lengths = evidence.lengths
+        if lengths is None:
+            lengths = torch.tensor([batch.n_rows])
+        summaries = self.tokens(self._tile(latent, count), evidence.gradient) + count
+        summaries = summaries.reshape(n_tasks, -1, self.config.width)
+        tokens = torch.cat([self.tokens(latent), rows, summaries], dim=1)
+        refined = self.transformer(tokens, prefix_mask(batch.mask, lengths, states))
+        return refined[:, states + batch.n_rows :].reshape(-1, states, self.config.width)
+
+    @staticmethod
+    def _tile(latent: Tensor, like: Tensor) -> Tensor:
+        """Return latent `[B, ...]` repeated to `like`'s `[B * P]` tasks."""
+        return latent.repeat_interleave(like.shape[0] // latent.shape[0], dim=0)

@@ -1,0 +1,98 @@
+"""What one step may see of a mini-batch: its observations, the gradient of its loss, or both.
+
+Source: Mittal et al. 2025, section on iterative amortization: tokens of observations and / or gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .batch import Batch
+    from .predictor import Predictor
+
+
+class Evidence(NamedTuple):
+    """What a refiner is handed: one mini-batch of B tasks, seen through a `Signal`.
+
+    Fields: `rows [B]`: the number of rows present (with lengths: in each prefix, `[B * P]`); `batch`: the observations,
+    or None; `outputs [B, N, Do]`: what f says at them now, or None; `gradient`, like the latent (with lengths:
+    `[B * P, ...]`): of the mean loss, or None; `lengths [P]`: the prefixes to answer for, or None: all the rows.
+    """
+
+    rows: Tensor
+    batch: Batch | None = None
+    outputs: Tensor | None = None
+    gradient: Tensor | None = None
+    lengths: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Signal:
+    """`evidence = signal(f, latent, batch)`: what a step sees.
+
+    Fields: `observations`: the rows (x, y); `gradients`: `d loss(batch, latent) / d latent`; `outputs`: with the
+    observations also `f(x, latent)`, the predictions there as they stand (they follow from latent and x, but a
+    transformer would have to learn to multiply to find them; False is the paper's plain observation);
+    `keep_graph`: gradients and outputs stay differentiable in the latent (MAML, second order).
+
+    Raises:
+        ValueError: neither observations nor gradients.
+
+    Example:
+        >>> evidence = BOTH(f, theta, batch)
+        >>> evidence.gradient.shape == theta.shape
+        True
+    """
+
+    observations: bool = True
+    gradients: bool = False
+    outputs: bool = True
+    keep_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.observations or self.gradients):
+            raise ValueError("a signal needs observations, gradients or both; got neither")
+
+    @property
+    def sees_outputs(self) -> bool:
+        """Return whether the predictions at the rows come with them."""
+        return self.observations and self.outputs
+
+    def __call__(
+        self, predictor: Predictor, latent: Tensor, batch: Batch, lengths: Tensor | None = None
+    ) -> Evidence:
+        """Return what is seen of `batch` at `latent [B, ...]`, for the whole batch or for each of `lengths [P]`."""
+        rows, outputs, gradient = batch.rows, None, None
+        if lengths is not None:
+            inside = torch.arange(batch.n_rows, device=batch.x.device) < lengths.to(batch.x.device)[:, None]
+            rows = (batch.mask[:, None] & inside).sum(-1).flatten()
+        if self.sees_outputs:
+            outputs = predictor(batch.x, latent)
+            outputs = outputs if self.keep_graph else outputs.detach()
+        if self.gradients:
+            if lengths is None:
+                gradient = self._gradient(predictor, latent, batch)
+            else:
+                tiled = latent.repeat_interleave(len(lengths), dim=0)
+                gradient = self._gradient(predictor, tiled, batch.prefixes(lengths))
+        return Evidence(rows, batch if self.observations else None, outputs, gradient, lengths)
+
+    def _gradient(self, predictor: Predictor, latent: Tensor, batch: Batch) -> Tensor:
+        """Return the gradient of each task's mean loss; tasks do not meet, so one sum serves all."""
+        with torch.enable_grad():
+            keep = self.keep_graph and latent.requires_grad
+            point = latent if keep else latent.detach().requires_grad_()
+            loss = predictor.loss(batch, point).sum()
+            (gradient,) = torch.autograd.grad(loss, point, create_graph=keep)
+        return gradient
+
+
+OBSERVATIONS = Signal()
+GRADIENTS = Signal(observations=False, gradients=True)
+BOTH = Signal(gradients=True)

@@ -1,0 +1,1 @@
+"""Meta-training: schemes, the loop around them, checkpoints, and the engine below."""

@@ -1,0 +1,151 @@
+"""How a learner is meta-trained: greedily, one step at a time, or through unrolled steps.
+
+Source: Mittal et al. 2025, eq. 9 (greedy); Werbos 1990 and Sutskever 2013 (truncated backpropagation through steps).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..tree import detach, select
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..batch import Batch, Task
+    from ..learner import Learner
+    from ..refiner import State
+
+
+@dataclass(frozen=True)
+class Scheme(ABC):
+    """A loss of whole episodes: up to `horizon` mini-batches of `batch_size` rows.
+
+    Fields: `random_horizon`: an episode's number of steps is uniform in 1 .. horizon, else it is horizon;
+    `prefixes`: each step is trained on this many prefix lengths of its mini-batch (1: the whole mini-batch only), the
+    whole one always among them, the others uniform in 1 .. batch_size - 1; each task goes on from one of them.
+
+    Raises:
+        ValueError: a number below 1, or more prefixes than rows in a mini-batch.
+    """
+
+    batch_size: int = 16
+    horizon: int = 10
+    random_horizon: bool = False
+    prefixes: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.horizon, self.prefixes) < 1 or self.prefixes > self.batch_size:
+            raise ValueError(
+                "a scheme needs batch_size, horizon and prefixes of at least 1, and at most batch_size prefixes; "
+                f"got batch_size {self.batch_size}, horizon {self.horizon}, prefixes {self.prefixes}"
+            )
+
+    @abstractmethod
+    def carry(self, state: State, step: int) -> State:
+        """Return what step number `step` (from 0) starts from, given the state before it."""
+
+    def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the mean over steps (and prefixes) and tasks of the query loss after each step.
+
+        Raises:
+            ValueError: a learner whose state this scheme cannot train, or too few support rows for one step.
+        """
+        self.check(learner)
+        batches = list(self._batches(task.support, generator))
+        lengths = self._lengths(generator)
+        query = task.query
+        fan = 1 if lengths is None else len(lengths)
+        steps = iter(range(len(batches)))
+
+        def carry(state: State) -> State:
+            step = next(steps)
+            if fan > 1 and step:
+                chosen = torch.randint(fan, (task.n_tasks,), generator=generator)
+                state = select(state, (torch.arange(task.n_tasks) * fan + chosen).to(query.x.device))
+            return self.carry(state, step)
+
+        states = islice(learner.states(batches, query, carry, lengths), 1, None)
+        asked = query.repeat(fan)
+        return torch.stack([learner.loss(asked, state).mean() for state in states]).mean()
+
+    def check(self, learner: Learner) -> None:
+        """Raise ValueError where this scheme cannot train the learner's state."""
+        if not learner.refiner.capabilities.learnt:
+            raise ValueError(f"{type(learner.refiner).__name__} has nothing to meta-train: use it as it is")
+
+    def _batches(self, support: Batch, generator: torch.Generator) -> list[Batch]:
+        """Return the episode's mini-batches."""
+        steps = self.horizon
+        if self.random_horizon:
+            steps = int(torch.randint(1, self.horizon + 1, (), generator=generator))
+        batches = list(islice(support.split(self.batch_size), steps))
+        if len(batches) < steps:
+            raise ValueError(
+                f"{steps} mini-batches of {self.batch_size} rows need {steps * self.batch_size} support rows; the "
+                f"family gives {support.n_rows}: raise its support_rows or lower the horizon"
+            )
+        return batches
+
+    def _lengths(self, generator: torch.Generator) -> Tensor | None:
+        """Return the prefix lengths of this episode `[P]`, ascending, the whole mini-batch last."""
+        if self.prefixes == 1:
+            return None
+        others = torch.randperm(self.batch_size - 1, generator=generator)[: self.prefixes - 1] + 1
+        return torch.cat([others.sort().values, torch.tensor([self.batch_size])])
+
+
+@dataclass(frozen=True)
+class Greedy(Scheme):
+    """The paper's training: each step on its own, no gradient across steps.
+
+        loss = 1/T sum_t L(query, step(stop_gradient(state_t), batch_t))
+
+    Example:
+        >>> Greedy(batch_size=16, horizon=10).loss(learner, task, generator).backward()
+
+    Source: Mittal et al. 2025, eq. 9.
+    """
+
+    def carry(self, state: State, step: int) -> State:
+        """Return the state cut off from the graph, except the learnt start."""
+        return detach(state) if step else state
+
+    def check(self, learner: Learner) -> None:
+        """Raise ValueError where the state has parts that only later steps read."""
+        super().check(learner)
+        if not learner.refiner.capabilities.greedy:
+            raise ValueError(
+                f"{type(learner.refiner).__name__} writes parts of its state that only later steps read, so greedy "
+                "training gives them no gradient: use Unrolled"
+            )
+
+
+@dataclass(frozen=True)
+class Unrolled(Scheme):
+    """Backpropagation through steps, the graph cut every `truncation` steps (None: never).
+
+        loss = 1/T sum_t L(query, state_t),  state_t differentiable in up to `truncation` steps before it
+
+    Example:
+        >>> Unrolled(batch_size=16, horizon=20, truncation=5).loss(learner, task, generator).backward()
+
+    Source: Werbos 1990; Sutskever 2013, section 2.8.1.
+    """
+
+    truncation: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.truncation is not None and self.truncation < 1:
+            raise ValueError(f"truncation counts steps: None or at least 1; got {self.truncation}")
+
+    def carry(self, state: State, step: int) -> State:
+        """Return the state, cut off from the graph at every truncation-th step."""
+        cut = self.truncation is not None and step > 0 and step % self.truncation == 0
+        return detach(state) if cut else state

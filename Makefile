@@ -24,6 +24,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv (every other target does so by itself)
+	@:
 
 demo: $(STAMP) ## Meta-train on digits, adapt to unseen tasks, draw the curve (SMOKE=1: seconds)
 	$(BIN)/gradatim demo $(if $(SMOKE),--smoke) $(ARGS)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
 
     from .batch import Task
@@ -30,11 +32,15 @@ class TaskFamily(ABC):
 
     x_dim = 0
     y_dim = 1
-    classes: int | None = None
+    classes = None
 
     @abstractmethod
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator."""
+
+    def on(self, split: str) -> Self:
+        """Return the family over another pool, `train`, `validation` or `test`: itself where tasks are simulated."""
+        return self
 
     def oracle(self, task: Task, rows: int | None = None) -> torch.Tensor | None:
         """Return the best possible outputs `[B, Nq, Do]` at the query, from the first `rows` of the support.

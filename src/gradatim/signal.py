@@ -94,5 +94,6 @@ class Signal:
 
 
 OBSERVATIONS = Signal()
+PLAIN = Signal(outputs=False)
 GRADIENTS = Signal(observations=False, gradients=True)
 BOTH = Signal(gradients=True)

@@ -1,4 +1,7 @@
-"""What every family does: check its fields, hide rows of ragged supports, draw images without replacement."""
+"""What every family does: check its fields, hide rows of ragged supports, draw images without replacement.
+
+Source: this project's own; ragged supports stand for the mini-batches of every size in Mittal et al. 2025.
+"""
 
 from __future__ import annotations
 

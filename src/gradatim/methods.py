@@ -1,0 +1,138 @@
+"""The table of methods: every learner gradatim can compare, each a row that fills the same slots.
+
+Source: Mittal et al. 2025, section 2: supervised learning, learned optimizers, hypernetworks, in-context learners
+are choices of f and g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from . import regimes
+from .learner import Learner
+from .refiners import SGD, Adam, Refit, Ridge, RowsConfig
+from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
+
+if TYPE_CHECKING:
+    from .family import TaskFamily
+
+Build = Callable[..., Learner]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of learning.
+
+    Fields: `summary`; `build(family, config, **settings) -> Learner`; `learnt`: whether it is meta-trained; `one_step`:
+    meta-trained to answer after a single mini-batch; `grid`: settings to be tuned on meta-training tasks, with the
+    values to try.
+    """
+
+    summary: str
+    build: Build
+    learnt: bool = True
+    one_step: bool = False
+    grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+def _sgd(family: TaskFamily, config: RowsConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
+    predictor = regimes.linear(family)
+    return Learner(predictor, SGD(predictor.initial(), lr, momentum), GRADIENTS)
+
+
+def _adam(family: TaskFamily, config: RowsConfig, lr: float = 0.03) -> Learner:
+    predictor = regimes.linear(family)
+    return Learner(predictor, Adam(predictor.initial(), lr), GRADIENTS)
+
+
+def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
+    predictor = regimes.linear(family)
+    refiner = Ridge(
+        family.x_dim, predictor.output_dim, strength, family.classes is not None, bias=predictor.layout.bias
+    )
+    return Learner(predictor, refiner, PLAIN)
+
+
+def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
+    predictor = regimes.linear(family)
+    refiner = Refit(predictor, family.x_dim, family.y_dim, family.classes is not None, strength)
+    return Learner(predictor, refiner, PLAIN)
+
+
+def _parametric(signal: Any) -> Build:
+    return lambda family, config: regimes.parametric(family, signal, config)
+
+
+def _explicit(signal: Any) -> Build:
+    return lambda family, config: regimes.explicit(family, signal, config)
+
+
+def _implicit(state: str) -> Build:
+    return lambda family, config: regimes.implicit(family, config=config, state=state)
+
+
+_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH}
+
+METHODS: dict[str, Method] = {
+    **{
+        f"parametric-{name}": Method(f"weights of a known form, refined by {name}", _parametric(signal))
+        for name, signal in _SIGNALS.items()
+    },
+    "parametric-plain": Method("weights of a known form, refined by rows (x, y) alone", _parametric(PLAIN)),
+    **{
+        f"explicit-{name}": Method(f"a task embedding and a learnt decoder, refined by {name}", _explicit(signal))
+        for name, signal in _SIGNALS.items()
+    },
+    **{
+        f"implicit-{name}": Method(f"the query's {name}, refined by rows", _implicit(name))
+        for name in ("logits", "latents", "probabilities")
+    },
+    "parametric-one-step": Method("a hypernetwork: weights from one mini-batch", _parametric(PLAIN), one_step=True),
+    "explicit-one-step": Method("an embedding from one mini-batch (as CNP)", _explicit(PLAIN), one_step=True),
+    "implicit-one-step": Method("one-shot in-context learning (as PFN)", _implicit("logits"), one_step=True),
+    "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),
+    "momentum": Method(
+        "gradient descent with momentum", _sgd, learnt=False, grid={"lr": _RATES, "momentum": (0.5, 0.8, 0.9)}
+    ),
+    "adam": Method("Adam, one step a mini-batch", _adam, learnt=False, grid={"lr": _RATES}),
+    "ridge": Method(
+        "closed form on all rows seen, from sufficient statistics", _ridge, learnt=False, grid={"strength": _STRENGTHS}
+    ),
+    "lbfgs": Method(
+        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS}
+    ),
+}
+
+
+def method(name: str) -> Method:
+    """Return a method by name.
+
+    Raises:
+        ValueError: an unknown name; the nearest known one is suggested.
+    """
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METHODS)}"
+        raise ValueError(f"no method is called {name!r}: {hint}")
+    return METHODS[name]
+
+
+def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **settings: Any) -> Learner:
+    """Return the learner of a method for a family; `settings` are those of its grid.
+
+    Raises:
+        ValueError: an unknown method, or a setting it does not have.
+
+    Example:
+        >>> learner = build("adam", LinearRegression(8), lr=0.1)
+    """
+    row = method(name)
+    unknown = sorted(set(settings) - set(row.grid))
+    if unknown:
+        raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {sorted(row.grid) or 'none'}")
+    return row.build(family, config or RowsConfig(), **settings)

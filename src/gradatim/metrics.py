@@ -1,0 +1,76 @@
+"""How wrong an answer is, task by task, and how sure a mean over tasks and seeds is.
+
+Source: Efron, Tibshirani 1993, chapter 13 (percentile bootstrap), resampling seeds and tasks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from .batch import Batch, Task
+
+
+def _mean(rows: Tensor, query: Batch) -> Tensor:
+    return (rows * query.mask).sum(1) / query.rows.clamp(min=1)
+
+
+def error_rate(outputs: Tensor, task: Task) -> Tensor:
+    """Return the share of query rows whose most likely class is wrong, `[B]`, from logits `[B, Nq, C]`."""
+    wrong = outputs.argmax(-1) != task.query.y[..., 0]
+    return _mean(wrong.to(outputs.dtype), task.query)
+
+
+def squared_error(outputs: Tensor, task: Task) -> Tensor:
+    """Return the mean squared error at the query rows, `[B]`, from outputs `[B, Nq, Dy]`."""
+    return _mean((outputs - task.query.y).square().sum(-1), task.query)
+
+
+def excess_risk(outputs: Tensor, task: Task) -> Tensor:
+    """Return the mean over query rows of `(f(x) - E[y | x])^2`, `[B]`: the squared error above the noise.
+
+    Raises:
+        ValueError: the family does not know the noiseless answer.
+    """
+    if task.truth is None:
+        raise ValueError("the excess risk needs a family that knows the noiseless answer (Task.truth); this has none")
+    return _mean((outputs - task.truth).square().sum(-1), task.query)
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *values: np.ndarray,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return (statistic, low, high): the percentile interval over meta-training seeds and tasks together.
+
+    Each of `values` is `[S, T, ...]`, S seeds by T tasks, paired by task; a method without meta-training has S = 1.
+    `statistic` gets arrays of the same shapes. Seeds are drawn anew for each array, tasks once for all.
+
+    Raises:
+        ValueError: arrays of different numbers of tasks.
+
+    Example:
+        >>> bootstrap(lambda a, b: a.mean() / b.mean(), ours, theirs)
+    """
+    tasks = {array.shape[1] for array in values}
+    if len(tasks) != 1:
+        raise ValueError(f"values paired by task need one number of tasks; got {sorted(tasks)}")
+    count = tasks.pop()
+    rng = np.random.default_rng(seed)
+    draws = np.empty(resamples)
+    for i in range(resamples):
+        chosen = rng.integers(count, size=count)
+        drawn = [array[rng.integers(len(array), size=len(array))][:, chosen] for array in values]
+        draws[i] = statistic(*drawn)
+    tail = 50 * (1 - level)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(statistic(*values)), float(low), float(high)

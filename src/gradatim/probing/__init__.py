@@ -1,0 +1,1 @@
+"""Pictures and probes of what was learnt."""

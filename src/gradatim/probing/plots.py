@@ -1,0 +1,68 @@
+"""Pictures, drawn with matplotlib where it is installed; without it, the sentence that says what to install.
+
+Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MISSING = "no picture drawn: it needs matplotlib, pip install gradatim[viz]"
+INK, SOFT, RULE = "#1f2933", "#9fb3c8", "#d9e2ec"
+
+
+def loss_curve(log: Path | str, png: Path | str) -> str | None:
+    """Draw a training log's loss against iterations, and its trend; return None, or why there is no picture.
+
+    `log`: JSON lines with `iteration` and `loss`. The trend is a running median over a tenth of the points.
+
+    Example:
+        >>> notice = loss_curve("runs/digits/log.jsonl", "runs/digits/loss.png")
+    """
+    records = [json.loads(line) for line in Path(log).read_text().splitlines()]
+    if not records:
+        return f"no picture drawn: {log} has no lines"
+    made = figure("iteration (one gradient step)", "loss (mean over the episode's steps)")
+    if made is None:
+        return MISSING
+    picture, axes = made
+    iterations, losses = [r["iteration"] for r in records], [r["loss"] for r in records]
+    axes.plot(iterations, losses, color=SOFT, linewidth=1, label="logged")
+    half = max(1, len(losses) // 20)
+    windows = (sorted(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses)))
+    axes.plot(iterations, [w[len(w) // 2] for w in windows], color=INK, linewidth=2, label="running median")
+    if min(losses) > 0 and max(losses) > 20 * min(losses):
+        axes.set_yscale("log")
+    axes.legend(frameon=False)
+    return save(picture, png)
+
+
+def figure(x_label: str, y_label: str, width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes] | None:
+    """Return an empty figure of `width` by `height` inches with labelled axes, or None without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return None
+    picture = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = picture.add_subplot()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return picture, axes
+
+
+def save(picture: Figure, png: Path | str) -> str | None:
+    """Write a figure to a PNG file and return None, or why it could not be written."""
+    try:
+        Path(png).parent.mkdir(parents=True, exist_ok=True)
+        picture.savefig(png, format="png")
+    except OSError as error:
+        return f"no picture drawn: {png} could not be written ({error.strerror})"
+    return None

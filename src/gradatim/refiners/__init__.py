@@ -1,0 +1,10 @@
+"""Every way of refining a state: learnt, unlearnt, closed form. One file each."""
+
+from .gain import CONSTANT, DECAYING, Gain
+from .moments import Ridge
+from .optimizers import SGD, Adam
+from .query import QueryRefiner
+from .refit import Refit
+from .rows import RowsConfig, RowsRefiner
+
+__all__ = ["CONSTANT", "DECAYING", "SGD", "Adam", "Gain", "QueryRefiner", "Refit", "Ridge", "RowsConfig", "RowsRefiner"]

@@ -1,0 +1,138 @@
+"""SGD, momentum and Adam: refiners with nothing learnt, one step for each mini-batch.
+
+Source: Robbins, Monro 1951; Polyak 1964; Kingma, Ba 2015, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..refiner import Capabilities, Refiner
+from .gain import Gain, move
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..signal import Evidence
+
+
+class _Unlearnt(Refiner):
+    """A refiner that sees gradients alone and starts from a given latent."""
+
+    capabilities = Capabilities(learnt=False)
+    needs_gradients = True
+    start: Tensor
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("start", start.clone())
+
+    def _begin(self, n_tasks: int) -> Tensor:
+        return self.start.expand(n_tasks, *self.start.shape)
+
+    @staticmethod
+    def _seen(evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """Return the gradient, and `[B]` 1.0 where a task has rows in the mini-batch."""
+        if evidence.gradient is None:
+            raise ValueError("an optimizer needs gradients; got a signal without them: use GRADIENTS")
+        return evidence.gradient, (evidence.rows > 0).to(evidence.gradient.dtype)
+
+
+class MomentumState(NamedTuple):
+    """`theta [B, S]`, `velocity [B, S]`, `steps [B]`."""
+
+    theta: Tensor
+    velocity: Tensor
+    steps: Tensor
+
+
+class SGD(_Unlearnt):
+    """`v = momentum v + gradient;  theta = theta - lr * decay_t * v`, as torch.optim.SGD.
+
+    Args: `start` theta_0; `lr`; `momentum` in [0, 1); `decay`: a gain that scales lr by steps taken (None: constant).
+
+    Raises:
+        ValueError: lr not positive, momentum outside [0, 1).
+
+    Example:
+        >>> learner = Learner(f, SGD(f.initial(), lr=0.1), GRADIENTS)
+    """
+
+    def __init__(self, start: Tensor, lr: float, momentum: float = 0.0, decay: Gain | None = None) -> None:
+        super().__init__(start)
+        if not (lr > 0 and 0 <= momentum < 1):
+            raise ValueError(f"SGD needs lr > 0 and momentum in [0, 1); got lr {lr}, momentum {momentum}")
+        self.lr, self.momentum, self.decay = lr, momentum, decay
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> MomentumState:
+        """Return theta_0 with velocity zero."""
+        theta = self._begin(n_tasks)
+        return MomentumState(theta, torch.zeros_like(theta), theta.new_zeros(n_tasks))
+
+    def step(self, state: MomentumState, evidence: Evidence) -> MomentumState:
+        """Return the state after one step down the gradient."""
+        gradient, seen = self._seen(evidence)
+        velocity = self.momentum * state.velocity + gradient
+        rate = self.lr * (seen if self.decay is None else self.decay(seen, state.steps))
+        theta = state.theta - rate.reshape(-1, *[1] * (gradient.dim() - 1)) * velocity
+        return MomentumState(
+            move(state.theta, theta, seen), move(state.velocity, velocity, seen), state.steps + seen
+        )
+
+    def read(self, state: MomentumState) -> Tensor:
+        """Return theta."""
+        return state.theta
+
+
+class AdamState(NamedTuple):
+    """`theta`, first and second moments of the gradient (all `[B, S]`), `steps [B]`."""
+
+    theta: Tensor
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+
+
+class Adam(_Unlearnt):
+    """`theta = theta - lr * m_hat / (sqrt(v_hat) + eps)`, as torch.optim.Adam.
+
+    Args: `start` theta_0; `lr`; `betas`; `eps`.
+
+    Raises:
+        ValueError: lr not positive, betas outside [0, 1).
+
+    Example:
+        >>> learner = Learner(f, Adam(f.initial(), lr=0.03), GRADIENTS)
+    """
+
+    def __init__(
+        self, start: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        super().__init__(start)
+        if not (lr > 0 and all(0 <= beta < 1 for beta in betas)):
+            raise ValueError(f"Adam needs lr > 0 and betas in [0, 1); got lr {lr}, betas {betas}")
+        self.lr, self.betas, self.eps = lr, betas, eps
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> AdamState:
+        """Return theta_0 with both moments zero."""
+        theta = self._begin(n_tasks)
+        return AdamState(theta, torch.zeros_like(theta), torch.zeros_like(theta), theta.new_zeros(n_tasks))
+
+    def step(self, state: AdamState, evidence: Evidence) -> AdamState:
+        """Return the state after one step of Adam."""
+        gradient, seen = self._seen(evidence)
+        beta1, beta2 = self.betas
+        steps = state.steps + seen
+        count = steps.clamp(min=1).reshape(-1, *[1] * (gradient.dim() - 1))
+        first = beta1 * state.first + (1 - beta1) * gradient
+        second = beta2 * state.second + (1 - beta2) * gradient.square()
+        scale = (second / (1 - beta2**count)).sqrt() + self.eps
+        theta = state.theta - self.lr * first / (1 - beta1**count) / scale
+        parts = zip(state[:3], (theta, first, second), strict=True)
+        return AdamState(*(move(old, new, seen) for old, new in parts), steps)
+
+    def read(self, state: AdamState) -> Tensor:
+        """Return theta."""
+        return state.theta

@@ -1,0 +1,102 @@
+"""The fit from scratch that a refinement is measured against: keep every row, minimise to convergence when asked.
+
+Source: Liu, Nocedal 1989 (L-BFGS).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from ..batch import Batch
+from ..refiner import Capabilities, Refiner
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
+    from ..signal import Evidence
+
+
+class RowsSeen(NamedTuple):
+    """Every row seen: `x [B, N, Dx]`, `y [B, N, Dy]`, `mask [B, N]`; grows with the rows."""
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+
+
+class Refit(Refiner):
+    """`theta = argmin  sum_n loss(y_n, f(x_n, theta)) + strength / 2 |theta|^2`, by L-BFGS in float64.
+
+    Not an amortized learner but the reference for one: each `read` fits from zero, task by task.
+
+    Args: `predictor` f with a flat latent; `x_dim`, `y_dim`; `classes`: whether y is a class index; `strength` of the
+    L2 penalty; `iterations` at most.
+
+    Raises:
+        ValueError: strength negative.
+    """
+
+    capabilities = Capabilities(learnt=False, bounded=False)
+    needs_observations = True
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        x_dim: int,
+        y_dim: int,
+        classes: bool,
+        strength: float = 1.0,
+        iterations: int = 2000,
+    ) -> None:
+        super().__init__()
+        if strength < 0:
+            raise ValueError(f"an L2 penalty needs strength >= 0; got {strength}")
+        self.predictor, self.x_dim, self.y_dim, self.classes = predictor, x_dim, y_dim, classes
+        self.strength, self.iterations = strength, iterations
+        self.register_buffer("start", predictor.initial())
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> RowsSeen:
+        """Return the state that has seen no row."""
+        x = self.start.new_zeros(n_tasks, 0, self.x_dim)
+        y = torch.zeros(n_tasks, 0, self.y_dim, dtype=torch.int64 if self.classes else x.dtype, device=x.device)
+        return RowsSeen(x, y, torch.zeros(n_tasks, 0, dtype=torch.bool, device=x.device))
+
+    def step(self, state: RowsSeen, evidence: Evidence) -> RowsSeen:
+        """Return the state with the mini-batch's rows kept beside the others."""
+        if evidence.batch is None:
+            raise ValueError("a fit from scratch needs observations; got a signal without them")
+        new = (evidence.batch.x, evidence.batch.y, evidence.batch.mask)
+        return RowsSeen(*(torch.cat(pair, dim=1) for pair in zip(state, new, strict=True)))
+
+    def read(self, state: RowsSeen) -> Tensor:
+        """Return the fitted theta `[B, S]`."""
+        if state.x.shape[1] == 0:
+            return self.start.expand(state.x.shape[0], -1)
+        fits = [self._fit(Batch._trusted(*(part[b : b + 1] for part in state))) for b in range(state.x.shape[0])]
+        return torch.stack(fits).to(self.start)
+
+    def at(self, state: RowsSeen) -> Tensor:
+        """Return the start: observations are taken without a fit."""
+        return self.start.expand(state.x.shape[0], -1)
+
+    def _fit(self, batch: Batch) -> Tensor:
+        """Return one task's theta `[S]`, float64."""
+        batch = batch.to(torch.float64)
+        rows = batch.rows.double()
+
+        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            theta = torch.from_numpy(flat).requires_grad_()
+            with torch.enable_grad():
+                loss = (self.predictor.loss(batch, theta[None]) * rows).sum()
+                loss = loss + 0.5 * self.strength * theta.square().sum()
+                (gradient,) = torch.autograd.grad(loss, theta)
+            return loss.item(), gradient.numpy()
+
+        options = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "ftol": 1e-12, "gtol": 1e-6}
+        start = self.start.double().cpu().numpy()
+        result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        return torch.from_numpy(np.asarray(result.x))

@@ -1,0 +1,152 @@
+"""Devices, precision and processes: the only file that names Fabric.
+
+Source: Lightning Fabric, `lightning_fabric.Fabric`; DDP after Li et al. 2020.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+ACCELERATORS = ("auto", "cpu", "cuda")
+
+
+class _Whole(nn.Module):
+    """Runs the module in one forward on arguments that Fabric must not take apart: tasks are frozen dataclasses."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, call: Callable[[nn.Module], Tensor]) -> Tensor:
+        return call(self.module)
+
+
+class Engine:
+    """Where a run computes: `devices` processes, a precision, an accelerator (auto: CUDA where there is one).
+
+    With several devices on CPU it is DDP over gloo, with processes started from this script or by torchrun; gradients
+    are then averaged over processes.
+
+    Raises:
+        ValueError: an unknown precision or accelerator, devices below 1, or more CUDA devices than there are.
+
+    Example:
+        >>> engine = Engine()
+        >>> engine.launch()
+        >>> forward, optimizer = engine.setup(learner, torch.optim.AdamW(learner.parameters()))
+        >>> engine.backward(forward(scheme, task, generator))
+    """
+
+    def __init__(self, devices: int = 1, precision: str = "32-true", accelerator: str = "auto") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        if accelerator not in ACCELERATORS:
+            raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; got {accelerator!r}")
+        if devices < 1:
+            raise ValueError(f"devices must be at least 1; got {devices}")
+        present = torch.cuda.device_count()
+        if accelerator == "auto":
+            accelerator = "cuda" if present else "cpu"
+        if accelerator == "cuda" and devices > present:
+            raise ValueError(f"{devices} CUDA devices are wanted, {present} are here: lower devices or use cpu")
+        fabric = _quiet_fabric()
+        strategy = "ddp" if devices > 1 else "auto"
+        self._fabric = fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+        self.precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        """Return this process's device."""
+        return self._fabric.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the floating dtype that weights and tasks have."""
+        return torch.float64 if self.precision == "64-true" else torch.float32
+
+    @property
+    def rank(self) -> int:
+        """Return this process's number among all, from 0."""
+        return self._fabric.global_rank
+
+    @property
+    def world_size(self) -> int:
+        """Return the number of processes."""
+        return self._fabric.world_size
+
+    @property
+    def is_first(self) -> bool:
+        """Return whether this process is the one that writes and shows."""
+        return self.rank == 0
+
+    def launch(self) -> None:
+        """Start the other processes, or meet those that torchrun started; with one device, nothing."""
+        self._fabric.launch()
+
+    def setup(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[Callable[..., Tensor], torch.optim.Optimizer]:
+        """Return `forward(*args)`, the module's forward in this engine's precision and processes, and the optimizer.
+
+        The module's parameters stay the same objects, moved and cast in place.
+        """
+        wrapped, fitted = self._fabric.setup(_Whole(module), optimizer)
+
+        def forward(*args: Any) -> Tensor:
+            return wrapped(lambda inner: inner(*args))
+
+        return forward, fitted
+
+    def adamw(self, parameters: Any, **options: Any) -> torch.optim.AdamW:
+        """Return AdamW on these parameters, fused where that works with this engine's precision."""
+        return torch.optim.AdamW(parameters, fused=self.precision != "16-mixed", **options)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of the loss, averaged over processes, to the parameters."""
+        self._fabric.backward(loss)
+
+    def clip(self, module: nn.Module, optimizer: torch.optim.Optimizer, largest: float | None) -> Tensor:
+        """Scale the gradient to an L2 norm of at most `largest` (None: leave it); return the norm it had, `[]`."""
+        largest = math.inf if largest is None else largest
+        if self.precision == "16-mixed":
+            return self._fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=False)
+        return nn.utils.clip_grad_norm_(list(module.parameters()), largest)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return values averaged over processes."""
+        return values if self.world_size == 1 else self._fabric.all_reduce(values, reduce_op="mean")
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        self._fabric.barrier()
+
+    def peak_memory(self) -> int:
+        """Return the most memory held so far, bytes: of the CUDA device, else of the whole process (0 if unknown)."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if sys.platform == "win32":
+            return 0
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _quiet_fabric() -> Any:
+    """Return the class Fabric, imported when a run needs it (it takes long), its own logger at warnings."""
+    import lightning_fabric
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return lightning_fabric.Fabric

@@ -1,0 +1,137 @@
+"""Batch and Task: what they refuse, and the laws of cutting them up."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim.batch import Batch, Task
+
+
+def rows(b=3, n=7, dx=2, dy=1, mask=None, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return Batch(torch.randn(b, n, dx, generator=g), torch.randn(b, n, dy, generator=g), mask)
+
+
+def ragged(lengths, n):
+    return torch.arange(n) < torch.tensor(lengths)[:, None]
+
+
+X, Y = torch.zeros(2, 3, 4), torch.zeros(2, 3, 1)
+FULL = torch.ones(2, 3, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "mask", "said"),
+    [
+        ([[1.0]], Y, None, "x must be a tensor"),
+        (X[0], Y, None, r"x must have three dimensions.*\(3, 4\)"),
+        (X, Y[..., 0], None, r"y must have three dimensions.*\(2, 3\)"),
+        (X, Y[:, :2], None, r"agree in \[tasks, rows\]"),
+        (X[:, :0], Y[:, :0], None, "needs tasks, rows and columns"),
+        (X[:0], Y[:0], None, "needs tasks, rows and columns"),
+        (X[..., :0], Y, None, "needs tasks, rows and columns"),
+        (X.long(), Y, None, "x must be floating point; got torch.int64"),
+        (X, Y.int(), None, "y must be floating point, or int64.*int32"),
+        (X, Y.bool(), None, "y must be floating point, or int64"),
+        (X, torch.zeros(2, 3, 2, dtype=torch.int64), None, "class indices must have width 1"),
+        (X, Y, FULL.float(), "mask must be bool"),
+        (X, Y, FULL[:, :2], r"mask must be bool \(2, 3\)"),
+        (X, Y, ~FULL, r"all False for tasks \[0, 1\]"),
+        (X, Y, ragged([2, 0], 3), r"all False for tasks \[1\]"),
+        (X.to("meta"), Y, None, "on one device"),
+    ],
+)
+def test_batch_refuses(x, y, mask, said):
+    with pytest.raises(ValueError, match=said):
+        Batch(x, y, mask)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_not_finite_is_refused_where_the_row_is_there(bad, name):
+    parts = {"x": X.clone(), "y": Y.clone()}
+    parts[name][1, 2, 0] = bad
+    with pytest.raises(ValueError, match=f"{name} must be finite.*task 1, row 2, column 0"):
+        Batch(**parts)
+    with pytest.raises(ValueError, match=f"{name} must be finite"):
+        Batch(**parts, mask=ragged([1, 3], 3))
+    batch = Batch(**parts, mask=ragged([3, 2], 3))
+    assert getattr(batch, name)[1, 2].eq(0).all(), "what stands in a masked row is zeroed"
+
+
+def test_masked_rows_of_classes_are_zeroed_and_present_rows_kept():
+    labels = torch.tensor([[[3], [2], [7]]])
+    batch = Batch(torch.full((1, 3, 2), 5.0), labels, ragged([2], 3))
+    assert batch.y.flatten().tolist() == [3, 2, 0]
+    assert batch.x[0, :, 0].tolist() == [5.0, 5.0, 0.0]
+    assert batch.rows.tolist() == [2]
+
+
+def test_batch_is_frozen():
+    with pytest.raises(AttributeError):
+        rows().x = X
+
+
+@given(n=st.integers(1, 12), size=st.integers(1, 14))
+@settings(max_examples=40, deadline=None)
+def test_split_is_a_partition_in_order(n, size):
+    batch = rows(n=n, mask=ragged([n, 1, max(1, n // 2)], n))
+    parts = list(batch.split(size))
+    assert [p.n_rows for p in parts[:-1]] == [size] * (len(parts) - 1)
+    assert 1 <= parts[-1].n_rows <= size
+    for name in ("x", "y", "mask"):
+        assert torch.equal(torch.cat([getattr(p, name) for p in parts], dim=1), getattr(batch, name))
+    assert torch.equal(sum(p.rows for p in parts), batch.rows)
+
+
+def test_split_refuses_size_zero():
+    with pytest.raises(ValueError, match="at least one row; got size 0"):
+        next(rows().split(0))
+
+
+@given(start=st.integers(0, 7), stop=st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_slice_is_python_slicing(start, stop):
+    batch = rows(mask=ragged([7, 3, 1], 7))
+    part = batch.slice(start, stop)
+    assert torch.equal(part.x, batch.x[:, start:stop])
+    assert torch.equal(part.mask, batch.mask[:, start:stop])
+
+
+@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_prefixes_are_the_slices(lengths):
+    batch = rows(mask=ragged([7, 3, 1], 7))
+    many = batch.prefixes(torch.tensor(lengths))
+    assert many.n_tasks == 3 * len(lengths)
+    for b in range(3):
+        for p, length in enumerate(lengths):
+            i = b * len(lengths) + p
+            kept = many.mask[i]
+            assert torch.equal(kept[:length], batch.mask[b, :length])
+            assert not kept[length:].any()
+            assert torch.equal(many.x[i][kept], batch.x[b][:length][batch.mask[b, :length]])
+
+
+def test_repeat_puts_copies_side_by_side():
+    batch = rows()
+    twice = batch.repeat(2)
+    assert torch.equal(twice.x[0::2], batch.x)
+    assert torch.equal(twice.x[1::2], batch.x)
+    assert torch.equal(twice.tasks(torch.tensor([0, 2, 4])).y, batch.y)
+    assert batch.repeat(1) is batch
+
+
+def test_to_keeps_class_indices():
+    batch = Batch(X, torch.ones(2, 3, 1, dtype=torch.int64)).to(torch.float64)
+    assert batch.x.dtype == torch.float64
+    assert batch.y.dtype == torch.int64
+
+
+@pytest.mark.parametrize("query", [rows(b=2), rows(dx=3), rows(dy=2)])
+def test_task_refuses_parts_that_do_not_fit(query):
+    with pytest.raises(ValueError, match="same tasks with rows of the same widths"):
+        Task(rows(), query)

@@ -241,7 +241,7 @@ def test_digits_pools_are_disjoint_stratified_and_complete():
     assert sum(sizes.values()) == 1797
     assert sizes["test"] == pytest.approx(0.4 * 1797, abs=5)
     assert sizes["train"] == pytest.approx(0.5 * 1797, abs=5)
-    for split, share in (("train", 0.5), ("validation", 0.1), ("test", 0.4)):
+    for split, share in (("train", 0.4), ("validation", 0.25), ("test", 0.35)):
         total = sum(pool.counts for pool in pools.values())
         assert (pools[split].counts - share * total).abs().max() <= 1.0
     sets = {split: set(hashes(pool)) for split, pool in pools.items()}
@@ -260,6 +260,15 @@ def test_no_query_image_stands_in_the_support(ways):
         query = {row.tobytes() for row in task.query.x[b].numpy()}
         assert len(query) == 50
         assert not support & query
+
+
+def test_on_changes_the_pool_and_nothing_else():
+    family = ImageClassification("digits", 12, 5, "train", support_rows=40)
+    assert family.on("test") == ImageClassification("digits", 12, 5, "test", support_rows=40)
+    with pytest.raises(ValueError, match="split must be one of"):
+        family.on("evaluation")
+    simulated = LinearRegression(8)
+    assert simulated.on("test") is simulated
 
 
 def test_support_is_drawn_without_replacement_then_in_passes():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,7 +32,7 @@ class TaskFamily(ABC):
 
     x_dim = 0
     y_dim = 1
-    classes = None
+    classes = cast("int | None", None)
 
     @abstractmethod
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:

@@ -5,16 +5,24 @@ Source: Efron, Tibshirani 1993, chapter 13 (percentile bootstrap), resampling se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from .batch import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Mapping
 
-    from torch import Tensor
+    from .batch import Batch
+    from .learner import Learner
 
-    from .batch import Batch, Task
+Metric = Callable[[Tensor, Task], Tensor]
+"""From outputs `[B, Nq, Do]` and the tasks to one number a task, `[B]`."""
 
 
 def _mean(rows: Tensor, query: Batch) -> Tensor:
@@ -41,6 +49,31 @@ def excess_risk(outputs: Tensor, task: Task) -> Tensor:
     if task.truth is None:
         raise ValueError("the excess risk needs a family that knows the noiseless answer (Task.truth); this has none")
     return _mean((outputs - task.truth).square().sum(-1), task.query)
+
+
+def curve(
+    learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
+) -> dict[str, np.ndarray]:
+    """Return each metric after each of `steps` mini-batches, `[steps, B]`: one pass over the support.
+
+    Raises:
+        ValueError: the support has too few rows for the last of the steps.
+    """
+    wanted = sorted(set(steps))
+    if not wanted or wanted[0] < 0 or wanted[-1] * batch_size > task.support.n_rows:
+        raise ValueError(
+            f"steps {wanted} of {batch_size} rows need up to {max(wanted, default=0) * batch_size} support rows; "
+            f"the tasks have {task.support.n_rows}"
+        )
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    batches = islice(task.support.split(batch_size), max(wanted[-1], 1))
+    with torch.no_grad():
+        for step, state in enumerate(learner.states(batches, task.query)):
+            if step in wanted:
+                outputs = learner.predict(task.query.x, state)
+                for name, metric in metrics.items():
+                    found[name].append(metric(outputs, task).cpu().numpy())
+    return {name: np.stack(values) for name, values in found.items()}
 
 
 def bootstrap(

@@ -6,7 +6,7 @@ the disjoint pools and the analytic standardisation are this project's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,7 @@ from .sampling import check_count, check_rows, check_sample, draw_disjoint, perm
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Self
 
     from torch import Tensor
 
@@ -64,7 +65,7 @@ def _divide(data: Labelled, shares: tuple[float, ...]) -> list[Labelled]:
 def _pools(source: str, folder: Path | None) -> dict[str, _Pool]:
     """Return the pools of a source by split; read once per process."""
     if folder is None:
-        parts = _divide(_digits(), (0.5, 0.1))
+        parts = _divide(_digits(), (0.4, 0.25))
     else:
         official, test = load_images(source, folder)
         parts = [*_divide(official, (0.9,)), test]
@@ -96,7 +97,7 @@ class ImageClassification(TaskFamily):
     and share no image; where the support asks for more than the query leaves of the pool, it goes on in
     fresh reshuffled passes: rows beyond the pool are repeats. No `oracle`, no `truth`.
 
-    `source`: `digits` comes with scikit-learn: 1797 images, divided by class into 50% train, 10% validation, 40% test.
+    `source`: `digits` comes with scikit-learn: 1797 images, divided by class into 40% train, 25% validation, 35% test.
     `mnist`, `fashion_mnist`, `kmnist`, `emnist`, `notmnist` are read from `$GRADATIM_DATA/images/<source>/`: the
     official training images divided 90% train, 10% validation, the official test images are test.
     `split`: the pool; pools share no image. Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
@@ -136,6 +137,14 @@ class ImageClassification(TaskFamily):
     def classes(self) -> int:
         """Return the number of classes in each task, `ways`."""
         return self.ways
+
+    def on(self, split: str) -> Self:
+        """Return the family over another pool: `train`, `validation` or `test`.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        return replace(self, split=split)
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator.

@@ -15,9 +15,10 @@ class StateTokens(nn.Module):
     """Tokens `[B, K, W]` of a latent, and from the refined tokens back to a move of the latent.
 
         token_k = A [latent_k, gradient_k] + identity_k
-        move_k  = C token_k - exp(D token_k) * gradient_k          (the last term where gradients are seen)
+        move_k  = exp(s) C token_k - exp(D token_k) * gradient_k,     s = d . mean_k token_k
 
-    so that a preconditioned gradient step is contained in it, and at the start it is a plain small one.
+    the last term where gradients are seen. So a preconditioned gradient step is contained in it, at the start a plain
+    small one; and s lets the size of a move, which falls a hundredfold as theta settles, be learnt apart from its shape.
 
     Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent, e.g. `Layout.shapes`
     for a token per weight row, `((1, S),)` for one token, `((K, Wz),)` for tokens of z; `latent_shape`; `width` W;
@@ -34,7 +35,8 @@ class StateTokens(nn.Module):
         self.embed = nn.ModuleList(nn.Linear((1 + gradients) * inner, width) for _, inner in shapes)
         self.head = nn.ModuleList(nn.Linear(width, inner) for _, inner in shapes)
         self.rate = nn.ModuleList(nn.Linear(width, inner) for _, inner in shapes if gradients)
-        for head in self.head:
+        self.size = nn.Linear(width, 1)
+        for head in (*self.head, self.size):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         for rate in self.rate:
@@ -54,7 +56,8 @@ class StateTokens(nn.Module):
     def move(self, tokens: Tensor, gradient: Tensor | None = None) -> Tensor:
         """Return the move `[B, *latent_shape]` that refined tokens `[B, K, W]` propose."""
         parts = tokens.split([rows for rows, _ in self.shapes], dim=1)
-        moves = [head(part) for head, part in zip(self.head, parts, strict=True)]
+        size = self.size(tokens.mean(dim=1, keepdim=True)).clamp(-8, 4).exp()
+        moves = [size * head(part) for head, part in zip(self.head, parts, strict=True)]
         if self.gradients and gradient is not None:
             slopes = split_rows(gradient.flatten(1), self.shapes)
             rates = [rate(part).clamp(-8, 4).exp() for rate, part in zip(self.rate, parts, strict=True)]

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load, save
 
 from ..tree import flatten, unflatten
@@ -182,7 +181,9 @@ def load_weights(module: nn.Module, path: Path | str) -> dict[str, Any]:
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix` and a dot, named without them."""
-    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
+    return {
+        name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")
+    }
 
 
 def save_state(
@@ -206,7 +207,7 @@ def save_state(
 
 
 def load_state(path: Path | str, like: State) -> State:
-    """Return the state in a file, of the structure of `like`, e.g. `refiner.init(1)`; the number of tasks is the file's.
+    """Return the state in a file, for as many tasks as were saved; `like` has its structure, e.g. `refiner.init(1)`.
 
     Raises:
         ValueError: as `read`, or a state of another structure, width or dtype.
@@ -214,7 +215,9 @@ def load_state(path: Path | str, like: State) -> State:
     tensors, _ = read(path, kind="state")
     wanted = flatten(like)
     if surplus := sorted(tensors.keys() - wanted.keys()):
-        raise ValueError(f"{path} holds {surplus[0]!r}, which this learner's state lacks: was another learner's saved?")
+        raise ValueError(
+            f"{path} holds {surplus[0]!r}, which this learner's state lacks: was another learner's saved?"
+        )
     for name, tensor in tensors.items():
         if tensor.dtype != wanted[name].dtype:
             raise ValueError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "cuda")
 
 
@@ -60,21 +60,20 @@ class Engine:
         if accelerator == "auto":
             accelerator = "cuda" if present else "cpu"
         if accelerator == "cuda" and devices > present:
-            raise ValueError(f"{devices} CUDA devices are wanted, {present} are here: lower devices or use cpu")
+            raise ValueError(
+                f"{devices} CUDA devices are wanted, {present} are here: lower devices or use cpu"
+            )
         fabric = _quiet_fabric()
         strategy = "ddp" if devices > 1 else "auto"
-        self._fabric = fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+        self._fabric = fabric(
+            accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
+        )
         self.precision = precision
 
     @property
     def device(self) -> torch.device:
         """Return this process's device."""
         return self._fabric.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the floating dtype that weights and tasks have."""
-        return torch.float64 if self.precision == "64-true" else torch.float32
 
     @property
     def rank(self) -> int:
@@ -109,10 +108,6 @@ class Engine:
 
         return forward, fitted
 
-    def adamw(self, parameters: Any, **options: Any) -> torch.optim.AdamW:
-        """Return AdamW on these parameters, fused where that works with this engine's precision."""
-        return torch.optim.AdamW(parameters, fused=self.precision != "16-mixed", **options)
-
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of the loss, averaged over processes, to the parameters."""
         self._fabric.backward(loss)
@@ -120,9 +115,7 @@ class Engine:
     def clip(self, module: nn.Module, optimizer: torch.optim.Optimizer, largest: float | None) -> Tensor:
         """Scale the gradient to an L2 norm of at most `largest` (None: leave it); return the norm it had, `[]`."""
         largest = math.inf if largest is None else largest
-        if self.precision == "16-mixed":
-            return self._fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=False)
-        return nn.utils.clip_grad_norm_(list(module.parameters()), largest)
+        return self._fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=False)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return values averaged over processes."""

@@ -53,7 +53,9 @@ class Log:
                 with self.path.open("a") as file:
                     file.write(_line(record))
             except OSError as error:
-                raise ValueError(f"{self.path} could not be written ({error.strerror}): make room, then resume") from error
+                raise ValueError(
+                    f"{self.path} could not be written ({error.strerror}): make room, then resume"
+                ) from error
         if self._board is not None:
             for name in record.keys() - {"iteration"}:
                 self._board.add_scalar(name, record[name], record["iteration"])

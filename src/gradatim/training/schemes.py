@@ -28,7 +28,9 @@ class Scheme(ABC):
 
     Fields: `random_horizon`: an episode's number of steps is uniform in 1 .. horizon, else it is horizon;
     `prefixes`: each step is trained on this many prefix lengths of its mini-batch (1: the whole mini-batch only), the
-    whole one always among them, the others uniform in 1 .. batch_size - 1; each task goes on from one of them.
+    whole one always among them, the others uniform in 1 .. batch_size - 1; each task goes on from one of them;
+    `relative`: the mean over steps of the log of each step's loss, so that late steps, whose losses are small, count as
+    much as early ones (for squared error: the Gaussian log-likelihood with each step's own variance).
 
     Raises:
         ValueError: a number below 1, or more prefixes than rows in a mini-batch.
@@ -38,6 +40,7 @@ class Scheme(ABC):
     horizon: int = 10
     random_horizon: bool = False
     prefixes: int = 1
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.horizon, self.prefixes) < 1 or self.prefixes > self.batch_size:
@@ -51,7 +54,7 @@ class Scheme(ABC):
         """Return what step number `step` (from 0) starts from, given the state before it."""
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the mean over steps (and prefixes) and tasks of the query loss after each step.
+        """Return the mean over steps (and prefixes) and tasks of the query loss after each step, or of its log.
 
         Raises:
             ValueError: a learner whose state this scheme cannot train, or too few support rows for one step.
@@ -72,7 +75,8 @@ class Scheme(ABC):
 
         states = islice(learner.states(batches, query, carry, lengths), 1, None)
         asked = query.repeat(fan)
-        return torch.stack([learner.loss(asked, state).mean() for state in states]).mean()
+        losses = torch.stack([learner.loss(asked, state).mean() for state in states])
+        return (losses.log() if self.relative else losses).mean()
 
     def check(self, learner: Learner) -> None:
         """Raise ValueError where this scheme cannot train the learner's state."""

@@ -1,0 +1,34 @@
+"""Studies, run by `gradatim bench NAME`: record by record, resumable, written as JSON and rendered from it.
+
+Source: DESIGN.md, Results: same data, same budget, tuned baselines, seeds, intervals, side by side in one run.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from . import core
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+BENCHMARKS: dict[str, str] = {"core": "linear regression and digits in three regimes, throughput, kill and resume"}
+
+
+def run(name: str, out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
+    """Run a benchmark and return the files it wrote below `out`: NAME.json, NAME.md and pictures.
+
+    `smoke`: tiny sizes, in a minute or two, numbers without meaning; `seeds` of meta-training; `workers`: meta-training
+    processes at a time. Work in progress stands in `out/work/NAME`; a second call goes on from there.
+
+    Raises:
+        ValueError: an unknown name; the nearest known one is suggested.
+    """
+    if name not in BENCHMARKS:
+        near = get_close_matches(name, BENCHMARKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BENCHMARKS)}"
+        raise ValueError(f"no benchmark is called {name!r}: {hint}")
+    return core.run(out, smoke, seeds, workers, console)

@@ -1,0 +1,158 @@
+"""What every study needs: meta-training in processes of their own, tuned baselines, records that survive a kill.
+
+Source: DESIGN.md, Results.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..metrics import curve
+from ..recipes import Recipe, from_json
+from ..training.checkpoint import load_weights, read_header
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..batch import Task
+    from ..family import TaskFamily
+    from ..learner import Learner
+    from ..metrics import Metric
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A meta-trained learner and what it cost: seconds, peak bytes of its process, threads."""
+
+    learner: Learner
+    seconds: float
+    peak_memory: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where a study keeps its work: `folder`; `workers` processes at a time; `console` for progress."""
+
+    folder: Path
+    workers: int
+    console: Console
+
+    def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Trained]:
+        """Meta-train each recipe in a process of its own, go on where one was interrupted, and load them all.
+
+        Raises:
+            ValueError: a process failed; its last lines are quoted.
+        """
+        waiting = [name for name, recipe in recipes.items() if not self._done(name, recipe)]
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        with ThreadPoolExecutor(self.workers) as pool:
+            jobs = [pool.submit(self._train, name, recipes[name], threads) for name in waiting]
+            for count, job in enumerate(as_completed(jobs), 1):
+                self.console.print(f"meta-trained {job.result()} ({count} of {len(jobs)})")
+        return {name: self._load(name, recipe) for name, recipe in recipes.items()}
+
+    def arrays(self, key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return the named arrays of one record, computed once and kept."""
+        path = self.folder / "records" / f"{key}.npz"
+        if not path.exists():
+            values = compute()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npz")
+            np.savez(partial, **values)  # type: ignore[arg-type]
+            partial.replace(path)
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+
+    def _home(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def _done(self, name: str, recipe: Recipe) -> bool:
+        path = self._home(name) / "learner.safetensors"
+        return path.exists() and _same(from_json(read_header(path, "checkpoint")["recipe"]["recipe"]), recipe)
+
+    def _train(self, name: str, recipe: Recipe, threads: int) -> str:
+        home = self._home(name)
+        home.mkdir(parents=True, exist_ok=True)
+        recipe = replace(recipe, train=replace(recipe.train, threads=threads))
+        asked = home / "asked.json"
+        asked.write_text(json.dumps(recipe.to_json(), indent=1))
+        command = [sys.executable, "-m", "gradatim", "train", str(asked), "--out", str(home), "--resume", "--quiet"]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode:
+            raise ValueError(f"meta-training {name} failed: {(done.stderr or done.stdout)[-2000:]}")
+        return name
+
+    def _load(self, name: str, recipe: Recipe) -> Trained:
+        path = self._home(name) / "learner.safetensors"
+        learner = recipe.learner()
+        header = load_weights(learner, path)
+        threads = from_json(header["recipe"]["recipe"]).train.threads or 0
+        return Trained(learner.eval(), header["seconds"], header["peak_memory"], threads)
+
+
+def _same(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes make the same weights, threads aside."""
+    return replace(one, train=replace(one.train, threads=None)) == replace(
+        other, train=replace(other.train, threads=None)
+    )
+
+
+def sample(family: TaskFamily, tasks: int, seed: int) -> Task:
+    """Return evaluation tasks; `seed` says which, apart from every meta-training stream."""
+    mixed = int(np.random.SeedSequence([seed, 0xE7A1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return family.sample(tasks, torch.Generator().manual_seed(mixed))
+
+
+def tune(
+    build: Callable[..., Learner],
+    grid: Mapping[str, Iterable[Any]],
+    task: Task,
+    batch_size: int,
+    step: int,
+    metric: Metric,
+) -> dict[str, Any]:
+    """Return the setting of the grid with the lowest mean metric after `step` mini-batches of meta-training tasks."""
+    best: tuple[float, dict[str, Any]] = (np.inf, {})
+    for values in product(*grid.values()):
+        setting = dict(zip(grid, values, strict=True))
+        found = curve(build(**setting), task, batch_size, [step], {"metric": metric})["metric"]
+        score = float(np.nan_to_num(found.mean(), nan=np.inf))
+        best = min(best, (score, setting), key=lambda pair: pair[0])
+    return best[1]
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean over tasks and its normal 95% interval."""
+    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def claim(name: str, value: float, low: float, high: float, bar: float, direction: str) -> dict[str, Any]:
+    """Return a claim: a measured value with its interval, its bar, and whether it holds (`<=` or `>=`)."""
+    holds = value <= bar if direction == "<=" else value >= bar
+    rounded = {"value": value, "low": low, "high": high}
+    return {"id": name, **{k: round(v, 5) for k, v in rounded.items()}, "bar": bar, "direction": direction, "holds": holds}
+
+
+def commit() -> str | None:
+    """Return the commit this code stands at, with a + where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],
+        cwd=here, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return said.stdout.strip() or None

@@ -1,0 +1,170 @@
+"""Complete runs: which tasks, which learner, how it is meta-trained. A run is a value that JSON can hold.
+
+Source: the config of a run as a Python function, after torchtitan (Liang et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from . import families, methods
+from .family import TaskFamily
+from .refiners import Gain, RowsConfig
+from .training.schemes import Greedy, Scheme, Unrolled
+from .training.train import TrainConfig
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+FAMILIES: dict[str, type[TaskFamily]] = {name: getattr(families, name) for name in families.__all__}
+SCHEMES: dict[str, type[Scheme]] = {"Greedy": Greedy, "Unrolled": Unrolled}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run.
+
+    Fields: `method`: a row of `methods.METHODS`; `family`: the tasks; `scheme`: how it is meta-trained; `refiner`: size
+    and gain; `train`: iterations, rate, seed; `settings` of an unlearnt method (its learning rate).
+
+    Example:
+        >>> run = recipe("digits")
+        >>> learner = run.learner()
+    """
+
+    method: str
+    family: TaskFamily
+    scheme: Scheme
+    refiner: RowsConfig = field(default_factory=RowsConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def learner(self) -> Learner:
+        """Return the learner, its weights drawn from torch's global generator."""
+        return methods.build(self.method, self.family, self.refiner, **self.settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON value that `from_json` turns back into an equal recipe."""
+        return {
+            "method": self.method,
+            "family": _named(self.family),
+            "scheme": _named(self.scheme),
+            "refiner": asdict(self.refiner),
+            "train": asdict(self.train),
+            "settings": self.settings,
+        }
+
+
+def from_json(value: dict[str, Any]) -> Recipe:
+    """Return the recipe that `to_json` wrote.
+
+    Raises:
+        ValueError: an unknown family, scheme or field (the nearest name is suggested), or a part that is missing.
+    """
+    known = {f.name for f in fields(Recipe)}
+    _refuse_unknown("recipe", value, known)
+    missing = sorted({"method", "family", "scheme"} - set(value))
+    if missing:
+        raise ValueError(f"a recipe needs {missing[0]!r}; got {sorted(value)}")
+    methods.method(value["method"])
+    refiner = dict(value.get("refiner", {}))
+    if "gain" in refiner:
+        refiner["gain"] = _make(Gain, refiner["gain"])
+    return Recipe(
+        value["method"],
+        _from_named(FAMILIES, "family", value["family"]),
+        _from_named(SCHEMES, "scheme", value["scheme"]),
+        _make(RowsConfig, refiner),
+        _make(TrainConfig, value.get("train", {})),
+        value.get("settings", {}),
+    )
+
+
+def digits() -> Recipe:
+    """Parametric softmax-linear classifiers of scikit-learn's digits, refined by rows and gradients."""
+    return Recipe(
+        "parametric-both",
+        families.ImageClassification("digits", dim=32, ways=10, support_rows=500),
+        Greedy(batch_size=50, horizon=10),
+        RowsConfig(width=64, layers=2),
+        TrainConfig(iterations=400, tasks=16, lr=3e-3),
+    )
+
+
+def digits_explicit() -> Recipe:
+    """The digits tasks with a learnt decoder on a learnt task embedding."""
+    return replace(digits(), method="explicit-both", train=TrainConfig(iterations=600, tasks=16, lr=2e-3))
+
+
+def digits_implicit() -> Recipe:
+    """The digits tasks with the query's logits refined by rows."""
+    return replace(digits(), method="implicit-logits", train=TrainConfig(iterations=600, tasks=16, lr=2e-3))
+
+
+def linear() -> Recipe:
+    """Linear regression in 8 dimensions, 16 rows a step, rows and gradients, decaying gain."""
+    return Recipe(
+        "parametric-both",
+        families.LinearRegression(8, 0.5, support_rows=160),
+        Greedy(batch_size=16, horizon=10),
+        RowsConfig(),
+        TrainConfig(iterations=1500, tasks=16, lr=3e-3),
+    )
+
+
+def linear_paper() -> Recipe:
+    """Linear regression as in the paper: observations, greedy training, constant gain."""
+    return replace(linear(), method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "digits": digits,
+    "digits-explicit": digits_explicit,
+    "digits-implicit": digits_implicit,
+    "linear": linear,
+    "linear-paper": linear_paper,
+}
+
+
+def recipe(name: str) -> Recipe:
+    """Return a shipped recipe by name.
+
+    Raises:
+        ValueError: an unknown name; the nearest known one is suggested.
+    """
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(RECIPES)}"
+        raise ValueError(f"no recipe is called {name!r}: {hint}")
+    return RECIPES[name]()
+
+
+def _named(value: Any) -> dict[str, Any]:
+    return {"name": type(value).__name__, **asdict(value)}
+
+
+def _from_named(table: dict[str, type], what: str, value: dict[str, Any]) -> Any:
+    name = value.get("name")
+    if name not in table:
+        near = get_close_matches(str(name), table, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(table)}"
+        raise ValueError(f"no {what} is called {name!r}: {hint}")
+    return _make(table[name], {key: part for key, part in value.items() if key != "name"})
+
+
+def _make(kind: type, value: dict[str, Any]) -> Any:
+    """Return a dataclass made of a JSON object; lists become tuples."""
+    assert is_dataclass(kind)
+    _refuse_unknown(kind.__name__, value, {f.name for f in fields(kind)})
+    return kind(**{key: tuple(part) if isinstance(part, list) else part for key, part in value.items()})
+
+
+def _refuse_unknown(what: str, value: dict[str, Any], known: set[str]) -> None:
+    for key in value:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
+            raise ValueError(f"{what} has no field {key!r}: {hint}")

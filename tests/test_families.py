@@ -239,8 +239,8 @@ def test_digits_pools_are_disjoint_stratified_and_complete():
     pools = _pools("digits", None)
     sizes = {split: len(pool.images) for split, pool in pools.items()}
     assert sum(sizes.values()) == 1797
-    assert sizes["test"] == pytest.approx(0.4 * 1797, abs=5)
-    assert sizes["train"] == pytest.approx(0.5 * 1797, abs=5)
+    assert sizes["test"] == pytest.approx(0.35 * 1797, abs=5)
+    assert sizes["train"] == pytest.approx(0.4 * 1797, abs=5)
     for split, share in (("train", 0.4), ("validation", 0.25), ("test", 0.35)):
         total = sum(pool.counts for pool in pools.values())
         assert (pools[split].counts - share * total).abs().max() <= 1.0

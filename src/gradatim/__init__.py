@@ -1,1 +1,113 @@
-"""gradatim."""
+"""gradatim: iterative amortized inference. Learners that refine their answer to a new task step by step.
+
+    state_0     = refiner.init(tasks, query)
+    state_{t+1} = refiner.step(state_t, signal(predictor, state_t, batch_t))
+    prediction  = predictor(x, refiner.read(state_T))
+
+The names below are imported when they are first used: `import gradatim` itself is quick and changes nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gradatim.families as families
+    import gradatim.metrics as metrics
+
+    from .batch import Batch, Task
+    from .families import ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression
+    from .family import TaskFamily
+    from .learner import Learner
+    from .methods import METHODS, build
+    from .predictor import Predictor
+    from .recipes import RECIPES, Recipe, recipe
+    from .refiner import Capabilities, Refiner
+    from .refiners import CONSTANT, DECAYING, Gain, RowsConfig
+    from .regimes import explicit, implicit, parametric
+    from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
+    from .training.checkpoint import load_state, load_weights, save_state
+    from .training.schemes import Greedy, Scheme, Unrolled
+    from .training.train import TrainConfig, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "": ("families", "metrics"),
+    "batch": ("Batch", "Task"),
+    "families": (
+        "ImageClassification",
+        "LinearClassification",
+        "LinearRegression",
+        "RandomNetworkRegression",
+    ),
+    "family": ("TaskFamily",),
+    "learner": ("Learner",),
+    "methods": ("METHODS", "build"),
+    "predictor": ("Predictor",),
+    "recipes": ("RECIPES", "Recipe", "recipe"),
+    "refiner": ("Capabilities", "Refiner"),
+    "refiners": ("CONSTANT", "DECAYING", "Gain", "RowsConfig"),
+    "regimes": ("explicit", "implicit", "parametric"),
+    "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "Evidence", "Signal"),
+    "training.checkpoint": ("load_state", "load_weights", "save_state"),
+    "training.schemes": ("Greedy", "Scheme", "Unrolled"),
+    "training.train": ("TrainConfig", "train"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabet)
+    "Batch",
+    "Task",
+    "TaskFamily",
+    "Predictor",
+    "Signal",
+    "OBSERVATIONS",
+    "PLAIN",
+    "GRADIENTS",
+    "BOTH",
+    "Evidence",
+    "Refiner",
+    "Capabilities",
+    "Gain",
+    "CONSTANT",
+    "DECAYING",
+    "RowsConfig",
+    "Learner",
+    "parametric",
+    "explicit",
+    "implicit",
+    "METHODS",
+    "build",
+    "families",
+    "ImageClassification",
+    "LinearClassification",
+    "LinearRegression",
+    "RandomNetworkRegression",
+    "Scheme",
+    "Greedy",
+    "Unrolled",
+    "TrainConfig",
+    "train",
+    "Recipe",
+    "RECIPES",
+    "recipe",
+    "load_state",
+    "load_weights",
+    "save_state",
+    "metrics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME[name]
+    if not home:
+        return import_module(f"{__name__}.{name}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -92,9 +92,10 @@ METHODS: dict[str, Method] = {
         f"implicit-{name}": Method(f"the query's {name}, refined by rows", _implicit(name))
         for name in ("logits", "latents", "probabilities")
     },
-    "parametric-one-step": Method("a hypernetwork: weights from one mini-batch", _parametric(PLAIN), one_step=True),
-    "explicit-one-step": Method("an embedding from one mini-batch (as CNP)", _explicit(PLAIN), one_step=True),
-    "implicit-one-step": Method("one-shot in-context learning (as PFN)", _implicit("logits"), one_step=True),
+    "parametric-one-step": Method("weights from a single refinement", _parametric(BOTH), one_step=True),
+    "explicit-one-step": Method("a task embedding from a single refinement", _explicit(BOTH), one_step=True),
+    "implicit-one-step": Method("one-shot in-context learning (as a PFN)", _implicit("logits"), one_step=True),
+    "hypernetwork": Method("weights from the rows of one mini-batch", _parametric(PLAIN), one_step=True),
     "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),
     "momentum": Method(
         "gradient descent with momentum", _sgd, learnt=False, grid={"lr": _RATES, "momentum": (0.5, 0.8, 0.9)}
@@ -104,7 +105,7 @@ METHODS: dict[str, Method] = {
         "closed form on all rows seen, from sufficient statistics", _ridge, learnt=False, grid={"strength": _STRENGTHS}
     ),
     "lbfgs": Method(
-        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS}
+        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS[2:7]}
     ),
 }
 

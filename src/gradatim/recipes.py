@@ -87,21 +87,28 @@ def digits() -> Recipe:
     """Parametric softmax-linear classifiers of scikit-learn's digits, refined by rows and gradients."""
     return Recipe(
         "parametric-both",
-        families.ImageClassification("digits", dim=32, ways=10, support_rows=500),
+        families.ImageClassification("digits", dim=32, ways=10, support_rows=500, query_rows=32),
         Greedy(batch_size=50, horizon=10),
-        RowsConfig(width=64, layers=2),
+        RowsConfig(),
         TrainConfig(iterations=400, tasks=16, lr=3e-3),
     )
 
 
 def digits_explicit() -> Recipe:
     """The digits tasks with a learnt decoder on a learnt task embedding."""
-    return replace(digits(), method="explicit-both", train=TrainConfig(iterations=600, tasks=16, lr=2e-3))
+    return _of_digits("explicit-both", 800)
 
 
 def digits_implicit() -> Recipe:
     """The digits tasks with the query's logits refined by rows."""
-    return replace(digits(), method="implicit-logits", train=TrainConfig(iterations=600, tasks=16, lr=2e-3))
+    return _of_digits("implicit-logits", 800)
+
+
+def _of_digits(method: str, iterations: int) -> Recipe:
+    base = digits()
+    return replace(
+        base, method=method, scheme=replace(base.scheme, horizon=5), train=TrainConfig(iterations=iterations, tasks=16, lr=2e-3)
+    )  # fmt: skip
 
 
 def linear() -> Recipe:
@@ -109,7 +116,7 @@ def linear() -> Recipe:
     return Recipe(
         "parametric-both",
         families.LinearRegression(8, 0.5, support_rows=160),
-        Greedy(batch_size=16, horizon=10),
+        Greedy(batch_size=16, horizon=10, relative=True),
         RowsConfig(),
         TrainConfig(iterations=1500, tasks=16, lr=3e-3),
     )
@@ -117,7 +124,9 @@ def linear() -> Recipe:
 
 def linear_paper() -> Recipe:
     """Linear regression as in the paper: observations, greedy training, constant gain."""
-    return replace(linear(), method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)))
+    base = linear()
+    train = replace(base.train, iterations=3000)
+    return replace(base, method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)), train=train)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

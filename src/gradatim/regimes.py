@@ -55,7 +55,7 @@ def explicit(
 ) -> Learner:
     """Return an explicit learner: a learnt decoder f_gamma on a learnt embedding z of `tokens` vectors."""
     out = likelihood(family.y_dim, family.classes)
-    predictor = Decoder(family.x_dim, out, tokens, token_width, config.width, heads=config.heads)
+    predictor = Decoder(family.x_dim, out, tokens, token_width, width=config.width)
     widths = (family.x_dim, family.y_dim, family.classes, predictor.output_dim)
     refiner = RowsRefiner(config, signal, predictor.initial(), (predictor.latent_shape,), *widths)
     return Learner(predictor, refiner, signal)

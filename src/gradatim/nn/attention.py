@@ -11,13 +11,20 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """One layer: `t += attend(norm(t));  t += feed_forward(norm(t))`, on tokens `[B, L, W]`."""
+    """One layer: `t += attend(norm(t));  t += feed_forward(norm(t))`, on tokens `[B, L, W]`.
 
-    def __init__(self, width: int, heads: int) -> None:
+    The weights of keys start equal to those of queries, and both `sharpness` times the usual: attention starts as a
+    similarity kernel between tokens.
+    """
+
+    def __init__(self, width: int, heads: int, sharpness: float = 1.0) -> None:
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
+        with torch.no_grad():
+            self.qkv.weight[:width] *= sharpness
+            self.qkv.weight[width : 2 * width] = self.qkv.weight[:width]
         self.out = nn.Linear(width, width)
         self.norm_forward = nn.LayerNorm(width)
         self.up = nn.Linear(width, 4 * width)
@@ -33,7 +40,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Layers of attention over tokens without positions: a map of sets.
+    """Layers of attention over tokens without positions: a map of sets. `sharpness`: see `Block`.
 
     Raises:
         ValueError: width not divisible by heads, or a size below 1.
@@ -44,14 +51,14 @@ class Transformer(nn.Module):
         torch.Size([3, 7, 32])
     """
 
-    def __init__(self, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int, layers: int, heads: int, sharpness: float = 1.0) -> None:
         super().__init__()
         if min(width, layers, heads) < 1 or width % heads:
             raise ValueError(
                 f"a transformer needs width, layers, heads >= 1 and heads that divide the width; got width {width}, "
                 f"layers {layers}, heads {heads}"
             )
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, sharpness) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:

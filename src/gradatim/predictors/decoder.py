@@ -1,6 +1,6 @@
 """Explicit f: a learnt decoder that reads a task's embedding, one vector or several tokens.
 
-Source: Mittal et al. 2025, the explicit regime: f and g both learnt; Kim et al. 2019 for queries that attend to tokens.
+Source: Mittal et al. 2025, the explicit regime: f and g both learnt; Ha, Dai, Le 2016, eq. 1, for weights made from z.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 
 class Decoder(Predictor):
-    """`f_gamma(x, z)`: x attends to the K tokens of z `[B, K, Wz]`, layer by layer; no x sees another.
+    """A network whose hidden units are made by the tokens of z `[B, K, Wz]`, each by a learnt map of its own token.
 
-    Args: `x_dim`; `likelihood`; `tokens` K (1: one vector); `token_width` Wz; `width`, `layers` of the decoder.
+        f_gamma(x, z) = sum_ku gelu(<query(x), key_u(z_k)> / sqrt(width)) value_u(z_k) / sqrt(K units)
+
+    Args: `x_dim`; `likelihood`; `tokens` K (1: one vector) of `token_width` Wz; `units` made by each token; `width` of
+    queries and keys. No row of x sees another.
+
+    Raises:
+        ValueError: a size below 1.
 
     Example:
         >>> f = Decoder(64, CrossEntropy(10), tokens=16, token_width=32)
@@ -36,22 +42,22 @@ class Decoder(Predictor):
         likelihood: Likelihood,
         tokens: int = 16,
         token_width: int = 32,
+        units: int = 4,
         width: int = 64,
-        layers: int = 2,
-        heads: int = 4,
     ) -> None:
         super().__init__()
-        self.likelihood, self.heads, self.x_dim = likelihood, heads, x_dim
+        if min(x_dim, tokens, token_width, units, width) < 1:
+            raise ValueError(
+                f"a decoder's sizes must be at least 1; got x_dim {x_dim}, tokens {tokens}, token_width {token_width}, "
+                f"units {units}, width {width}"
+            )
+        self.likelihood, self.x_dim, self.units = likelihood, x_dim, units
         self.latent_shape = (tokens, token_width)
         self.output_dim = likelihood.output_dim
-        self.embed = nn.Linear(x_dim, width)
-        self.query = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width)) for _ in range(layers))
-        self.key_value = nn.ModuleList(nn.Linear(token_width, 2 * width) for _ in range(layers))
-        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.forwards = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), mlp(width, 4 * width, width)) for _ in range(layers)
-        )
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_dim))
+        self.linear = nn.Linear(x_dim, width)
+        self.bend = mlp(x_dim, 2 * width, width)
+        self.key = nn.Linear(token_width, units * width)
+        self.value = nn.Linear(token_width, units * self.output_dim)
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
         """Return z `[K, Wz]` ~ N(0, 1): tokens start apart."""
@@ -59,14 +65,11 @@ class Decoder(Predictor):
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return outputs `[B, N, output_dim]` at x `[B, N, x_dim]` under z `[B, K, Wz]`."""
-        hidden = self.embed(x)
-        layers = zip(self.query, self.key_value, self.out, self.forwards, strict=True)
-        for query, key_value, out, forward in layers:
-            q = query(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            k, v = key_value(latent).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            hidden = hidden + out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-            hidden = hidden + forward(hidden)
-        return self.head(hidden)
+        query = self.linear(x) + self.bend(x)
+        key = self.key(latent).unflatten(-1, (self.units, -1)).flatten(1, 2)
+        value = self.value(latent).unflatten(-1, (self.units, -1)).flatten(1, 2)
+        fired = F.gelu(query @ key.mT / key.shape[-1] ** 0.5, approximate="tanh")
+        return fired @ value / value.shape[1] ** 0.5
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each row, `[B, N]`."""

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from ..signal import Evidence
 
 
+SHARPNESS = 3.0
+"""From the usual start an implicit learner of digits had learnt nothing after 200 iterations; started as a sharp kernel
+between queries and rows it had left the plateau after 100 (docs/lab-book.md)."""
+
+
 class QueryState(NamedTuple):
     """`prediction [B, Nq, C]` of the query rows, their `x [B, Nq, Dx]`, `rows [B]` seen so far."""
 
@@ -56,7 +61,7 @@ class QueryRefiner(Refiner):
         self.rows = RowEmbedding(x_dim, y_dim, classes, config.width)
         self.state = nn.Linear(state_width, config.width)
         self.count = nn.Linear(1, config.width, bias=False)
-        self.transformer = Transformer(config.width, config.layers, config.heads)
+        self.transformer = Transformer(config.width, config.layers, config.heads, SHARPNESS)
         self.head = nn.Linear(config.width, state_width)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> QueryState:

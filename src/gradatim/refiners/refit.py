@@ -96,7 +96,7 @@ class Refit(Refiner):
                 (gradient,) = torch.autograd.grad(loss, theta)
             return loss.item(), gradient.numpy()
 
-        options = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "ftol": 1e-12, "gtol": 1e-6}
+        options = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "ftol": 1e-10, "gtol": 1e-5}
         start = self.start.double().cpu().numpy()
         result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         return torch.from_numpy(np.asarray(result.x))

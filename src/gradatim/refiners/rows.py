@@ -32,7 +32,7 @@ class RowsConfig:
     """
 
     width: int = 64
-    layers: int = 3
+    layers: int = 2
     heads: int = 4
     gain: Gain = DECAYING
     prefixes: bool = False

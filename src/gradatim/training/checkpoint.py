@@ -233,11 +233,11 @@ def _header(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size >= 8 and length > _LARGEST_HEADER:
-                raise ValueError(f"{foreign}: it is not safetensors; give a file that gradatim wrote")
-            text = file.read(length)
+            text = file.read(min(length, _LARGEST_HEADER))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    if size >= 8 and (length > _LARGEST_HEADER or text[:1] not in (b"", b"{")):
+        raise ValueError(f"{foreign}: it is not safetensors; give a file that gradatim wrote")
     truncated = f"{path} is truncated: it has {size:,} bytes"
     advice = "take an earlier checkpoint, or write it again"
     if size < 8 or len(text) < length:

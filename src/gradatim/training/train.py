@@ -12,12 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ..probing.plots import loss_curve
-from .checkpoint import latest, read, save_run, steps, write
-from .engine import ACCELERATORS, PRECISIONS, Engine
+from .checkpoint import latest, read, read_header, save_run, steps, write
+from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
+from .engine import Engine
 from .log import Log, Watch
 from .snapshot import describe, describe_learner, difference, pack, unpack
 
@@ -30,64 +30,7 @@ if TYPE_CHECKING:
     from ..learner import Learner
     from .schemes import Scheme
 
-FREE = ("threads", "log_every", "checkpoint_every", "tensorboard")
-"""Fields of `TrainConfig` that a resumed run may change: no number that is learnt depends on them."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a learner is meta-trained; with the learner, the family and the scheme it determines the result.
-
-    Fields: `iterations`: optimizer steps; `tasks`: in each, over all processes; `lr`, `warmup` (iterations, linear),
-    `final_lr` (a cosine from lr to it); `weight_decay`, `betas` of AdamW; `clip`: largest gradient norm (None: any);
-    `ema`: decay of the averaged weights; `seed` of tasks and horizons; `threads` for this run (None: as they are);
-    `log_every`, `checkpoint_every`: iterations; `devices`, `precision`, `accelerator`: see `Engine`; `tensorboard`.
-
-    Raises:
-        ValueError: a number out of its range, naming the field.
-
-    Example:
-        >>> TrainConfig(iterations=500, tasks=16, lr=3e-4).tasks
-        16
-    """
-
-    iterations: int = 2000
-    tasks: int = 32
-    lr: float = 1e-3
-    warmup: int = 50
-    final_lr: float = 0.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float | None = 1.0
-    ema: float = 0.99
-    seed: int = 0
-    threads: int | None = None
-    log_every: int = 20
-    checkpoint_every: int = 200
-    devices: int = 1
-    precision: str = "32-true"
-    accelerator: str = "auto"
-    tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "tasks", "log_every", "checkpoint_every", "devices"):
-            self._need(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup", "seed", "final_lr", "weight_decay"):
-            self._need(name, 0 <= getattr(self, name) < math.inf, "at least 0")
-        self._need("lr", 0 < self.lr < math.inf, "above 0")
-        self._need("clip", self.clip is None or self.clip > 0, "above 0, or None")
-        self._need("ema", 0 <= self.ema < 1, "at least 0 and below 1")
-        self._need(
-            "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)"
-        )
-        self._need("threads", self.threads is None or self.threads >= 1, "at least 1, or None")
-        self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
-        self._need("tasks", self.tasks % self.devices == 0, f"a multiple of devices, {self.devices}")
-
-    def _need(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
+__all__ = ["TrainConfig", "Trained", "train"]
 
 
 @dataclass(frozen=True)
@@ -106,33 +49,6 @@ class Trained:
     log: list[dict[str, Any]]
     written: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()
-
-
-def learning_rate(config: TrainConfig, iteration: int) -> float:
-    """Return the rate of iteration i (from 0): `lr (i + 1) / warmup`, then half a cosine from lr to final_lr.
-
-    Source: Loshchilov, Hutter 2017, eq. 5.
-    """
-    if iteration < config.warmup:
-        return config.lr * (iteration + 1) / config.warmup
-    share = (iteration - config.warmup) / max(1, config.iterations - config.warmup)
-    return config.final_lr + (config.lr - config.final_lr) * (1 + math.cos(math.pi * share)) / 2
-
-
-def ema_decay(config: TrainConfig, iteration: int) -> float:
-    """Return the decay of the averaged weights after iteration i (from 0): `min(ema, (1 + i) / (10 + i))`."""
-    return min(config.ema, (1 + iteration) / (10 + iteration))
-
-
-def streams(seed: int, iteration: int, rank: int = 0) -> tuple[torch.Generator, torch.Generator]:
-    """Return the generators of one iteration: of this process's tasks, and of the episode, the same everywhere.
-
-    Both are a pure function of the arguments, so a run has no generator state to store.
-    """
-    entropy = ([seed, iteration, rank, 0], [seed, iteration, 0, 1])
-    seeds = (int(np.random.SeedSequence(e).generate_state(1, np.uint64)[0] >> np.uint64(1)) for e in entropy)
-    tasks, episode = (torch.Generator().manual_seed(s) for s in seeds)
-    return tasks, episode
 
 
 def train(
@@ -172,7 +88,7 @@ def train(
         torch.set_num_threads(config.threads)
     try:
         run = _Run(learner, family, scheme, config, None if out is None else Path(out), header or {})
-        run.begin(resume, progress)
+        run.begin(run.find(resume), progress)
         run.iterate(on_log)
         return run.finish()
     finally:
@@ -194,14 +110,6 @@ class _Run:
     ) -> None:
         scheme.check(learner)
         self.learner, self.family, self.scheme, self.config, self.out = learner, family, scheme, config, out
-        self.engine = Engine(config.devices, config.precision, config.accelerator)
-        self.engine.launch()
-        self.optimizer = torch.optim.AdamW(
-            learner.parameters(), config.lr, config.betas, weight_decay=config.weight_decay, fused=True
-        )
-        self.forward, self.stepper = self.engine.setup(learner.train(), self.optimizer)
-        self.parameters = list(learner.parameters())
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.description = {
             "config": asdict(config),
             "family": describe(family),
@@ -214,9 +122,54 @@ class _Run:
         self.pending: list[Tensor] = []
         self.notices: list[str] = []
 
-    def begin(self, resume: bool, progress: bool) -> None:
-        """Go on from a checkpoint if there is one, and open the log."""
-        found = self._find(resume)
+    def find(self, resume: bool) -> Path | None:
+        """Return the checkpoint to go on from; refuse a folder that holds another run, or one nobody asked to resume.
+
+        Every process looks before it meets the others, so before any of them writes, and all come to one answer.
+        """
+        out = self.out
+        if out is None:
+            if resume:
+                raise ValueError("a run is resumed in its folder; got none: give out, the folder it wrote to")
+            return None
+        present = list(steps(out).values())
+        if not resume:
+            if present or (out / "log.jsonl").exists():
+                raise ValueError(
+                    f"{out} already holds a run: resume it with --resume, or choose another folder"
+                )
+            return None
+        found = latest(out)
+        if found is None:
+            self.notices.append(
+                f"{out} holds no checkpoint to resume from: training starts from the beginning"
+            )
+            return None
+        if found != present[-1]:
+            self.notices.append(f"{present[-1].name} is damaged: training goes on from {found.name}")
+        header = read_header(found, kind="checkpoint")
+        stored = {name: _fixed(header.get(name)) for name in self.description}
+        other = difference(stored, {name: _fixed(value) for name, value in self.description.items()})
+        if other is not None:
+            raise ValueError(
+                f"{found} is of another run: {other}; resume with what it began with, or choose another folder"
+            )
+        return found
+
+    def begin(self, found: Path | None, progress: bool) -> None:
+        """Meet the other processes, go on from a checkpoint if there is one, and open the log."""
+        self.engine = Engine(self.config.devices, self.config.precision, self.config.accelerator)
+        self.engine.launch()
+        self.optimizer = torch.optim.AdamW(
+            self.learner.parameters(),
+            self.config.lr,
+            self.config.betas,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        self.forward, self.stepper = self.engine.setup(self.learner.train(), self.optimizer)
+        self.parameters: list[Tensor] = list(self.learner.parameters())
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
         if found is not None:
             self._restore(found)
         first = self.engine.is_first
@@ -336,40 +289,9 @@ class _Run:
             self.out, self.done, pack(self.learner, self.average, self.optimizer), {**self.header, **about}
         )
 
-    def _find(self, resume: bool) -> Path | None:
-        """Return the checkpoint to go on from; refuse a folder that holds a run nobody asked to resume."""
-        out = self.out
-        if out is None:
-            if resume:
-                raise ValueError("a run is resumed in its folder; got none: give out, the folder it wrote to")
-            return None
-        present = list(steps(out).values())
-        if not resume:
-            if self.engine.is_first and (present or (out / "log.jsonl").exists()):
-                raise ValueError(
-                    f"{out} already holds a run: resume it with --resume, or choose another folder"
-                )
-            return None
-        found = latest(out)
-        if found is None:
-            self.notices.append(
-                f"{out} holds no checkpoint to resume from: training starts from the beginning"
-            )
-        elif found != present[-1]:
-            self.notices.append(f"{present[-1].name} is damaged: training goes on from {found.name}")
-        return found
-
     def _restore(self, path: Path) -> None:
-        """Take over a checkpoint of the same run."""
+        """Take over what a checkpoint of this run holds."""
         tensors, header = read(path, kind="checkpoint")
-        found = difference(
-            {name: _fixed(header.get(name)) for name in self.description},
-            {name: _fixed(value) for name, value in self.description.items()},
-        )
-        if found is not None:
-            raise ValueError(
-                f"{path} is of another run: {found}; resume with what it began with, or choose another out"
-            )
         unpack(tensors, self.learner, self.average, self.optimizer)
         self.done, self.before, self.peak = header["iteration"], header["seconds"], header["peak_memory"]
         self.window = header["window"]

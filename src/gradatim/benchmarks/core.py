@@ -1,0 +1,287 @@
+"""`gradatim bench core`: does refining pay, in every regime; is training fast; does a killed run come back.
+
+Source: Mittal et al. 2025, tables 2-4, on LinearRegression(8, 0.5) and on tasks of scikit-learn's digits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .. import methods
+from ..families import ImageClassification, LinearRegression
+from ..metrics import bootstrap, curve, error_rate, excess_risk, squared_error
+from ..recipes import Recipe, recipe
+from ..refiners import RowsConfig
+from ..report import write_result
+from ..training.schemes import Greedy
+from . import machine
+from .study import Study, Trained, claim, commit, interval, sample, tune
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from ..batch import Task
+    from ..family import TaskFamily
+    from ..learner import Learner
+    from ..metrics import Metric
+
+SIGNALS = ("observations", "gradients", "both")
+ONE_STEP = {"parametric": "parametric-one-step", "explicit": "explicit-one-step", "implicit": "implicit-one-step"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One family of the study: its recipe by name, judged by `metrics`, the first of which tunes the baselines."""
+
+    name: str
+    family: TaskFamily
+    recipes: dict[str, Recipe]
+    baselines: tuple[str, ...]
+    metrics: dict[str, Metric]
+    batch_size: int
+    steps: tuple[int, ...]
+    tasks: int
+
+
+def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
+    """Run the benchmark; return core.json, core.md and the pictures written below `out`."""
+    study = Study(out / "work" / ("core-smoke" if smoke else "core"), workers, console)
+    records: list[dict[str, Any]] = []
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for part in (_linear(smoke), _digits(smoke)):
+        found |= _measure(study, part, seeds, records)
+    console.print("measuring throughput, then killing and resuming runs")
+    claims = [
+        *_linear_claims(found),
+        *_digits_claims(study, found, seeds, smoke),
+        machine.throughput(study, smoke),
+        machine.kill_resume(study, smoke),
+    ]
+    result = {
+        "benchmark": "core",
+        "smoke": smoke,
+        "seeds": seeds,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "records": records,
+        "claims": claims,
+    }
+    return write_result(out, "core", json.loads(json.dumps(result)))
+
+
+def _linear(smoke: bool) -> Part:
+    """Return the linear regression part: the paper's learner, and the default gain under each signal."""
+    base = recipe("linear")
+    recipes = {"linear-paper": recipe("linear-paper")}
+    recipes |= {f"linear-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
+    recipes["linear-one-step"] = replace(
+        base, method="parametric-one-step", scheme=replace(base.scheme, horizon=1), train=_once(base)
+    )
+    steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
+    family = LinearRegression(8, 0.5, support_rows=16 * steps[-1], query_rows=64 if smoke else 256)
+    metrics: dict[str, Metric] = {"squared error": squared_error, "excess risk": excess_risk}
+    baselines = ("sgd", "momentum", "adam", "ridge")
+    return Part("linear", family, _sized(recipes, smoke), baselines, metrics, 16, steps, 32 if smoke else 512)
+
+
+def _digits(smoke: bool) -> Part:
+    """Return the digits part: every signal in the parametric regime, the other regimes, the one-step learners."""
+    base = recipe("digits")
+    recipes = {f"digits-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
+    recipes["digits-explicit"] = recipe("digits-explicit")
+    recipes["digits-implicit"] = recipe("digits-implicit")
+    for regime, method in ONE_STEP.items():
+        like = base if regime == "parametric" else recipes[f"digits-{regime}"]
+        recipes[f"digits-{regime}-one-step"] = replace(
+            like, method=method, scheme=replace(like.scheme, horizon=1), train=_once(like)
+        )
+    steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
+    family = ImageClassification("digits", 32, 10, "test", support_rows=50 * steps[-1], query_rows=100)
+    metrics: dict[str, Metric] = {"error": error_rate}
+    baselines = ("sgd", "momentum", "adam", "ridge", "lbfgs")
+    return Part("digits", family, _sized(recipes, smoke), baselines, metrics, 50, steps, 16 if smoke else 256)
+
+
+def _once(base: Recipe) -> Any:
+    """Return the training of a one-step learner at the budget of its iterated twin: as many steps, so as many tasks."""
+    return replace(base.train, tasks=base.train.tasks * base.scheme.horizon)
+
+
+def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
+    if not smoke:
+        return recipes
+    small = RowsConfig(width=16, layers=1)
+    return {
+        name: replace(
+            r,
+            refiner=replace(small, gain=r.refiner.gain, prefixes=r.refiner.prefixes),
+            train=replace(r.train, iterations=8, tasks=4),
+        )
+        for name, r in recipes.items()
+    }
+
+
+def _measure(
+    study: Study, part: Part, seeds: int, records: list[dict[str, Any]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Meta-train, tune and judge one part; append its records; return values `[S, steps, T]` by method and metric."""
+    runs = {
+        f"{name}-{seed}": replace(r, train=replace(r.train, seed=seed))
+        for seed in range(seeds)
+        for name, r in part.recipes.items()
+    }
+    trained = study.train(runs)
+    task = sample(part.family, part.tasks, seed=1)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, made in part.recipes.items():
+        per_seed = []
+        for seed in range(seeds):
+            run = trained[f"{name}-{seed}"]
+            values = _judge(study, f"{part.name}-{name}-{seed}", run.learner, part, task)
+            per_seed.append(values)
+            records += _records(part, name, made.method, seed, values, run)
+        found[name] = {metric: np.stack([v[metric] for v in per_seed]) for metric in part.metrics}
+    for name in part.baselines:
+        study.console.print(f"tuning and judging {name} on {part.name} tasks")
+        values = _baseline(study, part, name, task)
+        records += _records(part, f"{part.name}-{name}", name, None, values, None)
+        found[f"{part.name}-{name}"] = {metric: values[metric][None] for metric in part.metrics}
+    if task.truth is not None:
+        values = study.arrays(f"{part.name}-oracle", lambda: _oracle(part, task))
+        records += _records(part, f"{part.name}-oracle", "oracle", None, values, None)
+        found[f"{part.name}-oracle"] = {metric: values[metric][None] for metric in part.metrics}
+    return found
+
+
+def _judge(study: Study, key: str, learner: Learner, part: Part, task: Task) -> dict[str, np.ndarray]:
+    return study.arrays(key, lambda: curve(learner, task, part.batch_size, part.steps, part.metrics))
+
+
+def _baseline(study: Study, part: Part, name: str, task: Task) -> dict[str, np.ndarray]:
+    """Tune a baseline on meta-training tasks, at 10 steps, and judge it."""
+    row = methods.METHODS[name]
+    build = partial(methods.build, name, part.family)
+
+    def compute() -> dict[str, np.ndarray]:
+        family = replace(part.family.on("train"), support_rows=10 * part.batch_size)
+        tuning = sample(family, min(64, part.tasks), seed=2)
+        setting = tune(build, row.grid, tuning, part.batch_size, 10, next(iter(part.metrics.values())))
+        values = curve(build(**setting), task, part.batch_size, part.steps, part.metrics)
+        return {**values, **{f"setting {key}": np.asarray(value) for key, value in setting.items()}}
+
+    return study.arrays(f"{part.name}-{name}", compute)
+
+
+def _oracle(part: Part, task: Task) -> dict[str, np.ndarray]:
+    """Return the metrics of the best possible answer after each step."""
+    values: dict[str, list[np.ndarray]] = {name: [] for name in part.metrics}
+    for step in part.steps:
+        outputs = part.family.oracle(task, step * part.batch_size)
+        assert outputs is not None
+        for name, metric in part.metrics.items():
+            values[name].append(metric(outputs, task).numpy())
+    return {name: np.stack(rows) for name, rows in values.items()}
+
+
+def _records(
+    part: Part, name: str, method: str, seed: int | None, values: dict[str, np.ndarray], run: Trained | None
+) -> list[dict[str, Any]]:
+    """Return one record for each metric and step."""
+    setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}
+    records = []
+    for metric in part.metrics:
+        for step, per_task in zip(part.steps, values[metric], strict=True):
+            mean, low, high = interval(per_task)
+            records.append(
+                {
+                    "name": name,
+                    "method": method,
+                    "family": part.name,
+                    "signal": method.rpartition("-")[2] if run and method.rpartition("-")[2] in SIGNALS else None,
+                    "steps": step,
+                    "rows": step * part.batch_size,
+                    "metric": metric,
+                    "seed": seed,
+                    "mean": round(mean, 6),
+                    "low": round(low, 6),
+                    "high": round(high, 6),
+                    "tasks": len(per_task),
+                    "setting": setting or None,
+                    "seconds": round(run.seconds, 1) if run else 0.0,
+                    "peak_memory": run.peak_memory if run else None,
+                    "threads": run.threads if run else None,
+                }
+            )
+    return records
+
+
+def _linear_claims(found: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Return `core.linear.ratio10` and `core.linear.falls`; step s stands at index s - 1."""
+    ours = found["linear-paper"]["excess risk"][:, 9]
+    best = found["linear-oracle"]["excess risk"][:, 9]
+    ratio = bootstrap(lambda a, b: a.mean() / b.mean(), ours, best)
+    curves = [found[f"linear-{signal}"]["excess risk"][:, :10].transpose(0, 2, 1) for signal in SIGNALS]
+
+    def falls(*values: np.ndarray) -> float:
+        means = np.stack([v.mean(axis=1) for v in values])  # [signals, seeds, steps]
+        return float((np.diff(means, axis=-1) < 0).mean())
+
+    return [
+        claim("core.linear.ratio10", *ratio, 2.2, "<="),
+        claim("core.linear.falls", *bootstrap(falls, *curves), 0.95, ">="),
+    ]
+
+
+def _digits_claims(
+    study: Study, found: dict[str, dict[str, np.ndarray]], seeds: int, smoke: bool
+) -> list[dict[str, Any]]:
+    """Return `core.digits.over_onestep`, its signal chosen on validation tasks, and `core.regimes`."""
+    signal = _choose_signal(study, seeds, smoke)
+    study.console.print(f"on validation tasks of the digits, {signal} was the best signal")
+
+    def error(name: str, step: int) -> np.ndarray:
+        return found[name]["error"][:, step - 1]
+
+    def ratio(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a.mean() / b.mean())
+
+    iterated = {"parametric": f"digits-{signal}", "explicit": "digits-explicit", "implicit": "digits-implicit"}
+    ratios = {
+        regime: bootstrap(ratio, error(name, 10), error(f"digits-{regime}-one-step", 1))
+        for regime, name in iterated.items()
+    }
+    better = sum(high < 1 for _, _, high in ratios.values())
+    regimes = claim("core.regimes", better, better, better, 3, ">=")
+    regimes["ratios"] = {regime: [round(v, 4) for v in values] for regime, values in ratios.items()}
+    over = claim("core.digits.over_onestep", *ratios["parametric"], 0.8, "<=")
+    return [{**over, "signal": signal}, regimes]
+
+
+def _choose_signal(study: Study, seeds: int, smoke: bool) -> str:
+    """Return the signal with the lowest error on validation tasks, over all seeds, after 7 steps (no row repeated)."""
+    part = _digits(smoke)
+    family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
+    task = sample(family, part.tasks, seed=3)
+    part = replace(part, steps=(7,))
+    trained = study.train(
+        {
+            f"digits-{s}-{k}": replace(part.recipes[f"digits-{s}"], train=replace(part.recipes[f"digits-{s}"].train, seed=k))
+            for s in SIGNALS
+            for k in range(seeds)
+        }
+    )  # fmt: skip
+    scores = {
+        s: np.mean(
+            [_judge(study, f"validation-{s}-{k}", trained[f"digits-{s}-{k}"].learner, part, task)["error"] for k in range(seeds)]
+        )
+        for s in SIGNALS
+    }  # fmt: skip
+    return min(scores, key=lambda s: float(scores[s]))

@@ -1,0 +1,127 @@
+"""How fast meta-training uses the machine, and whether a killed run comes back bit for bit.
+
+Source: Chowdhery et al. 2022, appendix B (model FLOPs utilisation: useful operations over the possible ones).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .. import regimes
+from ..families import LinearRegression
+from ..recipes import Recipe
+from ..refiners import RowsConfig
+from ..signal import BOTH
+from ..training.checkpoint import read
+from ..training.schemes import Greedy
+from ..training.train import TrainConfig, streams, train
+from .study import Study, claim
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def throughput(study: Study, smoke: bool) -> dict[str, Any]:
+    """Return `core.throughput`: useful FLOP/s of greedy meta-training over those of a 2048-cube float32 matmul.
+
+    64 tasks, 3 mini-batches of 64 rows, width 128, 4 layers, all steps counted, through `train` as users call it:
+    sampling, clipping, AdamW, averaging and logging included. Both are timed in turns in one run; medians.
+    """
+    rounds, iterations = (1, 3) if smoke else (5, 6)
+    values = study.arrays("throughput-smoke" if smoke else "throughput", lambda: _throughput(rounds, iterations))
+    ratios = values["flops"] / values["seconds"] / (2 * 2048**3 / values["matmul_seconds"])
+    low, high = (float(ratios.min()), float(ratios.max()))
+    result = claim("core.throughput", float(np.median(ratios)), low, high, 0.45, ">=")
+    extra = {"tasks_per_second": float(64 / np.median(values["seconds"])), "threads": int(values["threads"])}
+    return {**result, **extra, "matmul_gflops": float(2 * 2048**3 / np.median(values["matmul_seconds"]) / 1e9)}
+
+
+def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
+    family = LinearRegression(32, 0.5, support_rows=192)
+    scheme = Greedy(batch_size=64, horizon=3)
+    learner = regimes.parametric(family, BOTH, RowsConfig(width=128, layers=4))
+    with FlopCounterMode(display=False) as counter:
+        learner(scheme, family.sample(64, streams(0, 0)[0]), streams(0, 0)[1]).backward()
+    seconds, matmul = [], []
+    for k in range(rounds):
+        matmul.append(_matmul_seconds())
+        stamps: list[float] = []
+        config = TrainConfig(iterations=iterations, tasks=64, seed=k, log_every=1)
+        train(learner, family, scheme, config, progress=False, on_log=lambda _: stamps.append(time.perf_counter()))
+        seconds.append(float(np.median(np.diff(stamps))))
+    return {
+        "flops": np.asarray(counter.get_total_flops()),
+        "seconds": np.asarray(seconds),
+        "matmul_seconds": np.asarray(matmul),
+        "threads": np.asarray(torch.get_num_threads()),
+    }
+
+
+def _matmul_seconds() -> float:
+    """Return the median seconds of a 2048-cube float32 matrix product."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[2:]))
+
+
+def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
+    """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise equal to an undisturbed run's."""
+    times = 1 if smoke else 5
+    values = study.arrays("kill-resume", lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))})
+    equal = int(values["equal"].sum())
+    return claim("core.kill_resume", equal, equal, equal, times, ">=")
+
+
+def _kill_resume(home: Path, times: int) -> list[bool]:
+    recipe = Recipe(
+        "parametric-both",
+        LinearRegression(4, 0.5, support_rows=32),
+        Greedy(batch_size=16, horizon=2),
+        RowsConfig(width=32, layers=2),
+        TrainConfig(iterations=600, tasks=16, threads=1, checkpoint_every=7),
+    )
+    stream = random.Random(0)
+    start = time.perf_counter()
+    _start(recipe, home / "undisturbed").wait()
+    whole = time.perf_counter() - start
+    wanted = _weights(home / "undisturbed")
+    equal = []
+    for k in range(times):
+        folder = home / f"killed-{k}"
+        process = _start(replace(recipe), folder)
+        time.sleep(whole * stream.uniform(0.4, 0.9))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        killed = not (folder / "learner.safetensors").exists()
+        _start(recipe, folder).wait()
+        found = _weights(folder)
+        equal.append(killed and found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
+    return equal
+
+
+def _start(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = folder / "asked.json"
+    asked.write_text(json.dumps(recipe.to_json()))
+    command = [sys.executable, "-m", "gradatim", "train", str(asked), "--out", str(folder), "--resume", "--quiet"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read(folder / "learner.safetensors", "checkpoint").tensors

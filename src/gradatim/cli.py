@@ -1,0 +1,183 @@
+"""The command line: `gradatim list | train | eval | info | bench | demo`. The only place that prints.
+
+Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from .commands import judge, train
+from .commands.options import Command, first_line, nearest, parse
+from .commands.show import table, wrote
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 2 after one line on stderr for a wrong call, or 130 when interrupted.
+
+    `argv`: the arguments behind the program's name (None: those of this process). With `--debug`, or GRADATIM_DEBUG=1
+    in the environment, an error keeps its traceback.
+
+    Example:
+        >>> main(["list"])
+        0
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("GRADATIM_DEBUG", "0") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    width = None if sys.stdout.isatty() else 100
+    console = Console(width=width, highlight=False, quiet=not train.is_first())
+    try:
+        _run(arguments, console)
+    except SystemExit as stop:  # --help and --version have said it all
+        return stop.code if isinstance(stop.code, int) else 2
+    except ValueError as error:
+        if debug:
+            raise
+        return _refuse(" ".join(str(error).split()), 2)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return _refuse("interrupted; train goes on with --resume", 130)
+    return 0
+
+
+def _refuse(sentence: str, code: int) -> int:
+    sys.stderr.write(f"gradatim: {sentence}\n")
+    return code
+
+
+def _run(arguments: list[str], console: Console) -> None:
+    name = arguments[0]
+    if name in COMMANDS:
+        command = COMMANDS[name]
+        command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
+        return
+    if not name.startswith("-"):
+        raise ValueError(f"no command is called {name!r}: {nearest(name, COMMANDS)}")
+    parser = ArgumentParser(
+        prog="gradatim",
+        description="Iterative amortized inference: learners that refine their answer to a new task step by step.",
+        epilog="gradatim COMMAND --help explains a command. With --debug an error keeps its traceback.",
+        version=vars(sys.modules["gradatim"])["__version__"],
+        exit_on_error=False,
+    )
+    commands = parser.add_subcommands(title="commands", metavar="COMMAND")
+    for known, command in COMMANDS.items():
+        commands.add_subcommand(known, command.parser(known, []), help=command.summary)
+    parse(parser, arguments)
+
+
+def _no_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add nothing."""
+
+
+def _list(options: Namespace, console: Console) -> None:
+    """Show the tables that names are taken from."""
+    from .benchmarks import BENCHMARKS
+    from .methods import METHODS
+    from .recipes import FAMILIES, RECIPES
+
+    kinds = {(False, False): "no", (True, False): "yes", (True, True): "yes, one step"}
+    rows = [[name, kinds[row.learnt, row.one_step], row.summary] for name, row in METHODS.items()]
+    table(console, "methods", ["method", "meta-trained", "what it is"], rows)
+    rows = [[name, ", ".join(f.name for f in fields(family))] for name, family in FAMILIES.items()]
+    table(console, "task families", ["family", "fields"], rows)
+    rows = [[name, first_line(make)] for name, make in RECIPES.items()]
+    table(console, "recipes (gradatim train)", ["recipe", "what it is"], rows)
+    table(console, "benchmarks (gradatim bench)", ["benchmark", "what it measures"], BENCHMARKS.items())
+
+
+def _bench_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    workers = min(4, os.cpu_count() or 1)
+    parser.add_argument("name", help="a benchmark (gradatim list)")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run, not what comes out")
+    parser.add_argument("--seeds", type=int | None, help="meta-training seeds (default: 3; with --smoke 1)")
+    parser.add_argument("--out", type=str, default="runs/bench", help="folder to write to")
+    parser.add_argument("--workers", type=int, default=workers, help="meta-training processes at a time")
+
+
+def _bench(options: Namespace, console: Console) -> None:
+    from .benchmarks import run
+
+    seeds = options.seeds if options.seeds is not None else 1 if options.smoke else 3
+    for name, count in (("--seeds", seeds), ("--workers", options.workers)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1; got {count}")
+    written = run(options.name, Path(options.out), options.smoke, seeds, options.workers, console)
+    _show_claims(console, written)
+    wrote(console, written)
+
+
+def _show_claims(console: Console, written: list[Path]) -> None:
+    """Show the claims in the JSON files of a benchmark."""
+    rows = []
+    for path in (path for path in written if path.suffix == ".json"):
+        for claim in json.loads(path.read_text(encoding="utf-8")).get("claims", []):
+            value, low, high = (f"{claim[key]:.4g}" for key in ("value", "low", "high"))
+            bar = f"{claim['direction']} {claim['bar']:g}"
+            rows.append(
+                [claim["id"], f"{value} [{low}, {high}]", bar, "holds" if claim["holds"] else "fails"]
+            )
+    if rows:
+        table(console, "claims", ["claim", "value", "bar", "verdict"], rows)
+
+
+def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: seconds, numbers without meaning")
+    parser.add_argument("--out", type=str, default="runs/demo", help="folder to write to")
+
+
+def _demo(options: Namespace, console: Console) -> None:
+    from .benchmarks.demo import run
+
+    wrote(console, run(Path(options.out), options.smoke, console))
+
+
+COMMANDS: dict[str, Command] = {
+    "list": Command(
+        "show methods, task families, recipes and benchmarks", "gradatim list", _no_options, _list
+    ),
+    "train": Command(
+        "meta-train a learner by a recipe, any field of which an option can change",
+        "gradatim train digits --train.iterations 100 --refiner.width 32 --out runs/mine",
+        train.options,
+        train.run,
+    ),
+    "eval": Command(
+        "adapt a trained learner to unseen tasks and show its error step by step",
+        "gradatim eval runs/digits --steps 1,2,5,10,20",
+        judge.eval_options,
+        judge.evaluate,
+    ),
+    "info": Command(
+        "show what a checkpoint or a saved state holds",
+        "gradatim info runs/digits/learner.safetensors",
+        judge.info_options,
+        judge.info,
+    ),
+    "bench": Command(
+        "run a benchmark, or go on with one, and show its claims",
+        "gradatim bench core --smoke",
+        _bench_options,
+        _bench,
+    ),
+    "demo": Command(
+        "meta-train on digits, adapt to unseen tasks beside the baselines, draw the curve",
+        "gradatim demo",
+        _demo_options,
+        _demo,
+    ),
+}

@@ -1,0 +1,1 @@
+"""What the command line does: options made of dataclasses, and the longer commands, one file each."""

@@ -1,0 +1,213 @@
+"""`gradatim eval` and `gradatim info`: what a checkpoint can do, and what it holds.
+
+Source: DESIGN.md, Results (the form of a record); intervals by `gradatim.metrics.bootstrap`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .show import size, table, wrote
+from .train import provenance, unwrapped
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+    from rich.console import Console
+
+    from ..batch import Task
+    from ..learner import Learner
+    from ..metrics import Metric
+    from ..recipes import Recipe
+
+
+def eval_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add the options of `eval`."""
+    parser.add_argument("checkpoint", help="a file that gradatim train wrote, or a run's folder")
+    parser.add_argument(
+        "--split", type=str, default="test", help="the pool of tasks: train, validation or test"
+    )
+    parser.add_argument("--tasks", type=int, default=64, help="unseen tasks to adapt to")
+    parser.add_argument("--steps", type=str, default="1,2,5,10,20", help="mini-batches after which to judge")
+    parser.add_argument("--batch-size", type=int | None, help="rows in each (default: as in training)")
+    parser.add_argument("--seed", type=int, default=0, help="which tasks")
+    parser.add_argument("--out", type=str | None, help="JSON file to write the numbers to")
+
+
+def evaluate(options: Namespace, console: Console) -> None:
+    """Adapt a trained learner to unseen tasks and show how wrong it is after each number of steps.
+
+    Raises:
+        ValueError: no usable checkpoint, or impossible options.
+    """
+    import torch
+
+    path = found(options.checkpoint)
+    learner, recipe, header = rebuild(path)
+    steps = counts(options.steps)
+    batch_size = recipe.scheme.batch_size if options.batch_size is None else options.batch_size
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1; got {batch_size}")
+    rows = max(max(steps) * batch_size, 1)
+    family = replace(
+        recipe.family.on(options.split), support_rows=max(rows, recipe.family.min_support_rows or 1)
+    )
+    task = family.sample(options.tasks, torch.Generator().manual_seed(options.seed))
+    task = task.to(next(learner.parameters()).dtype)
+    records = judged(learner, recipe, task, batch_size, steps)
+    about = {"seed": recipe.train.seed, "seconds": header["seconds"], "peak_memory": header["peak_memory"]}
+    console.print(
+        f"{recipe.method} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
+        f"{batch_size} rows a step, means with 95% intervals over tasks",
+        soft_wrap=True,
+    )
+    show(console, records, steps, batch_size)
+    if options.out:
+        from ..training.checkpoint import write_bytes
+
+        asked = {name: options[name] for name in ("split", "tasks", "seed")} | {"batch_size": batch_size}
+        result = {"checkpoint": str(path), **asked, "recipe": recipe.to_json(), **provenance()}
+        result["records"] = [{**record, **about} for record in records]
+        write_bytes(Path(options.out), (json.dumps(result, indent=1) + "\n").encode())
+        wrote(console, [Path(options.out)])
+
+
+def judged(
+    learner: Learner, recipe: Recipe, task: Task, batch_size: int, steps: list[int]
+) -> list[dict[str, Any]]:
+    """Return a record for each metric and number of steps: the mean over tasks and its 95% interval.
+
+    Where the best possible answer is known, its risk is recorded as the method `oracle`.
+    """
+    from ..metrics import bootstrap, curve, error_rate, excess_risk, squared_error
+
+    metrics: dict[str, Metric] = {"error": error_rate}
+    if recipe.family.classes is None:
+        metrics = {"squared error": squared_error}
+        if task.truth is not None:
+            metrics["excess risk"] = excess_risk
+    found = {(recipe.method, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
+    best = [recipe.family.oracle(task, step * batch_size) for step in steps]
+    if "excess risk" in metrics and best[0] is not None:
+        found["oracle", "excess risk"] = np.stack(
+            [excess_risk(b, task).numpy() for b in best if b is not None]
+        )
+    records = []
+    for (method, metric), values in found.items():
+        for step, per_task in zip(steps, values, strict=True):
+            mean, low, high = bootstrap(lambda a: float(a.mean()), per_task[None])
+            record = {"method": method, "family": type(recipe.family).__name__, "steps": step}
+            record |= {"rows": step * batch_size, "metric": metric, "tasks": task.n_tasks}
+            records.append(record | {"mean": mean, "low": low, "high": high})
+    return records
+
+
+def show(console: Console, records: list[dict[str, Any]], steps: list[int], batch_size: int) -> None:
+    """Show records as a table, a line for each number of steps."""
+    columns = list(dict.fromkeys((r["method"], r["metric"]) for r in records))
+    titles = ["steps", "rows"]
+    lines = [[str(step), str(step * batch_size)] for step in steps]
+    for method, metric in columns:
+        chosen = [r for r in records if (r["method"], r["metric"]) == (method, metric)]
+        titles.append(f"oracle's {metric}" if method == "oracle" else metric)
+        for line, r in zip(lines, chosen, strict=True):
+            line.append(f"{r['mean']:.3g} [{r['low']:.3g}, {r['high']:.3g}]")
+        if metric == "error":
+            titles.append("accuracy")
+            for line, r in zip(lines, chosen, strict=True):
+                line.append(f"{1 - r['mean']:.3f}")
+    table(console, "", titles, lines, numbers=True)
+
+
+def counts(text: str) -> list[int]:
+    """Return the step numbers in "1,2,5", ascending.
+
+    Raises:
+        ValueError: something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--steps wants numbers with commas, such as 1,2,5; got {text!r}")
+    return sorted({int(part) for part in parts})
+
+
+def found(name: str) -> Path:
+    """Return the file of a name: itself, or in a run's folder the finished learner or the last checkpoint.
+
+    Raises:
+        ValueError: a folder without one.
+    """
+    from ..training.checkpoint import latest
+
+    path = Path(name)
+    if not path.is_dir():
+        return path
+    done = path / "learner.safetensors"
+    file = done if done.exists() else latest(path)
+    if file is None:
+        raise ValueError(f"{path} holds no checkpoint: give a folder that gradatim train wrote")
+    return file
+
+
+def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
+    """Return the learner of a checkpoint, in eval mode, with its recipe and header.
+
+    Raises:
+        ValueError: a file that is missing, truncated, foreign, or written without a recipe.
+    """
+    import torch
+
+    from ..recipes import from_json
+    from ..training.checkpoint import load_weights, read_header
+
+    header = read_header(path, "checkpoint")
+    recipe = from_json(unwrapped(header.get("recipe"), path))
+    learner = recipe.learner()
+    if recipe.train.precision == "64-true":
+        learner = learner.to(torch.float64)
+    load_weights(learner, path)
+    return learner.eval(), recipe, header
+
+
+def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add the options of `info`."""
+    parser.add_argument("checkpoint", help="a checkpoint, a saved state, or a run's folder")
+
+
+def info(options: Namespace, console: Console) -> None:
+    """Show what a checkpoint or saved state holds.
+
+    Raises:
+        ValueError: a file that is missing, truncated or foreign.
+    """
+    from ..recipes import from_json
+    from ..training.checkpoint import part, read
+
+    path = found(options.checkpoint)
+    tensors, header = read(path)
+    lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
+    lines.append(["size", size(path.stat().st_size)])
+    if header["kind"] == "state":
+        lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
+    weights = part(tensors, "weights")
+    if weights:
+        count = sum(value.numel() for value in weights.values())
+        lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
+    run = header.get("recipe") or {}
+    if "recipe" in run or "method" in run:
+        recipe = from_json(unwrapped(run, path))
+        lines += [
+            [name, str(getattr(recipe, name))] for name in ("method", "family", "scheme", "refiner", "train")
+        ]
+    lines += [
+        [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
+    ]
+    if "iteration" in header:
+        lines.append(["iterations", f"{header['iteration']:,}"])
+        lines.append(["seconds", f"{header['seconds']:.1f}"])
+        lines.append(["peak memory", size(header["peak_memory"])])
+    table(console, "", ["", ""], lines)

@@ -1,0 +1,136 @@
+"""Commands and their options: parsers by jsonargparse, one option for each field of a dataclass, errors in one line.
+
+Source: jsonargparse; "did you mean" by difflib.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Fields: `summary`, `example`: its help; `options(parser, arguments)` adds its options, which may depend on the
+    arguments; `run(options, console)`.
+    """
+
+    summary: str
+    example: str
+    options: Callable[[ArgumentParser, list[str]], None]
+    run: Callable[[Namespace, Console], None]
+
+    def parser(self, name: str, arguments: list[str]) -> ArgumentParser:
+        """Return the command's parser for these arguments."""
+        parser = ArgumentParser(
+            prog=f"gradatim {name}",
+            description=f"{self.summary[0].upper()}{self.summary[1:]}.",
+            epilog=f"example: {self.example}",
+            exit_on_error=False,
+        )
+        self.options(parser, arguments)
+        return parser
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Return the options; None may be written for null.
+
+    Raises:
+        ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
+    """
+    refuse_unknown(parser, arguments)
+    try:
+        return parser.parse_args([re.sub(r"(\A|=)None\Z", r"\1null", argument) for argument in arguments])
+    except ArgumentError as error:
+        text = str(error)
+        key, came = re.search(r'key "(.+?)"', text), re.search(r"[Vv]alue: (.*)\Z", text)
+        if key and came:
+            kinds = re.findall(r"Expected an? <class '(\w+)'>", text)
+            wanted = " or ".join(kinds).replace("NoneType", "null") or "another value"
+            text = f"--{key[1]} wants {wanted}; got {came[1]}"
+        raise ValueError(f"{text}: see {parser.prog} --help") from error
+
+
+def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
+    """Raise ValueError where an argument is an option that the parser does not have."""
+    known = parser._option_string_actions
+    for argument in arguments:
+        option = argument.split("=")[0]
+        if re.match(r"--?[A-Za-z]", option) and option not in known:
+            long = [text for text in known if text.startswith("--")]
+            name = parser.prog.removeprefix("gradatim ")
+            raise ValueError(f"{name} has no option {option}: {nearest(option, long)}")
+
+
+def add_fields(group: Any, prefix: str, value: Any) -> None:
+    """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults."""
+    hints, texts = get_type_hints(type(value)), field_texts(type(value))
+    for field in fields(value):
+        name, inner = f"{prefix}.{field.name}", getattr(value, field.name)
+        if is_dataclass(inner):
+            add_fields(group, name, inner)
+        else:
+            text = escaped(texts.get(field.name, field.name.replace("_", " ")))
+            group.add_argument(f"--{name}", type=hints[field.name], default=inner, help=text)
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """Return what the `Fields:` paragraphs in the docstrings of a class and its bases say of each field."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        paragraph = re.search(r"Fields: (.*?)(?:(?<! \.)\.\s|\.?\Z|\n\s*\n)", base.__doc__ or "", re.DOTALL)
+        for piece in re.split(r";\s+(?=`)", paragraph[1] if paragraph else ""):
+            names, colon, text = " ".join(piece.split()).partition(": ")
+            said = text if colon and not re.sub(r"`\w+`|, ", "", names) else f"{names}{colon}{text}"
+            found |= dict.fromkeys(re.findall(r"`(\w+)`", names), said.replace("`", ""))
+    return found
+
+
+def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
+    """Return the first argument that is neither an option nor an option's value; `flags` are options without one."""
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            return argument
+        if "=" not in argument and argument not in flags:
+            next(rest, None)
+    return None
+
+
+def value_of(arguments: list[str], option: str) -> str | None:
+    """Return the last value the arguments give an option, or None."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == option:
+            found = following
+        elif argument.startswith(f"{option}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint: the nearest of the known names, or all of them."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def first_line(value: Any) -> str:
+    """Return the first line of a docstring, its formulae without marks."""
+    return (value.__doc__ or "").strip().split("\n")[0].replace("`", "")
+
+
+def escaped(text: str) -> str:
+    """Return text that argparse prints as it is."""
+    return text.replace("%", "%%")

@@ -1,0 +1,110 @@
+"""From a benchmark's JSON to a page and pictures; nothing in them is typed by hand.
+
+Source: DESIGN.md, Results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .probing.plots import Curve, curves
+
+SHOWN = (1, 2, 5, 10, 20, 50)
+
+
+def write_result(out: Path, name: str, result: dict[str, Any]) -> list[Path]:
+    """Write `name.json`, its page `name.md` and its pictures below `out`; return their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(path)
+    return [path, *render(path)]
+
+
+def render(path: Path) -> list[Path]:
+    """Render the page and the pictures of a result JSON beside it; return their paths.
+
+    Example:
+        >>> render(Path("docs/results/core.json"))
+    """
+    result = json.loads(path.read_text())
+    pictures: list[Path] = []
+    lines = [f"# gradatim bench {result['benchmark']}", ""]
+    if result["smoke"]:
+        lines += ["A smoke run: tiny sizes, numbers without meaning.", ""]
+    lines += [
+        f"Rendered from `{path.name}`; commit {result['commit']}, torch {result['torch']}, {result['seeds']} "
+        "meta-training seeds. Intervals are 95%, over seeds and tasks together.",
+        "",
+        *_claims(result["claims"]),
+    ]
+    panels: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in result["records"]:
+        panels[record["family"], record["metric"]].append(record)
+    for (family, metric), records in panels.items():
+        picture = path.with_name(f"{path.stem}-{family}-{metric.replace(' ', '-')}.png")
+        if curves(picture, f"{family}: {metric}", "mini-batches seen", metric, _curves(records)) is None:
+            pictures.append(picture)
+            lines += [f"## {family}: {metric}", "", f"![{family}: {metric} against steps]({picture.name})", ""]
+        lines += _table(records)
+    page = path.with_suffix(".md")
+    page.write_text("\n".join(lines) + "\n")
+    return [page, *pictures]
+
+
+def _claims(claims: list[dict[str, Any]]) -> list[str]:
+    """Return the table of claims."""
+    lines = ["| id | value | 95% interval | bar | holds |", "|---|---|---|---|---|"]
+    for c in claims:
+        interval = f"{c['low']:.4g} to {c['high']:.4g}"
+        holds = "yes" if c["holds"] else "**no**"
+        lines.append(f"| `{c['id']}` | {c['value']:.4g} | {interval} | {c['direction']} {c['bar']:g} | {holds} |")
+    return [*lines, ""]
+
+
+def _by_name(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        grouped[record["name"]].append(record)
+    return grouped
+
+
+def _curves(records: list[dict[str, Any]]) -> list[Curve]:
+    """Return one curve a method: its mean over seeds, between the lowest and the highest seed's mean."""
+    found = []
+    for name, own in _by_name(records).items():
+        steps = sorted({r["steps"] for r in own})
+        means = [[r["mean"] for r in own if r["steps"] == step] for step in steps]
+        middle = [float(np.mean(m)) for m in means]
+        found.append(Curve(name, steps, middle, [min(m) for m in means], [max(m) for m in means]))
+    return found
+
+
+def _table(records: list[dict[str, Any]]) -> list[str]:
+    """Return the table of one family and metric: methods by steps, with cost."""
+    steps = [s for s in SHOWN if any(r["steps"] == s for r in records)]
+    lines = [
+        f"| method | {' | '.join(f'step {s}' for s in steps)} | setting | meta-training s | peak MB | threads |",
+        "|---" * (len(steps) + 5) + "|",
+    ]
+    for name, own in _by_name(records).items():
+        cells = []
+        for step in steps:
+            at = [r for r in own if r["steps"] == step]
+            half = float(np.mean([(r["high"] - r["low"]) / 2 for r in at]))
+            cells.append(f"{np.mean([r['mean'] for r in at]):.4f} ± {half:.4f}")
+        first = own[0]
+        setting = ", ".join(f"{k} {v:g}" for k, v in (first["setting"] or {}).items())
+        learnt = [r for r in own if r["peak_memory"]]
+        cost = ["0", "", ""]
+        if learnt:
+            seconds, peak = (np.mean([r[key] for r in learnt]) for key in ("seconds", "peak_memory"))
+            cost = [f"{seconds:.0f}", f"{peak / 2**20:.0f}", str(first["threads"])]
+        lines.append(f"| {name} | {' | '.join(cells)} | {setting} | {' | '.join(cost)} |")
+    return [*lines, ""]

@@ -1,0 +1,102 @@
+"""How a learner is meta-trained, and what follows from it iteration by iteration: rate, averaging, random streams.
+
+Source: Loshchilov, Hutter 2017 (the cosine); Polyak, Juditsky 1992 (averaged weights); O'Neill 2014 (seed sequences).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .engine import ACCELERATORS, PRECISIONS
+
+FREE = ("threads", "log_every", "checkpoint_every", "tensorboard")
+"""Fields of `TrainConfig` that a resumed run may change: no number that is learnt depends on them."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a learner is meta-trained; with the learner, the family and the scheme it determines the result.
+
+    Fields: `iterations`: optimizer steps; `tasks`: in each, over all processes; `lr`, `warmup` (iterations, linear),
+    `final_lr` (a cosine from lr to it); `weight_decay`, `betas` of AdamW; `clip`: largest gradient norm (None: any);
+    `ema`: decay of the averaged weights; `seed` of tasks and horizons; `threads` for this run (None: as they are);
+    `log_every`, `checkpoint_every`: iterations; `devices`, `precision`, `accelerator`: see `Engine`; `tensorboard`.
+
+    Raises:
+        ValueError: a number out of its range, naming the field.
+
+    Example:
+        >>> TrainConfig(iterations=500, tasks=16, lr=3e-4).tasks
+        16
+    """
+
+    iterations: int = 2000
+    tasks: int = 32
+    lr: float = 1e-3
+    warmup: int = 50
+    final_lr: float = 0.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float | None = 1.0
+    ema: float = 0.99
+    seed: int = 0
+    threads: int | None = None
+    log_every: int = 20
+    checkpoint_every: int = 200
+    devices: int = 1
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "tasks", "log_every", "checkpoint_every", "devices", "warmup", "seed"):
+            self._need(name, isinstance(getattr(self, name), int), "a whole number")
+        for name in ("iterations", "tasks", "log_every", "checkpoint_every", "devices"):
+            self._need(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup", "seed", "final_lr", "weight_decay"):
+            self._need(name, 0 <= getattr(self, name) < math.inf, "at least 0")
+        self._need("lr", 0 < self.lr < math.inf, "above 0")
+        self._need("clip", self.clip is None or self.clip > 0, "above 0, or None")
+        self._need("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        self._need(
+            "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)"
+        )
+        self._need("threads", self.threads is None or self.threads >= 1, "at least 1, or None")
+        self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
+        self._need("tasks", self.tasks % self.devices == 0, f"a multiple of devices, {self.devices}")
+
+    def _need(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
+
+
+def learning_rate(config: TrainConfig, iteration: int) -> float:
+    """Return the rate of iteration i (from 0): `lr (i + 1) / warmup`, then half a cosine from lr to final_lr.
+
+    Source: Loshchilov, Hutter 2017, eq. 5.
+    """
+    if iteration < config.warmup:
+        return config.lr * (iteration + 1) / config.warmup
+    share = (iteration - config.warmup) / max(1, config.iterations - config.warmup)
+    return config.final_lr + (config.lr - config.final_lr) * (1 + math.cos(math.pi * share)) / 2
+
+
+def ema_decay(config: TrainConfig, iteration: int) -> float:
+    """Return the decay of the averaged weights after iteration i (from 0): `min(ema, (1 + i) / (10 + i))`."""
+    return min(config.ema, (1 + iteration) / (10 + iteration))
+
+
+def streams(seed: int, iteration: int, rank: int = 0) -> tuple[torch.Generator, torch.Generator]:
+    """Return the generators of one iteration: of this process's tasks, and of the episode, the same everywhere.
+
+    Both are a pure function of the arguments, so a run has no generator state to store.
+    """
+    entropy = ([seed, iteration, rank, 0], [seed, iteration, 0, 1])
+    seeds = (int(np.random.SeedSequence(e).generate_state(1, np.uint64)[0] >> np.uint64(1)) for e in entropy)
+    tasks, episode = (torch.Generator().manual_seed(s) for s in seeds)
+    return tasks, episode

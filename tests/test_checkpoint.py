@@ -1,0 +1,221 @@
+import errno
+import json
+import os
+import re
+
+import pytest
+import safetensors.torch
+import torch
+
+from gradatim.refiner import Capabilities
+from gradatim.training import checkpoint
+from gradatim.training.checkpoint import (
+    latest,
+    load_state,
+    load_weights,
+    read,
+    save_run,
+    save_state,
+    steps,
+    write,
+)
+from tiny_run import FAMILY, make_learner
+
+TENSORS = {"weights.a": torch.arange(6.0).view(2, 3), "weights.b": torch.tensor([7], dtype=torch.int64)}
+HEADER = {"kind": "checkpoint", "recipe": {"name": "tiny"}}
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def with_header(**header):
+    return safetensors.torch.save(TENSORS, metadata={"gradatim": json.dumps(header)})
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = write(tmp_path / "new" / "w.safetensors", TENSORS, HEADER)
+    tensors, header = read(path, kind="checkpoint")
+    assert header == {"gradatim_format": 1, **HEADER}
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert names(path.parent) == ["w.safetensors"]
+
+
+def test_views_and_shared_memory_are_written_whole(tmp_path):
+    base = torch.arange(12.0).view(3, 4)
+    written = {"t": base.T, "row": base[1].expand(5, 4), "same": base}
+    tensors, _ = read(write(tmp_path / "w", written, HEADER))
+    assert all(torch.equal(tensors[name], written[name]) for name in written)
+
+
+def test_any_truncation_is_refused(tmp_path):
+    path = write(tmp_path / "w", TENSORS, HEADER)
+    whole = path.read_bytes()
+    for size in {*range(0, 12), *range(12, len(whole), 7), len(whole) - 1}:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"w is truncated: it has {size} bytes.*take an earlier"):
+            read(path)
+
+
+FOREIGN = {
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
+    "a pickle": b"\x80\x04\x95" + bytes(200),
+    "text": b"hello, this is no checkpoint at all\n" * 5,
+    "JSON of another kind": (9).to_bytes(8, "little") + b'{"a": 17}',
+    "no JSON": (9).to_bytes(8, "little") + b"!" * 9,
+    "plain safetensors": safetensors.torch.save(TENSORS),
+    "safetensors of others": safetensors.torch.save(TENSORS, metadata={"format": "pt"}),
+    "a header without kind": with_header(gradatim_format=1),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_files_are_refused(tmp_path, content):
+    path = tmp_path / "w"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a file of gradatim: .*give a file that gradatim wrote"):
+        read(path)
+
+
+def test_other_versions_are_refused(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(with_header(gradatim_format=2, kind="checkpoint"))
+    with pytest.raises(ValueError, match="format version 2; this gradatim reads 1: upgrade gradatim"):
+        read(path)
+    path.write_bytes(with_header(gradatim_format=0, kind="checkpoint"))
+    with pytest.raises(ValueError, match=r"format version 0; .*an older gradatim"):
+        read(path)
+
+
+def test_one_version_back_is_read_by_its_reader(tmp_path, monkeypatch):
+    path = write(tmp_path / "w", TENSORS, HEADER)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setitem(
+        checkpoint.READERS, 1, lambda tensors, header: (tensors, {**header, "migrated": True})
+    )
+    assert read(path)[1]["migrated"]
+
+
+def test_missing_files_folders_and_other_kinds_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"nowhere cannot be read \(No such file or directory\): check the path"
+    ):
+        read(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read(tmp_path)
+    write(tmp_path / "w", TENSORS, HEADER)
+    with pytest.raises(ValueError, match="holds a checkpoint; a state was wanted"):
+        read(tmp_path / "w", kind="state")
+
+
+@pytest.mark.parametrize("header", [{"kind": "other"}, {}, {"kind": "state", "x": object()}])
+def test_headers_that_cannot_be_stored_are_refused(tmp_path, header):
+    with pytest.raises(ValueError, match=r"kind must be one of|must be JSON"):
+        write(tmp_path / "w", TENSORS, header)
+    assert names(tmp_path) == []
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, call):
+    for step in (1, 2):
+        save_run(tmp_path, step, TENSORS, HEADER)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(
+        ValueError, match=r"could not be written \(No space left on device; .* make room or choose"
+    ):
+        save_run(tmp_path, 3, TENSORS, HEADER)
+    with pytest.raises(ValueError, match="could not be written"):
+        write(tmp_path / "step-00000002.safetensors", {"a": torch.zeros(1)}, HEADER)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_file_cut_off_by_the_system_leaves_what_was_there(tmp_path):
+    resource = pytest.importorskip("resource")
+    save_run(tmp_path, 1, TENSORS, HEADER)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(
+            ValueError, match=r"could not be written \(File too large; 400,\d+ bytes wanted\)"
+        ):
+            save_run(tmp_path, 2, {"big": torch.zeros(100_000)}, HEADER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["step-00000001.safetensors"]
+    assert torch.equal(read(latest(tmp_path))[0]["weights.a"], TENSORS["weights.a"])
+
+
+def test_the_last_two_are_kept_and_leftovers_removed(tmp_path):
+    (tmp_path / ".step-00000004.safetensors.123.tmp").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert latest(tmp_path) is None
+    assert latest(tmp_path / "nowhere") is None
+    for step in (5, 10, 15):
+        save_run(tmp_path, step, TENSORS, HEADER)
+    assert names(tmp_path) == ["notes.txt", "step-00000010.safetensors", "step-00000015.safetensors"]
+    assert latest(tmp_path).name == "step-00000015.safetensors"
+
+
+def test_damaged_files_are_passed_over(tmp_path):
+    for step in (5, 10):
+        save_run(tmp_path, step, TENSORS, HEADER)
+    newest = latest(tmp_path)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert latest(tmp_path).name == "step-00000005.safetensors"
+    save_run(tmp_path, 7, TENSORS, HEADER)  # a run that went on from 5: the damaged 10 is not its own
+    assert list(steps(tmp_path)) == [5, 7]
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    def save(learner):
+        weights = {f"weights.{name}": value for name, value in learner.state_dict().items()}
+        return write(tmp_path / "w", weights, HEADER)
+
+    path = save(make_learner(width=8))
+    with pytest.raises(
+        ValueError, match=r"does not fit this learner: refiner\S+ wants \(\d+.*the file has \("
+    ):
+        load_weights(make_learner(width=4), path)
+    learner = make_learner()
+    with torch.no_grad():
+        learner.refiner.start.fill_(9)
+    assert load_weights(learner, path)["recipe"] == {"name": "tiny"}
+    assert all(
+        torch.equal(a, b) for a, b in zip(learner.parameters(), make_learner().parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("tail", [None, 0.5])
+def test_a_saved_state_resumes_exactly(tmp_path, tail):
+    learner = make_learner(tail=tail).double()
+    task = FAMILY.sample(3, torch.Generator().manual_seed(1)).to(torch.float64)
+    batches = list(task.support.split(4))
+    states = list(learner.states(batches))
+    path = save_state(tmp_path / "s", states[2], {"note": "two steps"}, learner.refiner.capabilities)
+    state = load_state(path, like=learner.refiner.init(1))
+    assert read(path, "state")[1]["note"] == "two steps"
+    assert type(state) is type(states[2])
+    end = learner.step(state, batches[2])
+    for part, wanted in zip(end, states[3], strict=True):
+        assert part is wanted is None or torch.equal(part, wanted)
+    assert torch.equal(learner.predict(task.query.x, end), learner.predict(task.query.x, states[3]))
+
+
+def test_states_that_do_not_fit_are_refused(tmp_path):
+    learner = make_learner(tail=0.5)
+    path = save_state(tmp_path / "s", learner.refiner.init(2), {})
+    with pytest.raises(
+        ValueError, match=re.escape("holds 'state.average', which this learner's state lacks")
+    ):
+        load_state(path, like=make_learner().refiner.init(1))
+    with pytest.raises(ValueError, match=r"is torch.float32, this learner's state is torch.float64"):
+        load_state(path, like=make_learner(tail=0.5).double().refiner.init(1))
+    with pytest.raises(ValueError, match=r"belongs to the queries .* cannot be saved"):
+        save_state(tmp_path / "q", learner.refiner.init(2), {}, Capabilities(per_query=True))
+    assert names(tmp_path) == ["s"]

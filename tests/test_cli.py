@@ -1,0 +1,406 @@
+"""The command line: exit codes and one-line refusals, runs their record reproduces, numbers the library confirms."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gradatim
+from gradatim import cli
+from gradatim.benchmarks import BENCHMARKS
+from gradatim.commands import options, train
+from gradatim.commands.judge import rebuild
+from gradatim.methods import METHODS
+from gradatim.metrics import curve, error_rate, excess_risk, squared_error
+from gradatim.recipes import FAMILIES, RECIPES, from_json, recipe
+from gradatim.training.checkpoint import load_weights, read, save_state, write
+from gradatim.training.log import Log
+
+TINY = "--refiner.width 8 --refiner.layers 1 --train.tasks 2 --train.log_every 1 --train.checkpoint_every 2 --quiet"
+LINEAR = f"{TINY} --family.dim 3 --scheme.batch_size 4 --scheme.horizon 2 --train.iterations 6".split()
+DIGITS = f"{TINY} --family.dim 4 --scheme.batch_size 20 --scheme.horizon 2 --train.iterations 2".split()
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+    """Run main in this process; return its exit code and what it said."""
+    capsys.readouterr()
+    code = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refusal(capsys, *arguments) -> str:
+    """Run main, which must refuse: exit code 2, nothing on stdout, one line on stderr; return the line."""
+    code, out, err = call(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("gradatim: ") and "Traceback" not in err
+    return err
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    """Return whether two files hold the same tensors, bit for bit."""
+    a, b = read(one)[0], read(other)[0]
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def recipe_of(*arguments: str):
+    parser = cli.COMMANDS["train"].parser("train", list(arguments))
+    return train.overridden(options.parse(parser, list(arguments)))
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory) -> Path:
+    """A tiny trained run of linear regression."""
+    out = tmp_path_factory.mktemp("runs") / "linear"
+    assert cli.main(["train", "linear", *LINEAR, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    """A tiny trained run of image classification."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert cli.main(["train", "digits", *DIGITS, "--out", str(out)]) == 0
+    return out
+
+
+# wrong calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("trian digits", "did you mean train?"),
+        ("--versoin", "did you mean --version?"),
+        ("train", "required: recipe"),
+        ("train digist", "'digits'"),
+        ("train nowhere/run.json", "cannot be read"),
+        ("train linear --train.iters 3", "did you mean --train.iterations?"),
+        ("train linear --train.iterations=x", "--train.iterations wants int; got x"),
+        ("train linear --train.clip x", "--train.clip wants float or null; got x"),
+        ("train linear --train.lr 0", "lr must be above 0; got 0"),
+        ("train linear --method parametric-bth", "'parametric-both'"),
+        ("train linear --scheme.name Unroled", "'Unrolled'"),
+        ("train linear --family.name LinearClasification", "'LinearClassification'"),
+        ("train linear --method sgd", "nothing to meta-train"),
+        ("train linear --method implicit-one-step", "--scheme.horizon 1"),
+        ("train linear digits", "digits"),
+        ("eval", "required: checkpoint"),
+        ("eval nowhere", "cannot be read"),
+        ("eval . --step 3", "did you mean --steps?"),
+        ("info nowhere", "cannot be read"),
+        ("bench cor --smoke", "'core'"),
+        ("bench core --seeds 0", "--seeds must be at least 1"),
+    ],
+)
+def test_a_wrong_call_ends_in_one_line(capsys, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(capsys, *arguments.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_impossible_batch_size_is_refused(capsys, linear):
+    assert "--batch-size must be at least 1; got 0" in refusal(capsys, "eval", linear, "--batch-size", "0")
+
+
+def test_an_impossible_recipe_writes_nothing(capsys, tmp_path):
+    out = tmp_path / "run"
+    line = refusal(capsys, "train", "linear", *LINEAR, "--refiner.heads", "3", "--out", out)
+    assert "heads" in line and not out.exists()
+
+
+def test_a_file_that_is_no_recipe_is_refused(capsys, tmp_path):
+    file = tmp_path / "mine.json"
+    for text, said in (("{", "in JSON"), ("[]", "no recipe"), ('{"method": "adam"}', "no recipe")):
+        file.write_text(text)
+        assert said in refusal(capsys, "train", file)
+    value = recipe("linear").to_json()
+    value["refiner"]["widht"] = 3
+    file.write_text(json.dumps(value))
+    assert "'width'" in refusal(capsys, "train", file)
+
+
+def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
+    whole = (linear / "learner.safetensors").read_bytes()
+    broken = tmp_path / "broken.safetensors"
+    for content, said in (
+        (whole[:-1], "truncated"),
+        (whole[:100], "truncated"),
+        (whole[:4], "truncated"),
+        (b"", "truncated"),
+        (b"PK\x03\x04 a foreign file", "not a file of gradatim"),
+        (whole.replace(b'gradatim_format\\": 1', b'gradatim_format\\": 7'), "version 7"),
+    ):
+        broken.write_bytes(content)
+        for command in ("eval", "info"):
+            assert said in refusal(capsys, command, broken)
+    write(broken, {"weights.a": torch.ones(1)}, {"kind": "checkpoint"})
+    assert "no recipe" in refusal(capsys, "eval", broken)
+    assert call(capsys, "info", broken)[0] == 0
+    assert "no checkpoint" in refusal(capsys, "eval", tmp_path)
+
+
+def test_a_state_is_no_learner(capsys, tmp_path):
+    path = save_state(tmp_path / "state.safetensors", torch.zeros(3, 7), {})
+    assert "a checkpoint was wanted" in refusal(capsys, "eval", path)
+    code, out, _ = call(capsys, "info", path)
+    assert code == 0 and "state, format version 1" in out and "[3, 7]" in out
+
+
+def test_a_folder_with_a_run_is_left_alone(capsys, linear):
+    before = {file.name: file.read_bytes() for file in linear.iterdir()}
+    assert "--resume" in refusal(capsys, "train", "linear", *LINEAR, "--out", linear)
+    line = refusal(capsys, "train", "linear", *LINEAR, "--train.lr", "1", "--out", linear, "--resume")
+    assert "config.lr" in line
+    assert {file.name: file.read_bytes() for file in linear.iterdir()} == before
+
+
+def test_debug_keeps_the_traceback(monkeypatch):
+    with pytest.raises(ValueError, match="nowhere"):
+        cli.main(["info", "nowhere", "--debug"])
+    monkeypatch.setenv("GRADATIM_DEBUG", "1")
+    with pytest.raises(ValueError, match="nowhere"):
+        cli.main(["info", "nowhere"])
+
+
+def test_python_m_gradatim(tmp_path):
+    """The module runs; its exit code is main's; help is quick, for torch is not imported."""
+    call = [sys.executable, "-m", "gradatim", "tarin"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "gradatim: no command is called 'tarin': did you mean train?\n"
+    code = "import sys; from gradatim.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and all(name in done.stdout for name in cli.COMMANDS)
+
+
+# recipes and options
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_without_options_a_recipe_is_itself(name):
+    assert recipe_of(name) == recipe(name)
+
+
+def test_options_change_what_they_name(tmp_path):
+    words = (
+        "--train.iterations 7 --train.clip None --train.betas [0.5,0.9] --refiner.gain.power=0.5 --devices 2"
+    )
+    base = recipe("digits")
+    got = recipe_of("--quiet", *words.split(), "digits", "--family.dim", "16", "--method", "explicit-both")
+    gain = replace(base.refiner.gain, power=0.5)
+    asked = replace(base.train, iterations=7, clip=None, betas=(0.5, 0.9), devices=2)
+    family, refiner = replace(base.family, dim=16), replace(base.refiner, gain=gain)
+    assert got == replace(base, method="explicit-both", family=family, refiner=refiner, train=asked)
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(got.to_json()))
+    assert recipe_of(str(file)) == got
+
+
+def test_another_kind_keeps_common_fields():
+    words = (
+        "--scheme.name Unrolled --scheme.truncation 3 --family.name LinearClassification --family.classes 5"
+    )
+    base, got = recipe("linear"), recipe_of("linear", *words.split())
+    assert (type(got.scheme).__name__, got.scheme.truncation) == ("Unrolled", 3)
+    assert got.scheme.batch_size == base.scheme.batch_size
+    assert (got.family.classes, got.family.dim) == (5, base.family.dim)
+
+
+def test_help_shows_every_field_with_its_default(capsys):
+    code, out, _ = call(capsys, "train", "digits", "--help")
+    said, base = " ".join(out.split()), recipe("digits")
+
+    def walk(prefix, value):
+        for field in fields(value):
+            inner = getattr(value, field.name)
+            if is_dataclass(inner):
+                walk(f"{prefix}.{field.name}", inner)
+                continue
+            entries = [text.split(" --")[0] for text in said.split(f"--{prefix}.{field.name} ")[1:]]
+            default = f"default: {'null' if inner is None else inner})"
+            assert any(default in entry for entry in entries), field.name
+
+    for part in train.PARTS:
+        walk(part, getattr(base, part))
+    assert code == 0 and "largest gradient norm" in said
+
+
+def test_every_command_teaches_by_an_example(capsys):
+    for name, command in cli.COMMANDS.items():
+        code, out, _ = call(capsys, name, "--help")
+        assert code == 0 and f"example: {command.example}" in " ".join(out.split())
+        assert command.example.startswith(f"gradatim {name}")
+    assert call(capsys)[1] == call(capsys, "--help")[1]
+    assert call(capsys, "--version")[:2] == (0, f"gradatim {gradatim.__version__}\n")
+
+
+def test_list_names_every_row(capsys):
+    code, out, _ = call(capsys, "list")
+    first = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert code == 0 and {*METHODS, *FAMILIES, *RECIPES, *BENCHMARKS} <= first
+    assert max(map(len, out.splitlines())) <= 100
+
+
+# training
+
+
+def test_a_run_says_what_it_wrote(capsys, tmp_path):
+    out = tmp_path / "run"
+    code, said, err = call(capsys, "train", "linear", *LINEAR, "--out", out)
+    files = [Path(line.removeprefix("wrote ")) for line in said.splitlines() if line.startswith("wrote ")]
+    assert code == 0 and err == ""
+    assert {"run.json", "learner.safetensors", "log.jsonl"} <= {file.name for file in files}
+    assert all(file.is_file() and file.parent == out for file in files)
+    run = json.loads((out / "run.json").read_text())
+    assert run["gradatim"] == gradatim.__version__ and run["torch"] == torch.__version__
+    assert run["threads"] == torch.get_num_threads() == run["recipe"]["train"]["threads"]
+    assert read(out / "learner.safetensors")[1]["recipe"] == run
+
+
+def test_the_same_call_gives_the_same_bits(tmp_path, linear):
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    assert cli.main(["train", "linear", *LINEAR, "--out", str(tmp_path / "again")]) == 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_tensors(tmp_path / "again/learner.safetensors", linear / "learner.safetensors")
+
+
+def test_the_seed_decides_the_first_weights():
+    made = (train.initial(recipe_of("linear", f"--train.seed={s}")) for s in (0, 0, 1))
+    first, again, other = (torch.cat([p.flatten() for p in learner.parameters()]) for learner in made)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_run_json_reproduces_the_run(capsys, tmp_path, linear):
+    for number, source in enumerate((linear / "run.json", linear)):
+        out = tmp_path / str(number)
+        assert call(capsys, "train", source, "--quiet", "--out", out)[0] == 0
+        assert same_tensors(out / "learner.safetensors", linear / "learner.safetensors")
+        assert json.loads((out / "run.json").read_text()) == json.loads((linear / "run.json").read_text())
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(capsys, tmp_path, monkeypatch, linear):
+    out, add = tmp_path / "cut", Log.add
+
+    def interrupted(self, record):
+        if record["iteration"] == 5:
+            raise KeyboardInterrupt
+        add(self, record)
+
+    monkeypatch.setattr(Log, "add", interrupted)
+    code, said, err = call(capsys, "train", "linear", *LINEAR, "--out", out)
+    assert (code, said, err.count("\n")) == (130, "", 1) and "--resume" in err
+    assert not (out / "learner.safetensors").exists()
+    monkeypatch.undo()
+    record = (out / "run.json").read_bytes()
+    assert call(capsys, "train", out, "--quiet", "--resume")[0] == 0
+    assert (out / "run.json").read_bytes() == record
+    last = "step-00000006.safetensors"
+    assert same_tensors(out / last, linear / last)
+    assert same_tensors(out / "learner.safetensors", linear / "learner.safetensors")
+
+
+# judging
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of a table's lines of numbers."""
+    cut = (line.replace("[", " ").replace("]", " ").replace(",", " ").split() for line in text.splitlines())
+    return [line for line in cut if line and line[0].isdecimal()]
+
+
+def test_eval_equals_the_library(capsys, tmp_path, digits):
+    file, steps = tmp_path / "eval.json", [1, 3]
+    words = ["--steps", "3,1", "--tasks", "5", "--batch-size", "20", "--seed", "4"]
+    code, out, _ = call(capsys, "eval", digits, *words, "--out", file)
+    run = from_json(json.loads((digits / "run.json").read_text())["recipe"])
+    learner = run.learner()
+    load_weights(learner, digits / "learner.safetensors")
+    family = replace(run.family, split="test", support_rows=60)
+    task = family.sample(5, torch.Generator().manual_seed(4))
+    wanted = curve(learner.eval(), task, 20, steps, {"error": error_rate})["error"]
+    result = json.loads(file.read_text())
+    assert code == 0 and f"wrote {file}" in out
+    assert [r["mean"] for r in result["records"]] == [float(w.mean()) for w in wanted]
+    for record, per_task in zip(result["records"], wanted, strict=True):
+        assert per_task.min() <= record["low"] <= record["mean"] <= record["high"] <= per_task.max()
+        assert record["seed"] == run.train.seed and record["rows"] == 20 * record["steps"]
+    for cells, step, per_task in zip(rows(out), steps, wanted, strict=True):
+        assert cells[:3] == [str(step), str(20 * step), f"{per_task.mean():.3g}"]
+        assert cells[-1] == f"{1 - per_task.mean():.3f}"
+    assert from_json(result["recipe"]) == run
+
+
+def test_eval_of_a_regression_stands_beside_the_oracle(capsys, tmp_path, linear):
+    file = tmp_path / "eval.json"
+    assert call(capsys, "eval", linear, "--steps", "2,8", "--tasks", "6", "--out", file)[0] == 0
+    records = json.loads(file.read_text())["records"]
+    found = {(r["method"], r["metric"], r["steps"]): r["mean"] for r in records}
+    run = from_json(read(linear / "learner.safetensors")[1]["recipe"]["recipe"])
+    family = replace(run.family, support_rows=32)
+    task = family.sample(6, torch.Generator().manual_seed(0))
+    risk = excess_risk(family.oracle(task, 8), task).numpy()
+    np.testing.assert_allclose(found["oracle", "excess risk", 2], risk.mean(), rtol=1e-6)
+    assert found["oracle", "excess risk", 8] < found["oracle", "excess risk", 2]
+    learner = run.learner()
+    load_weights(learner, linear / "learner.safetensors")
+    direct = curve(learner.eval(), task, 4, [2, 8], {"squared error": squared_error})["squared error"]
+    got = [found[run.method, "squared error", step] for step in (2, 8)]
+    np.testing.assert_allclose(got, direct.mean(axis=1), rtol=1e-6)
+
+
+def test_eval_judges_in_the_trained_precision(capsys, tmp_path):
+    out = tmp_path / "double"
+    words = [*LINEAR, "--train.precision", "64-true", "--train.iterations", "1"]
+    assert call(capsys, "train", "linear", *words, "--out", out)[0] == 0
+    learner, _, _ = rebuild(out / "learner.safetensors")
+    tensors, _ = read(out / "learner.safetensors")
+    assert {p.dtype for p in learner.parameters()} == {torch.float64}
+    assert all(torch.equal(tensors[f"weights.{name}"], p) for name, p in learner.named_parameters())
+    assert call(capsys, "eval", out, "--steps", "1", "--tasks", "2")[0] == 0
+
+
+def test_info_counts(capsys, linear):
+    path = linear / "learner.safetensors"
+    code, out, _ = call(capsys, "info", path)
+    run = from_json(read(path)[1]["recipe"]["recipe"])
+    count = sum(p.numel() for p in run.learner().parameters())
+    said = dict(line.split(None, 1) for line in out.splitlines() if len(line.split()) > 1)
+    assert code == 0 and said["parameters"].startswith(f"{count:,} in ")
+    assert said["iterations"].strip() == "6" and said["method"].strip() == run.method
+    assert f"{path.stat().st_size / 1000:.1f} kB" in said["size"]
+
+
+# benchmarks
+
+
+def test_bench_hands_on_its_options_and_shows_the_claims(capsys, tmp_path, monkeypatch):
+    got = []
+
+    def run(name, out, smoke, seeds, workers, console):
+        got.append((name, out, smoke, seeds, workers))
+        claim = {
+            "id": "x.y",
+            "value": 2.5,
+            "low": 2,
+            "high": 3,
+            "bar": 2.2,
+            "direction": "<=",
+            "holds": False,
+        }
+        (out / "core.json").write_text(json.dumps({"claims": [claim]}))
+        return [out / "core.json"]
+
+    monkeypatch.setattr("gradatim.benchmarks.run", run)
+    code, out, _ = call(capsys, "bench", "core", "--smoke", "--workers", "3", "--out", tmp_path)
+    call(capsys, "bench", "core", "--workers", "1", "--seeds", "5", "--out", tmp_path)
+    assert got == [("core", tmp_path, True, 1, 3), ("core", tmp_path, False, 5, 1)]
+    assert code == 0 and f"wrote {tmp_path / 'core.json'}" in out
+    (line,) = (line for line in out.splitlines() if "x.y" in line)
+    assert line.split() == ["x.y", "2.5", "[2,", "3]", "<=", "2.2", "fails"]

@@ -69,9 +69,6 @@ def digits(tmp_path_factory) -> Path:
     return out
 
 
-# wrong calls
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -179,9 +176,6 @@ def test_python_m_gradatim(tmp_path):
     assert done.returncode == 0 and all(name in done.stdout for name in cli.COMMANDS)
 
 
-# recipes and options
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_without_options_a_recipe_is_itself(name):
     assert recipe_of(name) == recipe(name)
@@ -247,9 +241,6 @@ def test_list_names_every_row(capsys):
     assert max(map(len, out.splitlines())) <= 100
 
 
-# training
-
-
 def test_a_run_says_what_it_wrote(capsys, tmp_path):
     out = tmp_path / "run"
     code, said, err = call(capsys, "train", "linear", *LINEAR, "--out", out)
@@ -272,7 +263,7 @@ def test_the_same_call_gives_the_same_bits(tmp_path, linear):
 
 
 def test_the_seed_decides_the_first_weights():
-    made = (train.initial(recipe_of("linear", f"--train.seed={s}")) for s in (0, 0, 1))
+    made = (recipe_of("linear", f"--train.seed={s}").learner() for s in (0, 0, 1))
     first, again, other = (torch.cat([p.flatten() for p in learner.parameters()]) for learner in made)
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -304,9 +295,6 @@ def test_an_interrupted_run_goes_on_bit_for_bit(capsys, tmp_path, monkeypatch, l
     last = "step-00000006.safetensors"
     assert same_tensors(out / last, linear / last)
     assert same_tensors(out / "learner.safetensors", linear / "learner.safetensors")
-
-
-# judging
 
 
 def rows(text: str) -> list[list[str]]:
@@ -375,9 +363,6 @@ def test_info_counts(capsys, linear):
     assert code == 0 and said["parameters"].startswith(f"{count:,} in ")
     assert said["iterations"].strip() == "6" and said["method"].strip() == run.method
     assert f"{path.stat().st_size / 1000:.1f} kB" in said["size"]
-
-
-# benchmarks
 
 
 def test_bench_hands_on_its_options_and_shows_the_claims(capsys, tmp_path, monkeypatch):

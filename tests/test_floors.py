@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
-    1: ["batch", "tree"],
+    1: ["batch", "tree", "provenance"],
     2: ["predictor", "family", "nn/"],
     3: ["predictors/", "signal", "families/"],
     4: ["refiner"],
@@ -22,10 +22,11 @@ FLOORS = {
     6: ["regimes", "metrics", "probing/"],
     7: ["training/"],
     8: ["methods", "preprocessing"],
-    9: ["estimators", "recipes", "testing"],
-    10: ["__init__", "benchmarks/", "report", "distributed"],
-    11: ["cli"],
-    12: ["__main__"],
+    9: ["estimators", "recipes", "report", "testing"],
+    10: ["__init__", "benchmarks/", "distributed"],
+    11: ["commands/"],
+    12: ["cli"],
+    13: ["__main__"],
 }
 # Modules of gradatim that a room must not import although they stand on a lower floor.
 FORBIDDEN = {"refiners/": ["predictors/", "families/"], "families/": ["learner", "refiner", "refiners/"]}

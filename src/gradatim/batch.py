@@ -48,9 +48,13 @@ class Batch:
                     "add the missing one with unsqueeze"
                 )
         if x.shape[:2] != y.shape[:2]:
-            raise ValueError(f"x and y must agree in [tasks, rows]; got {tuple(x.shape)} and {tuple(y.shape)}")
+            raise ValueError(
+                f"x and y must agree in [tasks, rows]; got {tuple(x.shape)} and {tuple(y.shape)}"
+            )
         if 0 in x.shape or 0 in y.shape:
-            raise ValueError(f"a batch needs tasks, rows and columns; got x {tuple(x.shape)}, y {tuple(y.shape)}")
+            raise ValueError(
+                f"a batch needs tasks, rows and columns; got x {tuple(x.shape)}, y {tuple(y.shape)}"
+            )
         if not x.is_floating_point():
             raise ValueError(f"x must be floating point; got {x.dtype}: convert it with x.float()")
         if not (y.is_floating_point() or y.dtype == torch.int64):
@@ -63,11 +67,15 @@ class Batch:
         if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
             raise ValueError(f"mask must be bool {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}")
         if not (x.device == y.device == mask.device):
-            raise ValueError(f"x, y and mask must be on one device; got {x.device}, {y.device}, {mask.device}")
+            raise ValueError(
+                f"x, y and mask must be on one device; got {x.device}, {y.device}, {mask.device}"
+            )
         if not bool(mask.all()):
             if not bool(mask.any(dim=1).all()):
                 empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
-                raise ValueError(f"every task needs at least one row; the mask is all False for tasks {empty[:8]}")
+                raise ValueError(
+                    f"every task needs at least one row; the mask is all False for tasks {empty[:8]}"
+                )
             object.__setattr__(self, "x", torch.where(mask[..., None], x, torch.zeros_like(x)))
             object.__setattr__(self, "y", torch.where(mask[..., None], y, torch.zeros_like(y)))
         for name, value in (("x", self.x), ("y", self.y)):

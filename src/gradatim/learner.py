@@ -48,7 +48,9 @@ class Learner(nn.Module):
         super().__init__()
         for need in ("observations", "gradients"):
             if getattr(refiner, f"needs_{need}") and not getattr(signal, need):
-                raise ValueError(f"{type(refiner).__name__} needs {need}; got {signal}: choose a signal that shows them")
+                raise ValueError(
+                    f"{type(refiner).__name__} needs {need}; got {signal}: choose another signal"
+                )
         self.predictor, self.refiner, self.signal = predictor, refiner, signal
 
     def states(
@@ -81,7 +83,8 @@ class Learner(nn.Module):
     def step(self, state: State, batch: Batch, lengths: Tensor | None = None) -> State:
         """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`."""
         if lengths is not None and not self.refiner.capabilities.prefixes:
-            state = tree_map(lambda part: part.repeat_interleave(len(lengths), dim=0), state)
+            times = len(lengths)
+            state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
             batch, lengths = batch.prefixes(lengths), None
         latent = self.refiner.at(state)
         return self.refiner.step(state, self.signal(self.predictor, latent, batch, lengths))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from . import regimes
 from .learner import Learner
 from .refiners import SGD, Adam, Refit, Ridge, RowsConfig
+from .regimes import explicit, implicit, linear, parametric
 from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ class Method:
 
 
 def _sgd(family: TaskFamily, config: RowsConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
-    predictor = regimes.linear(family)
+    predictor = linear(family)
     return Learner(predictor, SGD(predictor.initial(), lr, momentum), GRADIENTS)
 
 
 def _adam(family: TaskFamily, config: RowsConfig, lr: float = 0.03) -> Learner:
-    predictor = regimes.linear(family)
+    predictor = linear(family)
     return Learner(predictor, Adam(predictor.initial(), lr), GRADIENTS)
 
 
 def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
-    predictor = regimes.linear(family)
+    predictor = linear(family)
     refiner = Ridge(
         family.x_dim, predictor.output_dim, strength, family.classes is not None, bias=predictor.layout.bias
     )
@@ -57,21 +57,21 @@ def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Lea
 
 
 def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
-    predictor = regimes.linear(family)
+    predictor = linear(family)
     refiner = Refit(predictor, family.x_dim, family.y_dim, family.classes is not None, strength)
     return Learner(predictor, refiner, PLAIN)
 
 
 def _parametric(signal: Any) -> Build:
-    return lambda family, config: regimes.parametric(family, signal, config)
+    return lambda family, config: parametric(family, signal, config)
 
 
 def _explicit(signal: Any) -> Build:
-    return lambda family, config: regimes.explicit(family, signal, config)
+    return lambda family, config: explicit(family, signal, config)
 
 
 def _implicit(state: str) -> Build:
-    return lambda family, config: regimes.implicit(family, config=config, state=state)
+    return lambda family, config: implicit(family, config=config, state=state)
 
 
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -85,7 +85,9 @@ METHODS: dict[str, Method] = {
     },
     "parametric-plain": Method("weights of a known form, refined by rows (x, y) alone", _parametric(PLAIN)),
     **{
-        f"explicit-{name}": Method(f"a task embedding and a learnt decoder, refined by {name}", _explicit(signal))
+        f"explicit-{name}": Method(
+            f"a task embedding and a learnt decoder, refined by {name}", _explicit(signal)
+        )
         for name, signal in _SIGNALS.items()
     },
     **{
@@ -94,7 +96,9 @@ METHODS: dict[str, Method] = {
     },
     "parametric-one-step": Method("weights from a single refinement", _parametric(BOTH), one_step=True),
     "explicit-one-step": Method("a task embedding from a single refinement", _explicit(BOTH), one_step=True),
-    "implicit-one-step": Method("one-shot in-context learning (as a PFN)", _implicit("logits"), one_step=True),
+    "implicit-one-step": Method(
+        "one-shot in-context learning (as a PFN)", _implicit("logits"), one_step=True
+    ),
     "hypernetwork": Method("weights from the rows of one mini-batch", _parametric(PLAIN), one_step=True),
     "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),
     "momentum": Method(
@@ -102,7 +106,10 @@ METHODS: dict[str, Method] = {
     ),
     "adam": Method("Adam, one step a mini-batch", _adam, learnt=False, grid={"lr": _RATES}),
     "ridge": Method(
-        "closed form on all rows seen, from sufficient statistics", _ridge, learnt=False, grid={"strength": _STRENGTHS}
+        "closed form on all rows seen, from sufficient statistics",
+        _ridge,
+        learnt=False,
+        grid={"strength": _STRENGTHS},
     ),
     "lbfgs": Method(
         "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS[2:7]}

@@ -47,7 +47,9 @@ def excess_risk(outputs: Tensor, task: Task) -> Tensor:
         ValueError: the family does not know the noiseless answer.
     """
     if task.truth is None:
-        raise ValueError("the excess risk needs a family that knows the noiseless answer (Task.truth); this has none")
+        raise ValueError(
+            "the excess risk needs a family that knows the noiseless answer (Task.truth); this has none"
+        )
     return _mean((outputs - task.truth).square().sum(-1), task.query)
 
 

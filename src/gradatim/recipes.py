@@ -10,8 +10,11 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from . import families, methods
+import torch
+
+from .families import ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression
 from .family import TaskFamily
+from .methods import build, method
 from .refiners import Gain, RowsConfig
 from .training.schemes import Greedy, Scheme, Unrolled
 from .training.train import TrainConfig
@@ -19,7 +22,10 @@ from .training.train import TrainConfig
 if TYPE_CHECKING:
     from .learner import Learner
 
-FAMILIES: dict[str, type[TaskFamily]] = {name: getattr(families, name) for name in families.__all__}
+FAMILIES: dict[str, type[TaskFamily]] = {
+    kind.__name__: kind
+    for kind in (ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression)
+}
 SCHEMES: dict[str, type[Scheme]] = {"Greedy": Greedy, "Unrolled": Unrolled}
 
 
@@ -29,6 +35,9 @@ class Recipe:
 
     Fields: `method`: a row of `methods.METHODS`; `family`: the tasks; `scheme`: how it is meta-trained; `refiner`: size
     and gain; `train`: iterations, rate, seed; `settings` of an unlearnt method (its learning rate).
+
+    Raises:
+        ValueError: an episode needs more support rows than the family gives.
 
     Example:
         >>> run = recipe("digits")
@@ -42,9 +51,19 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        needed = self.scheme.horizon * self.scheme.batch_size
+        if needed > self.family.support_rows:
+            raise ValueError(
+                f"{self.scheme.horizon} steps of {self.scheme.batch_size} rows need {needed} support rows; the family "
+                f"gives {self.family.support_rows}: raise its support_rows, or lower horizon or batch_size"
+            )
+
     def learner(self) -> Learner:
-        """Return the learner, its weights drawn from torch's global generator."""
-        return methods.build(self.method, self.family, self.refiner, **self.settings)
+        """Return the learner with its first weights, a pure function of `train.seed`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.train.seed)
+            return build(self.method, self.family, self.refiner, **self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON value that `from_json` turns back into an equal recipe."""
@@ -69,7 +88,7 @@ def from_json(value: dict[str, Any]) -> Recipe:
     missing = sorted({"method", "family", "scheme"} - set(value))
     if missing:
         raise ValueError(f"a recipe needs {missing[0]!r}; got {sorted(value)}")
-    methods.method(value["method"])
+    method(value["method"])
     refiner = dict(value.get("refiner", {}))
     if "gain" in refiner:
         refiner["gain"] = _make(Gain, refiner["gain"])
@@ -87,7 +106,7 @@ def digits() -> Recipe:
     """Parametric softmax-linear classifiers of scikit-learn's digits, refined by rows and gradients."""
     return Recipe(
         "parametric-both",
-        families.ImageClassification("digits", dim=32, ways=10, support_rows=500, query_rows=32),
+        ImageClassification("digits", dim=32, ways=10, support_rows=500, query_rows=32),
         Greedy(batch_size=50, horizon=10),
         RowsConfig(),
         TrainConfig(iterations=400, tasks=16, lr=3e-3),
@@ -106,16 +125,15 @@ def digits_implicit() -> Recipe:
 
 def _of_digits(method: str, iterations: int) -> Recipe:
     base = digits()
-    return replace(
-        base, method=method, scheme=replace(base.scheme, horizon=5), train=TrainConfig(iterations=iterations, tasks=16, lr=2e-3)
-    )  # fmt: skip
+    training = TrainConfig(iterations=iterations, tasks=16, lr=2e-3)
+    return replace(base, method=method, scheme=replace(base.scheme, horizon=5), train=training)
 
 
 def linear() -> Recipe:
     """Linear regression in 8 dimensions, 16 rows a step, rows and gradients, decaying gain."""
     return Recipe(
         "parametric-both",
-        families.LinearRegression(8, 0.5, support_rows=160),
+        LinearRegression(8, 0.5, support_rows=160),
         Greedy(batch_size=16, horizon=10, relative=True),
         RowsConfig(),
         TrainConfig(iterations=1500, tasks=16, lr=3e-3),
@@ -125,8 +143,10 @@ def linear() -> Recipe:
 def linear_paper() -> Recipe:
     """Linear regression as in the paper: observations, greedy training, constant gain."""
     base = linear()
-    train = replace(base.train, iterations=3000)
-    return replace(base, method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)), train=train)
+    training = replace(base.train, iterations=3000)
+    return replace(
+        base, method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)), train=training
+    )
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

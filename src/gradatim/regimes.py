@@ -57,7 +57,7 @@ def explicit(
     out = likelihood(family.y_dim, family.classes)
     predictor = Decoder(family.x_dim, out, tokens, token_width, width=config.width)
     widths = (family.x_dim, family.y_dim, family.classes, predictor.output_dim)
-    refiner = RowsRefiner(config, signal, predictor.initial(), (predictor.latent_shape,), *widths)
+    refiner = RowsRefiner(config, signal, predictor.initial(), ((tokens, token_width),), *widths)
     return Learner(predictor, refiner, signal)
 
 
@@ -80,7 +80,9 @@ def implicit(
             f"{signal}: use PLAIN, or a parametric or explicit learner"
         )
     if state == "probabilities" and family.classes is None:
-        raise ValueError("probabilities need classes; this family is a regression: use state='logits' or 'latents'")
+        raise ValueError(
+            "probabilities need classes; this family is a regression: use state='logits' or 'latents'"
+        )
     predictor = Readout(likelihood(family.y_dim, family.classes), state, config.width)
     refiner = QueryRefiner(
         config, predictor.state_width, family.x_dim, family.y_dim, family.classes, state == "probabilities"

@@ -51,7 +51,12 @@ def render(path: Path) -> list[Path]:
         picture = path.with_name(f"{path.stem}-{family}-{metric.replace(' ', '-')}.png")
         if curves(picture, f"{family}: {metric}", "mini-batches seen", metric, _curves(records)) is None:
             pictures.append(picture)
-            lines += [f"## {family}: {metric}", "", f"![{family}: {metric} against steps]({picture.name})", ""]
+            lines += [
+                f"## {family}: {metric}",
+                "",
+                f"![{family}: {metric} against steps]({picture.name})",
+                "",
+            ]
         lines += _table(records)
     page = path.with_suffix(".md")
     page.write_text("\n".join(lines) + "\n")
@@ -64,7 +69,9 @@ def _claims(claims: list[dict[str, Any]]) -> list[str]:
     for c in claims:
         interval = f"{c['low']:.4g} to {c['high']:.4g}"
         holds = "yes" if c["holds"] else "**no**"
-        lines.append(f"| `{c['id']}` | {c['value']:.4g} | {interval} | {c['direction']} {c['bar']:g} | {holds} |")
+        lines.append(
+            f"| `{c['id']}` | {c['value']:.4g} | {interval} | {c['direction']} {c['bar']:g} | {holds} |"
+        )
     return [*lines, ""]
 
 

@@ -77,5 +77,7 @@ def unflatten(like: Any, tensors: dict[str, Tensor], prefix: str = "state") -> A
                 f"got {list(tensors[prefix].shape)}: was it saved by another learner?"
             )
         return tensors[prefix]
-    parts = (unflatten(part, tensors, f"{prefix}.{field}") for field, part in zip(like._fields, like, strict=True))
+    parts = (
+        unflatten(part, tensors, f"{prefix}.{field}") for field, part in zip(like._fields, like, strict=True)
+    )
     return type(like)(*parts)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-BENCHMARKS: dict[str, str] = {"core": "linear regression and digits in three regimes, throughput, kill and resume"}
+BENCHMARKS: dict[str, str] = {
+    "core": "linear regression and digits in three regimes, throughput, kill and resume"
+}
 
 
 def run(name: str, out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:

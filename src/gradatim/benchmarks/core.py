@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .. import methods
 from ..families import ImageClassification, LinearRegression
+from ..methods import METHODS, build
 from ..metrics import bootstrap, curve, error_rate, excess_risk, squared_error
+from ..provenance import commit
 from ..recipes import Recipe, recipe
 from ..refiners import RowsConfig
 from ..report import write_result
-from ..training.schemes import Greedy
 from . import machine
-from .study import Study, Trained, claim, commit, interval, sample, tune
+from .study import Study, Trained, claim, interval, sample, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from ..metrics import Metric
 
 SIGNALS = ("observations", "gradients", "both")
-ONE_STEP = {"parametric": "parametric-one-step", "explicit": "explicit-one-step", "implicit": "implicit-one-step"}
+ONE_STEP = {
+    "parametric": "parametric-one-step",
+    "explicit": "explicit-one-step",
+    "implicit": "implicit-one-step",
+}
+
+
+COSTLY = {"lbfgs": (1, 2, 5, 10, 20, 50)}
+"""Methods that fit from scratch at each of these steps only."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +141,7 @@ def _measure(
     study: Study, part: Part, seeds: int, records: list[dict[str, Any]]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Meta-train, tune and judge one part; append its records; return values `[S, steps, T]` by method and metric."""
-    runs = {
-        f"{name}-{seed}": replace(r, train=replace(r.train, seed=seed))
-        for seed in range(seeds)
-        for name, r in part.recipes.items()
-    }
-    trained = study.train(runs)
+    trained = study.train(_by_seed(part.recipes, seeds))
     task = sample(part.family, part.tasks, seed=1)
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, made in part.recipes.items():
@@ -167,15 +170,20 @@ def _judge(study: Study, key: str, learner: Learner, part: Part, task: Task) -> 
 
 def _baseline(study: Study, part: Part, name: str, task: Task) -> dict[str, np.ndarray]:
     """Tune a baseline on meta-training tasks, at 10 steps, and judge it."""
-    row = methods.METHODS[name]
-    build = partial(methods.build, name, part.family)
+    row = METHODS[name]
+    make = partial(build, name, part.family)
 
     def compute() -> dict[str, np.ndarray]:
         family = replace(part.family.on("train"), support_rows=10 * part.batch_size)
         tuning = sample(family, min(64, part.tasks), seed=2)
-        setting = tune(build, row.grid, tuning, part.batch_size, 10, next(iter(part.metrics.values())))
-        values = curve(build(**setting), task, part.batch_size, part.steps, part.metrics)
-        return {**values, **{f"setting {key}": np.asarray(value) for key, value in setting.items()}}
+        setting = tune(make, row.grid, tuning, part.batch_size, 10, next(iter(part.metrics.values())))
+        steps = COSTLY.get(name, part.steps)
+        values = curve(make(**setting), task, part.batch_size, steps, part.metrics)
+        return {
+            **values,
+            "steps": np.asarray(steps),
+            **{f"setting {key}": np.asarray(value) for key, value in setting.items()},
+        }
 
     return study.arrays(f"{part.name}-{name}", compute)
 
@@ -198,16 +206,18 @@ def _records(
     setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}
     records = []
     for metric in part.metrics:
-        for step, per_task in zip(part.steps, values[metric], strict=True):
+        for step, per_task in zip(values.get("steps", part.steps), values[metric], strict=True):
             mean, low, high = interval(per_task)
             records.append(
                 {
                     "name": name,
                     "method": method,
                     "family": part.name,
-                    "signal": method.rpartition("-")[2] if run and method.rpartition("-")[2] in SIGNALS else None,
-                    "steps": step,
-                    "rows": step * part.batch_size,
+                    "signal": method.rpartition("-")[2]
+                    if run and method.rpartition("-")[2] in SIGNALS
+                    else None,
+                    "steps": int(step),
+                    "rows": int(step) * part.batch_size,
                     "metric": metric,
                     "seed": seed,
                     "mean": round(mean, 6),
@@ -253,7 +263,11 @@ def _digits_claims(
     def ratio(a: np.ndarray, b: np.ndarray) -> float:
         return float(a.mean() / b.mean())
 
-    iterated = {"parametric": f"digits-{signal}", "explicit": "digits-explicit", "implicit": "digits-implicit"}
+    iterated = {
+        "parametric": f"digits-{signal}",
+        "explicit": "digits-explicit",
+        "implicit": "digits-implicit",
+    }
     ratios = {
         regime: bootstrap(ratio, error(name, 10), error(f"digits-{regime}-one-step", 1))
         for regime, name in iterated.items()
@@ -271,17 +285,22 @@ def _choose_signal(study: Study, seeds: int, smoke: bool) -> str:
     family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
     task = sample(family, part.tasks, seed=3)
     part = replace(part, steps=(7,))
-    trained = study.train(
-        {
-            f"digits-{s}-{k}": replace(part.recipes[f"digits-{s}"], train=replace(part.recipes[f"digits-{s}"].train, seed=k))
-            for s in SIGNALS
-            for k in range(seeds)
-        }
-    )  # fmt: skip
-    scores = {
-        s: np.mean(
-            [_judge(study, f"validation-{s}-{k}", trained[f"digits-{s}-{k}"].learner, part, task)["error"] for k in range(seeds)]
-        )
-        for s in SIGNALS
-    }  # fmt: skip
-    return min(scores, key=lambda s: float(scores[s]))
+    runs = _by_seed({f"digits-{s}": part.recipes[f"digits-{s}"] for s in SIGNALS}, seeds)
+    trained = study.train(runs)
+    errors: dict[str, float] = {}
+    for name in SIGNALS:
+        keys = [f"digits-{name}-{seed}" for seed in range(seeds)]
+        judged = [
+            _judge(study, f"validation-{key}", trained[key].learner, part, task)["error"] for key in keys
+        ]
+        errors[name] = float(np.mean(judged))
+    return min(errors, key=lambda name: errors[name])
+
+
+def _by_seed(recipes: dict[str, Recipe], seeds: int) -> dict[str, Recipe]:
+    """Return each recipe under each meta-training seed, as NAME-SEED."""
+    return {
+        f"{name}-{seed}": replace(made, train=replace(made.train, seed=seed))
+        for seed in range(seeds)
+        for name, made in recipes.items()
+    }

@@ -11,15 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from rich.table import Table
 
-from .. import methods
+from ..methods import METHODS, build
 from ..metrics import curve, error_rate
 from ..probing.plots import Curve, curves
+from ..provenance import provenance
 from ..recipes import Recipe, recipe
 from ..training.train import train
-from .study import interval, sample, tune
+from .study import fresh, interval, sample, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,9 @@ BASELINES = ("sgd", "momentum", "adam", "ridge", "lbfgs")
 def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     """Run the demonstration below `out`; return the checkpoint, the table as JSON and the picture."""
     base = recipe("digits")
-    base = replace(base, scheme=replace(base.scheme, batch_size=25), family=replace(base.family, support_rows=250))
+    base = replace(
+        base, scheme=replace(base.scheme, batch_size=25), family=replace(base.family, support_rows=250)
+    )
     if smoke:
         base = replace(base, train=replace(base.train, iterations=20, tasks=4))
     once = replace(
@@ -52,23 +54,26 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     task = sample(unseen, 8 if smoke else 64, seed=0)
     tuning = sample(replace(base.family, support_rows=10 * batch, query_rows=64), 8 if smoke else 32, seed=1)
     console.print(f"adapting to {task.n_tasks} unseen tasks of unseen images, {batch} rows a mini-batch")
-    rows = {"gradatim": _accuracy(ours, task, batch), "one step, trained apart": _accuracy(one_step, task, batch)}
+    rows = {
+        "gradatim": _accuracy(ours, task, batch),
+        "one step, trained apart": _accuracy(one_step, task, batch),
+    }
     for name in BASELINES:
-        build = partial(methods.build, name, base.family)
-        setting = tune(build, methods.METHODS[name].grid, tuning, batch, 10, error_rate)
+        make = partial(build, name, base.family)
+        setting = tune(make, METHODS[name].grid, tuning, batch, 10, error_rate)
         said = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-        rows[f"{name} ({said})"] = _accuracy(build(**setting), task, batch)
+        rows[f"{name} ({said})"] = _accuracy(make(**setting), task, batch)
     return [out / "gradatim" / "learner.safetensors", *_show(rows, batch, out, console)]
 
 
 def _meta_train(asked: Recipe, out: Path, console: Console) -> Learner:
     """Return the meta-trained learner of a recipe; a finished run in `out` is taken as it is."""
-    console.print(f"meta-training {asked.method} on the training pool of the digits, {asked.train.iterations} iterations")
-    with torch.random.fork_rng():
-        torch.manual_seed(asked.train.seed)
-        learner = asked.learner()
-    header = {"recipe": asked.to_json()}
-    return train(learner, asked.family, asked.scheme, asked.train, out, header, resume=True).learner
+    console.print(
+        f"meta-training {asked.method} on the training pool of the digits, {asked.train.iterations} iterations"
+    )
+    fresh(out, asked)
+    header = {"recipe": asked.to_json(), **provenance()}
+    return train(asked.learner(), asked.family, asked.scheme, asked.train, out, header, resume=True).learner
 
 
 def _accuracy(learner: Learner, task: Task, batch: int) -> np.ndarray:
@@ -86,7 +91,10 @@ def _show(rows: dict[str, np.ndarray], batch: int, out: Path, console: Console) 
     for name, values in rows.items():
         stats = [interval(row) for row in values]
         table.add_row(name, *(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" for mean, low, high in stats))
-        stored[name] = [{"steps": s, "mean": m, "low": lo, "high": hi} for s, (m, lo, hi) in zip(STEPS, stats, strict=True)]
+        stored[name] = [
+            {"steps": s, "mean": m, "low": lo, "high": hi}
+            for s, (m, lo, hi) in zip(STEPS, stats, strict=True)
+        ]
         lines.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
     console.print(table)
     result = out / "demo.json"

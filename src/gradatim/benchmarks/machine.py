@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import regimes
 from ..families import LinearRegression
 from ..recipes import Recipe
 from ..refiners import RowsConfig
+from ..regimes import parametric
 from ..signal import BOTH
 from ..training.checkpoint import read
 from ..training.schemes import Greedy
@@ -40,27 +40,32 @@ def throughput(study: Study, smoke: bool) -> dict[str, Any]:
     sampling, clipping, AdamW, averaging and logging included. Both are timed in turns in one run; medians.
     """
     rounds, iterations = (1, 3) if smoke else (5, 6)
-    values = study.arrays("throughput-smoke" if smoke else "throughput", lambda: _throughput(rounds, iterations))
+    values = study.arrays(
+        "throughput-smoke" if smoke else "throughput", lambda: _throughput(rounds, iterations)
+    )
     ratios = values["flops"] / values["seconds"] / (2 * 2048**3 / values["matmul_seconds"])
     low, high = (float(ratios.min()), float(ratios.max()))
     result = claim("core.throughput", float(np.median(ratios)), low, high, 0.45, ">=")
     extra = {"tasks_per_second": float(64 / np.median(values["seconds"])), "threads": int(values["threads"])}
-    return {**result, **extra, "matmul_gflops": float(2 * 2048**3 / np.median(values["matmul_seconds"]) / 1e9)}
+    return {
+        **result,
+        **extra,
+        "matmul_gflops": float(2 * 2048**3 / np.median(values["matmul_seconds"]) / 1e9),
+    }
 
 
 def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     family = LinearRegression(32, 0.5, support_rows=192)
     scheme = Greedy(batch_size=64, horizon=3)
-    learner = regimes.parametric(family, BOTH, RowsConfig(width=128, layers=4))
+    learner = parametric(family, BOTH, RowsConfig(width=128, layers=4))
     with FlopCounterMode(display=False) as counter:
         learner(scheme, family.sample(64, streams(0, 0)[0]), streams(0, 0)[1]).backward()
-    seconds, matmul = [], []
-    for k in range(rounds):
+    matmul, seconds = [], []
+    for seed in range(rounds):
         matmul.append(_matmul_seconds())
-        stamps: list[float] = []
-        config = TrainConfig(iterations=iterations, tasks=64, seed=k, log_every=1)
-        train(learner, family, scheme, config, progress=False, on_log=lambda _: stamps.append(time.perf_counter()))
-        seconds.append(float(np.median(np.diff(stamps))))
+        config = TrainConfig(iterations=iterations, tasks=64, seed=seed, log_every=1)
+        done = train(learner, family, scheme, config, progress=False)
+        seconds.append(float(np.median([64 / record["tasks_per_second"] for record in done.log[1:]])))
     return {
         "flops": np.asarray(counter.get_total_flops()),
         "seconds": np.asarray(seconds),
@@ -81,9 +86,11 @@ def _matmul_seconds() -> float:
 
 
 def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise equal to an undisturbed run's."""
+    """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise the same."""
     times = 1 if smoke else 5
-    values = study.arrays("kill-resume", lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))})
+    values = study.arrays(
+        "kill-resume", lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}
+    )
     equal = int(values["equal"].sum())
     return claim("core.kill_resume", equal, equal, equal, times, ">=")
 
@@ -111,7 +118,9 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
         killed = not (folder / "learner.safetensors").exists()
         _start(recipe, folder).wait()
         found = _weights(folder)
-        equal.append(killed and found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
+        equal.append(
+            killed and found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted)
+        )
     return equal
 
 
@@ -119,9 +128,19 @@ def _start(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     asked = folder / "asked.json"
     asked.write_text(json.dumps(recipe.to_json()))
-    command = [sys.executable, "-m", "gradatim", "train", str(asked), "--out", str(folder), "--resume", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "gradatim",
+        "train",
+        str(asked),
+        "--out",
+        str(folder),
+        "--resume",
+        "--quiet",
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read(folder / "learner.safetensors", "checkpoint").tensors
+    return read(folder / "learner.safetensors", "checkpoint")[0]

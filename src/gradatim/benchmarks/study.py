@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -85,11 +86,19 @@ class Study:
 
     def _train(self, name: str, recipe: Recipe, threads: int) -> str:
         home = self._home(name)
-        home.mkdir(parents=True, exist_ok=True)
         recipe = replace(recipe, train=replace(recipe.train, threads=threads))
-        asked = home / "asked.json"
-        asked.write_text(json.dumps(recipe.to_json(), indent=1))
-        command = [sys.executable, "-m", "gradatim", "train", str(asked), "--out", str(home), "--resume", "--quiet"]
+        asked = fresh(home, recipe)
+        command = [
+            sys.executable,
+            "-m",
+            "gradatim",
+            "train",
+            str(asked),
+            "--out",
+            str(home),
+            "--resume",
+            "--quiet",
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
@@ -102,6 +111,16 @@ class Study:
         header = load_weights(learner, path)
         threads = from_json(header["recipe"]["recipe"]).train.threads or 0
         return Trained(learner.eval(), header["seconds"], header["peak_memory"], threads)
+
+
+def fresh(home: Path, recipe: Recipe) -> Path:
+    """Return the recipe's JSON written in a run's folder; a run of another recipe that stood there is removed."""
+    asked, text = home / "asked.json", json.dumps(recipe.to_json(), indent=1) + "\n"
+    if asked.exists() and asked.read_text() != text:
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    asked.write_text(text)
+    return asked
 
 
 def _same(one: Recipe, other: Recipe) -> bool:
@@ -145,14 +164,5 @@ def claim(name: str, value: float, low: float, high: float, bar: float, directio
     """Return a claim: a measured value with its interval, its bar, and whether it holds (`<=` or `>=`)."""
     holds = value <= bar if direction == "<=" else value >= bar
     rounded = {"value": value, "low": low, "high": high}
-    return {"id": name, **{k: round(v, 5) for k, v in rounded.items()}, "bar": bar, "direction": direction, "holds": holds}
-
-
-def commit() -> str | None:
-    """Return the commit this code stands at, with a + where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],
-        cwd=here, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return said.stdout.strip() or None
+    rounded = {key: round(number, 5) for key, number in rounded.items()}
+    return {"id": name, **rounded, "bar": bar, "direction": direction, "holds": holds}

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..provenance import provenance
 from .options import add_fields, escaped, first_line, positional, value_of
 from .show import wrote
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
 
-    from ..learner import Learner
     from ..recipes import Recipe
 
 FLAGS = ("--resume", "--quiet", "--help", "-h")
@@ -77,7 +74,7 @@ def run(options: Namespace, console: Console) -> None:
         begun = options.resume and (out / "run.json").exists()
         threads = stored(out / "run.json").get("train", {}).get("threads") if begun else None
         recipe = replace(recipe, train=replace(recipe.train, threads=threads or torch.get_num_threads()))
-    learner, quiet = initial(recipe), options.quiet
+    learner, quiet = recipe.learner(), options.quiet
     record, written = {"recipe": recipe.to_json(), **provenance()}, []
     if is_first() and not (options.resume and latest(out)):
         written.append(out / "run.json")
@@ -169,15 +166,6 @@ def overridden(options: Namespace) -> Recipe:
     return recipe
 
 
-def initial(recipe: Recipe) -> Learner:
-    """Return the recipe's learner with its first weights, a pure function of `train.seed`."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.train.seed)
-        return recipe.learner()
-
-
 def default_out(name: str, resume: bool) -> Path:
     """Return where a recipe is trained when nobody says: runs/NAME; a resumed run.json goes on in its folder."""
     path = Path(name)
@@ -185,35 +173,6 @@ def default_out(name: str, resume: bool) -> Path:
     if folder is not None and resume:
         return folder
     return Path("runs") / (path.stem if folder is None else folder.resolve().name)
-
-
-def provenance() -> dict[str, Any]:
-    """Return what the numbers depend on besides the recipe: versions, threads, and the commit in a checkout."""
-    import torch
-
-    return {
-        "gradatim": vars(sys.modules["gradatim"])["__version__"],
-        "commit": commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def commit() -> str | None:
-    """Return the commit of the checkout this file is tracked in, a + behind it where files differ; None outside one."""
-    here = Path(__file__).parents[1] / "__init__.py"
-    describe = ["describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
-    for arguments in (["ls-files", "--error-unmatch", here.name], describe):
-        try:
-            said = subprocess.run(
-                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:
-            return None
-        if said.returncode:
-            return None
-    return said.stdout.strip()
 
 
 def is_first() -> bool:

@@ -36,7 +36,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise ValueError(f"a network needs an input and an output width, each at least 1; got {self.sizes}")
+            raise ValueError(
+                f"a network needs an input and an output width, each at least 1; got {self.sizes}"
+            )
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:

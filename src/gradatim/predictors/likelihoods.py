@@ -73,7 +73,9 @@ class CrossEntropy(Likelihood):
     def check(self, batch: Batch) -> None:
         """Raise ValueError where y is not int64 in 0 .. classes - 1."""
         if batch.y.dtype != torch.int64:
-            raise ValueError(f"a classification wants y as int64 class indices; got {batch.y.dtype}: use y.long()")
+            raise ValueError(
+                f"a classification wants y as int64 class indices; got {batch.y.dtype}: use y.long()"
+            )
         low, high = batch.y.aminmax()
         if int(low) < 0 or int(high) >= self.output_dim:
             wrong = int(low) if int(low) < 0 else int(high)
@@ -86,4 +88,3 @@ class CrossEntropy(Likelihood):
 def likelihood(y_dim: int, classes: int | None) -> Likelihood:
     """Return cross-entropy where there are classes, squared error else."""
     return SquaredError(y_dim) if classes is None else CrossEntropy(classes)
-

@@ -31,7 +31,9 @@ class Network(Predictor):
         torch.Size([2, 5, 10])
     """
 
-    def __init__(self, x_dim: int, likelihood: Likelihood, hidden: tuple[int, ...] = (), bias: bool = True) -> None:
+    def __init__(
+        self, x_dim: int, likelihood: Likelihood, hidden: tuple[int, ...] = (), bias: bool = True
+    ) -> None:
         super().__init__()
         self.layout = Layout((x_dim, *hidden, likelihood.output_dim), bias)
         self.likelihood = likelihood

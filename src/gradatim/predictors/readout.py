@@ -40,13 +40,19 @@ class Readout(Predictor):
         self.likelihood, self.kind = likelihood, kind
         self.output_dim = likelihood.output_dim
         self.state_width = width if kind == "latents" else self.output_dim
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_dim)) if kind == "latents" else None
+        self.head = (
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_dim))
+            if kind == "latents"
+            else None
+        )
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return outputs `[B, Nq, output_dim]` of the query rows' states `[B, Nq, state_width]`."""
         if self.head is not None:
             return self.head(latent)
-        return latent.clamp(min=torch.finfo(latent.dtype).tiny).log() if self.kind == "probabilities" else latent
+        return (
+            latent.clamp(min=torch.finfo(latent.dtype).tiny).log() if self.kind == "probabilities" else latent
+        )
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each query row, `[B, Nq]`."""

@@ -67,7 +67,9 @@ def curves(png: Path | str, title: str, x_label: str, y_label: str, lines: Seque
     picture, axes = made
     for index, line in enumerate(lines):
         color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
-        axes.plot(line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label)
+        axes.plot(
+            line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label
+        )
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.15, linewidth=0)
     axes.set(xscale="log", yscale="log", title=title)
     ticks = sorted({x for line in lines for x in line.x if x in (1, 2, 5, 10, 20, 50, 100)})

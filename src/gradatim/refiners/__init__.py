@@ -7,4 +7,15 @@ from .query import QueryRefiner
 from .refit import Refit
 from .rows import RowsConfig, RowsRefiner
 
-__all__ = ["CONSTANT", "DECAYING", "SGD", "Adam", "Gain", "QueryRefiner", "Refit", "Ridge", "RowsConfig", "RowsRefiner"]
+__all__ = [
+    "CONSTANT",
+    "DECAYING",
+    "SGD",
+    "Adam",
+    "Gain",
+    "QueryRefiner",
+    "Refit",
+    "Ridge",
+    "RowsConfig",
+    "RowsRefiner",
+]

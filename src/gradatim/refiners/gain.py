@@ -30,7 +30,9 @@ class Gain:
 
     def __post_init__(self) -> None:
         if not (self.value > 0 and 0 <= self.power <= 1):
-            raise ValueError(f"a gain needs value > 0 and power in [0, 1]; got value {self.value}, power {self.power}")
+            raise ValueError(
+                f"a gain needs value > 0 and power in [0, 1]; got value {self.value}, power {self.power}"
+            )
 
     def __call__(self, now: Tensor, before: Tensor) -> Tensor:
         """Return g `[B]` for `now [B]` rows after `before [B]` rows."""

@@ -43,6 +43,7 @@ class Ridge(Refiner):
 
     capabilities = Capabilities(mergeable=True, learnt=False)
     needs_observations = True
+    like: Tensor
 
     def __init__(
         self, x_dim: int, outputs: int, strength: float, classes: bool = False, bias: bool = False
@@ -57,7 +58,9 @@ class Ridge(Refiner):
     def init(self, n_tasks: int, query: Batch | None = None) -> MomentsState:
         """Return the statistics of no rows."""
         zeros = torch.zeros(n_tasks, self.width, self.width, dtype=torch.float64, device=self.like.device)
-        return MomentsState(zeros, zeros.new_zeros(n_tasks, self.width, self.outputs), zeros.new_zeros(n_tasks))
+        return MomentsState(
+            zeros, zeros.new_zeros(n_tasks, self.width, self.outputs), zeros.new_zeros(n_tasks)
+        )
 
     def step(self, state: MomentsState, evidence: Evidence) -> MomentsState:
         """Return the statistics with one more mini-batch added."""
@@ -69,7 +72,9 @@ class Ridge(Refiner):
             x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
         x = x * batch.mask[..., None]
         y = torch.nn.functional.one_hot(batch.y[..., 0], self.outputs) if self.classes else batch.y
-        return MomentsState(state.gram + x.mT @ x, state.cross + x.mT @ y.double(), state.rows + evidence.rows)
+        return MomentsState(
+            state.gram + x.mT @ x, state.cross + x.mT @ y.double(), state.rows + evidence.rows
+        )
 
     def read(self, state: MomentsState) -> Tensor:
         """Return theta, solved in float64, in the module's dtype."""

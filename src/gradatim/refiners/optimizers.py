@@ -130,8 +130,12 @@ class Adam(_Unlearnt):
         second = beta2 * state.second + (1 - beta2) * gradient.square()
         scale = (second / (1 - beta2**count)).sqrt() + self.eps
         theta = state.theta - self.lr * first / (1 - beta1**count) / scale
-        parts = zip(state[:3], (theta, first, second), strict=True)
-        return AdamState(*(move(old, new, seen) for old, new in parts), steps)
+        return AdamState(
+            move(state.theta, theta, seen),
+            move(state.first, first, seen),
+            move(state.second, second, seen),
+            steps,
+        )
 
     def read(self, state: AdamState) -> Tensor:
         """Return theta."""

@@ -42,6 +42,7 @@ class Refit(Refiner):
 
     capabilities = Capabilities(learnt=False, bounded=False)
     needs_observations = True
+    start: Tensor
 
     def __init__(
         self,
@@ -62,7 +63,9 @@ class Refit(Refiner):
     def init(self, n_tasks: int, query: Batch | None = None) -> RowsSeen:
         """Return the state that has seen no row."""
         x = self.start.new_zeros(n_tasks, 0, self.x_dim)
-        y = torch.zeros(n_tasks, 0, self.y_dim, dtype=torch.int64 if self.classes else x.dtype, device=x.device)
+        y = torch.zeros(
+            n_tasks, 0, self.y_dim, dtype=torch.int64 if self.classes else x.dtype, device=x.device
+        )
         return RowsSeen(x, y, torch.zeros(n_tasks, 0, dtype=torch.bool, device=x.device))
 
     def step(self, state: RowsSeen, evidence: Evidence) -> RowsSeen:
@@ -76,7 +79,9 @@ class Refit(Refiner):
         """Return the fitted theta `[B, S]`."""
         if state.x.shape[1] == 0:
             return self.start.expand(state.x.shape[0], -1)
-        fits = [self._fit(Batch._trusted(*(part[b : b + 1] for part in state))) for b in range(state.x.shape[0])]
+        fits = [
+            self._fit(Batch._trusted(*(part[b : b + 1] for part in state))) for b in range(state.x.shape[0])
+        ]
         return torch.stack(fits).to(self.start)
 
     def at(self, state: RowsSeen) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..nn.attention import Transformer
 from ..nn.sets import RowEmbedding, prefix_mask
 from ..refiner import Capabilities, Refiner
+from ..tree import tree_map
 from .gain import DECAYING, Gain, move, tail_weight
 from .tokens import StateTokens
 
@@ -70,7 +71,9 @@ class RowsRefiner(Refiner):
     ) -> None:
         super().__init__()
         if sum(rows * width for rows, width in shapes) != start.numel():
-            raise ValueError(f"tokens of shapes {shapes} do not make up a latent of shape {tuple(start.shape)}")
+            raise ValueError(
+                f"tokens of shapes {shapes} do not make up a latent of shape {tuple(start.shape)}"
+            )
         self.config = config
         self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
         self.capabilities = Capabilities(prefixes=config.prefixes)
@@ -92,10 +95,10 @@ class RowsRefiner(Refiner):
     def step(self, state: RowsState, evidence: Evidence) -> RowsState:
         """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
         tokens = self._refine(state.latent, evidence)
-        repeat = 1 if evidence.lengths is None else len(evidence.lengths)
-        latent, before, average = (
-            None if part is None else part.repeat_interleave(repeat, dim=0) if repeat > 1 else part for part in state
-        )
+        if evidence.lengths is not None:
+            times = len(evidence.lengths)
+            state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
+        latent, before, average = state
         now = evidence.rows.to(latent.dtype)
         proposal = latent + self.tokens.move(tokens, evidence.gradient)
         moved = move(latent, proposal, self.config.gain(now, before))

@@ -18,7 +18,8 @@ class StateTokens(nn.Module):
         move_k  = exp(s) C token_k - exp(D token_k) * gradient_k,     s = d . mean_k token_k
 
     the last term where gradients are seen. So a preconditioned gradient step is contained in it, at the start a plain
-    small one; and s lets the size of a move, which falls a hundredfold as theta settles, be learnt apart from its shape.
+    small one; and s lets the size of a move, which falls a hundredfold as theta settles, be learnt apart from its
+    shape.
 
     Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent, e.g. `Layout.shapes`
     for a token per weight row, `((1, S),)` for one token, `((K, Wz),)` for tokens of z; `latent_shape`; `width` W;
@@ -33,15 +34,9 @@ class StateTokens(nn.Module):
         self.count = sum(rows for rows, _ in shapes)
         self.identity = nn.Parameter(torch.randn(self.count, width) / width**0.5)
         self.embed = nn.ModuleList(nn.Linear((1 + gradients) * inner, width) for _, inner in shapes)
-        self.head = nn.ModuleList(nn.Linear(width, inner) for _, inner in shapes)
-        self.rate = nn.ModuleList(nn.Linear(width, inner) for _, inner in shapes if gradients)
-        self.size = nn.Linear(width, 1)
-        for head in (*self.head, self.size):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        for rate in self.rate:
-            nn.init.zeros_(rate.weight)
-            nn.init.constant_(rate.bias, -1.0)
+        self.head = nn.ModuleList(_constant(width, inner, 0.0) for _, inner in shapes)
+        self.rate = nn.ModuleList(_constant(width, inner, -1.0) for _, inner in shapes if gradients)
+        self.size = _constant(width, 1, 0.0)
 
     def forward(self, latent: Tensor, gradient: Tensor | None = None) -> Tensor:
         """Return tokens `[B, K, W]` of latent (and gradient) `[B, *latent_shape]`."""
@@ -64,3 +59,11 @@ class StateTokens(nn.Module):
             moves = [m - r * s for m, r, s in zip(moves, rates, slopes, strict=True)]
         flat = torch.cat([m.flatten(1) for m in moves], dim=1)
         return flat.unflatten(1, self.latent_shape)
+
+
+def _constant(width: int, out: int, value: float) -> nn.Linear:
+    """Return a linear layer that starts as a constant."""
+    layer = nn.Linear(width, out)
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, value)
+    return layer

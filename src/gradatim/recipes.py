@@ -109,18 +109,18 @@ def digits() -> Recipe:
         ImageClassification("digits", dim=32, ways=10, support_rows=500, query_rows=32),
         Greedy(batch_size=50, horizon=10),
         RowsConfig(),
-        TrainConfig(iterations=400, tasks=16, lr=3e-3),
+        TrainConfig(iterations=300, tasks=16, lr=3e-3),
     )
 
 
 def digits_explicit() -> Recipe:
     """The digits tasks with a learnt decoder on a learnt task embedding."""
-    return _of_digits("explicit-both", 800)
+    return _of_digits("explicit-both", 500)
 
 
 def digits_implicit() -> Recipe:
     """The digits tasks with the query's logits refined by rows."""
-    return _of_digits("implicit-logits", 800)
+    return _of_digits("implicit-logits", 500)
 
 
 def _of_digits(method: str, iterations: int) -> Recipe:

@@ -116,7 +116,7 @@ class Study:
 def fresh(home: Path, recipe: Recipe) -> Path:
     """Return the recipe's JSON written in a run's folder; a run of another recipe that stood there is removed."""
     asked, text = home / "asked.json", json.dumps(recipe.to_json(), indent=1) + "\n"
-    if asked.exists() and asked.read_text() != text:
+    if asked.exists() and json.loads(asked.read_text()) != json.loads(text):
         shutil.rmtree(home)
     home.mkdir(parents=True, exist_ok=True)
     asked.write_text(text)

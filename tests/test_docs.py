@@ -177,3 +177,10 @@ LINES = st.sampled_from(
 @given(st.lists(LINES | MARKS, max_size=12))
 def test_no_docstring_raises_a_warning(lines):
     assert _render("\n".join(lines))[1] == ""
+
+
+def test_the_tree_in_the_readme_is_that_of_the_package():
+    from tree import README, updated
+
+    readme = README.read_text(encoding="utf-8")
+    assert readme == updated(readme), "out of date: run python docs/tree.py"

@@ -22,7 +22,7 @@ FLOORS = {
     6: ["regimes", "metrics", "probing/"],
     7: ["training/"],
     8: ["methods", "preprocessing"],
-    9: ["estimators", "recipes", "report", "testing"],
+    9: ["estimators", "recipes", "report", "testing/"],
     10: ["__init__", "benchmarks/", "distributed"],
     11: ["commands/"],
     12: ["cli"],

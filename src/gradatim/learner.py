@@ -76,9 +76,21 @@ class Learner(nn.Module):
         state = self.refiner.init(first.n_tasks, query)
         yield state
         for batch in chain([first], batches):
-            self.predictor.check(batch)
+            self.check(batch)
             state = self.step(carry(state), batch, lengths)
             yield state
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where a batch cannot be this learner's: unknown classes, other widths or another dtype."""
+        self.predictor.check(batch)
+        parts = (part.dtype for part in chain(self.parameters(), self.buffers()) if part.is_floating_point())
+        own = next(parts, batch.x.dtype)
+        for name, part in (("x", batch.x), ("y", batch.y)):
+            if part.is_floating_point() and part.dtype != own:
+                raise ValueError(
+                    f"this learner computes in {own}; got {name} in {part.dtype}: convert the rows with "
+                    f"batch.to({own}), or the learner with learner.to({part.dtype})"
+                )
 
     def step(self, state: State, batch: Batch, lengths: Tensor | None = None) -> State:
         """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`."""

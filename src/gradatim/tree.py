@@ -63,6 +63,8 @@ def flatten(state: Any, prefix: str = "state") -> dict[str, Tensor]:
 def unflatten(like: Any, tensors: dict[str, Tensor], prefix: str = "state") -> Any:
     """Return a state of the structure of `like` from tensors by dotted name, the inverse of `flatten`.
 
+    A width of 0 in `like` is one that grows with the rows seen: it may have become any.
+
     Raises:
         ValueError: a tensor is missing, or has another width than in `like`.
     """
@@ -71,7 +73,8 @@ def unflatten(like: Any, tensors: dict[str, Tensor], prefix: str = "state") -> A
     if isinstance(like, Tensor):
         if prefix not in tensors:
             raise ValueError(f"the saved state has no {prefix!r}; it holds {sorted(tensors)}")
-        if tensors[prefix].shape[1:] != like.shape[1:]:
+        came, wanted = tensors[prefix].shape[1:], like.shape[1:]
+        if len(came) != len(wanted) or any(b not in (0, a) for a, b in zip(came, wanted, strict=True)):
             raise ValueError(
                 f"{prefix!r} must have shape [tasks, {', '.join(map(str, like.shape[1:]))}]; "
                 f"got {list(tensors[prefix].shape)}: was it saved by another learner?"

@@ -68,13 +68,18 @@ class QueryRefiner(Refiner):
         """Return the learnt marginal prediction at every query row.
 
         Raises:
-            ValueError: no query: this state belongs to its query rows.
+            ValueError: no query (this state belongs to its query rows), or one of other tasks or another width.
         """
         if query is None:
             raise ValueError(
                 "an implicit learner refines the answers to given queries; got no query: pass query=..., "
                 "or use a parametric or explicit learner for a state that serves any query"
             )
+        if query.n_tasks != n_tasks:
+            raise ValueError(
+                f"the query must be of the same {n_tasks} tasks as the mini-batches; got {query.n_tasks}"
+            )
+        self._check_width(query)
         start = self.start.softmax(-1) if self.simplex else self.start
         prediction = start.expand(n_tasks, query.n_rows, -1)
         return QueryState(prediction, query.x, prediction.new_zeros(n_tasks))
@@ -84,6 +89,7 @@ class QueryRefiner(Refiner):
         batch, lengths = evidence.batch, evidence.lengths
         if batch is None:
             raise ValueError("an implicit learner refines by observations; got a signal without them")
+        self._check_width(batch)
         if lengths is None:
             lengths = torch.tensor([batch.n_rows])
         n_tasks, queries, times = batch.n_tasks, state.x.shape[1], len(lengths)
@@ -101,3 +107,9 @@ class QueryRefiner(Refiner):
     def read(self, state: QueryState) -> Tensor:
         """Return the prediction's state at every query row, `[B, Nq, C]`."""
         return state.prediction
+
+    def _check_width(self, batch: Batch) -> None:
+        if batch.x.shape[2] != self.rows.x.in_features:
+            raise ValueError(
+                f"this learner wants x of width {self.rows.x.in_features}; got {batch.x.shape[2]}"
+            )

@@ -1,0 +1,12 @@
+"""The public laws: what every learner, predictor, task family and scheme keeps, to be asked of your own.
+
+Each check computes in float64 and raises AssertionError with a sentence that names the broken law:
+`check_refiner(learner, family)`, `check_predictor(predictor, family)`, `check_family(family)`,
+`check_scheme(scheme, learner, family)`.
+"""
+
+from .learners import check_refiner
+from .parts import check_family, check_predictor, check_scheme
+from .tools import randomised
+
+__all__ = ["check_family", "check_predictor", "check_refiner", "check_scheme", "randomised"]

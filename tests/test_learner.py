@@ -1,0 +1,248 @@
+"""The one loop: what it yields, where gradients flow, what it refuses and how it says so."""
+
+from itertools import count, pairwise
+
+import pytest
+import torch
+
+from gradatim import regimes
+from gradatim.batch import Batch
+from gradatim.families import LinearClassification, LinearRegression
+from gradatim.methods import METHODS, build
+from gradatim.refiners import RowsConfig
+from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal
+from gradatim.testing import randomised
+from gradatim.training.schemes import Greedy, Unrolled
+from gradatim.tree import flatten
+
+SIZES = dict(support_rows=12, query_rows=5)
+REGRESSION = LinearRegression(3, 0.5, **SIZES)
+CLASSES = LinearClassification(3, 3, **SIZES)
+CONFIG = RowsConfig(width=8, layers=1, heads=2)
+
+
+def drawn(family=CLASSES, tasks=3):
+    return family.sample(tasks, torch.Generator().manual_seed(0)).to(torch.float64)
+
+
+def small(make=regimes.parametric, family=CLASSES, **options):
+    torch.manual_seed(0)
+    return randomised(make(family, config=CONFIG, **options))
+
+
+# --- the loop
+
+
+@pytest.mark.parametrize("make", [regimes.parametric, regimes.explicit, regimes.implicit])
+def test_the_loop_is_init_then_steps(make):
+    learner, task = small(make), drawn()
+    batches = list(task.support.split(5))
+    states = list(learner.states(iter(batches), task.query))
+    assert len(states) == 4
+    state = learner.refiner.init(3, task.query)
+    for batch, wanted in zip([None, *batches], states, strict=True):
+        if batch is not None:
+            evidence = learner.signal(learner.predictor, learner.refiner.at(state), batch)
+            state = learner.refiner.step(state, evidence)
+        assert all(
+            torch.equal(a, b) for a, b in zip(flatten(state).values(), flatten(wanted).values(), strict=True)
+        )
+    last = flatten(learner.adapt(task.support, 5, task.query))
+    assert all(torch.equal(last[name], value) for name, value in flatten(states[-1]).items())
+    outputs = learner.predict(task.query.x, states[-1])
+    wanted = -outputs.log_softmax(-1).gather(-1, task.query.y).mean((1, 2))
+    torch.testing.assert_close(learner.loss(task.query, states[-1]), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_carry_is_what_a_step_starts_from():
+    learner, task = small(), drawn()
+    reset = learner.refiner.init(3)
+    batches = list(task.support.split(4))
+    states = list(learner.states(batches, carry=lambda state: reset))
+    for batch, state in zip(batches, states[1:], strict=True):
+        assert torch.equal(state.latent, learner.step(reset, batch).latent)
+
+
+@pytest.mark.parametrize("prefixes", [False, True])
+def test_with_lengths_each_step_yields_a_state_per_prefix(prefixes):
+    torch.manual_seed(0)
+    learner = randomised(regimes.parametric(CLASSES, BOTH, RowsConfig(8, 1, 2, prefixes=prefixes)))
+    task, lengths = drawn(), torch.tensor([2, 4])
+    states = learner.states(
+        list(task.support.split(4)),
+        carry=lambda s: s if len(s.rows) == 3 else s._replace(**last(s)),
+        lengths=lengths,
+    )
+    assert [state.rows.tolist() for state in states] == [
+        [0.0] * 3,
+        [2.0, 4.0] * 3,
+        [6.0, 8.0] * 3,
+        [10.0, 12.0] * 3,
+    ]
+
+
+def last(state):
+    return {"latent": state.latent[1::2], "rows": state.rows[1::2]}
+
+
+def test_the_signal_shows_the_gradient_of_each_tasks_own_mean_loss():
+    learner, task = small(), drawn()
+    theta = torch.randn(3, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    mask = torch.ones(3, 12, dtype=torch.bool)
+    mask[1, 4:] = False
+    batch = Batch(task.support.x, task.support.y, mask)
+    evidence = BOTH(learner.predictor, theta, batch, torch.tensor([3, 12]))
+    assert evidence.rows.tolist() == [3, 12, 3, 4, 3, 12]
+    for b in range(3):
+        for p, length in enumerate((3, 12)):
+            x, y = batch.x[b, :length][mask[b, :length]], batch.y[b, :length][mask[b, :length]]
+            residual = (x @ theta[b].view(3, 4)[:, :3].T + theta[b].view(3, 4)[:, 3]).softmax(-1)
+            residual = residual - torch.eye(3, dtype=torch.float64)[y[:, 0]]
+            wanted = residual.T @ torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1) / len(x)
+            found = evidence.gradient[2 * b + p].view(3, 4)
+            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(evidence.outputs, learner.predictor(batch.x, theta), rtol=0, atol=0)
+    assert not evidence.outputs.requires_grad
+    assert PLAIN(learner.predictor, theta, batch).outputs is None
+    assert OBSERVATIONS(learner.predictor, theta, batch).gradient is None
+    assert GRADIENTS(learner.predictor, theta, batch).batch is None
+    with pytest.raises(ValueError, match="observations, gradients or both; got neither"):
+        Signal(observations=False)
+
+
+# --- where gradients flow
+
+
+@pytest.mark.parametrize("make", [regimes.parametric, regimes.explicit, regimes.implicit])
+@pytest.mark.parametrize("scheme", [Greedy(4, 3), Unrolled(4, 3), Unrolled(4, 3, truncation=2)], ids=str)
+def test_a_loss_reaches_back_as_far_as_its_scheme_says(scheme, make):
+    """An offset of zero is added to the state after each step: a later loss feels it only through the graph."""
+    learner, task = small(make), drawn()
+    steps, offsets, states = iter(range(4)), [], []
+
+    def carry(state):
+        step = next(steps)
+        if step:
+            name = state._fields[0]
+            offsets.append(torch.zeros_like(state[0]).requires_grad_())
+            state = state._replace(**{name: state[0].detach() + offsets[-1]})
+        return scheme.carry(state, step)
+
+    losses = []
+    for state in learner.states(task.support.split(4), task.query, carry):
+        states.append(state)
+        losses.append(learner.loss(task.query, state).mean())
+    felt = {}
+    for t, loss in enumerate(losses[2:], start=2):
+        slopes = torch.autograd.grad(loss, offsets, allow_unused=True, retain_graph=True)
+        felt[t] = [slope is not None and bool(slope.any()) for slope in slopes]
+    # offsets[0] enters step 2, offsets[1] step 3; offsets cut the path between them, so each is felt by its own step
+    truncation = getattr(scheme, "truncation", None)
+    cut = [
+        isinstance(scheme, Greedy) or (truncation is not None and step % truncation == 0) for step in (1, 2)
+    ]
+    assert felt == {2: [not cut[0], False], 3: [False, not cut[1]]}
+
+
+def counted(scheme):
+    """Return the scheme's carry for the steps of one episode, in order."""
+    steps = count()
+    return lambda state: scheme.carry(state, next(steps))
+
+
+@pytest.mark.parametrize("make", [regimes.parametric, regimes.explicit, regimes.implicit])
+def test_the_last_loss_reaches_the_first_step_only_unrolled(make):
+    """The first mini-batch's rows, as numbers to differentiate in, are seen by step 1 alone."""
+    for scheme, reached in (
+        (Unrolled(4, 3), True),
+        (Greedy(4, 3), False),
+        (Unrolled(4, 3, truncation=2), False),
+    ):
+        learner, task = small(make), drawn()
+        batches = list(task.support.split(4))
+        x = batches[0].x.clone().requires_grad_()
+        first = Batch._trusted(x, batches[0].y, batches[0].mask)
+        states = learner.states([first, *batches[1:]], task.query, counted(scheme))
+        losses = [learner.loss(task.query, state).mean() for state in states]
+        (own,) = torch.autograd.grad(losses[1], x, retain_graph=True)
+        assert own.abs().max() > 1e-9
+        slope = torch.autograd.grad(losses[3], x, allow_unused=True)[0] if losses[3].requires_grad else None
+        assert (slope is not None and slope.abs().max().item() > 1e-12) == reached
+
+
+def test_forward_is_the_schemes_loss():
+    learner, task, scheme = small(), drawn(), Greedy(3, 4, random_horizon=True)
+    losses = [call(torch.Generator().manual_seed(7)) for call in
+              (lambda g: learner(scheme, task, g), lambda g: scheme.loss(learner, task, g))]  # fmt: skip
+    assert torch.equal(*losses)
+
+
+# --- refusals
+
+
+def test_no_mini_batch_is_refused():
+    with pytest.raises(ValueError, match="needs at least one mini-batch; got none"):
+        next(small().states([]))
+
+
+def test_an_implicit_learner_needs_its_query():
+    learner, task = small(regimes.implicit), drawn()
+    with pytest.raises(ValueError, match=r"refines the answers to given queries; got no query: pass query="):
+        learner.adapt(task.support, 4)
+    with pytest.raises(ValueError, match="the same 3 tasks as the mini-batches; got 2"):
+        learner.adapt(task.support, 4, drawn(tasks=2).query)
+
+
+LEARNT = [name for name, row in METHODS.items() if row.learnt and not row.one_step]
+
+
+@pytest.mark.parametrize("name", [*LEARNT, "sgd", "adam", "ridge", "lbfgs"])
+def test_rows_of_other_widths_and_classes_are_refused(name):
+    learner = build(name, CLASSES, CONFIG).double()
+    task, wide, many = (
+        drawn(LinearClassification(dim, count, **SIZES)) for dim, count in ((3, 3), (4, 3), (3, 9))
+    )
+    with pytest.raises(ValueError, match="this learner wants x of width 3; got 4"):
+        learner.adapt(wide.support, 4, wide.query)
+    with pytest.raises(ValueError, match=r"class indices must lie in 0 \.\. 2; got \d: recode the labels"):
+        learner.adapt(many.support, 12, many.query)
+    with pytest.raises(ValueError, match=r"wants y as int64 class indices; got torch.float64"):
+        learner.adapt(Batch(task.support.x, task.support.y.double()), 4, task.query)
+
+
+@pytest.mark.parametrize("name", [*LEARNT, "sgd", "adam", "ridge", "lbfgs"])
+def test_rows_of_another_dtype_are_refused(name):
+    learner, task = build(name, CLASSES, CONFIG), drawn()
+    said = (
+        r"computes in torch.float32; got x in torch.float64: convert the rows with batch.to\(torch.float32\)"
+    )
+    with pytest.raises(ValueError, match=said):
+        learner.adapt(task.support, 4, task.to(torch.float32).query)
+    rows = drawn(REGRESSION).to(torch.float32).support
+    regression = build("parametric-both", REGRESSION, CONFIG)
+    with pytest.raises(ValueError, match=r"got y in torch\.float64"):
+        regression.adapt(Batch(rows.x, rows.y.double()), 4)
+
+
+def test_unknown_methods_and_settings_are_refused():
+    with pytest.raises(ValueError, match=r"no method is called 'adamm': did you mean 'adam'\?"):
+        build("adamm", CLASSES)
+    with pytest.raises(ValueError, match=r"no method is called 'zzz': known are parametric-observations"):
+        build("zzz", CLASSES)
+    with pytest.raises(ValueError, match=r"adam has no setting 'momentum'; it has \['lr'\]"):
+        build("adam", CLASSES, momentum=0.9)
+    assert build("momentum", CLASSES, momentum=0.8, lr=0.3).refiner.momentum == 0.8
+    for name, row in METHODS.items():
+        for setting, values in row.grid.items():
+            assert all(a < b for a, b in pairwise(values)), name
+            assert getattr(build(name, CLASSES, **{setting: values[0]}).refiner, setting) == values[0]
+
+
+@pytest.mark.parametrize("scheme", [Greedy(4, 3), Unrolled(4, 3)], ids=str)
+def test_there_is_nothing_to_meta_train_in_an_unlearnt_method(scheme):
+    for name, row in METHODS.items():
+        learner = build(name, CLASSES, CONFIG)
+        assert bool(list(learner.refiner.parameters())) == row.learnt == learner.refiner.capabilities.learnt
+        if not row.learnt:
+            with pytest.raises(ValueError, match="has nothing to meta-train: use it as it is"):
+                scheme.loss(learner, drawn(), torch.Generator())

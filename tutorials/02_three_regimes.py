@@ -1,0 +1,48 @@
+"""The same tasks, real images of digits, in the three regimes: what is the state, and what can be done with it?
+
+    python tutorials/02_three_regimes.py        # about three minutes; GRADATIM_SMOKE=1: seconds
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from gradatim import load_state, recipe, save_state, train
+from gradatim.benchmarks.study import sample
+from gradatim.metrics import curve, error_rate
+from gradatim.recipes import from_json
+
+smoke = os.environ.get("GRADATIM_SMOKE") == "1"
+console = Console()
+
+learners = {}
+for name in ("digits", "digits-explicit", "digits-implicit"):
+    run = recipe(name).to_json()
+    run["train"] |= {"iterations": 3 if smoke else 100, "tasks": 2 if smoke else 16}
+    run = from_json(run)
+    learners[name] = train(run.learner(), run.family, run.scheme, run.train).learner
+    task = sample(run.family.on("test"), 4 if smoke else 64, seed=0)
+    errors = curve(learners[name], task, 50, (1, 5, 10), {"error": error_rate})["error"].mean(axis=1)
+    console.print(f"{name}: error {errors[0]:.2f} after 50 rows, {errors[1]:.2f} after 250, {errors[2]:.2f} after 500")
+
+# A parametric state is the weights of a known model, an explicit one a task embedding: both serve any query, so both
+# can be saved and taken up again where they were left.
+learner = learners["digits"]
+with torch.no_grad():
+    state = learner.adapt(task.support.slice(0, 250), batch_size=50)
+    path = Path(tempfile.mkdtemp()) / "tasks.safetensors"
+    save_state(path, state, {"learner": "digits"}, learner.refiner.capabilities)
+    again = load_state(path, like=learner.refiner.init(task.n_tasks))
+    for batch in task.support.slice(250, 500).split(50):
+        again = learner.step(again, batch)
+    whole = learner.adapt(task.support, batch_size=50)
+console.print(f"saved half way and resumed, the state is the same: {torch.equal(again.latent, whole.latent)}")
+
+# An implicit state is the answer to given queries. It says so, and refuses to be saved.
+try:
+    save_state(path, None, {}, learners["digits-implicit"].refiner.capabilities)
+except ValueError as refusal:
+    console.print(f"implicit: {refusal}")

@@ -1,6 +1,6 @@
 """Meta-train a learner on linear regression tasks, then let it meet a new one, one mini-batch at a time.
 
-    python tutorials/01_first_learner.py        # about a minute; GRADATIM_SMOKE=1: seconds, numbers without meaning
+python tutorials/01_first_learner.py        # about a minute; GRADATIM_SMOKE=1: seconds, numbers without meaning
 """
 
 import os

@@ -1,6 +1,6 @@
 """The same tasks, real images of digits, in the three regimes: what is the state, and what can be done with it?
 
-    python tutorials/02_three_regimes.py        # about three minutes; GRADATIM_SMOKE=1: seconds
+python tutorials/02_three_regimes.py        # about three minutes; GRADATIM_SMOKE=1: seconds
 """
 
 import os
@@ -26,7 +26,9 @@ for name in ("digits", "digits-explicit", "digits-implicit"):
     learners[name] = train(run.learner(), run.family, run.scheme, run.train).learner
     task = sample(run.family.on("test"), 4 if smoke else 64, seed=0)
     errors = curve(learners[name], task, 50, (1, 5, 10), {"error": error_rate})["error"].mean(axis=1)
-    console.print(f"{name}: error {errors[0]:.2f} after 50 rows, {errors[1]:.2f} after 250, {errors[2]:.2f} after 500")
+    console.print(
+        f"{name}: error {errors[0]:.2f} after 50 rows, {errors[1]:.2f} after 250, {errors[2]:.2f} after 500"
+    )
 
 # A parametric state is the weights of a known model, an explicit one a task embedding: both serve any query, so both
 # can be saved and taken up again where they were left.

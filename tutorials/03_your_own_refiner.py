@@ -1,6 +1,6 @@
 """Add a method: a refiner in one file, checked by the laws that hold for every other.
 
-    python tutorials/03_your_own_refiner.py     # seconds
+python tutorials/03_your_own_refiner.py     # seconds
 """
 
 from typing import NamedTuple

@@ -136,14 +136,14 @@ def linear() -> Recipe:
         LinearRegression(8, 0.5, support_rows=160),
         Greedy(batch_size=16, horizon=10, relative=True),
         RowsConfig(),
-        TrainConfig(iterations=1500, tasks=16, lr=3e-3),
+        TrainConfig(iterations=1200, tasks=16, lr=3e-3),
     )
 
 
 def linear_paper() -> Recipe:
     """Linear regression as in the paper: observations, greedy training, constant gain."""
     base = linear()
-    training = replace(base.train, iterations=3000)
+    training = replace(base.train, iterations=2800)
     return replace(
         base, method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)), train=training
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..families import LinearRegression
 from ..recipes import Recipe
@@ -79,16 +79,21 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
 class _Count(TorchDispatchMode):
     """Counts the floating-point operations of matrix products and attention, as torch's own counter does.
 
-    That one follows modules through the backward pass and cannot stand the inner gradient of a signal.
+    That one follows modules through the backward pass, which the inner gradient of a signal breaks, and does not know
+    the CPU's attention kernel.
     """
 
     flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        kernel = func.overloadpacket
+        if kernel in flop_registry:
+            self.flops += flop_registry[kernel](*args, **(kwargs or {}), out_val=out)
+        elif kernel is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+            self.flops += sdpa_flop_count(*(part.shape for part in args[:3]))
+        elif kernel is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+            self.flops += sdpa_backward_flop_count(*(part.shape for part in args[:4]))
         return out
 
 

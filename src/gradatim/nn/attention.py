@@ -30,13 +30,26 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Return tokens `[B, L, W]`; bias, broadcast to `[B, heads, L, L]`, is added to the attention logits."""
-        qkv = self.qkv(self.norm_attention(tokens)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    def forward(self, tokens: Tensor, bias: Tensor, read: slice = slice(None)) -> Tensor:
+        """Return the tokens in `read`, `[B, R, W]`, of tokens `[B, L, W]`; no other is computed.
+
+        bias, broadcast to `[B, heads, R, L]`, is added to the attention logits.
+        """
+        width = tokens.shape[-1]
+        normed, asked = self.norm_attention(tokens), tokens[:, read]
+        weight, shift = self.qkv.weight, self.qkv.bias
+        if asked.shape[1] == tokens.shape[1]:
+            q, k, v = self._heads(self.qkv(normed), 3)
+        else:
+            (q,) = self._heads(F.linear(normed[:, read], weight[:width], shift[:width]), 1)
+            k, v = self._heads(F.linear(normed, weight[width:], shift[width:]), 2)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        tokens = tokens + self.out(seen.transpose(1, 2).flatten(2))
-        return tokens + self.down(F.gelu(self.up(self.norm_forward(tokens)), approximate="tanh"))
+        tokens = asked + self.out(seen.transpose(1, 2).flatten(2))
+        return tokens + self.down(F.gelu(self.up(self.norm_forward(tokens))))
+
+    def _heads(self, projected: Tensor, parts: int) -> Tensor:
+        """Return `[B, L, parts * W]` as `[parts, B, heads, L, W / heads]`."""
+        return projected.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 class Transformer(nn.Module):
@@ -61,13 +74,14 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, sharpness) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Return tokens `[B, L, W]`; `visible[b, q, k]` (`[B or 1, L or 1, L]`): token q sees token k.
+    def forward(self, tokens: Tensor, visible: Tensor, read: slice = slice(None)) -> Tensor:
+        """Return the tokens in `read`, `[B, R, W]`; `visible[b, q, k]` (`[B or 1, L or 1, L]`): q sees k.
 
-        Every token must see at least one.
+        Every token must see at least one. The last layer computes only what is read.
         """
         bias = torch.zeros(visible.shape, dtype=tokens.dtype, device=tokens.device)
         bias = bias.masked_fill(~visible, float("-inf"))[:, None]
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens = block(tokens, bias)
-        return self.norm(tokens)
+        bias = bias if bias.shape[2] == 1 else bias[:, :, read]
+        return self.norm(self.blocks[-1](tokens, bias, read))

@@ -19,5 +19,5 @@ def mlp(*sizes: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for inner, out in pairwise(sizes):
-        layers += [nn.Linear(inner, out), nn.GELU(approximate="tanh")]
+        layers += [nn.Linear(inner, out), nn.GELU()]
     return nn.Sequential(*layers[:-1])

@@ -68,7 +68,7 @@ class Decoder(Predictor):
         query = self.linear(x) + self.bend(x)
         key = self.key(latent).unflatten(-1, (self.units, -1)).flatten(1, 2)
         value = self.value(latent).unflatten(-1, (self.units, -1)).flatten(1, 2)
-        fired = F.gelu(query @ key.mT / key.shape[-1] ** 0.5, approximate="tanh")
+        fired = F.gelu(query @ key.mT / key.shape[-1] ** 0.5)
         return fired @ value / value.shape[1] ** 0.5
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:

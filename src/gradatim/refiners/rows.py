@@ -128,15 +128,16 @@ class RowsRefiner(Refiner):
             tokens = torch.cat([self.tokens(latent, evidence.gradient) + count, rows], dim=1)
             everywhere = torch.ones(n_tasks, states, dtype=torch.bool, device=latent.device)
             visible = torch.cat([everywhere, batch.mask], dim=1)[:, None]
-            return self.transformer(tokens, visible)[:, :states]
+            return self.transformer(tokens, visible, slice(states))
         lengths = evidence.lengths
         if lengths is None:
             lengths = torch.tensor([batch.n_rows])
         summaries = self.tokens(self._tile(latent, count), evidence.gradient) + count
         summaries = summaries.reshape(n_tasks, -1, self.config.width)
         tokens = torch.cat([self.tokens(latent), rows, summaries], dim=1)
-        refined = self.transformer(tokens, prefix_mask(batch.mask, lengths, states))
-        return refined[:, states + batch.n_rows :].reshape(-1, states, self.config.width)
+        visible = prefix_mask(batch.mask, lengths, states)
+        refined = self.transformer(tokens, visible, slice(states + batch.n_rows, None))
+        return refined.reshape(-1, states, self.config.width)
 
     @staticmethod
     def _tile(latent: Tensor, like: Tensor) -> Tensor:

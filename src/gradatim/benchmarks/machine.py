@@ -56,7 +56,7 @@ def throughput(study: Study, smoke: bool) -> dict[str, Any]:
 
 
 def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
-    family = LinearRegression(32, 0.5, support_rows=192)
+    family = LinearRegression(8, 0.5, support_rows=192)
     scheme = Greedy(batch_size=64, horizon=3)
     learner = parametric(family, BOTH, RowsConfig(width=128, layers=4))
     tasks, episode = streams(0, 0)

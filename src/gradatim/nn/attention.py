@@ -36,20 +36,22 @@ class Block(nn.Module):
         bias, broadcast to `[B, heads, R, L]`, is added to the attention logits.
         """
         width = tokens.shape[-1]
-        normed, asked = self.norm_attention(tokens), tokens[:, read]
+        normed = self.norm_attention(tokens)
         weight, shift = self.qkv.weight, self.qkv.bias
-        if asked.shape[1] == tokens.shape[1]:
+        if read == slice(None):
             q, k, v = self._heads(self.qkv(normed), 3)
         else:
-            (q,) = self._heads(F.linear(normed[:, read], weight[:width], shift[:width]), 1)
+            tokens = tokens[:, read]
+            (q,) = self._heads(F.linear(self.norm_attention(tokens), weight[:width], shift[:width]), 1)
             k, v = self._heads(F.linear(normed, weight[width:], shift[width:]), 2)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        tokens = asked + self.out(seen.transpose(1, 2).flatten(2))
+        tokens = tokens + self.out(seen.transpose(1, 2).flatten(2))
         return tokens + self.down(F.gelu(self.up(self.norm_forward(tokens))))
 
-    def _heads(self, projected: Tensor, parts: int) -> Tensor:
-        """Return `[B, L, parts * W]` as `[parts, B, heads, L, W / heads]`."""
-        return projected.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def _heads(self, projected: Tensor, parts: int) -> list[Tensor]:
+        """Return each of the `parts` of `[B, L, parts * W]` as `[B, heads, L, W / heads]`, a view."""
+        split = projected.chunk(parts, dim=-1)
+        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in split]
 
 
 class Transformer(nn.Module):

@@ -5,6 +5,7 @@ Source: Lightning Fabric, `lightning_fabric.Fabric`; DDP after Li et al. 2020.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import sys
@@ -93,6 +94,8 @@ class Engine:
     def launch(self) -> None:
         """Start the other processes, or meet those that torchrun started; with one device, nothing."""
         self._fabric.launch()
+        if self.device.type == "cpu":
+            _keep_freed_memory()
 
     def setup(
         self, module: nn.Module, optimizer: torch.optim.Optimizer
@@ -135,6 +138,17 @@ class Engine:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what a step frees for the next one, which asks for the same blocks again.
+
+    By default it hands them back to the system, and a step spends a tenth of its time on page faults.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(mmap_threshold, 2**30)
 
 
 def _quiet_fabric() -> Any:

@@ -151,6 +151,53 @@ def test_a_file_cut_off_by_the_system_leaves_what_was_there(tmp_path):
     assert torch.equal(read(latest(tmp_path))[0]["weights.a"], TENSORS["weights.a"])
 
 
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "far").mkdir()
+    for name, target in (("old", "far/there"), ("new", "far/not-yet")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    (tmp_path / "far/there").write_bytes(b"before")
+    for name, target in (("old", "far/there"), ("new", "far/not-yet")):
+        checkpoint.write_bytes(tmp_path / name, b"after")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / target).read_bytes() == b"after"
+    assert names(tmp_path / "far") == ["not-yet", "there"]
+    assert names(tmp_path) == ["far", "new", "old"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    before = {name: (tmp_path / name).lstat().st_mode for name in names(tmp_path)}
+    for name in before:
+        with pytest.raises(ValueError, match=rf"{name} .*is not a regular file.*: give another path"):
+            checkpoint.write_bytes(tmp_path / name, b"content")
+    assert {name: (tmp_path / name).lstat().st_mode for name in names(tmp_path)} == before
+
+
+def test_a_path_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"could not be written \(Not a directory"):
+        checkpoint.write_bytes(tmp_path / "file" / "below", b"content")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_hidden_files_of_others_are_left_alone(tmp_path):
+    ours = ("step-00000004.safetensors", "step-123456789.safetensors", "learner.safetensors", "log.jsonl")
+    for name in ours:
+        (tmp_path / f".{name}.123.tmp").write_bytes(b"half")
+    others = {".tmp", ".notes.tmp", ".step-4.safetensors.1.tmp", ".step-00000004.safetensors.tmp"}
+    others |= {".mine.step-00000004.safetensors.12.tmp", ".step-00000004.safetensors.x.tmp", ".log.jsonl.tmp"}
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".step-00000005.safetensors.7.tmp").mkdir()
+    save_run(tmp_path, 5, TENSORS, HEADER)
+    wanted = {*others, ".step-00000005.safetensors.7.tmp", "step-00000005.safetensors"}
+    assert set(names(tmp_path)) == wanted
+
+
 def test_the_last_two_are_kept_and_leftovers_removed(tmp_path):
     (tmp_path / ".step-00000004.safetensors.123.tmp").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
@@ -209,7 +256,7 @@ def test_a_saved_state_resumes_exactly(tmp_path, tail):
 
 def test_states_that_do_not_fit_are_refused(tmp_path):
     learner = make_learner(tail=0.5)
-    path = save_state(tmp_path / "s", learner.refiner.init(2), {})
+    path = save_state(tmp_path / "s", learner.refiner.init(2), {}, learner.refiner.capabilities)
     with pytest.raises(
         ValueError, match=re.escape("holds 'state.average', which this learner's state lacks")
     ):
@@ -218,4 +265,6 @@ def test_states_that_do_not_fit_are_refused(tmp_path):
         load_state(path, like=make_learner(tail=0.5).double().refiner.init(1))
     with pytest.raises(ValueError, match=r"belongs to the queries .* cannot be saved"):
         save_state(tmp_path / "q", learner.refiner.init(2), {}, Capabilities(per_query=True))
+    with pytest.raises(TypeError, match="capabilities"):
+        save_state(tmp_path / "q", learner.refiner.init(2), {})
     assert names(tmp_path) == ["s"]

@@ -18,6 +18,7 @@ from gradatim.commands.judge import rebuild
 from gradatim.methods import METHODS
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
 from gradatim.recipes import FAMILIES, RECIPES, from_json, recipe
+from gradatim.refiner import Capabilities
 from gradatim.training.checkpoint import load_weights, read, save_state, write
 from gradatim.training.log import Log
 
@@ -90,6 +91,12 @@ def digits(tmp_path_factory) -> Path:
         ("eval", "required: checkpoint"),
         ("eval nowhere", "cannot be read"),
         ("eval . --step 3", "did you mean --steps?"),
+        (
+            "eval . --split tset",
+            "--split must be one of train, validation, test; got 'tset': did you mean test?",
+        ),
+        ("eval . --seed -1", "--seed must be at least 0; got -1"),
+        ("eval . --tasks 0", "--tasks must be at least 1; got 0"),
         ("info nowhere", "cannot be read"),
         ("bench cor --smoke", "'core'"),
         ("bench core --seeds 0", "--seeds must be at least 1"),
@@ -122,6 +129,59 @@ def test_a_file_that_is_no_recipe_is_refused(capsys, tmp_path):
     assert "'width'" in refusal(capsys, "train", file)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "came", "said"),
+    [
+        ("train", "lr", "fast", "train.lr must be a number; got 'fast'"),
+        ("scheme", "batch_size", 2.5, "scheme.batch_size must be a whole number; got 2.5"),
+        ("refiner", "gain", 1.0, "refiner.gain must be an object, the fields of Gain; got 1.0"),
+    ],
+)
+def test_values_of_another_type_in_a_recipe_are_refused(capsys, tmp_path, part, field, came, said):
+    file, value = tmp_path / "mine.json", recipe("linear").to_json()
+    value[part][field] = came
+    file.write_text(json.dumps(value))
+    assert said in refusal(capsys, "train", file, "--out", tmp_path / "run")
+    value["family"] = 3
+    file.write_text(json.dumps(value))
+    assert "family must be an object" in refusal(capsys, "train", file, "--family.name", "LinearRegression")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_below_a_file_ends_in_one_line(capsys, tmp_path, linear):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    calls = (
+        ["demo", "--smoke"],
+        ["train", "linear", *LINEAR],
+        ["bench", "core", "--smoke", "--workers", "1"],
+        ["eval", linear, "--steps", "1", "--tasks", "2"],
+    )
+    for arguments in calls:
+        code, _, err = call(capsys, *arguments, "--out", file / "below")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert err.startswith("gradatim: ") and "ot a directory" in err and str(file) in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "here"), OSError("odd")])
+def test_an_error_of_the_system_ends_in_one_line(capsys, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "list", replace(cli.COMMANDS["list"], run=fail))
+    wanted = "here: No space left on device" if error.filename else "odd"
+    assert refusal(capsys, "list") == f"gradatim: {wanted}\n"
+    with pytest.raises(OSError):
+        cli.main(["list", "--debug"])
+
+
+def test_processes_that_would_all_write_one_folder_are_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = refusal(capsys, "train", "linear", *LINEAR, "--out", tmp_path / "run")
+    assert "--devices 2" in line and not (tmp_path / "run").exists()
+
+
 def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
     whole = (linear / "learner.safetensors").read_bytes()
     broken = tmp_path / "broken.safetensors"
@@ -143,7 +203,7 @@ def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
 
 
 def test_a_state_is_no_learner(capsys, tmp_path):
-    path = save_state(tmp_path / "state.safetensors", torch.zeros(3, 7), {})
+    path = save_state(tmp_path / "state.safetensors", torch.zeros(3, 7), {}, Capabilities())
     assert "a checkpoint was wanted" in refusal(capsys, "eval", path)
     code, out, _ = call(capsys, "info", path)
     assert code == 0 and "state, format version 1" in out and "[3, 7]" in out
@@ -254,6 +314,15 @@ def test_a_run_says_what_it_wrote(capsys, tmp_path):
     assert read(out / "learner.safetensors")[1]["recipe"] == run
 
 
+def test_run_json_says_the_threads_of_the_run(capsys, tmp_path):
+    threads, out = torch.get_num_threads() + 1, tmp_path / "run"
+    words = [*LINEAR, "--train.iterations", "1", "--train.threads", threads]
+    assert call(capsys, "train", "linear", *words, "--out", out)[0] == 0
+    record = json.loads((out / "run.json").read_text())
+    assert record["threads"] == record["recipe"]["train"]["threads"] == threads
+    assert read(out / "learner.safetensors")[1]["recipe"] == record
+
+
 def test_the_same_call_gives_the_same_bits(tmp_path, linear):
     torch.manual_seed(123)
     before = torch.get_rng_state()
@@ -341,6 +410,23 @@ def test_eval_of_a_regression_stands_beside_the_oracle(capsys, tmp_path, linear)
     direct = curve(learner.eval(), task, 4, [2, 8], {"squared error": squared_error})["squared error"]
     got = [found[run.method, "squared error", step] for step in (2, 8)]
     np.testing.assert_allclose(got, direct.mean(axis=1), rtol=1e-6)
+
+
+def test_eval_of_ragged_tasks_has_the_rows_it_reports(capsys, tmp_path, linear):
+    out = tmp_path / "ragged"
+    words = [*LINEAR, "--family.min_support_rows", "8", "--train.iterations", "1"]
+    assert call(capsys, "train", "linear", *words, "--out", out)[0] == 0
+    file = tmp_path / "eval.json"
+    assert call(capsys, "eval", out, "--steps", "1,4", "--tasks", "5", "--out", file)[0] == 0
+    records = json.loads(file.read_text())["records"]
+    run = from_json(read(out / "learner.safetensors")[1]["recipe"]["recipe"])
+    family = replace(run.family, support_rows=16, min_support_rows=None)
+    task = family.sample(5, torch.Generator().manual_seed(0))
+    assert task.support.rows.tolist() == [16] * 5
+    risk = excess_risk(family.oracle(task, 16), task).numpy().mean()
+    (got,) = [r for r in records if r["method"] == "oracle" and r["steps"] == 4]
+    assert got["rows"] == 16
+    np.testing.assert_allclose(got["mean"], risk, rtol=1e-6)
 
 
 def test_eval_judges_in_the_trained_precision(capsys, tmp_path):

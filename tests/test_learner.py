@@ -202,7 +202,7 @@ def test_rows_of_other_widths_and_classes_are_refused(name):
     task, wide, many = (
         drawn(LinearClassification(dim, count, **SIZES)) for dim, count in ((3, 3), (4, 3), (3, 9))
     )
-    with pytest.raises(ValueError, match="this learner wants x of width 3; got 4"):
+    with pytest.raises(ValueError, match=r"this learner wants x of shape \[tasks, rows, 3\]; got \(.*4\)"):
         learner.adapt(wide.support, 4, wide.query)
     with pytest.raises(ValueError, match=r"class indices must lie in 0 \.\. 2; got \d: recode the labels"):
         learner.adapt(many.support, 12, many.query)
@@ -213,14 +213,12 @@ def test_rows_of_other_widths_and_classes_are_refused(name):
 @pytest.mark.parametrize("name", [*LEARNT, "sgd", "adam", "ridge", "lbfgs"])
 def test_rows_of_another_dtype_are_refused(name):
     learner, task = build(name, CLASSES, CONFIG), drawn()
-    said = (
-        r"computes in torch.float32; got x in torch.float64: convert the rows with batch.to\(torch.float32\)"
-    )
+    said = r"computes in torch.float32; got rows in torch.float64: convert the rows with batch.to\(torch.float32\)"
     with pytest.raises(ValueError, match=said):
         learner.adapt(task.support, 4, task.to(torch.float32).query)
     rows = drawn(REGRESSION).to(torch.float32).support
     regression = build("parametric-both", REGRESSION, CONFIG)
-    with pytest.raises(ValueError, match=r"got y in torch\.float64"):
+    with pytest.raises(ValueError, match=r"got rows in torch\.float64"):
         regression.adapt(Batch(rows.x, rows.y.double()), 4)
 
 

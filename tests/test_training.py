@@ -15,8 +15,10 @@ import pytest
 import torch
 
 import tiny_run
+from gradatim.methods import build
 from gradatim.training.checkpoint import latest, load_weights, read, read_header
 from gradatim.training.config import TrainConfig, ema_decay, learning_rate, streams
+from gradatim.training.engine import Engine, check_processes
 from gradatim.training.log import Log, Watch, read_log
 from gradatim.training.schemes import Greedy, Scheme
 from gradatim.training.train import train
@@ -304,6 +306,36 @@ def test_impossible_settings_are_refused(field, value):
 def test_tasks_are_shared_evenly():
     with pytest.raises(ValueError, match="tasks must be a multiple of devices, 3; got 32"):
         TrainConfig(devices=3)
+
+
+def test_what_has_no_parameters_is_not_trained(tmp_path):
+    with pytest.raises(ValueError, match="SGD has nothing to meta-train"):
+        train(build("sgd", FAMILY, lr=0.1), FAMILY, SCHEME, SHORT, tmp_path, progress=False)
+    empty = make_learner()
+    for module in empty.modules():
+        module._parameters.clear()
+    with pytest.raises(ValueError, match="no parameters to meta-train"):
+        train(empty, FAMILY, SCHEME, SHORT, tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("world", "devices"), [("2", 1), ("4", 2)])
+def test_processes_that_would_all_train_alone_are_refused(tmp_path, monkeypatch, world, devices):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    said = rf"{world} processes .* devices is {devices}.*--devices {world} .*TrainConfig.devices"
+    with pytest.raises(ValueError, match=said):
+        Engine(devices, accelerator="cpu")
+    with pytest.raises(ValueError, match=said):
+        run(tmp_path, replace(SHORT, devices=devices))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("world", "devices"), [(None, 1), (None, 2), ("1", 1), ("2", 2), ("", 1)])
+def test_processes_that_meet_are_not_refused(monkeypatch, world, devices):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    check_processes(devices)
 
 
 # --- around a run

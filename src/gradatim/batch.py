@@ -64,6 +64,8 @@ class Batch:
         if self.mask is None:
             object.__setattr__(self, "mask", torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
         mask = self.mask
+        if not isinstance(mask, torch.Tensor):
+            raise ValueError(f"mask must be a bool tensor [tasks, rows]; got {type(mask).__name__}")
         if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
             raise ValueError(f"mask must be bool {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}")
         if not (x.device == y.device == mask.device):
@@ -186,5 +188,10 @@ class Task:
 
     def to(self, target: torch.device | str | torch.dtype) -> Task:
         """Return the tasks on another device or in another floating dtype."""
-        extras = (None if part is None else part.to(target) for part in (self.target, self.truth))
-        return Task(self.support.to(target), self.query.to(target), *extras)
+
+        def moved(part: Tensor | None) -> Tensor | None:
+            if part is None or (isinstance(target, torch.dtype) and not part.is_floating_point()):
+                return part
+            return part.to(target)
+
+        return Task(self.support.to(target), self.query.to(target), moved(self.target), moved(self.truth))

@@ -43,15 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(arguments, console)
     except SystemExit as stop:  # --help and --version have said it all
         return stop.code if isinstance(stop.code, int) else 2
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if debug:
             raise
-        return _refuse(" ".join(str(error).split()), 2)
+        return _refuse(_sentence(error), 2)
     except KeyboardInterrupt:
         if debug:
             raise
         return _refuse("interrupted; train goes on with --resume", 130)
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error in one line; of the system's, the file and what is wrong with it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    return " ".join(text.split())
 
 
 def _refuse(sentence: str, code: int) -> int:

@@ -23,7 +23,8 @@ class TaskFamily(ABC):
 
     Fields: `support_rows`, `query_rows`: rows of each task; `min_support_rows`: when given, each task's support
     keeps a random number of rows between it and `support_rows`, the others are masked.
-    A family says `x_dim`, and `classes` (classification) or `y_dim` (regression; `classes` is None).
+    A family says `x_dim`, and `classes` (classification) or `y_dim` (regression; `classes` is None), and `intercept`:
+    whether a linear model of it needs one.
     """
 
     support_rows: int = 160
@@ -32,6 +33,7 @@ class TaskFamily(ABC):
 
     x_dim = 0
     y_dim = 1
+    intercept = True
     classes = cast("int | None", None)
 
     @abstractmethod

@@ -59,47 +59,64 @@ class Learner(nn.Module):
         query: Batch | None = None,
         carry: Callable[[State], State] = lambda state: state,
         lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Iterator[State]:
         """Yield state_0, state_1, ..., one more after each mini-batch.
 
         `query`: for a per-query (implicit) learner, the rows asked about. `carry` is what is handed from one step to
         the next (schemes detach there). With `lengths [P]`, each step yields a state for each of the first `lengths`
-        rows, `[B * P, ...]`, and `carry` must choose one per task.
+        rows, `[B * P, ...]`, and `carry` must choose one per task. `generator`: for losses that draw.
 
         Raises:
-            ValueError: no mini-batch at all, or one that is not this learner's.
+            ValueError: no mini-batch at all, or one that is not this learner's or of another number of tasks.
         """
         batches = iter(batches)
         first = next(batches, None)
         if first is None:
             raise ValueError("a learner needs at least one mini-batch; got none")
+        if query is not None:
+            self._check_dtype(query.x)
+            self.predictor.check_x(query.x)
         state = self.refiner.init(first.n_tasks, query)
         yield state
         for batch in chain([first], batches):
+            if batch.n_tasks != first.n_tasks:
+                raise ValueError(
+                    f"every mini-batch must be of the same {first.n_tasks} tasks; got one of {batch.n_tasks}"
+                )
             self.check(batch)
-            state = self.step(carry(state), batch, lengths)
+            state = self.step(carry(state), batch, lengths, generator)
             yield state
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where a batch cannot be this learner's: unknown classes, other widths or another dtype."""
+        self._check_dtype(batch.x, batch.y)
         self.predictor.check(batch)
+
+    def _check_dtype(self, *rows: Tensor) -> None:
         parts = (part.dtype for part in chain(self.parameters(), self.buffers()) if part.is_floating_point())
-        own = next(parts, batch.x.dtype)
-        for name, part in (("x", batch.x), ("y", batch.y)):
+        own = next(parts, rows[0].dtype)
+        for part in rows:
             if part.is_floating_point() and part.dtype != own:
                 raise ValueError(
-                    f"this learner computes in {own}; got {name} in {part.dtype}: convert the rows with "
+                    f"this learner computes in {own}; got rows in {part.dtype}: convert the rows with "
                     f"batch.to({own}), or the learner with learner.to({part.dtype})"
                 )
 
-    def step(self, state: State, batch: Batch, lengths: Tensor | None = None) -> State:
+    def step(
+        self,
+        state: State,
+        batch: Batch,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
         """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`."""
         if lengths is not None and not self.refiner.capabilities.prefixes:
             times = len(lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
             batch, lengths = batch.prefixes(lengths), None
         latent = self.refiner.at(state)
-        return self.refiner.step(state, self.signal(self.predictor, latent, batch, lengths))
+        return self.refiner.step(state, self.signal(self.predictor, latent, batch, lengths, generator))
 
     def adapt(self, support: Batch, batch_size: int, query: Batch | None = None) -> State:
         """Return the state after one pass over the support in mini-batches of `batch_size` rows."""
@@ -108,12 +125,28 @@ class Learner(nn.Module):
         return last
 
     def predict(self, x: Tensor, state: State) -> Tensor:
-        """Return outputs `[B, N, Do]` at x `[B, N, Dx]`; for an implicit learner x must be the queries of its state."""
+        """Return outputs `[B, N, Do]` at x `[B, N, Dx]`.
+
+        Raises:
+            ValueError: x of another width or dtype, or, for an implicit learner, not the queries of the state.
+        """
+        self._check_dtype(x)
+        self.predictor.check_x(x)
+        if not self.refiner.serves(state, x):
+            raise ValueError(
+                "an implicit learner's state answers the queries it was made for; got other x: begin again with "
+                "query=..., or use a parametric or explicit learner"
+            )
         return self.predictor(x, self.refiner.read(state))
 
-    def loss(self, query: Batch, state: State) -> Tensor:
-        """Return the mean loss over the query rows of each task, `[B]`."""
-        return self.predictor.loss(query, self.refiner.read(state))
+    def loss(self, query: Batch, state: State, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean loss over the query rows of each task, `[B]`.
+
+        Raises:
+            ValueError: a query that is not this learner's.
+        """
+        self.check(query)
+        return self.predictor.loss(query, self.refiner.read(state), generator)
 
     def forward(self, scheme: Episode, task: Task, generator: torch.Generator) -> Tensor:
         """Return the loss of one whole episode, all steps included: one call, so that DDP and FSDP are correct."""

@@ -28,7 +28,7 @@ class Method:
 
     Fields: `summary`; `build(family, config, **settings) -> Learner`; `learnt`: whether it is meta-trained; `one_step`:
     meta-trained to answer after a single mini-batch; `grid`: settings to be tuned on meta-training tasks, with the
-    values to try.
+    values to try; `settings`: what else `build` takes, e.g. the widths of hidden layers.
     """
 
     summary: str
@@ -36,6 +36,7 @@ class Method:
     learnt: bool = True
     one_step: bool = False
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
 
 def _sgd(family: TaskFamily, config: RowsConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
@@ -63,11 +64,11 @@ def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Lea
 
 
 def _parametric(signal: Any) -> Build:
-    return lambda family, config: parametric(family, signal, config)
+    return lambda family, config, **settings: parametric(family, signal, config, **settings)
 
 
 def _explicit(signal: Any) -> Build:
-    return lambda family, config: explicit(family, signal, config)
+    return lambda family, config, **settings: explicit(family, signal, config, **settings)
 
 
 def _implicit(state: str) -> Build:
@@ -76,14 +77,20 @@ def _implicit(state: str) -> Build:
 
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_FORM = ("hidden", "token_per_row")
+_TOKENS = ("tokens", "token_width")
 _SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH}
 
 METHODS: dict[str, Method] = {
     **{
-        f"parametric-{name}": Method(f"weights of a known form, refined by {name}", _parametric(signal))
+        f"parametric-{name}": Method(
+            f"weights of a known form, refined by {name}", _parametric(signal), settings=_FORM
+        )
         for name, signal in _SIGNALS.items()
     },
-    "parametric-plain": Method("weights of a known form, refined by rows (x, y) alone", _parametric(PLAIN)),
+    "parametric-plain": Method(
+        "weights of a known form, refined by rows (x, y) alone", _parametric(PLAIN), settings=_FORM
+    ),
     **{
         f"explicit-{name}": Method(
             f"a task embedding and a learnt decoder, refined by {name}", _explicit(signal)
@@ -94,12 +101,18 @@ METHODS: dict[str, Method] = {
         f"implicit-{name}": Method(f"the query's {name}, refined by rows", _implicit(name))
         for name in ("logits", "latents", "probabilities")
     },
-    "parametric-one-step": Method("weights from a single refinement", _parametric(BOTH), one_step=True),
-    "explicit-one-step": Method("a task embedding from a single refinement", _explicit(BOTH), one_step=True),
+    "parametric-one-step": Method(
+        "weights from a single refinement", _parametric(BOTH), one_step=True, settings=_FORM
+    ),
+    "explicit-one-step": Method(
+        "a task embedding from a single refinement", _explicit(BOTH), one_step=True, settings=_TOKENS
+    ),
     "implicit-one-step": Method(
         "one-shot in-context learning (as a PFN)", _implicit("logits"), one_step=True
     ),
-    "hypernetwork": Method("weights from the rows of one mini-batch", _parametric(PLAIN), one_step=True),
+    "hypernetwork": Method(
+        "weights from the rows of one mini-batch", _parametric(PLAIN), one_step=True, settings=_FORM
+    ),
     "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),
     "momentum": Method(
         "gradient descent with momentum", _sgd, learnt=False, grid={"lr": _RATES, "momentum": (0.5, 0.8, 0.9)}
@@ -131,7 +144,7 @@ def method(name: str) -> Method:
 
 
 def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **settings: Any) -> Learner:
-    """Return the learner of a method for a family; `settings` are those of its grid.
+    """Return the learner of a method for a family; `settings` are those of its row.
 
     Raises:
         ValueError: an unknown method, or a setting it does not have.
@@ -140,7 +153,8 @@ def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **set
         >>> learner = build("adam", LinearRegression(8), lr=0.1)
     """
     row = method(name)
-    unknown = sorted(set(settings) - set(row.grid))
+    known = {*row.grid, *row.settings}
+    unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {sorted(row.grid) or 'none'}")
+        raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {sorted(known) or 'none'}")
     return row.build(family, config or RowsConfig(), **settings)

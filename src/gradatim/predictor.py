@@ -19,11 +19,12 @@ class Predictor(nn.Module, ABC):
     """`outputs = f_gamma(x, latent)`; a task reaches it through the latent alone.
 
     A subclass sets `latent_shape` (the latent's shape without tasks, e.g. `(S,)` or `(K, W)`; empty for a readout,
-    whose latent belongs to the query rows) and `output_dim`.
+    whose latent belongs to the query rows), `output_dim`, and `x_dim` where only one width of x will do.
     """
 
     latent_shape: tuple[int, ...]
     output_dim: int
+    x_dim: int | None = None
 
     @abstractmethod
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -41,6 +42,13 @@ class Predictor(nn.Module, ABC):
         """Return the mean loss over the present rows of each task, `[B]`; 0 for a task without rows."""
         rows = self.row_loss(batch, latent, generator)
         return (rows * batch.mask).sum(1) / batch.rows.clamp(min=1)
+
+    def check_x(self, x: Tensor) -> None:
+        """Raise ValueError where x is not `[B, N, x_dim]`."""
+        if x.dim() != 3 or (self.x_dim is not None and x.shape[2] != self.x_dim):
+            raise ValueError(
+                f"this learner wants x of shape [tasks, rows, {self.x_dim}]; got {tuple(x.shape)}"
+            )
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where the batch cannot be this predictor's: unknown classes, other widths."""

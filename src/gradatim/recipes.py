@@ -6,9 +6,10 @@ Source: the config of a run as a Python function, after torchtitan (Liang et al.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -81,24 +82,25 @@ def from_json(value: dict[str, Any]) -> Recipe:
     """Return the recipe that `to_json` wrote.
 
     Raises:
-        ValueError: an unknown family, scheme or field (the nearest name is suggested), or a part that is missing.
+        ValueError: an unknown family, scheme or field (the nearest name is suggested), a part that is missing, or a
+            value of another type than its field's.
     """
+    if not isinstance(value, dict):
+        raise ValueError(f"a recipe must be an object; got {value!r}")
     known = {f.name for f in fields(Recipe)}
     _refuse_unknown("recipe", value, known)
     missing = sorted({"method", "family", "scheme"} - set(value))
     if missing:
         raise ValueError(f"a recipe needs {missing[0]!r}; got {sorted(value)}")
-    method(value["method"])
-    refiner = dict(value.get("refiner", {}))
-    if "gain" in refiner:
-        refiner["gain"] = _make(Gain, refiner["gain"])
+    method(_typed("method", value["method"], str))
+    settings = _typed("settings", value.get("settings", {}), dict[str, Any])
     return Recipe(
         value["method"],
         _from_named(FAMILIES, "family", value["family"]),
         _from_named(SCHEMES, "scheme", value["scheme"]),
-        _make(RowsConfig, refiner),
-        _make(TrainConfig, value.get("train", {})),
-        value.get("settings", {}),
+        _make(RowsConfig, value.get("refiner", {}), "refiner"),
+        _make(TrainConfig, value.get("train", {}), "train"),
+        {key: tuple(part) if isinstance(part, list) else part for key, part in settings.items()},
     )
 
 
@@ -140,12 +142,27 @@ def linear() -> Recipe:
     )
 
 
-def linear_paper() -> Recipe:
-    """Linear regression as in the paper: observations, greedy training, constant gain."""
+def linear_constant() -> Recipe:
+    """Linear regression with the paper's constant gain, greedily, by observations.
+
+    Beyond the paper, rows come with the predictions that stand at them, and steps are weighted alike (`relative`).
+    """
     base = linear()
     training = replace(base.train, iterations=2800)
     return replace(
         base, method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)), train=training
+    )
+
+
+def network() -> Recipe:
+    """Regression on random networks: f a tanh network of 32 units, a token for each row of its weights."""
+    return Recipe(
+        "parametric-both",
+        RandomNetworkRegression(8, 32, 0.1, support_rows=320),
+        Greedy(batch_size=32, horizon=10, relative=True),
+        RowsConfig(),
+        TrainConfig(iterations=1200, tasks=16, lr=1e-3),
+        {"hidden": (32,)},
     )
 
 
@@ -154,7 +171,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-explicit": digits_explicit,
     "digits-implicit": digits_implicit,
     "linear": linear,
-    "linear-paper": linear_paper,
+    "linear-constant": linear_constant,
+    "network": network,
 }
 
 
@@ -175,20 +193,64 @@ def _named(value: Any) -> dict[str, Any]:
     return {"name": type(value).__name__, **asdict(value)}
 
 
-def _from_named(table: dict[str, type], what: str, value: dict[str, Any]) -> Any:
-    name = value.get("name")
+def _from_named(table: dict[str, type], what: str, value: Any) -> Any:
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        raise ValueError(f"{what} must be an object with a name; got {value!r}")
     if name not in table:
-        near = get_close_matches(str(name), table, n=1)
+        near = get_close_matches(name, table, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(table)}"
         raise ValueError(f"no {what} is called {name!r}: {hint}")
-    return _make(table[name], {key: part for key, part in value.items() if key != "name"})
+    return _make(table[name], {key: part for key, part in value.items() if key != "name"}, what)
 
 
-def _make(kind: type, value: dict[str, Any]) -> Any:
-    """Return a dataclass made of a JSON object; lists become tuples."""
+def _make(kind: type, value: Any, where: str) -> Any:
+    """Return a dataclass made of a JSON object, each value held against its field's type; lists become tuples."""
     assert is_dataclass(kind)
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be {_wanted(kind)}; got {value!r}")
     _refuse_unknown(kind.__name__, value, {f.name for f in fields(kind)})
-    return kind(**{key: tuple(part) if isinstance(part, list) else part for key, part in value.items()})
+    for f in fields(kind):
+        if f.name not in value and f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(f"{where} needs {f.name!r}; got {sorted(value)}")
+    hints = get_type_hints(kind)
+    return kind(**{key: _typed(f"{where}.{key}", part, hints[key]) for key, part in value.items()})
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:
+    """Return a JSON value as a field of this type takes it, or raise ValueError."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for kind in kinds:
+        if isinstance(kind, type) and is_dataclass(kind) and (isinstance(value, dict) or len(kinds) == 1):
+            return _make(kind, value, where)
+        if _fits(value, kind):
+            return tuple(value) if isinstance(value, list) else value
+    raise ValueError(f"{where} must be {' or '.join(map(_wanted, kinds))}; got {value!r}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a JSON value is of a type; a truth value is no number, a whole number is one."""
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            return False
+        inner = get_args(kind)
+        inner = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    base = get_origin(kind) or kind
+    return not isinstance(base, type) or isinstance(value, base)
+
+
+def _wanted(kind: Any) -> str:
+    """Return a type in words."""
+    if is_dataclass(kind):
+        return f"an object, the fields of {getattr(kind, '__name__', kind)}"
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return "a list of numbers" if inner[1:] == (...,) else f"a list of {len(inner)} numbers"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "an object"}
+    return words.get(get_origin(kind) or kind, "null")
 
 
 def _refuse_unknown(what: str, value: dict[str, Any], known: set[str]) -> None:

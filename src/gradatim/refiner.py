@@ -62,6 +62,10 @@ class Refiner(nn.Module, ABC):
     def read(self, state: State) -> Tensor:
         """Return the latent that predictions are made with, `[B, *latent_shape]`."""
 
+    def serves(self, state: State, x: Tensor) -> bool:
+        """Return whether the state answers at x; a per-query state only at its own queries."""
+        return True
+
     def at(self, state: State) -> Tensor:
         """Return the latent at which the next signal is taken; where iterates are averaged, not the average."""
         return self.read(state)

@@ -22,9 +22,9 @@ DEFAULT = RowsConfig()
 def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
     """Return the predictor of known form for a family: (softmax-)linear, or a tanh network with `hidden` layers.
 
-    Regressions through the origin have no bias: the simulated linear family has none.
+    A linear model of a family without an intercept has no bias.
     """
-    bias = family.classes is not None or bool(hidden)
+    bias = family.intercept or bool(hidden)
     return Network(family.x_dim, likelihood(family.y_dim, family.classes), hidden, bias)
 
 
@@ -72,18 +72,18 @@ def implicit(
     `state`: logits (or a regression's outputs), latents or probabilities.
 
     Raises:
-        ValueError: a signal with gradients, an unknown state, or probabilities in a regression.
+        ValueError: any signal but PLAIN, an unknown state, or probabilities in a regression.
     """
-    if signal.gradients or not signal.observations:
+    if signal != PLAIN:
         raise ValueError(
-            "an implicit learner exposes no parameters to take gradients at: it takes observations only; got "
-            f"{signal}: use PLAIN, or a parametric or explicit learner"
+            "an implicit learner exposes no parameters to take gradients at and no prediction for support rows: it "
+            f"takes observations only; got {signal}: use PLAIN, or a parametric or explicit learner"
         )
     if state == "probabilities" and family.classes is None:
         raise ValueError(
             "probabilities need classes; this family is a regression: use state='logits' or 'latents'"
         )
-    predictor = Readout(likelihood(family.y_dim, family.classes), state, config.width)
+    predictor = Readout(likelihood(family.y_dim, family.classes), state, config.width, family.x_dim)
     refiner = QueryRefiner(
         config, predictor.state_width, family.x_dim, family.y_dim, family.classes, state == "probabilities"
     )

@@ -65,30 +65,37 @@ class Signal:
         return self.observations and self.outputs
 
     def __call__(
-        self, predictor: Predictor, latent: Tensor, batch: Batch, lengths: Tensor | None = None
+        self,
+        predictor: Predictor,
+        latent: Tensor,
+        batch: Batch,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Evidence:
-        """Return what is seen of `batch` at `latent [B, ...]`, for the whole batch or for each of `lengths [P]`."""
+        """Return what is seen of `batch` at `latent [B, ...]`, for the whole batch or for each of `lengths [P]`.
+
+        `generator` is for losses that draw (the noise of a generative one).
+        """
         rows, outputs, gradient = batch.rows, None, None
-        if lengths is not None:
-            inside = torch.arange(batch.n_rows, device=batch.x.device) < lengths.to(batch.x.device)[:, None]
-            rows = (batch.mask[:, None] & inside).sum(-1).flatten()
         if self.sees_outputs:
             outputs = predictor(batch.x, latent)
             outputs = outputs if self.keep_graph else outputs.detach()
+        answered = batch
+        if lengths is not None:
+            answered = batch.prefixes(lengths)
+            rows, latent = answered.rows, latent.repeat_interleave(len(lengths), dim=0)
         if self.gradients:
-            if lengths is None:
-                gradient = self._gradient(predictor, latent, batch)
-            else:
-                tiled = latent.repeat_interleave(len(lengths), dim=0)
-                gradient = self._gradient(predictor, tiled, batch.prefixes(lengths))
+            gradient = self._gradient(predictor, latent, answered, generator)
         return Evidence(rows, batch if self.observations else None, outputs, gradient, lengths)
 
-    def _gradient(self, predictor: Predictor, latent: Tensor, batch: Batch) -> Tensor:
+    def _gradient(
+        self, predictor: Predictor, latent: Tensor, batch: Batch, generator: torch.Generator | None
+    ) -> Tensor:
         """Return the gradient of each task's mean loss; tasks do not meet, so one sum serves all."""
+        keep = self.keep_graph and torch.is_grad_enabled()
         with torch.enable_grad():
-            keep = self.keep_graph and latent.requires_grad
-            point = latent if keep else latent.detach().requires_grad_()
-            loss = predictor.loss(batch, point).sum()
+            point = latent if keep and latent.requires_grad else latent.detach().requires_grad_()
+            loss = predictor.loss(batch, point, generator).sum()
             (gradient,) = torch.autograd.grad(loss, point, create_graph=keep)
         return gradient
 

@@ -6,7 +6,7 @@ Source: Mittal et al. 2025, tables 2-4, on LinearRegression(8, 0.5) and on tasks
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ..recipes import Recipe, recipe
 from ..refiners import RowsConfig
 from ..report import write_result
 from . import machine
-from .study import Study, Trained, claim, interval, sample, tune
+from .study import Study, Trained, claim, interval, once, sample, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,15 +30,17 @@ if TYPE_CHECKING:
 
     from ..batch import Task
     from ..family import TaskFamily
-    from ..learner import Learner
     from ..metrics import Metric
 
 SIGNALS = ("observations", "gradients", "both")
-ONE_STEP = {
-    "parametric": "parametric-one-step",
-    "explicit": "explicit-one-step",
-    "implicit": "implicit-one-step",
+ONCE = {
+    "digits-parametric-one-step-observations": ("digits-observations", "parametric-observations"),
+    "digits-parametric-one-step-gradients": ("digits-gradients", "parametric-gradients"),
+    "digits-parametric-one-step": ("digits-both", "parametric-one-step"),
+    "digits-explicit-one-step": ("digits-explicit", "explicit-one-step"),
+    "digits-implicit-one-step": ("digits-implicit", "implicit-one-step"),
 }
+"""The one-step learners of the digits: the iterated twin of each, and the method."""
 
 
 COSTLY = {"lbfgs": (1, 2, 5, 10, 20, 50)}
@@ -64,7 +66,8 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     study = Study(out / "work" / ("core-smoke" if smoke else "core"), workers, console)
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, np.ndarray]] = {}
-    for part in (_linear(smoke), _digits(smoke)):
+    parts = (_linear(smoke), _digits(smoke))
+    for part in parts:
         found |= _measure(study, part, seeds, records)
     console.print("measuring throughput, then killing and resuming runs")
     claims = [
@@ -79,6 +82,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
+        "recipes": {name: r.to_json() for part in parts for name, r in part.recipes.items()},
         "records": records,
         "claims": claims,
     }
@@ -88,11 +92,9 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
 def _linear(smoke: bool) -> Part:
     """Return the linear regression part: the paper's learner, and the default gain under each signal."""
     base = recipe("linear")
-    recipes = {"linear-paper": recipe("linear-paper")}
+    recipes = {"linear-constant": recipe("linear-constant")}
     recipes |= {f"linear-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
-    recipes["linear-one-step"] = replace(
-        base, method="parametric-one-step", scheme=replace(base.scheme, horizon=1), train=_once(base)
-    )
+    recipes["linear-one-step"] = once(base, "parametric-one-step")
     steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
     family = LinearRegression(8, 0.5, support_rows=16 * steps[-1], query_rows=64 if smoke else 256)
     metrics: dict[str, Metric] = {"squared error": squared_error, "excess risk": excess_risk}
@@ -106,21 +108,12 @@ def _digits(smoke: bool) -> Part:
     recipes = {f"digits-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
     recipes["digits-explicit"] = recipe("digits-explicit")
     recipes["digits-implicit"] = recipe("digits-implicit")
-    for regime, method in ONE_STEP.items():
-        like = base if regime == "parametric" else recipes[f"digits-{regime}"]
-        recipes[f"digits-{regime}-one-step"] = replace(
-            like, method=method, scheme=replace(like.scheme, horizon=1), train=_once(like)
-        )
+    recipes |= {name: once(recipes[twin], method) for name, (twin, method) in ONCE.items()}
     steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
     family = ImageClassification("digits", 32, 10, "test", support_rows=50 * steps[-1], query_rows=100)
     metrics: dict[str, Metric] = {"error": error_rate}
     baselines = ("sgd", "momentum", "adam", "ridge", "lbfgs")
     return Part("digits", family, _sized(recipes, smoke), baselines, metrics, 50, steps, 16 if smoke else 256)
-
-
-def _once(base: Recipe) -> Any:
-    """Return the training of a one-step learner at the budget of its iterated twin: as many steps, so as many tasks."""
-    return replace(base.train, tasks=base.train.tasks * base.scheme.horizon)
 
 
 def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
@@ -145,58 +138,86 @@ def _measure(
     task = sample(part.family, part.tasks, seed=1)
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, made in part.recipes.items():
-        per_seed = []
-        for seed in range(seeds):
-            run = trained[f"{name}-{seed}"]
-            values = _judge(study, f"{part.name}-{name}-{seed}", run.learner, part, task)
-            per_seed.append(values)
-            records += _records(part, name, made.method, seed, values, run)
-        found[name] = {metric: np.stack([v[metric] for v in per_seed]) for metric in part.metrics}
-    for name in part.baselines:
-        study.console.print(f"tuning and judging {name} on {part.name} tasks")
-        values = _baseline(study, part, name, task)
-        records += _records(part, f"{part.name}-{name}", name, None, values, None)
-        found[f"{part.name}-{name}"] = {metric: values[metric][None] for metric in part.metrics}
+        runs = [trained[f"{name}-{seed}"] for seed in range(seeds)]
+        values = [_judge(study, f"{name}-{seed}", run, part, task) for seed, run in enumerate(runs)]
+        found[name] = {metric: np.stack([v[metric] for v in values]) for metric in part.metrics}
+        for seed, (own, run) in enumerate(zip(values, runs, strict=True)):
+            records += _records(part, name, made.method, seed, own, run)
+        records += _together(records, found[name], name)
+    others = {f"{part.name}-{name}": partial(_baseline, study, part, name, task) for name in part.baselines}
     if task.truth is not None:
-        values = study.arrays(f"{part.name}-oracle", lambda: _oracle(part, task))
-        records += _records(part, f"{part.name}-oracle", "oracle", None, values, None)
-        found[f"{part.name}-oracle"] = {metric: values[metric][None] for metric in part.metrics}
+        others[f"{part.name}-oracle"] = partial(_oracle, study, part, task)
+    for name, judge in others.items():
+        study.console.print(f"judging {name}")
+        values = judge()
+        records += _records(part, name, name.partition("-")[2], None, values, None)
+        found[name] = {metric: values[metric][None] for metric in part.metrics}
     return found
 
 
-def _judge(study: Study, key: str, learner: Learner, part: Part, task: Task) -> dict[str, np.ndarray]:
-    return study.arrays(key, lambda: curve(learner, task, part.batch_size, part.steps, part.metrics))
+def _together(
+    records: list[dict[str, Any]], values: dict[str, np.ndarray], name: str
+) -> list[dict[str, Any]]:
+    """Return the records of all seeds of a method as one each: the mean, its interval over seeds and tasks."""
+    own = [record for record in records if record["name"] == name]
+    made = []
+    for metric, array in values.items():
+        rows = [record for record in own if record["metric"] == metric and record["seed"] == 0]
+        for row, at in zip(rows, np.moveaxis(array, 1, 0), strict=True):
+            mean, low, high = bootstrap(lambda a: float(a.mean()), at, resamples=500)
+            bounds = {"mean": round(mean, 6), "low": round(low, 6), "high": round(high, 6)}
+            like = [r for r in own if r["metric"] == metric and r["steps"] == row["steps"]]
+            seconds = round(float(np.mean([r["seconds"] for r in like])), 1)
+            peak = max(r["peak_memory"] for r in like)
+            made.append({**row, "seed": "all", **bounds, "seconds": seconds, "peak_memory": peak})
+    return made
+
+
+def _about(part: Part) -> list[Any]:
+    """Return what every record of a part depends on besides its method."""
+    family = {"name": type(part.family).__name__, **asdict(part.family)}
+    return [family, part.tasks, part.batch_size, list(part.steps), list(part.metrics)]
+
+
+def _judge(study: Study, key: str, run: Trained, part: Part, task: Task) -> dict[str, np.ndarray]:
+    return study.arrays(
+        key,
+        [_about(part), run.recipe.to_json()],
+        lambda: curve(run.learner, task, part.batch_size, part.steps, part.metrics),
+    )
 
 
 def _baseline(study: Study, part: Part, name: str, task: Task) -> dict[str, np.ndarray]:
     """Tune a baseline on meta-training tasks, at 10 steps, and judge it."""
     row = METHODS[name]
     make = partial(build, name, part.family)
+    steps = COSTLY.get(name, part.steps)
 
     def compute() -> dict[str, np.ndarray]:
         family = replace(part.family.on("train"), support_rows=10 * part.batch_size)
         tuning = sample(family, min(64, part.tasks), seed=2)
         setting = tune(make, row.grid, tuning, part.batch_size, 10, next(iter(part.metrics.values())))
-        steps = COSTLY.get(name, part.steps)
         values = curve(make(**setting), task, part.batch_size, steps, part.metrics)
-        return {
-            **values,
-            "steps": np.asarray(steps),
-            **{f"setting {key}": np.asarray(value) for key, value in setting.items()},
-        }
+        settings = {f"setting {key}": np.asarray(value) for key, value in setting.items()}
+        return {**values, "steps": np.asarray(steps), **settings}
 
-    return study.arrays(f"{part.name}-{name}", compute)
+    grid = {key: list(values) for key, values in row.grid.items()}
+    return study.arrays(f"{part.name}-{name}", [_about(part), grid, list(steps)], compute)
 
 
-def _oracle(part: Part, task: Task) -> dict[str, np.ndarray]:
+def _oracle(study: Study, part: Part, task: Task) -> dict[str, np.ndarray]:
     """Return the metrics of the best possible answer after each step."""
-    values: dict[str, list[np.ndarray]] = {name: [] for name in part.metrics}
-    for step in part.steps:
-        outputs = part.family.oracle(task, step * part.batch_size)
-        assert outputs is not None
-        for name, metric in part.metrics.items():
-            values[name].append(metric(outputs, task).numpy())
-    return {name: np.stack(rows) for name, rows in values.items()}
+
+    def compute() -> dict[str, np.ndarray]:
+        values: dict[str, list[np.ndarray]] = {name: [] for name in part.metrics}
+        for step in part.steps:
+            outputs = part.family.oracle(task, step * part.batch_size)
+            assert outputs is not None
+            for name, metric in part.metrics.items():
+                values[name].append(metric(outputs, task).numpy())
+        return {name: np.stack(rows) for name, rows in values.items()}
+
+    return study.arrays(f"{part.name}-oracle", _about(part), compute)
 
 
 def _records(
@@ -225,6 +246,7 @@ def _records(
                     "high": round(high, 6),
                     "tasks": len(per_task),
                     "setting": setting or None,
+                    "commit": str(values["commit"]),
                     "seconds": round(run.seconds, 1) if run else 0.0,
                     "peak_memory": run.peak_memory if run else None,
                     "threads": run.threads if run else None,
@@ -235,7 +257,7 @@ def _records(
 
 def _linear_claims(found: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
     """Return `core.linear.ratio10` and `core.linear.falls`; step s stands at index s - 1."""
-    ours = found["linear-paper"]["excess risk"][:, 9]
+    ours = found["linear-constant"]["excess risk"][:, 9]
     best = found["linear-oracle"]["excess risk"][:, 9]
     ratio = bootstrap(lambda a, b: a.mean() / b.mean(), ours, best)
     curves = [found[f"linear-{signal}"]["excess risk"][:, :10].transpose(0, 2, 1) for signal in SIGNALS]
@@ -253,46 +275,44 @@ def _linear_claims(found: dict[str, dict[str, np.ndarray]]) -> list[dict[str, An
 def _digits_claims(
     study: Study, found: dict[str, dict[str, np.ndarray]], seeds: int, smoke: bool
 ) -> list[dict[str, Any]]:
-    """Return `core.digits.over_onestep`, its signal chosen on validation tasks, and `core.regimes`."""
-    signal = _choose_signal(study, seeds, smoke)
-    study.console.print(f"on validation tasks of the digits, {signal} was the best signal")
-
-    def error(name: str, step: int) -> np.ndarray:
-        return found[name]["error"][:, step - 1]
+    """Return `core.digits.over_onestep` and `core.regimes`; the signals of both sides chosen on validation tasks."""
+    ours = _choose(study, [f"digits-{signal}" for signal in SIGNALS], 7, seeds, smoke)
+    theirs = _choose(study, [name for name in ONCE if "parametric" in name], 1, seeds, smoke)
+    study.console.print(f"on validation tasks of the digits the best were {ours} and {theirs}")
 
     def ratio(a: np.ndarray, b: np.ndarray) -> float:
         return float(a.mean() / b.mean())
 
-    iterated = {
-        "parametric": f"digits-{signal}",
-        "explicit": "digits-explicit",
-        "implicit": "digits-implicit",
+    pairs = {
+        "parametric": (ours, theirs),
+        "explicit": ("digits-explicit", "digits-explicit-one-step"),
+        "implicit": ("digits-implicit", "digits-implicit-one-step"),
     }
     ratios = {
-        regime: bootstrap(ratio, error(name, 10), error(f"digits-{regime}-one-step", 1))
-        for regime, name in iterated.items()
+        regime: bootstrap(ratio, found[iterated]["error"][:, 9], found[single]["error"][:, 0])
+        for regime, (iterated, single) in pairs.items()
     }
     better = sum(high < 1 for _, _, high in ratios.values())
     regimes = claim("core.regimes", better, better, better, 3, ">=")
     regimes["ratios"] = {regime: [round(v, 4) for v in values] for regime, values in ratios.items()}
     over = claim("core.digits.over_onestep", *ratios["parametric"], 0.8, "<=")
-    return [{**over, "signal": signal}, regimes]
+    return [{**over, "chosen": ours, "against": theirs}, regimes]
 
 
-def _choose_signal(study: Study, seeds: int, smoke: bool) -> str:
-    """Return the signal with the lowest error on validation tasks, over all seeds, after 7 steps (no row repeated)."""
+def _choose(study: Study, names: list[str], step: int, seeds: int, smoke: bool) -> str:
+    """Return the recipe with the lowest error on validation tasks, over all seeds, after `step` mini-batches.
+
+    The validation pool has rows for 7 steps without a repeat.
+    """
     part = _digits(smoke)
     family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
     task = sample(family, part.tasks, seed=3)
-    part = replace(part, steps=(7,))
-    runs = _by_seed({f"digits-{s}": part.recipes[f"digits-{s}"] for s in SIGNALS}, seeds)
-    trained = study.train(runs)
+    part = replace(part, family=family, steps=(step,))
+    trained = study.train(_by_seed({name: part.recipes[name] for name in names}, seeds))
     errors: dict[str, float] = {}
-    for name in SIGNALS:
-        keys = [f"digits-{name}-{seed}" for seed in range(seeds)]
-        judged = [
-            _judge(study, f"validation-{key}", trained[key].learner, part, task)["error"] for key in keys
-        ]
+    for name in names:
+        keys = [f"{name}-{seed}" for seed in range(seeds)]
+        judged = [_judge(study, f"validation-{key}", trained[key], part, task)["error"] for key in keys]
         errors[name] = float(np.mean(judged))
     return min(errors, key=lambda name: errors[name])
 

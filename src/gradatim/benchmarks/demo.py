@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
@@ -19,7 +19,7 @@ from ..probing.plots import Curve, curves
 from ..provenance import provenance
 from ..recipes import Recipe, recipe
 from ..training.train import train
-from .study import fresh, interval, sample, tune
+from .study import fresh, interval, once, sample, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,14 +41,8 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     )
     if smoke:
         base = replace(base, train=replace(base.train, iterations=20, tasks=4))
-    once = replace(
-        base,
-        method="parametric-one-step",
-        scheme=replace(base.scheme, horizon=1),
-        train=replace(base.train, tasks=4 * base.train.tasks),
-    )
     ours = _meta_train(base, out / "gradatim", console)
-    one_step = _meta_train(once, out / "one-step", console)
+    one_step = _meta_train(once(base, "parametric-one-step"), out / "one-step", console)
     batch = base.scheme.batch_size
     unseen = replace(base.family.on("test"), support_rows=batch * STEPS[-1], query_rows=100)
     task = sample(unseen, 8 if smoke else 64, seed=0)
@@ -63,7 +57,8 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
         setting = tune(make, METHODS[name].grid, tuning, batch, 10, error_rate)
         said = ", ".join(f"{key} {value:g}" for key, value in setting.items())
         rows[f"{name} ({said})"] = _accuracy(make(**setting), task, batch)
-    return [out / "gradatim" / "learner.safetensors", *_show(rows, batch, out, console)]
+    about = {"recipe": base.to_json(), "tasks": task.n_tasks, **provenance()}
+    return [out / "gradatim" / "learner.safetensors", *_show(rows, batch, about, out, console)]
 
 
 def _meta_train(asked: Recipe, out: Path, console: Console) -> Learner:
@@ -81,7 +76,9 @@ def _accuracy(learner: Learner, task: Task, batch: int) -> np.ndarray:
     return 1 - curve(learner, task, batch, STEPS, {"error": error_rate})["error"]
 
 
-def _show(rows: dict[str, np.ndarray], batch: int, out: Path, console: Console) -> list[Path]:
+def _show(
+    rows: dict[str, np.ndarray], batch: int, about: dict[str, Any], out: Path, console: Console
+) -> list[Path]:
     """Print the table, write it as JSON and draw the anytime curve."""
     table = Table(title="accuracy on unseen tasks (%, ± 95% over tasks)", title_justify="left")
     table.add_column("after")
@@ -98,7 +95,9 @@ def _show(rows: dict[str, np.ndarray], batch: int, out: Path, console: Console) 
         lines.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
     console.print(table)
     result = out / "demo.json"
-    result.write_text(json.dumps({"steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n")
+    result.write_text(
+        json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"
+    )
     picture = out / "demo.png"
     notice = curves(picture, "unseen tasks of unseen digits", "mini-batches seen", "error", lines)
     if notice is not None:

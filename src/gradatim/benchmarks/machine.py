@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..recipes import Recipe
 from ..refiners import RowsConfig
 from ..regimes import parametric
 from ..signal import BOTH
-from ..training.checkpoint import read
+from ..training.checkpoint import latest, read
 from ..training.schemes import Greedy
 from ..training.train import TrainConfig, streams, train
 from .study import Study, claim
@@ -41,9 +41,7 @@ def throughput(study: Study, smoke: bool) -> dict[str, Any]:
     sampling, clipping, AdamW, averaging and logging included. Both are timed in turns in one run; medians.
     """
     rounds, iterations = (1, 3) if smoke else (5, 6)
-    values = study.arrays(
-        "throughput-smoke" if smoke else "throughput", lambda: _throughput(rounds, iterations)
-    )
+    values = study.arrays("throughput", [rounds, iterations], lambda: _throughput(rounds, iterations))
     ratios = values["flops"] / values["seconds"] / (2 * 2048**3 / values["matmul_seconds"])
     low, high = (float(ratios.min()), float(ratios.max()))
     result = claim("core.throughput", float(np.median(ratios)), low, high, 0.45, ">=")
@@ -112,7 +110,7 @@ def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
     """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise the same."""
     times = 1 if smoke else 5
     values = study.arrays(
-        "kill-resume", lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}
+        "kill-resume", times, lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}
     )
     equal = int(values["equal"].sum())
     return claim("core.kill_resume", equal, equal, equal, times, ">=")
@@ -126,24 +124,25 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
         RowsConfig(width=32, layers=2),
         TrainConfig(iterations=600, tasks=16, threads=1, checkpoint_every=7),
     )
+    shutil.rmtree(home, ignore_errors=True)
     stream = random.Random(0)
     start = time.perf_counter()
     _start(recipe, home / "undisturbed").wait()
     whole = time.perf_counter() - start
     wanted = _weights(home / "undisturbed")
-    equal = []
-    for k in range(times):
-        folder = home / f"killed-{k}"
-        process = _start(replace(recipe), folder)
-        time.sleep(whole * stream.uniform(0.4, 0.9))
+    equal: list[bool] = []
+    while len(equal) < times:
+        folder = home / f"killed-{len(equal)}"
+        shutil.rmtree(folder, ignore_errors=True)
+        process = _start(recipe, folder)
+        time.sleep(whole * stream.random())
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        killed = not (folder / "learner.safetensors").exists()
+        if (folder / "learner.safetensors").exists() or latest(folder) is None:
+            continue  # not in the middle of training: another moment
         _start(recipe, folder).wait()
         found = _weights(folder)
-        equal.append(
-            killed and found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted)
-        )
+        equal.append(found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
     return equal
 
 

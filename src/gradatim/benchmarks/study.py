@@ -5,6 +5,7 @@ Source: DESIGN.md, Results.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from ..metrics import curve
+from ..provenance import commit
 from ..recipes import Recipe, from_json
 from ..training.checkpoint import load_weights, read_header
 
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A meta-trained learner and what it cost: seconds, peak bytes of its process, threads."""
+    """A meta-trained learner, its recipe, and what it cost: seconds, peak bytes of its process, threads."""
 
     learner: Learner
+    recipe: Recipe
     seconds: float
     peak_memory: int
     threads: int
@@ -65,11 +68,17 @@ class Study:
                 self.console.print(f"meta-trained {job.result()} ({count} of {len(jobs)})")
         return {name: self._load(name, recipe) for name, recipe in recipes.items()}
 
-    def arrays(self, key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Return the named arrays of one record, computed once and kept."""
-        path = self.folder / "records" / f"{key}.npz"
+    def arrays(
+        self, key: str, about: Any, compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Return the named arrays of one record, computed once and kept with the commit it was computed at.
+
+        `about`: JSON that says all the record depends on; another value is another record.
+        """
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
+        path = self.folder / "records" / f"{key}-{digest}.npz"
         if not path.exists():
-            values = compute()
+            values = {**compute(), "commit": np.asarray(commit() or "")}
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, **values)  # type: ignore[arg-type]
@@ -110,7 +119,13 @@ class Study:
         learner = recipe.learner()
         header = load_weights(learner, path)
         threads = from_json(header["recipe"]["recipe"]).train.threads or 0
-        return Trained(learner.eval(), header["seconds"], header["peak_memory"], threads)
+        return Trained(learner.eval(), recipe, header["seconds"], header["peak_memory"], threads)
+
+
+def once(recipe: Recipe, method: str) -> Recipe:
+    """Return the one-step twin of a recipe: the same size and rate, as many refinements, so more tasks, an iteration."""
+    training = replace(recipe.train, tasks=recipe.train.tasks * recipe.scheme.horizon)
+    return replace(recipe, method=method, scheme=replace(recipe.scheme, horizon=1), train=training)
 
 
 def fresh(home: Path, recipe: Recipe) -> Path:
@@ -132,7 +147,7 @@ def _same(one: Recipe, other: Recipe) -> bool:
 
 def sample(family: TaskFamily, tasks: int, seed: int) -> Task:
     """Return evaluation tasks; `seed` says which, apart from every meta-training stream."""
-    mixed = int(np.random.SeedSequence([seed, 0xE7A1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    mixed = int(np.random.SeedSequence([seed, 0, 0, 0, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return family.sample(tasks, torch.Generator().manual_seed(mixed))
 
 

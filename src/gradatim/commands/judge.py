@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .options import nearest
 from .show import size, table, wrote
 from .train import provenance, unwrapped
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ..learner import Learner
     from ..metrics import Metric
     from ..recipes import Recipe
+
+
+SPLITS = ("train", "validation", "test")
 
 
 def eval_options(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -46,16 +50,13 @@ def evaluate(options: Namespace, console: Console) -> None:
     """
     import torch
 
+    refuse_impossible(options)
     path = found(options.checkpoint)
     learner, recipe, header = rebuild(path)
     steps = counts(options.steps)
     batch_size = recipe.scheme.batch_size if options.batch_size is None else options.batch_size
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1; got {batch_size}")
     rows = max(max(steps) * batch_size, 1)
-    family = replace(
-        recipe.family.on(options.split), support_rows=max(rows, recipe.family.min_support_rows or 1)
-    )
+    family = replace(recipe.family.on(options.split), support_rows=rows, min_support_rows=None)
     task = family.sample(options.tasks, torch.Generator().manual_seed(options.seed))
     task = task.to(next(learner.parameters()).dtype)
     records = judged(learner, recipe, task, batch_size, steps)
@@ -74,6 +75,20 @@ def evaluate(options: Namespace, console: Console) -> None:
         result["records"] = [{**record, **about} for record in records]
         write_bytes(Path(options.out), (json.dumps(result, indent=1) + "\n").encode())
         wrote(console, [Path(options.out)])
+
+
+def refuse_impossible(options: Namespace) -> None:
+    """Raise ValueError where an option of `eval` has a value that none can have, naming it."""
+    if options.split not in SPLITS:
+        known, hint = ", ".join(SPLITS), nearest(options.split, SPLITS)
+        hint = f": {hint}" if hint.startswith("did") else ""
+        raise ValueError(f"--split must be one of {known}; got {options.split!r}{hint}")
+    for name, least in (("tasks", 1), ("batch_size", 1), ("seed", 0)):
+        value = options[name]
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
+    if options.seed >= 2**63:
+        raise ValueError(f"--seed must be below 2**63; got {options.seed}")
 
 
 def judged(

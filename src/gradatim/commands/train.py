@@ -63,9 +63,11 @@ def run(options: Namespace, console: Console) -> None:
     import torch
 
     from ..training.checkpoint import latest, steps, write_bytes
+    from ..training.engine import check_processes
     from ..training.train import train
 
     recipe = overridden(options)
+    check_processes(recipe.train.devices)
     out = Path(options.out or default_out(options.recipe, options.resume))
     log = out / "log.jsonl"
     if not options.resume and (steps(out) or (log.exists() and log.stat().st_size)):
@@ -75,7 +77,8 @@ def run(options: Namespace, console: Console) -> None:
         threads = stored(out / "run.json").get("train", {}).get("threads") if begun else None
         recipe = replace(recipe, train=replace(recipe.train, threads=threads or torch.get_num_threads()))
     learner, quiet = recipe.learner(), options.quiet
-    record, written = {"recipe": recipe.to_json(), **provenance()}, []
+    record = {"recipe": recipe.to_json(), **provenance(), "threads": recipe.train.threads}
+    written = []
     if is_first() and not (options.resume and latest(out)):
         written.append(out / "run.json")
         write_bytes(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())
@@ -104,9 +107,10 @@ def chosen(name: str, family: str | None = None, scheme: str | None = None) -> R
     path = Path(name) / "run.json" if (Path(name) / "run.json").exists() else Path(name)
     value = stored(path) if path.suffix == ".json" else recipe(name).to_json()
     for part, kind, table in (("family", family, FAMILIES), ("scheme", scheme, SCHEMES)):
-        if kind is not None and kind != value[part]["name"]:
+        came = value[part]
+        if kind is not None and isinstance(came, dict) and kind != came.get("name"):
             shared = {f.name for f in fields(table[kind])} if kind in table else set()
-            value[part] = {"name": kind} | {k: v for k, v in value[part].items() if k in shared}
+            value[part] = {"name": kind} | {k: v for k, v in came.items() if k in shared}
     return from_json(value)
 
 

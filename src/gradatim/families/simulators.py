@@ -57,6 +57,8 @@ class LinearRegression(TaskFamily):
     noise_std: float = 0.5
     condition: float | None = None
 
+    intercept = False
+
     def __post_init__(self) -> None:
         check_rows(self)
         check_count("dim", self.dim, least=1)
@@ -210,6 +212,8 @@ class RandomNetworkRegression(TaskFamily):
     dim: int = 8
     hidden: int = 32
     noise: float = 0.1
+
+    intercept = False
 
     def __post_init__(self) -> None:
         check_rows(self)

@@ -77,6 +77,5 @@ class Decoder(Predictor):
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where x has another width, or y cannot be scored."""
-        if batch.x.shape[2] != self.x_dim:
-            raise ValueError(f"this learner wants x of width {self.x_dim}; got {batch.x.shape[2]}")
+        self.check_x(batch.x)
         self.likelihood.check(batch)

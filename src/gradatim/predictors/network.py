@@ -38,7 +38,7 @@ class Network(Predictor):
         self.layout = Layout((x_dim, *hidden, likelihood.output_dim), bias)
         self.likelihood = likelihood
         self.latent_shape = (self.layout.size,)
-        self.output_dim = likelihood.output_dim
+        self.output_dim, self.x_dim = likelihood.output_dim, x_dim
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
         """Return theta `[S]`: hidden weights ~ N(0, 1 / fan_in), biases and the last layer zero."""
@@ -58,6 +58,5 @@ class Network(Predictor):
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where x has another width, or y cannot be scored."""
-        if batch.x.shape[2] != self.layout.sizes[0]:
-            raise ValueError(f"this learner wants x of width {self.layout.sizes[0]}; got {batch.x.shape[2]}")
+        self.check_x(batch.x)
         self.likelihood.check(batch)

@@ -33,12 +33,14 @@ class Readout(Predictor):
 
     latent_shape = ()
 
-    def __init__(self, likelihood: Likelihood, kind: str = "logits", width: int = 64) -> None:
+    def __init__(
+        self, likelihood: Likelihood, kind: str = "logits", width: int = 64, x_dim: int | None = None
+    ) -> None:
         super().__init__()
         if kind not in ("logits", "latents", "probabilities"):
             raise ValueError(f"an implicit state is 'logits', 'latents' or 'probabilities'; got {kind!r}")
         self.likelihood, self.kind = likelihood, kind
-        self.output_dim = likelihood.output_dim
+        self.output_dim, self.x_dim = likelihood.output_dim, x_dim
         self.state_width = width if kind == "latents" else self.output_dim
         self.head = (
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_dim))
@@ -59,5 +61,6 @@ class Readout(Predictor):
         return self.likelihood.row_loss(self(batch.x, latent), batch.y)
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where y cannot be scored."""
+        """Raise ValueError where x has another width, or y cannot be scored."""
+        self.check_x(batch.x)
         self.likelihood.check(batch)

@@ -68,7 +68,7 @@ class QueryRefiner(Refiner):
         """Return the learnt marginal prediction at every query row.
 
         Raises:
-            ValueError: no query (this state belongs to its query rows), or one of other tasks or another width.
+            ValueError: no query (this state belongs to its query rows), or one of other tasks.
         """
         if query is None:
             raise ValueError(
@@ -79,7 +79,6 @@ class QueryRefiner(Refiner):
             raise ValueError(
                 f"the query must be of the same {n_tasks} tasks as the mini-batches; got {query.n_tasks}"
             )
-        self._check_width(query)
         start = self.start.softmax(-1) if self.simplex else self.start
         prediction = start.expand(n_tasks, query.n_rows, -1)
         return QueryState(prediction, query.x, prediction.new_zeros(n_tasks))
@@ -89,7 +88,6 @@ class QueryRefiner(Refiner):
         batch, lengths = evidence.batch, evidence.lengths
         if batch is None:
             raise ValueError("an implicit learner refines by observations; got a signal without them")
-        self._check_width(batch)
         if lengths is None:
             lengths = torch.tensor([batch.n_rows])
         n_tasks, queries, times = batch.n_tasks, state.x.shape[1], len(lengths)
@@ -105,12 +103,10 @@ class QueryRefiner(Refiner):
         target = self.head(refined).softmax(-1) if self.simplex else prediction + self.head(refined)
         return QueryState(move(prediction, target, self.config.gain(now, before)), x, before + now)
 
+    def serves(self, state: QueryState, x: Tensor) -> bool:
+        """Return whether x are the queries of the state."""
+        return torch.equal(state.x, x)
+
     def read(self, state: QueryState) -> Tensor:
         """Return the prediction's state at every query row, `[B, Nq, C]`."""
         return state.prediction
-
-    def _check_width(self, batch: Batch) -> None:
-        if batch.x.shape[2] != self.rows.x.in_features:
-            raise ValueError(
-                f"this learner wants x of width {self.rows.x.in_features}; got {batch.x.shape[2]}"
-            )

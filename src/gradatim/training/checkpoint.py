@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ READERS: dict[int, Callable[[dict[str, Tensor], dict[str, Any]], Contents]] = {
 """How each format version still read becomes the present one; a new version keeps the one before it here."""
 
 _STEP = re.compile(r"step-(\d{8,})\.safetensors")
+_LEFTOVER = re.compile(rf"\.({_STEP.pattern}|learner\.safetensors|log\.jsonl|run\.json)\.\d+\.tmp")
 _LARGEST_HEADER = 100_000_000
 
 
@@ -63,28 +66,31 @@ def write(path: Path | str, tensors: dict[str, Tensor], header: dict[str, Any]) 
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put content at path, whole or not at all.
+    """Put content at path, whole or not at all; a link stays, the file it leads to is written.
 
     Raises:
-        ValueError: it cannot be written; the temporary file is removed.
+        ValueError: what stands there is a folder, a device or anything else but a regular file, or it cannot be
+            written; the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_special(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise ValueError(
             f"{path} could not be written ({error.strerror or error}; {len(content):,} bytes wanted): make room or "
             "choose another folder; files written before are intact"
         ) from error
     finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or its folder never was
+            temporary.unlink()
 
 
 def read(path: Path | str, kind: str | None = None) -> Contents:
@@ -132,7 +138,8 @@ def save_run(folder: Path | str, step: int, tensors: dict[str, Tensor], header: 
     """
     folder = Path(folder)
     for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
     path = write(folder / f"step-{step:08d}.safetensors", tensors, header)
     present = steps(folder)
     kept = [number for number in present if number <= step][-KEPT:]
@@ -186,10 +193,10 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def save_state(
-    path: Path | str, state: State, header: dict[str, Any], capabilities: Capabilities | None = None
-) -> Path:
+def save_state(path: Path | str, state: State, header: dict[str, Any], capabilities: Capabilities) -> Path:
     """Write a task state, what a learner knows about its tasks, to a file. It resumes exactly.
+
+    Args: `capabilities`: the refiner's, who made the state.
 
     Raises:
         ValueError: `capabilities` say that the state belongs to its queries; or as `write`.
@@ -198,7 +205,7 @@ def save_state(
         >>> save_state("task.safetensors", state, {}, learner.refiner.capabilities)
         >>> state = load_state("task.safetensors", like=learner.refiner.init(1))
     """
-    if capabilities is not None and capabilities.per_query:
+    if capabilities.per_query:
         raise ValueError(
             "an implicit learner's state belongs to the queries it was made for and cannot be saved: save the rows, "
             "or use a parametric or explicit learner"
@@ -253,6 +260,20 @@ def _header(path: Path) -> dict[str, Any]:
     if size != needed:
         raise ValueError(f"{truncated}, {needed:,} were written: {advice}")
     return header
+
+
+def _refuse_special(path: Path, target: Path) -> None:
+    """Raise ValueError where something stands at target, which path leads to, that a rename must not replace."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        leads = "" if target == path.absolute() else f" leads to {target}, which"
+        raise ValueError(
+            f"{path}{leads} is not a regular file (but a folder, a device, a pipe or a circle of links): "
+            "give another path"
+        )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,7 +14,10 @@ import torch
 from .engine import ACCELERATORS, PRECISIONS
 
 FREE = ("threads", "log_every", "checkpoint_every", "tensorboard")
-"""Fields of `TrainConfig` that a resumed run may change: no number that is learnt depends on them."""
+"""Fields of `TrainConfig` that a resumed run may change: none changes what is computed.
+
+Another number of threads adds up in another order, though, and so changes the last bits of what is learnt.
+"""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ class Engine:
     are then averaged over processes.
 
     Raises:
-        ValueError: an unknown precision or accelerator, devices below 1, or more CUDA devices than there are.
+        ValueError: an unknown precision or accelerator, devices below 1, more CUDA devices than there are, or another
+            number of devices than of processes that torchrun started.
 
     Example:
         >>> engine = Engine()
@@ -57,6 +59,7 @@ class Engine:
             raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; got {accelerator!r}")
         if devices < 1:
             raise ValueError(f"devices must be at least 1; got {devices}")
+        check_processes(devices)
         present = torch.cuda.device_count()
         if accelerator == "auto":
             accelerator = "cuda" if present else "cpu"
@@ -138,6 +141,19 @@ class Engine:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_processes(devices: int) -> None:
+    """Raise ValueError where a launcher such as torchrun started another number of processes than `devices`.
+
+    With one device, each of them would train on all tasks, and all would write the same files.
+    """
+    world = os.environ.get("WORLD_SIZE", "")
+    if world.isdecimal() and int(world) > 1 and int(world) != devices:
+        raise ValueError(
+            f"this is one of {world} processes that were started together (WORLD_SIZE), but devices is {devices}: "
+            f"give --devices {world} (TrainConfig.devices) for one run of them all, or start a single process"
+        )
 
 
 def _keep_freed_memory() -> None:

@@ -73,9 +73,9 @@ class Scheme(ABC):
                 state = select(state, (torch.arange(task.n_tasks) * fan + chosen).to(query.x.device))
             return self.carry(state, step)
 
-        states = islice(learner.states(batches, query, carry, lengths), 1, None)
+        states = islice(learner.states(batches, query, carry, lengths, generator), 1, None)
         asked = query.repeat(fan)
-        losses = torch.stack([learner.loss(asked, state).mean() for state in states])
+        losses = torch.stack([learner.loss(asked, state, generator).mean() for state in states])
         return (losses.log() if self.relative else losses).mean()
 
     def check(self, learner: Learner) -> None:
@@ -88,13 +88,12 @@ class Scheme(ABC):
         steps = self.horizon
         if self.random_horizon:
             steps = int(torch.randint(1, self.horizon + 1, (), generator=generator))
-        batches = list(islice(support.split(self.batch_size), steps))
-        if len(batches) < steps:
+        if steps * self.batch_size > support.n_rows:
             raise ValueError(
                 f"{steps} mini-batches of {self.batch_size} rows need {steps * self.batch_size} support rows; the "
                 f"family gives {support.n_rows}: raise its support_rows or lower the horizon"
             )
-        return batches
+        return list(islice(support.split(self.batch_size), steps))
 
     def _lengths(self, generator: torch.Generator) -> Tensor | None:
         """Return the prefix lengths of this episode `[P]`, ascending, the whole mini-batch last."""

@@ -74,8 +74,9 @@ def train(
     `header`: JSON that lets the caller rebuild the learner, stored under "recipe". `on_log` gets each logged record.
 
     Raises:
-        ValueError: `out` holds a run and `resume` is not asked for; the stored run differs from this one, naming the
-            field; a loss or gradient that is not finite, naming the iteration; a file that cannot be written.
+        ValueError: the learner has nothing to meta-train; `out` holds a run and `resume` is not asked for; the stored
+            run differs from this one, naming the field; a loss or gradient that is not finite, naming the iteration; a
+            file that cannot be written.
 
     Example:
         >>> trained = train(learner, LinearRegression(8), Greedy(), TrainConfig(iterations=100), out="runs/linear")
@@ -83,7 +84,11 @@ def train(
 
     Source: Mittal et al. 2025, eq. 6.
     """
-    home, threads = next(learner.parameters()).device, torch.get_num_threads()
+    scheme.check(learner)
+    first, threads = next(learner.parameters(), None), torch.get_num_threads()
+    if first is None:
+        raise ValueError("this learner has no parameters to meta-train: use it as it is, or choose another")
+    home = first.device
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     try:
@@ -108,7 +113,6 @@ class _Run:
         out: Path | None,
         recipe: dict[str, Any],
     ) -> None:
-        scheme.check(learner)
         self.learner, self.family, self.scheme, self.config, self.out = learner, family, scheme, config, out
         self.description = {
             "config": asdict(config),

@@ -135,3 +135,10 @@ def test_to_keeps_class_indices():
 def test_task_refuses_parts_that_do_not_fit(query):
     with pytest.raises(ValueError, match="same tasks with rows of the same widths"):
         Task(rows(), query)
+
+
+def test_an_integer_target_stays_one_in_another_dtype():
+    rows = Batch(torch.randn(2, 3, 1), torch.randn(2, 3, 1))
+    task = Task(rows, rows, target=torch.arange(4).view(2, 2), truth=torch.randn(2, 3, 1)).to(torch.float64)
+    assert task.target.dtype == torch.int64
+    assert task.truth.dtype == torch.float64

@@ -8,8 +8,10 @@ import torch
 from gradatim import regimes
 from gradatim.batch import Batch
 from gradatim.families import LinearClassification, LinearRegression
+from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
-from gradatim.refiners import RowsConfig
+from gradatim.predictors import Decoder, SquaredError
+from gradatim.refiners import SGD, RowsConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
@@ -244,3 +246,43 @@ def test_there_is_nothing_to_meta_train_in_an_unlearnt_method(scheme):
         if not row.learnt:
             with pytest.raises(ValueError, match="has nothing to meta-train: use it as it is"):
                 scheme.loss(learner, drawn(), torch.Generator())
+
+
+def test_an_implicit_state_refuses_other_queries():
+    learner = build("implicit-logits", CLASSES, CONFIG).double()
+    task = drawn()
+    state = learner.adapt(task.support, 4, task.query)
+    assert learner.predict(task.query.x, state).shape == (task.n_tasks, task.query.n_rows, 3)
+    with pytest.raises(ValueError, match="answers the queries it was made for"):
+        learner.predict(task.query.x + 1, state)
+
+
+def test_queries_and_mini_batches_of_another_kind_are_refused():
+    learner, task = build("parametric-both", CLASSES, CONFIG).double(), drawn()
+    state = learner.adapt(task.support, 4)
+    with pytest.raises(ValueError, match=r"class indices must lie in 0 \.\. 2"):
+        learner.loss(Batch(task.query.x, task.query.y + 4), state)
+    with pytest.raises(ValueError, match="wants x of shape"):
+        learner.predict(task.query.x[..., :2], state)
+    with pytest.raises(ValueError, match=r"computes in torch\.float64"):
+        learner.predict(task.query.x.float(), state)
+    first, second = task.support.slice(0, 4), task.support.slice(4, 8).tasks(slice(0, 1))
+    with pytest.raises(ValueError, match=r"of the same .* tasks; got one of 1"):
+        list(learner.states([first, second]))
+
+
+def test_a_kept_graph_reaches_the_predictor_from_a_fixed_start():
+    """Second order through one inner step of SGD on z, with respect to a learnt decoder: a plain nested loop agrees."""
+    task = drawn(REGRESSION)
+    f = Decoder(3, SquaredError(), tokens=2, token_width=4, units=2, width=5).double()
+    start = f.initial(torch.Generator().manual_seed(0)).double()
+    signal = Signal(observations=False, gradients=True, keep_graph=True)
+    learner = Learner(f, SGD(start, lr=0.3), signal)
+    state = list(learner.states([task.support]))[-1]
+    ours = torch.autograd.grad(learner.loss(task.query, state).sum(), list(f.parameters()))
+    z = start.expand(task.n_tasks, *start.shape).clone().requires_grad_()
+    (slope,) = torch.autograd.grad(f.loss(task.support, z).sum(), z, create_graph=True)
+    plain = torch.autograd.grad(f.loss(task.query, z - 0.3 * slope).sum(), list(f.parameters()))
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert any(part.abs().max() > 1e-6 for part in plain)

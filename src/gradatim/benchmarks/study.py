@@ -123,7 +123,7 @@ class Study:
 
 
 def once(recipe: Recipe, method: str) -> Recipe:
-    """Return the one-step twin of a recipe: the same size and rate, as many refinements, so more tasks, an iteration."""
+    """Return the one-step twin of a recipe: the same size and rate, and as many refinements, so more tasks."""
     training = replace(recipe.train, tasks=recipe.train.tasks * recipe.scheme.horizon)
     return replace(recipe, method=method, scheme=replace(recipe.scheme, horizon=1), train=training)
 

@@ -106,6 +106,6 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
         if first["peak_memory"]:
             cost = [f"{first['seconds']:.0f}", f"{first['peak_memory'] / 2**20:.0f}", str(first["threads"])]
         lines.append(
-            f"| {name} | {' | '.join(at[step] for step in steps)} | {setting} | {' | '.join(cost)} |"
+            f"| {name} | {' | '.join(at.get(step, '') for step in steps)} | {setting} | {' | '.join(cost)} |"
         )
     return [*lines, ""]

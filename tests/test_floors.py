@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
-    1: ["batch", "tree", "provenance"],
+    1: ["batch", "tree", "provenance", "names"],
     2: ["predictor", "family", "nn/"],
     3: ["predictors/", "signal", "families/"],
     4: ["refiner"],

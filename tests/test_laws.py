@@ -12,7 +12,7 @@ from gradatim.families import (
 )
 from gradatim.methods import METHODS, build
 from gradatim.predictors import CrossEntropy, Decoder, Network, Readout, SquaredError
-from gradatim.refiners import CONSTANT, Gain, RowsConfig
+from gradatim.refiners import CONSTANT, DECAYING, Gain, RowsConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme
 from gradatim.training.schemes import Greedy, Unrolled
@@ -52,6 +52,14 @@ VARIANTS = {
     "one-vector": lambda f: regimes.explicit(f, BOTH, CONFIG, tokens=1, token_width=8),
     "tail": lambda f: regimes.parametric(f, BOTH, config(tail=1.0)),
     "tail-uniform": lambda f: regimes.explicit(f, OBSERVATIONS, config(tail=0.0)),
+    "curvature": lambda f: regimes.parametric(f, BOTH, config(curvature=DECAYING)),
+    "curvature-newest": lambda f: regimes.parametric(f, GRADIENTS, config(curvature=CONSTANT), (4,)),
+    "curvature-prefixes": lambda f: regimes.parametric(
+        f, BOTH, config(prefixes=True, curvature=DECAYING), token_per_row=False
+    ),
+    "curvature-rows": lambda f: regimes.parametric(f, OBSERVATIONS, config(curvature=DECAYING)),
+    "explicit-features": lambda f: regimes.explicit(f, BOTH, config(curvature=DECAYING), features=6),
+    "explicit-features-rows": lambda f: regimes.explicit(f, PLAIN, config(curvature=CONSTANT), features=6),
     "constant-gain": lambda f: regimes.parametric(f, BOTH, config(gain=CONSTANT)),
     "root-gain": lambda f: regimes.implicit(f, PLAIN, config(gain=Gain(power=0.5, value=0.7))),
 }

@@ -19,7 +19,7 @@ from gradatim.nn.sets import prefix_mask, query_mask
 from gradatim.predictors import CrossEntropy, Network, SquaredError
 from gradatim.refiners import CONSTANT, DECAYING, SGD, Adam, Gain, Refit, Ridge, RowsConfig, RowsRefiner
 from gradatim.refiners.gain import move, tail_weight
-from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
+from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import randomised
 from gradatim.tree import tree_map
 
@@ -104,9 +104,9 @@ def test_a_decaying_rate_falls_with_steps_taken():
 def test_ridge_solves_the_normal_equations(family, bias):
     f, task = linear(family, bias), drawn(family)
     outputs = family.classes or 1
-    refiner = Ridge(3, outputs, strength=0.7, classes=family.classes is not None, bias=bias).double()
+    refiner = Ridge(3 + bias, outputs, strength=0.7, classes=family.classes is not None).double()
     batches = ragged(task)
-    for t, state in enumerate(Learner(f, refiner, PLAIN).states(batches)):
+    for t, state in enumerate(Learner(f, refiner, CLOSED_FORM).states(batches)):
         for b in range(3):
             mask = torch.cat([torch.zeros(0, dtype=torch.bool), *(part.mask[b] for part in batches[:t])])
             x, y = (part[b, : 5 * t][mask].numpy() for part in (task.support.x, task.support.y))
@@ -120,7 +120,7 @@ def test_ridge_solves_the_normal_equations(family, bias):
 def test_ridge_with_the_noise_variance_is_the_oracle(condition):
     family = replace(REGRESSION, condition=condition, min_support_rows=2)
     task = drawn(family, tasks=6)
-    learner = Learner(linear(family, bias=False), Ridge(3, 1, strength=0.5**2).double(), PLAIN)
+    learner = Learner(linear(family, bias=False), Ridge(3, 1, strength=0.5**2).double(), CLOSED_FORM)
     for t, state in enumerate(learner.states(task.support.split(5))):
         answers = learner.predict(task.query.x, state), family.oracle(task, 5 * t)
         torch.testing.assert_close(*answers, rtol=1e-10, atol=1e-12)
@@ -129,7 +129,7 @@ def test_ridge_with_the_noise_variance_is_the_oracle(condition):
 @given(order=st.permutations(range(5)))
 @settings(max_examples=10, deadline=None)
 def test_sufficient_statistics_add_up_in_any_order(order):
-    learner = Learner(linear(CLASSES), Ridge(3, 3, 1.0, classes=True, bias=True).double(), PLAIN)
+    learner = Learner(linear(CLASSES), Ridge(4, 3, 1.0, classes=True).double(), CLOSED_FORM)
     assert learner.refiner.capabilities.mergeable
     batches = list(drawn(CLASSES).support.split(3))
     *_, one = learner.states(batches)
@@ -146,7 +146,7 @@ def test_refit_is_logistic_regression_of_scikit_learn(strength):
     f, task = linear(CLASSES), drawn(CLASSES)
     refiner = Refit(f, 3, 1, classes=True, strength=strength).double()
     batches = ragged(task)
-    *_, state = Learner(f, refiner, PLAIN).states(batches)
+    *_, state = Learner(f, refiner, CLOSED_FORM).states(batches)
     mask = torch.cat([batch.mask for batch in batches], dim=1)
     for b in range(3):
         x, y = task.support.x[b][mask[b]].numpy(), task.support.y[b][mask[b]].numpy()[:, 0]
@@ -423,7 +423,7 @@ def test_masks_say_who_sees_whom(seed, lengths):
             "SGD needs gradients; got Signal",
         ),
         (
-            lambda: Learner(linear(CLASSES), Ridge(3, 3, 1.0, True, True), GRADIENTS),
+            lambda: Learner(linear(CLASSES), Ridge(4, 3, 1.0, True), GRADIENTS),
             "Ridge needs observations; got Signal",
         ),
         (

@@ -17,8 +17,9 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from .commands import judge, train
-from .commands.options import Command, first_line, nearest, parse
+from .commands.options import Command, first_line, parse
 from .commands.show import table, wrote
+from .names import hint
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -74,7 +75,7 @@ def _run(arguments: list[str], console: Console) -> None:
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):
-        raise ValueError(f"no command is called {name!r}: {nearest(name, COMMANDS)}")
+        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, shown=str)}")
     parser = ArgumentParser(
         prog="gradatim",
         description="Iterative amortized inference: learners that refine their answer to a new task step by step.",

@@ -46,7 +46,7 @@ class Learner(nn.Module):
 
     def __init__(self, predictor: Predictor, refiner: Refiner, signal: Signal) -> None:
         super().__init__()
-        for need in ("observations", "gradients"):
+        for need in ("observations", "gradients", "inputs"):
             if getattr(refiner, f"needs_{need}") and not getattr(signal, need):
                 raise ValueError(
                     f"{type(refiner).__name__} needs {need}; got {signal}: choose another signal"

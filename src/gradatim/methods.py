@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from .learner import Learner
-from .refiners import SGD, Adam, Refit, Ridge, RowsConfig
-from .regimes import explicit, implicit, linear, parametric
-from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
+from .names import hint
+from .refiners import SGD, Adam, Bagged, Refit, Ridge, RowsConfig
+from .regimes import closed_form, explicit, implicit, linear, parametric
+from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN
 
 if TYPE_CHECKING:
     from .family import TaskFamily
@@ -51,16 +51,24 @@ def _adam(family: TaskFamily, config: RowsConfig, lr: float = 0.03) -> Learner:
 
 def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
     predictor = linear(family)
-    refiner = Ridge(
-        family.x_dim, predictor.output_dim, strength, family.classes is not None, bias=predictor.layout.bias
-    )
-    return Learner(predictor, refiner, PLAIN)
+    width = predictor.layout.shapes[-1][1]
+    refiner = Ridge(width, predictor.output_dim, strength, family.classes is not None)
+    return Learner(predictor, refiner, CLOSED_FORM)
 
 
 def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
     predictor = linear(family)
     refiner = Refit(predictor, family.x_dim, family.y_dim, family.classes is not None, strength)
     return Learner(predictor, refiner, PLAIN)
+
+
+def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
+    return closed_form(family, **settings)
+
+
+def _bagged(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
+    one = parametric(family, BOTH, config, **settings)
+    return Learner(one.predictor, Bagged(one.refiner), one.signal)
 
 
 def _parametric(signal: Any) -> Build:
@@ -78,7 +86,7 @@ def _implicit(state: str) -> Build:
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FORM = ("hidden", "token_per_row")
-_TOKENS = ("tokens", "token_width")
+_TOKENS = ("tokens", "token_width", "features")
 _SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH}
 
 METHODS: dict[str, Method] = {
@@ -93,7 +101,7 @@ METHODS: dict[str, Method] = {
     ),
     **{
         f"explicit-{name}": Method(
-            f"a task embedding and a learnt decoder, refined by {name}", _explicit(signal)
+            f"a task embedding and a learnt decoder, refined by {name}", _explicit(signal), settings=_TOKENS
         )
         for name, signal in _SIGNALS.items()
     },
@@ -101,8 +109,16 @@ METHODS: dict[str, Method] = {
         f"implicit-{name}": Method(f"the query's {name}, refined by rows", _implicit(name))
         for name in ("logits", "latents", "probabilities")
     },
+    "closed-form": Method(
+        "a linear head on learnt features, from sufficient statistics (as R2-D2)",
+        _closed_form,
+        settings=("features", "strength"),
+    ),
     "parametric-one-step": Method(
         "weights from a single refinement", _parametric(BOTH), one_step=True, settings=_FORM
+    ),
+    "bagged-one-step": Method(
+        "the mean of single refinements, one for each mini-batch", _bagged, one_step=True, settings=_FORM
     ),
     "explicit-one-step": Method(
         "a task embedding from a single refinement", _explicit(BOTH), one_step=True, settings=_TOKENS
@@ -125,7 +141,7 @@ METHODS: dict[str, Method] = {
         grid={"strength": _STRENGTHS},
     ),
     "lbfgs": Method(
-        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS[2:7]}
+        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS[2:]}
     ),
 }
 
@@ -137,9 +153,7 @@ def method(name: str) -> Method:
         ValueError: an unknown name; the nearest known one is suggested.
     """
     if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METHODS)}"
-        raise ValueError(f"no method is called {name!r}: {hint}")
+        raise ValueError(f"no method is called {name!r}: {hint(name, METHODS)}")
     return METHODS[name]
 
 

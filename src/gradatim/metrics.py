@@ -35,6 +35,12 @@ def error_rate(outputs: Tensor, task: Task) -> Tensor:
     return _mean(wrong.to(outputs.dtype), task.query)
 
 
+def accuracy(outputs: Tensor, task: Task) -> Tensor:
+    """Return the share of query rows whose most likely class is right, `[B]`, from logits `[B, Nq, C]`."""
+    right = outputs.argmax(-1) == task.query.y[..., 0]
+    return _mean(right.to(outputs.dtype), task.query)
+
+
 def squared_error(outputs: Tensor, task: Task) -> Tensor:
     """Return the mean squared error at the query rows, `[B]`, from outputs `[B, Nq, Dy]`."""
     return _mean((outputs - task.query.y).square().sum(-1), task.query)

@@ -43,6 +43,17 @@ class Predictor(nn.Module, ABC):
         rows = self.row_loss(batch, latent, generator)
         return (rows * batch.mask).sum(1) / batch.rows.clamp(min=1)
 
+    def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
+        """Return what multiplies each weight matrix of the latent, `[B, N, width]`.
+
+        Raises:
+            ValueError: the latent is no sequence of weight matrices.
+        """
+        raise ValueError(
+            f"the latent of {type(self).__name__} is no sequence of weight matrices, so it shows no inputs: "
+            "use the parametric regime"
+        )
+
     def check_x(self, x: Tensor) -> None:
         """Raise ValueError where x is not `[B, N, x_dim]`."""
         if x.dim() != 3 or (self.x_dim is not None and x.shape[2] != self.x_dim):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +15,7 @@ import torch
 from .families import ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression
 from .family import TaskFamily
 from .methods import build, method
+from .names import hint
 from .refiners import Gain, RowsConfig
 from .training.schemes import Greedy, Scheme, Unrolled
 from .training.train import TrainConfig
@@ -131,6 +131,30 @@ def _of_digits(method: str, iterations: int) -> Recipe:
     return replace(base, method=method, scheme=replace(base.scheme, horizon=5), train=training)
 
 
+def mnist() -> Recipe:
+    """Parametric softmax-linear classifiers of MNIST, 100 rows a step; reads $GRADATIM_DATA/images/mnist."""
+    return Recipe(
+        "parametric-both",
+        ImageClassification("mnist", dim=64, ways=10, support_rows=1000),
+        Greedy(batch_size=100, horizon=10),
+        RowsConfig(gain=Gain(power=0.7), curvature=Gain()),
+        TrainConfig(iterations=300, tasks=8, lr=2e-3),
+    )
+
+
+def mnist_closed_form() -> Recipe:
+    """MNIST by a linear head on meta-learnt features, solved from sufficient statistics."""
+    base = mnist()
+    return replace(
+        base,
+        method="closed-form",
+        scheme=Unrolled(batch_size=250, horizon=4),
+        refiner=RowsConfig(),
+        train=replace(base.train, iterations=150, tasks=4, lr=3e-3),
+        settings={"features": 512, "strength": 0.3},
+    )
+
+
 def linear() -> Recipe:
     """Linear regression in 8 dimensions, 16 rows a step, rows and gradients, decaying gain."""
     return Recipe(
@@ -170,6 +194,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
     "digits-explicit": digits_explicit,
     "digits-implicit": digits_implicit,
+    "mnist": mnist,
+    "mnist-closed-form": mnist_closed_form,
     "linear": linear,
     "linear-constant": linear_constant,
     "network": network,
@@ -183,9 +209,7 @@ def recipe(name: str) -> Recipe:
         ValueError: an unknown name; the nearest known one is suggested.
     """
     if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(RECIPES)}"
-        raise ValueError(f"no recipe is called {name!r}: {hint}")
+        raise ValueError(f"no recipe is called {name!r}: {hint(name, RECIPES)}")
     return RECIPES[name]()
 
 
@@ -198,9 +222,7 @@ def _from_named(table: dict[str, type], what: str, value: Any) -> Any:
     if not isinstance(name, str):
         raise ValueError(f"{what} must be an object with a name; got {value!r}")
     if name not in table:
-        near = get_close_matches(name, table, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(table)}"
-        raise ValueError(f"no {what} is called {name!r}: {hint}")
+        raise ValueError(f"no {what} is called {name!r}: {hint(name, table)}")
     return _make(table[name], {key: part for key, part in value.items() if key != "name"}, what)
 
 
@@ -256,6 +278,4 @@ def _wanted(kind: Any) -> str:
 def _refuse_unknown(what: str, value: dict[str, Any], known: set[str]) -> None:
     for key in value:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
-            raise ValueError(f"{what} has no field {key!r}: {hint}")
+            raise ValueError(f"{what} has no field {key!r}: {hint(key, sorted(known), 'it has')}")

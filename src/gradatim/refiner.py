@@ -43,12 +43,14 @@ class Capabilities:
 class Refiner(nn.Module, ABC):
     """`state_0 = init(tasks, query);  state_{t+1} = step(state_t, evidence_t);  latent = read(state)`.
 
-    Class attributes: `capabilities`; `needs_observations`, `needs_gradients`: what its steps cannot do without.
+    Class attributes: `capabilities`; `needs_observations`, `needs_gradients`, `needs_inputs`: what its steps cannot do
+    without.
     """
 
     capabilities = Capabilities()
     needs_observations = False
     needs_gradients = False
+    needs_inputs = False
 
     @abstractmethod
     def init(self, n_tasks: int, query: Batch | None = None) -> State:

@@ -5,12 +5,13 @@ Source: Mittal et al. 2025, table 1: parametric (g learnt), explicit (f and g), 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .learner import Learner
-from .predictors import Decoder, Network, Readout, likelihood
-from .refiners import QueryRefiner, RowsConfig, RowsRefiner
-from .signal import BOTH, PLAIN
+from .predictors import Decoder, Features, Network, Readout, likelihood
+from .refiners import QueryRefiner, Ridge, RowsConfig, RowsRefiner
+from .signal import BOTH, CLOSED_FORM, PLAIN
 
 if TYPE_CHECKING:
     from .family import TaskFamily
@@ -38,12 +39,15 @@ def parametric(
     """Return a parametric learner: f of known form, its weights theta refined by h_phi.
 
     `hidden`: widths of f's hidden layers; `token_per_row`: a token for each row of each weight matrix, or one for all
-    of theta (the paper).
+    of theta (the paper). Where `config.curvature` asks for it, the rows' inputs are seen as well.
     """
+    signal = replace(signal, inputs=config.curvature is not None)
     predictor = linear(family, hidden)
     shapes = predictor.layout.shapes if token_per_row else ((1, predictor.layout.size),)
     widths = (family.x_dim, family.y_dim, family.classes, predictor.output_dim)
-    return Learner(predictor, RowsRefiner(config, signal, predictor.initial(), shapes, *widths), signal)
+    matrices = predictor.layout.shapes
+    refiner = RowsRefiner(config, signal, predictor.initial(), shapes, *widths, matrices)
+    return Learner(predictor, refiner, signal)
 
 
 def explicit(
@@ -52,13 +56,45 @@ def explicit(
     config: RowsConfig = DEFAULT,
     tokens: int = 16,
     token_width: int = 32,
+    features: int | None = None,
 ) -> Learner:
-    """Return an explicit learner: a learnt decoder f_gamma on a learnt embedding z of `tokens` vectors."""
+    """Return an explicit learner: a learnt f_gamma on a learnt embedding z of `tokens` vectors, its decoder.
+
+    With `features`, f_gamma is that many learnt features of x and z the head on them, one vector for each output; then
+    `config.curvature` is for z what it is for the weights of a parametric learner.
+
+    Raises:
+        ValueError: `config.curvature` without `features`: an embedding has none.
+    """
     out = likelihood(family.y_dim, family.classes)
+    widths = (family.x_dim, family.y_dim, family.classes, out.output_dim)
+    if features is not None:
+        head = Features(family.x_dim, out, features, scaled=family.classes is not None)
+        shapes = ((out.output_dim, features + 1),)
+        signal = replace(signal, inputs=config.curvature is not None)
+        return Learner(head, RowsRefiner(config, signal, head.initial(), shapes, *widths, shapes), signal)
+    if config.curvature is not None:
+        raise ValueError(
+            f"the embedding of a decoder has no curvature; got curvature {config.curvature}: leave it out, or give "
+            "features, for an f_gamma of learnt features and z the head on them"
+        )
     predictor = Decoder(family.x_dim, out, tokens, token_width, width=config.width)
-    widths = (family.x_dim, family.y_dim, family.classes, predictor.output_dim)
     refiner = RowsRefiner(config, signal, predictor.initial(), ((tokens, token_width),), *widths)
     return Learner(predictor, refiner, signal)
+
+
+def closed_form(family: TaskFamily, features: int = 512, strength: float = 1.0) -> Learner:
+    """Return a learner with meta-learnt features, shared by all tasks, and a head solved from sufficient statistics.
+
+    f and its features are learnt, g is analytic, the head's natural parameters are the state: exact, additive.
+    `strength`: where the learnt ridge penalty starts.
+
+    Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6.
+    """
+    classes = family.classes is not None
+    predictor = Features(family.x_dim, likelihood(family.y_dim, family.classes), features, scaled=classes)
+    refiner = Ridge(features + 1, predictor.output_dim, strength, classes, learnt=True)
+    return Learner(predictor, refiner, CLOSED_FORM)
 
 
 def implicit(

@@ -22,7 +22,9 @@ class Evidence(NamedTuple):
 
     Fields: `rows [B]`: the number of rows present (with lengths: in each prefix, `[B * P]`); `batch`: the observations,
     or None; `outputs [B, N, Do]`: what f says at them now, or None; `gradient`, like the latent (with lengths:
-    `[B * P, ...]`): of the mean loss, or None; `lengths [P]`: the prefixes to answer for, or None: all the rows.
+    `[B * P, ...]`): of the mean loss, or None; `lengths [P]`: the prefixes to answer for, or None: all the rows;
+    `inputs`: what multiplies each weight matrix of the latent, `[B, N, width]` (with lengths: `[B * P, N, width]`),
+    zero at absent rows, or None.
     """
 
     rows: Tensor
@@ -30,6 +32,7 @@ class Evidence(NamedTuple):
     outputs: Tensor | None = None
     gradient: Tensor | None = None
     lengths: Tensor | None = None
+    inputs: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Signal:
     Fields: `observations`: the rows (x, y); `gradients`: `d loss(batch, latent) / d latent`; `outputs`: with the
     observations also `f(x, latent)`, the predictions there as they stand (they follow from latent and x, but a
     transformer would have to learn to multiply to find them; False is the paper's plain observation);
-    `keep_graph`: gradients and outputs stay differentiable in the latent (MAML, second order).
+    `keep_graph`: what is seen stays differentiable, in the latent (MAML, second order) and in f's own parameters;
+    `inputs`: also what multiplies each weight matrix of the latent (x for a linear f): the features of a closed form;
+    their second moments are the factor of the Hessian that all rows of a matrix share.
 
     Raises:
         ValueError: neither observations nor gradients.
@@ -54,6 +59,7 @@ class Signal:
     gradients: bool = False
     outputs: bool = True
     keep_graph: bool = False
+    inputs: bool = False
 
     def __post_init__(self) -> None:
         if not (self.observations or self.gradients):
@@ -76,7 +82,7 @@ class Signal:
 
         `generator` is for losses that draw (the noise of a generative one).
         """
-        rows, outputs, gradient = batch.rows, None, None
+        rows, outputs, gradient, inputs = batch.rows, None, None, None
         if self.sees_outputs:
             outputs = predictor(batch.x, latent)
             outputs = outputs if self.keep_graph else outputs.detach()
@@ -86,7 +92,11 @@ class Signal:
             rows, latent = answered.rows, latent.repeat_interleave(len(lengths), dim=0)
         if self.gradients:
             gradient = self._gradient(predictor, latent, answered, generator)
-        return Evidence(rows, batch if self.observations else None, outputs, gradient, lengths)
+        if self.inputs:
+            entered = predictor.inputs(answered.x, latent)
+            kept = entered if self.keep_graph else [part.detach() for part in entered]
+            inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in kept)
+        return Evidence(rows, batch if self.observations else None, outputs, gradient, lengths, inputs)
 
     def _gradient(
         self, predictor: Predictor, latent: Tensor, batch: Batch, generator: torch.Generator | None
@@ -102,5 +112,6 @@ class Signal:
 
 OBSERVATIONS = Signal()
 PLAIN = Signal(outputs=False)
+CLOSED_FORM = Signal(outputs=False, keep_graph=True, inputs=True)
 GRADIENTS = Signal(observations=False, gradients=True)
 BOTH = Signal(gradients=True)

@@ -5,10 +5,10 @@ Source: DESIGN.md, Results: same data, same budget, tuned baselines, seeds, inte
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from . import core
+from ..names import hint
+from . import core, images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 BENCHMARKS: dict[str, str] = {
-    "core": "linear regression and digits in three regimes, throughput, kill and resume"
+    "core": "linear regression and digits in three regimes, throughput, kill and resume",
+    "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
 }
 
 
@@ -30,7 +31,6 @@ def run(name: str, out: Path, smoke: bool, seeds: int, workers: int, console: Co
         ValueError: an unknown name; the nearest known one is suggested.
     """
     if name not in BENCHMARKS:
-        near = get_close_matches(name, BENCHMARKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BENCHMARKS)}"
-        raise ValueError(f"no benchmark is called {name!r}: {hint}")
-    return core.run(out, smoke, seeds, workers, console)
+        raise ValueError(f"no benchmark is called {name!r}: {hint(name, BENCHMARKS)}")
+    study = {"core": core, "images": images}[name]
+    return study.run(out, smoke, seeds, workers, console)

@@ -5,13 +5,10 @@ Source: Chowdhery et al. 2022, appendix B (model FLOPs utilisation: useful opera
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +25,7 @@ from ..signal import BOTH
 from ..training.checkpoint import latest, read
 from ..training.schemes import Greedy
 from ..training.train import TrainConfig, streams, train
-from .study import Study, claim
+from .study import Study, claim, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,9 +97,9 @@ def _matmul_seconds() -> float:
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     times = []
     for _ in range(9):
-        start = time.perf_counter()
+        began = time.perf_counter()
         torch.mm(a, b)
-        times.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - began)
     return float(np.median(times[2:]))
 
 
@@ -122,46 +119,28 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
         LinearRegression(4, 0.5, support_rows=32),
         Greedy(batch_size=16, horizon=2),
         RowsConfig(width=32, layers=2),
-        TrainConfig(iterations=600, tasks=16, threads=1, checkpoint_every=7),
+        TrainConfig(iterations=600, tasks=16, checkpoint_every=7),
     )
     shutil.rmtree(home, ignore_errors=True)
     stream = random.Random(0)
-    start = time.perf_counter()
-    _start(recipe, home / "undisturbed").wait()
-    whole = time.perf_counter() - start
+    began = time.perf_counter()
+    start(recipe, home / "undisturbed", 1).communicate()
+    whole = time.perf_counter() - began
     wanted = _weights(home / "undisturbed")
     equal: list[bool] = []
     while len(equal) < times:
         folder = home / f"killed-{len(equal)}"
         shutil.rmtree(folder, ignore_errors=True)
-        process = _start(recipe, folder)
+        process = start(recipe, folder, 1)
         time.sleep(whole * stream.random())
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         if (folder / "learner.safetensors").exists() or latest(folder) is None:
             continue  # not in the middle of training: another moment
-        _start(recipe, folder).wait()
+        start(recipe, folder, 1).communicate()
         found = _weights(folder)
         equal.append(found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
     return equal
-
-
-def _start(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = folder / "asked.json"
-    asked.write_text(json.dumps(recipe.to_json()))
-    command = [
-        sys.executable,
-        "-m",
-        "gradatim",
-        "train",
-        str(asked),
-        "--out",
-        str(folder),
-        "--resume",
-        "--quiet",
-    ]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

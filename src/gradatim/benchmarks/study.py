@@ -94,24 +94,10 @@ class Study:
         return path.exists() and _same(from_json(read_header(path, "checkpoint")["recipe"]["recipe"]), recipe)
 
     def _train(self, name: str, recipe: Recipe, threads: int) -> str:
-        home = self._home(name)
-        recipe = replace(recipe, train=replace(recipe.train, threads=threads))
-        asked = fresh(home, recipe)
-        command = [
-            sys.executable,
-            "-m",
-            "gradatim",
-            "train",
-            str(asked),
-            "--out",
-            str(home),
-            "--resume",
-            "--quiet",
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode:
-            raise ValueError(f"meta-training {name} failed: {(done.stderr or done.stdout)[-2000:]}")
+        process = start(recipe, self._home(name), threads)
+        said, wrong = process.communicate()
+        if process.returncode:
+            raise ValueError(f"meta-training {name} failed: {(wrong or said)[-2000:]}")
         return name
 
     def _load(self, name: str, recipe: Recipe) -> Trained:
@@ -126,6 +112,19 @@ def once(recipe: Recipe, method: str) -> Recipe:
     """Return the one-step twin of a recipe: the same size and rate, and as many refinements, so more tasks."""
     training = replace(recipe.train, tasks=recipe.train.tasks * recipe.scheme.horizon)
     return replace(recipe, method=method, scheme=replace(recipe.scheme, horizon=1), train=training)
+
+
+def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
+    """Start meta-training a recipe in a process of its own, or go on where it was interrupted in this folder."""
+    asked = fresh(home, replace(recipe, train=replace(recipe.train, threads=threads)))
+    options = ["--out", str(home), "--resume", "--quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "gradatim", "train", str(asked), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
 
 
 def fresh(home: Path, recipe: Recipe) -> Path:

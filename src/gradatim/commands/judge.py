@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .options import nearest
+from ..names import nearest
 from .show import size, table, wrote
 from .train import provenance, unwrapped
 
@@ -80,8 +80,8 @@ def evaluate(options: Namespace, console: Console) -> None:
 def refuse_impossible(options: Namespace) -> None:
     """Raise ValueError where an option of `eval` has a value that none can have, naming it."""
     if options.split not in SPLITS:
-        known, hint = ", ".join(SPLITS), nearest(options.split, SPLITS)
-        hint = f": {hint}" if hint.startswith("did") else ""
+        known, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
+        hint = "" if near is None else f": did you mean {near}?"
         raise ValueError(f"--split must be one of {known}; got {options.split!r}{hint}")
     for name, least in (("tasks", 1), ("batch_size", 1), ("seed", 0)):
         value = options[name]

@@ -1,6 +1,6 @@
 """Commands and their options: parsers by jsonargparse, one option for each field of a dataclass, errors in one line.
 
-Source: jsonargparse; "did you mean" by difflib.
+Source: jsonargparse.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
+
+from ..names import hint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +71,7 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
         if re.match(r"--?[A-Za-z]", option) and option not in known:
             long = [text for text in known if text.startswith("--")]
             name = parser.prog.removeprefix("gradatim ")
-            raise ValueError(f"{name} has no option {option}: {nearest(option, long)}")
+            raise ValueError(f"{name} has no option {option}: {hint(option, long, shown=str)}")
 
 
 def add_fields(group: Any, prefix: str, value: Any) -> None:
@@ -117,13 +118,6 @@ def value_of(arguments: list[str], option: str) -> str | None:
         elif argument.startswith(f"{option}="):
             found = argument.partition("=")[2]
     return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint: the nearest of the known names, or all of them."""
-    known = list(known)
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def first_line(value: Any) -> str:

@@ -7,7 +7,6 @@ Source: LeCun, Cortes, Burges 1998, the MNIST database, "file formats" (IDX).
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import os
 import zipfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from ..names import nearest
 
 PUBLISHED = {
     "mnist": "https://yann.lecun.com/exdb/mnist/",
@@ -45,8 +46,8 @@ def check_source(source: object) -> None:
     """
     if source in SOURCES:
         return
-    near = difflib.get_close_matches(str(source).lower(), SOURCES, n=1, cutoff=0.4)
-    hint = f": did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(source).lower(), SOURCES, cutoff=0.4)
+    hint = "" if near is None else f": did you mean {near!r}?"
     raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}{hint}")
 
 

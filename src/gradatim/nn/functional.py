@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -65,14 +65,29 @@ def network(
 
     h_0 = x;  h_{l+1} = activation(h_l W_l' + b_l), no activation after the last.
     """
-    hidden = x
-    matrices = split_rows(theta, layout.shapes)
-    for depth, matrix in enumerate(matrices):
-        if depth:
-            hidden = activation(hidden)
+    *_, (_, outputs) = _layers(x, theta, layout, activation)
+    return outputs
+
+
+def inputs(
+    x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor] = torch.tanh
+) -> list[Tensor]:
+    """Return what multiplies each weight matrix, `[B, N, inputs + bias]`: h_l, and a 1 where there is a bias."""
+    entered = [hidden for hidden, _ in _layers(x, theta, layout, activation)]
+    if layout.bias:
+        entered = [torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1) for hidden in entered]
+    return entered
+
+
+def _layers(
+    x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what enters each layer, and what comes out of it before the next activation."""
+    out = x
+    for depth, matrix in enumerate(split_rows(theta, layout.shapes)):
+        hidden = activation(out) if depth else x
         if layout.bias:
-            weight, bias = matrix[..., :-1], matrix[..., -1]
-            hidden = torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2))
+            out = torch.baddbmm(matrix[..., None, :, -1], hidden, matrix[..., :-1].mT)
         else:
-            hidden = torch.bmm(hidden, matrix.transpose(1, 2))
-    return hidden
+            out = torch.bmm(hidden, matrix.mT)
+        yield hidden, out

@@ -1,8 +1,18 @@
 """The three kinds of f_gamma: of known form, a learnt decoder, a readout."""
 
 from .decoder import Decoder
+from .features import Features
 from .likelihoods import CrossEntropy, Likelihood, SquaredError, likelihood
 from .network import Network
 from .readout import Readout
 
-__all__ = ["CrossEntropy", "Decoder", "Likelihood", "Network", "Readout", "SquaredError", "likelihood"]
+__all__ = [
+    "CrossEntropy",
+    "Decoder",
+    "Features",
+    "Likelihood",
+    "Network",
+    "Readout",
+    "SquaredError",
+    "likelihood",
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..nn.functional import Layout, network
+from ..nn.functional import Layout, inputs, network
 from ..predictor import Predictor
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Network(Predictor):
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return outputs `[B, N, output_dim]` of the networks theta `[B, S]` at x `[B, N, x_dim]`."""
         return network(x, latent, self.layout)
+
+    def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
+        """Return what multiplies each weight matrix of theta, `[B, N, inputs + bias]`."""
+        return inputs(x, latent, self.layout)
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each row, `[B, N]`."""

@@ -1,5 +1,6 @@
 """Every way of refining a state: learnt, unlearnt, closed form. One file each."""
 
+from .bagged import Bagged
 from .gain import CONSTANT, DECAYING, Gain
 from .moments import Ridge
 from .optimizers import SGD, Adam
@@ -12,6 +13,7 @@ __all__ = [
     "DECAYING",
     "SGD",
     "Adam",
+    "Bagged",
     "Gain",
     "QueryRefiner",
     "Refit",

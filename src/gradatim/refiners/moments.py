@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
 
@@ -26,58 +26,64 @@ class MomentsState(NamedTuple):
 
 
 class Ridge(Refiner):
-    """`theta = (G + strength I)^-1 M`, G and M summed over all rows seen: exact, additive, nothing learnt.
+    """`theta = (G + strength I)^-1 M`, G and M summed over all rows seen: exact, additive.
 
-    The latent is a linear predictor's flat theta `[B, C (D + bias)]`, one row of weights for each output; the bias is
-    penalised like a weight. Classes are regressed one-hot.
+    The latent is the flat theta `[B, C width]` of a linear layer, one row of weights for each output; a bias is
+    penalised like a weight. What multiplies it comes as the signal's inputs: x, or features of it. Classes are
+    regressed one-hot.
 
-    Args: `x_dim`; `outputs` C; `classes`: whether y is a class index; `strength` of the prior, in units of noise
-    variance over prior variance; `bias`.
+    Args: `width` of the inputs, a bias's 1 included; `outputs` C; `strength` of the prior, in units of noise variance
+    over prior variance; `classes`: whether y is a class index; `learnt`: whether the strength is meta-trained, and the
+    features with it: then the statistics stay in the module's dtype, else they are kept in float64.
 
     Raises:
         ValueError: strength not positive.
 
     Example:
-        >>> learner = Learner(Network(8, SquaredError(), bias=False), Ridge(8, 1, strength=0.25), OBSERVATIONS)
+        >>> learner = Learner(Network(8, SquaredError(), bias=False), Ridge(8, 1, strength=0.25), CLOSED_FORM)
+
+    Source: Hoerl, Kennard 1970, eq. 2.1; learnt: Bertinetto et al. 2019, eq. 4.
     """
 
-    capabilities = Capabilities(mergeable=True, learnt=False)
     needs_observations = True
+    needs_inputs = True
     like: Tensor
 
     def __init__(
-        self, x_dim: int, outputs: int, strength: float, classes: bool = False, bias: bool = False
+        self, width: int, outputs: int, strength: float, classes: bool = False, learnt: bool = False
     ) -> None:
         super().__init__()
         if not strength > 0:
             raise ValueError(f"ridge needs strength > 0; got {strength}")
-        self.width, self.outputs, self.strength = x_dim + bias, outputs, strength
-        self.classes, self.bias = classes, bias
+        self.width, self.outputs, self.classes, self.learnt = width, outputs, classes, learnt
+        self.capabilities = Capabilities(mergeable=True, learnt=learnt, greedy=not learnt)
+        self.strength = strength
+        self.log_scale = nn.Parameter(torch.zeros(())) if learnt else None
         self.register_buffer("like", torch.zeros(()))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> MomentsState:
         """Return the statistics of no rows."""
-        zeros = torch.zeros(n_tasks, self.width, self.width, dtype=torch.float64, device=self.like.device)
+        dtype = self.like.dtype if self.learnt else torch.float64
+        zeros = torch.zeros(n_tasks, self.width, self.width, dtype=dtype, device=self.like.device)
         return MomentsState(
             zeros, zeros.new_zeros(n_tasks, self.width, self.outputs), zeros.new_zeros(n_tasks)
         )
 
     def step(self, state: MomentsState, evidence: Evidence) -> MomentsState:
         """Return the statistics with one more mini-batch added."""
-        if evidence.batch is None:
-            raise ValueError("ridge needs observations; got a signal without them")
-        batch = evidence.batch
-        x = batch.x.double()
-        if self.bias:
-            x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
-        x = x * batch.mask[..., None]
-        y = torch.nn.functional.one_hot(batch.y[..., 0], self.outputs) if self.classes else batch.y
-        return MomentsState(
-            state.gram + x.mT @ x, state.cross + x.mT @ y.double(), state.rows + evidence.rows
-        )
+        if evidence.batch is None or evidence.inputs is None:
+            raise ValueError(
+                "ridge needs observations and inputs; got a signal without them: use CLOSED_FORM"
+            )
+        (a,), y = (part.to(state.gram) for part in evidence.inputs), evidence.batch.y
+        if self.classes:
+            y = torch.nn.functional.one_hot(y[..., 0], self.outputs)
+        return MomentsState(state.gram + a.mT @ a, state.cross + a.mT @ y.to(a), state.rows + evidence.rows)
 
     def read(self, state: MomentsState) -> Tensor:
-        """Return theta, solved in float64, in the module's dtype."""
-        prior = self.strength * torch.eye(self.width, dtype=torch.float64, device=state.gram.device)
+        """Return theta in the module's dtype."""
+        prior = self.strength * torch.eye(self.width, dtype=state.gram.dtype, device=state.gram.device)
+        if self.log_scale is not None:
+            prior = self.log_scale.exp() * prior
         factor = torch.linalg.cholesky(state.gram + prior)
-        return torch.cholesky_solve(state.cross, factor).mT.flatten(1).to(self.like.dtype)
+        return torch.cholesky_solve(state.cross, factor).mT.flatten(1).to(self.like)

@@ -55,6 +55,8 @@ class QueryRefiner(Refiner):
         super().__init__()
         if config.tail is not None:
             raise ValueError("an implicit state keeps no tail average; got tail in the config: leave it out")
+        if config.curvature is not None:
+            raise ValueError("an implicit state has no curvature; got curvature in the config: leave it out")
         self.config, self.simplex = config, simplex
         self.capabilities = Capabilities(per_query=True, prefixes=config.prefixes)
         self.start = nn.Parameter(torch.zeros(state_width))

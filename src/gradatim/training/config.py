@@ -26,8 +26,9 @@ class TrainConfig:
 
     Fields: `iterations`: optimizer steps; `tasks`: in each, over all processes; `lr`, `warmup` (iterations, linear),
     `final_lr` (a cosine from lr to it); `weight_decay`, `betas` of AdamW; `clip`: largest gradient norm (None: any);
-    `ema`: decay of the averaged weights; `seed` of tasks and horizons; `threads` for this run (None: as they are);
-    `log_every`, `checkpoint_every`: iterations; `devices`, `precision`, `accelerator`: see `Engine`; `tensorboard`.
+    `ema`: decay of the averaged weights; `seed` of tasks and horizons; `threads` for this run, shared by its processes
+    (None: as they are); `log_every`, `checkpoint_every`: iterations; `devices`, `precision`, `accelerator`: see
+    `Engine`; `tensorboard`.
 
     Raises:
         ValueError: a number out of its range, naming the field.

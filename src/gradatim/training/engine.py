@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+_Made = TypeVar("_Made")
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "cuda")
@@ -30,6 +32,8 @@ class _Whole(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        # Never used: DDP looks for unused parameters, and where there is none it warns at length on every start.
+        self.spare = nn.Parameter(torch.zeros(()))
 
     def forward(self, call: Callable[[nn.Module], Tensor]) -> Tensor:
         return call(self.module)
@@ -39,7 +43,7 @@ class Engine:
     """Where a run computes: `devices` processes, a precision, an accelerator (auto: CUDA where there is one).
 
     With several devices on CPU it is DDP over gloo, with processes started from this script or by torchrun; gradients
-    are then averaged over processes.
+    are then averaged over processes. What no process uses in an iteration has no gradient, as on one device.
 
     Raises:
         ValueError: an unknown precision or accelerator, devices below 1, more CUDA devices than there are, or another
@@ -68,7 +72,7 @@ class Engine:
                 f"{devices} CUDA devices are wanted, {present} are here: lower devices or use cpu"
             )
         fabric = _quiet_fabric()
-        strategy = "ddp" if devices > 1 else "auto"
+        strategy = "ddp_find_unused_parameters_true" if devices > 1 else "auto"
         self._fabric = fabric(
             accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
         )
@@ -126,6 +130,29 @@ class Engine:
     def mean(self, values: Tensor) -> Tensor:
         """Return values averaged over processes."""
         return values if self.world_size == 1 else self._fabric.all_reduce(values, reduce_op="mean")
+
+    def together(self, work: Callable[[], _Made]) -> _Made:
+        """Do work in every process and return what it made in this one; where one fails, none goes on.
+
+        Raises:
+            Exception: what the work raised here, or ValueError with the sentence of the first process it failed in.
+        """
+        if self.world_size == 1:
+            return work()
+        made: list[_Made] = []
+        error, said = None, [""] * self.world_size
+        try:
+            made.append(work())
+        except Exception as caught:
+            error = caught
+        own = "" if error is None else str(error) or type(error).__name__
+        torch.distributed.all_gather_object(said, own)
+        if error is not None:
+            raise error
+        for rank, sentence in enumerate(said):
+            if sentence:
+                raise ValueError(f"process {rank} stopped: {sentence}")
+        return made[0]
 
     def barrier(self) -> None:
         """Wait for every process."""

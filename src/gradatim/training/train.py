@@ -89,8 +89,6 @@ def train(
     if first is None:
         raise ValueError("this learner has no parameters to meta-train: use it as it is, or choose another")
     home = first.device
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     try:
         run = _Run(learner, family, scheme, config, None if out is None else Path(out), header or {})
         run.begin(run.find(resume), progress)
@@ -164,6 +162,8 @@ class _Run:
         """Meet the other processes, go on from a checkpoint if there is one, and open the log."""
         self.engine = Engine(self.config.devices, self.config.precision, self.config.accelerator)
         self.engine.launch()
+        if self.config.threads is not None:
+            torch.set_num_threads(max(1, self.config.threads // self.engine.world_size))
         self.optimizer = torch.optim.AdamW(
             self.learner.parameters(),
             self.config.lr,
@@ -177,7 +177,8 @@ class _Run:
         if found is not None:
             self._restore(found)
         first = self.engine.is_first
-        self.log = Log(self.out if first else None, self.done, self.config.tensorboard)
+        home = self.out if first else None
+        self.log = self.engine.together(lambda: Log(home, self.done, self.config.tensorboard))
         self.watch = Watch(progress and first, self.config.iterations, self.done)
         for notice in self.notices:
             self.watch.say(notice)
@@ -193,12 +194,9 @@ class _Run:
                 last = self.done == config.iterations
                 if last or self.done % config.log_every == 0:
                     record = self._record()
-                    self.log.add(record)
-                    self.watch.show(record)
-                    if on_log is not None and self.engine.is_first:
-                        on_log(record)
+                    self.engine.together(lambda record=record: self._tell(record, on_log))
                 if last or self.done % config.checkpoint_every == 0:
-                    self._save()
+                    self.engine.together(self._save)
 
     def finish(self) -> Trained:
         """Load the averaged weights and write what the run made."""
@@ -206,20 +204,26 @@ class _Run:
             for parameter, mean in zip(self.parameters, self.average, strict=True):
                 parameter.copy_(mean)
         self.learner.eval().zero_grad(set_to_none=True)
-        seconds, peak, written = self._seconds(), max(self.peak, self.engine.peak_memory()), []
-        if self.out is not None and self.engine.is_first:
-            tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
-            about = {"iteration": self.done, "seconds": seconds, "peak_memory": peak}
-            written = [write(self.out / "learner.safetensors", tensors, {**self.header, **about})]
-            written.append(self.out / "log.jsonl")
-            notice = loss_curve(self.out / "log.jsonl", self.out / "loss.png")
-            if notice is None:
-                written.append(self.out / "loss.png")
-            else:
-                self.notices.append(notice)
+        seconds, peak = self._seconds(), max(self.peak, self.engine.peak_memory())
+        about = {"iteration": self.done, "seconds": seconds, "peak_memory": peak}
+        written = self.engine.together(lambda: self._write(about))
         return Trained(
             self.learner, self.done, seconds, peak, self.log.records, tuple(written), tuple(self.notices)
         )
+
+    def _write(self, about: dict[str, Any]) -> list[Path]:
+        """Write the learner and draw its loss, in the first process; return the files."""
+        if self.out is None or not self.engine.is_first:
+            return []
+        tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
+        written = [write(self.out / "learner.safetensors", tensors, {**self.header, **about})]
+        written.append(self.out / "log.jsonl")
+        notice = loss_curve(self.out / "log.jsonl", self.out / "loss.png")
+        if notice is None:
+            written.append(self.out / "loss.png")
+        else:
+            self.notices.append(notice)
+        return written
 
     def _step(self) -> None:
         """Take one optimizer step on fresh tasks."""
@@ -277,6 +281,13 @@ class _Run:
             "tasks_per_second": count * self.config.tasks / max(seconds - window["since"], 1e-9),
             "seconds": seconds,
         }
+
+    def _tell(self, record: dict[str, Any], on_log: Callable[[dict[str, Any]], None] | None) -> None:
+        """Log a record and show it."""
+        self.log.add(record)
+        self.watch.show(record)
+        if on_log is not None and self.engine.is_first:
+            on_log(record)
 
     def _save(self) -> None:
         """Write a checkpoint."""

@@ -1,0 +1,70 @@
+"""f of known form in its last layer alone: a linear head, the latent, on learnt features that all tasks share.
+
+Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6; Harrison et al. 2018 (ALPaCA); Rahimi, Recht 2007, for the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..predictor import Predictor
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from .likelihoods import Likelihood
+
+START = 4.0
+"""Regressed one-hot codes lie between 0 and 1: as logits they would say almost nothing."""
+
+
+class Features(Predictor):
+    """`f(x, theta) = s theta phi(x)`, `phi(x) = [sqrt(2 / D) relu(W x + b), 1]`, theta `[B, C (D + 1)]`.
+
+    W, b and the scale s are learnt, and start as random features: W ~ N(0, 1 / x_dim), b ~ N(0, 1 / 4), s = 4 (it
+    makes logits of regressed one-hot codes; a regression has none).
+
+    Args: `x_dim`; `likelihood`; `features` D; `scaled`: whether there is an s.
+
+    Raises:
+        ValueError: a size below 1.
+
+    Example:
+        >>> f = Features(64, CrossEntropy(10), features=512)
+        >>> f(torch.randn(2, 5, 64), torch.zeros(2, 5130)).shape
+        torch.Size([2, 5, 10])
+    """
+
+    def __init__(self, x_dim: int, likelihood: Likelihood, features: int = 512, scaled: bool = True) -> None:
+        super().__init__()
+        if min(x_dim, features) < 1:
+            raise ValueError(f"features need sizes of at least 1; got x_dim {x_dim}, features {features}")
+        self.x_dim, self.likelihood = x_dim, likelihood
+        self.output_dim = likelihood.output_dim
+        self.latent_shape = (self.output_dim * (features + 1),)
+        self.first = nn.Linear(x_dim, features)
+        nn.init.normal_(self.first.weight, std=x_dim**-0.5)
+        nn.init.normal_(self.first.bias, std=0.5)
+        self.log_scale = nn.Parameter(torch.tensor(START).log()) if scaled else None
+
+    def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
+        """Return phi(x) `[B, N, D + 1]`."""
+        phi = self.first(x).relu() * (2 / self.first.out_features) ** 0.5
+        return [torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)]
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return outputs `[B, N, output_dim]` of heads theta `[B, S]` at x `[B, N, x_dim]`."""
+        (phi,) = self.inputs(x, latent)
+        outputs = phi @ latent.unflatten(1, (self.output_dim, -1)).mT
+        return outputs if self.log_scale is None else self.log_scale.exp() * outputs
+
+    def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the likelihood's loss of each row, `[B, N]`."""
+        return self.likelihood.row_loss(self(batch.x, latent), batch.y)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where x has another width, or y cannot be scored."""
+        self.check_x(batch.x)
+        self.likelihood.check(batch)

@@ -1,0 +1,75 @@
+"""The mean of single refinements, one for each mini-batch: what iterating has to beat.
+
+Source: Breiman 1996 (bagging), on disjoint mini-batches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from ..refiner import Capabilities, Refiner
+from ..tree import tree_map
+from .gain import DECAYING, move
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..signal import Evidence
+
+
+class BaggedState(NamedTuple):
+    """`latent [B, ...]`: the mean of single refinements, weighted by rows; `rows [B]` seen."""
+
+    latent: Tensor
+    rows: Tensor
+
+
+class Bagged(Refiner):
+    """`latent_t = mean over s <= t of read(step(init, batch_s))`, weighted by rows.
+
+    Every mini-batch is answered for itself, from the start. For a linear f it is the mean of the answers.
+
+    Args: `inner`: the refiner that answers for one mini-batch.
+
+    Raises:
+        ValueError: an implicit refiner, whose state belongs to its queries.
+
+    Example:
+        >>> learner = Learner(one.predictor, Bagged(one.refiner), one.signal)
+    """
+
+    def __init__(self, inner: Refiner) -> None:
+        super().__init__()
+        if inner.capabilities.per_query:
+            raise ValueError(
+                "bagging averages latents; an implicit state is a prediction for its own queries"
+            )
+        self.inner = inner
+        self.capabilities = Capabilities(
+            prefixes=inner.capabilities.prefixes, learnt=inner.capabilities.learnt
+        )
+        for need in ("needs_observations", "needs_gradients", "needs_inputs"):
+            setattr(self, need, getattr(inner, need))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> BaggedState:
+        """Return the start of a single refinement."""
+        latent = self.inner.read(self.inner.init(n_tasks))
+        return BaggedState(latent, latent.new_zeros(n_tasks))
+
+    def step(self, state: BaggedState, evidence: Evidence) -> BaggedState:
+        """Return the mean with one more answer; with lengths, one state for each prefix, `[B * P, ...]`."""
+        one = self.inner.read(self.inner.step(self.inner.init(len(state.rows)), evidence))
+        if evidence.lengths is not None:
+            times = len(evidence.lengths)
+            state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
+        now = evidence.rows.to(state.rows.dtype)
+        return BaggedState(move(state.latent, one, DECAYING(now, state.rows)), state.rows + now)
+
+    def read(self, state: BaggedState) -> Tensor:
+        """Return the mean."""
+        return state.latent
+
+    def at(self, state: BaggedState) -> Tensor:
+        """Return the start: every mini-batch is looked at from there."""
+        return self.inner.at(self.inner.init(len(state.rows)))

@@ -1,0 +1,80 @@
+"""The gradient seen through the curvature of its mini-batch: a learnt, damped Newton direction.
+
+Source: Martens, Grosse 2015, section 6.2 (K-FAC with Tikhonov damping), its input factor alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.functional import split_rows
+
+
+class Preconditioner(nn.Module):
+    """`natural = G (A + lambda tr(A) / width I)^-1` for each weight matrix, G its gradient `[rows, width]`.
+
+    A `[width, width]` are second moments of what multiplies the matrix, lambda > 0 is learnt, one for each matrix.
+
+    Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent.
+
+    Example:
+        >>> natural = Preconditioner(((10, 65),))(gradient, curvature)
+    """
+
+    def __init__(self, shapes: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.shapes = shapes
+        self.damping = nn.Parameter(torch.full((len(shapes),), -1.0))
+
+    @property
+    def size(self) -> int:
+        """Return the length of the flat second moments of one task."""
+        return sum(width * width for _, width in self.shapes)
+
+    def forward(self, gradient: Tensor, curvature: Tensor) -> Tensor:
+        """Return the direction, like gradient `[B, ...]`, under curvature `[B, size]`."""
+        squares = tuple((width, width) for _, width in self.shapes)
+        slopes = split_rows(gradient.flatten(1), self.shapes)
+        moments = split_rows(curvature, squares)
+        damping = self.damping.clamp(-8, 4).exp()
+        parts = []
+        for slope, moment, strength in zip(slopes, moments, damping, strict=True):
+            diagonal = moment.diagonal(dim1=1, dim2=2)
+            floor = strength * diagonal.mean(dim=1, keepdim=True) + 1e-6
+            factor = torch.linalg.cholesky(moment + torch.diag_embed(floor.expand_as(diagonal)))
+            parts.append(torch.cholesky_solve(slope.mT, factor).mT.flatten(1))
+        return torch.cat(parts, dim=1).view_as(gradient)
+
+
+class RowSlopes(nn.Module):
+    """`G = mean_n beta_n a_n'` for each weight matrix: a descent direction that the rows propose.
+
+    Every gradient of a weight matrix is of this form, a what multiplies it and beta what came back through f; here
+    `beta_n = L token_n` is learnt. L starts at zero.
+
+    Args: `shapes`: (rows, width) of the matrices in the flat latent; `width` of the tokens.
+    """
+
+    def __init__(self, shapes: tuple[tuple[int, int], ...], width: int) -> None:
+        super().__init__()
+        self.sizes = [rows for rows, _ in shapes]
+        self.back = nn.Linear(width, sum(self.sizes))
+        nn.init.zeros_(self.back.weight)
+        nn.init.zeros_(self.back.bias)
+
+    def forward(self, tokens: Tensor, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        """Return the direction `[B, S]` of row tokens `[B, N, W]` and inputs `[B, N, width]`, zero where absent."""
+        count = rows.clamp(min=1).reshape(-1, 1, 1)
+        backs = self.back(tokens).split(self.sizes, dim=-1)
+        parts = (back.mT @ a / count for back, a in zip(backs, inputs, strict=True))
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def second_moments(inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+    """Return the mean over rows of `a a'`, flat, for each of inputs `[B, N, width]`: `[B, sum width^2]`.
+
+    `rows [B]`: how many are present; absent ones are zero in inputs.
+    """
+    count = rows.clamp(min=1).reshape(-1, 1, 1)
+    return torch.cat([(a.mT @ a / count).flatten(1) for a in inputs], dim=1)

@@ -1,6 +1,7 @@
 """Refiners: parity with references, closed forms, plain loops; what gains and averages are; what regimes refuse."""
 
 from dataclasses import replace
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -17,10 +18,24 @@ from gradatim.families import LinearClassification, LinearRegression
 from gradatim.learner import Learner
 from gradatim.nn.sets import prefix_mask, query_mask
 from gradatim.predictors import CrossEntropy, Network, SquaredError
-from gradatim.refiners import CONSTANT, DECAYING, SGD, Adam, Gain, Refit, Ridge, RowsConfig, RowsRefiner
+from gradatim.refiners import (
+    CONSTANT,
+    DECAYING,
+    SGD,
+    Adam,
+    Bagged,
+    Gain,
+    Refit,
+    Ridge,
+    RowsConfig,
+    RowsRefiner,
+)
+from gradatim.refiners.curvature import Preconditioner, RowSlopes, second_moments
 from gradatim.refiners.gain import move, tail_weight
+from gradatim.refiners.query import Vote
 from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import randomised
+from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import tree_map
 
 SIZES = dict(support_rows=15, query_rows=6)
@@ -138,6 +153,118 @@ def test_sufficient_statistics_add_up_in_any_order(order):
     for state in (other, tree_map(torch.add, *parts)):
         for a, b in zip(one, state, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", [REGRESSION, CLASSES], ids=["regression", "classification"])
+def test_a_learnt_closed_form_is_ridge_on_its_features(family):
+    torch.manual_seed(0)
+    learner = regimes.closed_form(family, features=7, strength=0.4).double()
+    f, task = learner.predictor, drawn(family)
+    batches = ragged(task)
+    for t, state in enumerate(learner.states(batches)):
+        theta = learner.refiner.read(state)
+        for b in range(3):
+            mask = torch.cat([torch.zeros(0, dtype=torch.bool), *(part.mask[b] for part in batches[:t])])
+            x, y = (part[b, : 5 * t][mask].detach().numpy() for part in (task.support.x, task.support.y))
+            phi = np.maximum(x @ f.first.weight.detach().numpy().T + f.first.bias.detach().numpy(), 0)
+            phi = np.c_[phi * (2 / 7) ** 0.5, np.ones(len(x))]
+            y = np.eye(family.classes)[y[:, 0]] if family.classes else y
+            wanted = np.linalg.solve(phi.T @ phi + 0.4 * np.eye(8), phi.T @ y).T.ravel()
+            np.testing.assert_allclose(theta[b].detach().numpy(), wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_the_features_of_a_closed_form_are_trained_through_its_solution():
+    torch.manual_seed(0)
+    learner = regimes.closed_form(CLASSES, features=5).double()
+    task, generator = drawn(CLASSES), torch.Generator().manual_seed(0)
+    learner(Unrolled(batch_size=5, horizon=2), task, generator).backward()
+    slopes = {name: parameter.grad for name, parameter in learner.named_parameters()}
+    assert all(slope is not None and slope.abs().sum() > 0 for slope in slopes.values())
+    weight, step = learner.predictor.first.weight, 1e-6
+
+    def loss(shift):
+        with torch.no_grad():
+            weight[0, 0] += shift
+            value = learner(Unrolled(batch_size=5, horizon=2), task, generator).item()
+            weight[0, 0] -= shift
+        return value
+
+    assert (loss(step) - loss(-step)) / (2 * step) == pytest.approx(weight.grad[0, 0].item(), rel=1e-5)
+    with pytest.raises(ValueError, match="use Unrolled"):
+        Greedy(batch_size=5, horizon=2).check(learner)
+
+
+# --- curvature, bagging, votes
+
+
+def test_the_preconditioned_gradient_is_a_damped_newton_direction():
+    """For a linear f and squared error it is the Newton step of the mini-batch, up to damping and the factor 2."""
+    task = drawn(REGRESSION)
+    f, batch = linear(REGRESSION, bias=True), task.support
+    theta = torch.randn(3, 4, dtype=torch.float64)
+    evidence = replace(BOTH, inputs=True)(f, theta, batch)
+    precondition = Preconditioner(f.layout.shapes).double()
+    moments = second_moments(evidence.inputs, evidence.rows.double())
+    natural = precondition(evidence.gradient, moments)
+    for b in range(3):
+        a = np.c_[batch.x[b].numpy(), np.ones(15)][batch.mask[b].numpy()]
+        moment = a.T @ a / len(a)
+        damped = moment + (np.exp(-1) * np.trace(moment) / 4 + 1e-6) * np.eye(4)
+        wanted = np.linalg.solve(damped, evidence.gradient[b].numpy())
+        np.testing.assert_allclose(natural[b].detach().numpy(), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_second_moments_are_those_of_the_rows_seen_or_of_the_newest():
+    batches = ragged(drawn(CLASSES))
+    for gain, rows_of in ((DECAYING, lambda t: batches[: t + 1]), (CONSTANT, lambda t: batches[t : t + 1])):
+        learner = regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=gain), hidden=(2,)).double()
+        for t, state in enumerate(islice(learner.states(batches), 1, None)):
+            for b in range(3):
+                x = torch.cat([part.x[b][part.mask[b]] for part in rows_of(t)])
+                if not len(batches[t].x[b][batches[t].mask[b]]):
+                    continue
+                a = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+                torch.testing.assert_close(state.curvature[b, :16].view(4, 4), a.T @ a / len(a))
+
+
+def test_rows_propose_the_gradient_where_their_cotangents_are_its():
+    task = drawn(CLASSES)
+    f, batch, theta = linear(CLASSES), task.support, torch.randn(3, 12, dtype=torch.float64)
+    evidence = replace(BOTH, inputs=True)(f, theta, batch)
+    propose = RowSlopes(f.layout.shapes, 3).double()
+    with torch.no_grad():
+        propose.back.weight.copy_(torch.eye(3))
+    residual = f(batch.x, theta).softmax(-1) - torch.nn.functional.one_hot(batch.y[..., 0], 3)
+    torch.testing.assert_close(
+        propose(residual, evidence.inputs, evidence.rows.double()), evidence.gradient, rtol=1e-10, atol=1e-12
+    )
+
+
+def test_bagging_is_the_mean_of_single_answers_weighted_by_rows():
+    torch.manual_seed(0)
+    one = regimes.parametric(CLASSES, BOTH, CONFIG).double()
+    bag = Learner(one.predictor, Bagged(one.refiner), one.signal)
+    batches = ragged(drawn(CLASSES))
+    *_, state = bag.states(batches)
+    single = [one.refiner.read(one.step(one.refiner.init(3), batch)) for batch in batches]
+    rows = torch.stack([batch.rows for batch in batches]).double()
+    wanted = (torch.stack(single) * rows[..., None]).sum(0) / rows.sum(0)[:, None]
+    torch.testing.assert_close(bag.refiner.read(state), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_a_vote_is_a_kernel_regression_on_the_rows_present():
+    torch.manual_seed(0)
+    vote, task = Vote(3, 4, 3).double(), drawn(CLASSES)
+    lengths = torch.tensor([4, 15])
+    heard = vote(task.query.x, task.support, lengths).detach().numpy()
+    sharpness, metric = vote.log_sharpness.exp().item(), vote.metric.weight.detach().numpy()
+    for b, (p, length) in product(range(3), enumerate(lengths)):
+        present = task.support.mask[b, :length].numpy()
+        x, y = (part[b, :length].numpy()[present] for part in (task.support.x, task.support.y))
+        for q, asked in enumerate(task.query.x[b].numpy()):
+            kernel = np.exp(-sharpness * (((asked - x) @ metric.T) ** 2).sum(-1))
+            wanted = kernel @ np.eye(3)[y[:, 0]] / kernel.sum()
+            np.testing.assert_allclose(heard[b, p, q], wanted, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("strength", [0.1, 3.0])

@@ -138,7 +138,7 @@ def mnist() -> Recipe:
         ImageClassification("mnist", dim=64, ways=10, support_rows=1000),
         Greedy(batch_size=100, horizon=10),
         RowsConfig(gain=Gain(power=0.7), curvature=Gain()),
-        TrainConfig(iterations=300, tasks=8, lr=2e-3),
+        TrainConfig(iterations=200, tasks=8, lr=2e-3),
     )
 
 
@@ -150,7 +150,7 @@ def mnist_closed_form() -> Recipe:
         method="closed-form",
         scheme=Unrolled(batch_size=250, horizon=4),
         refiner=RowsConfig(),
-        train=replace(base.train, iterations=150, tasks=4, lr=3e-3),
+        train=replace(base.train, iterations=100, tasks=4, lr=3e-3),
         settings={"features": 512, "strength": 0.3},
     )
 

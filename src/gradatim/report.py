@@ -12,7 +12,8 @@ from typing import Any
 
 from .probing.plots import Curve, curves
 
-SHOWN = (1, 2, 5, 10, 20, 50)
+SHOWN = (1, 2, 5, 10, 20, 50, 98)
+AXES = {"steps": "mini-batches seen", "rows": "rows seen"}
 
 
 def write_result(out: Path, name: str, result: dict[str, Any]) -> list[Path]:
@@ -49,15 +50,15 @@ def render(path: Path) -> list[Path]:
             continue
         panels[record["family"], record["metric"]].append(record)
     for (family, metric), records in panels.items():
-        picture = path.with_name(f"{path.stem}-{family}-{metric.replace(' ', '-')}.png")
-        if curves(picture, f"{family}: {metric}", "mini-batches seen", metric, _curves(records)) is None:
-            pictures.append(picture)
-            lines += [
-                f"## {family}: {metric}",
-                "",
-                f"![{family}: {metric} against steps]({picture.name})",
-                "",
-            ]
+        lines += [f"## {family}: {metric}", ""]
+        for axis in result.get("axes", ["steps"]):
+            title = f"{family}: {metric} against {axis}"
+            name = f"{path.stem}-{family}-{metric}" + ("" if axis == "steps" else f"-{axis}")
+            picture = path.with_name(f"{name.replace(' ', '-')}.png")
+            drawn = curves(picture, title, AXES[axis], metric, _curves(records, axis), metric != "accuracy")
+            if drawn is None:
+                pictures.append(picture)
+                lines += [f"![{title}]({picture.name})", ""]
         lines += _table(records)
     page = path.with_suffix(".md")
     page.write_text("\n".join(lines) + "\n")
@@ -83,20 +84,24 @@ def _by_name(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return grouped
 
 
-def _curves(records: list[dict[str, Any]]) -> list[Curve]:
-    """Return one curve a method: its mean and its interval."""
-    return [
-        Curve(name, *([r[key] for r in own] for key in ("steps", "mean", "low", "high")))
+def _curves(records: list[dict[str, Any]], axis: str) -> list[Curve]:
+    """Return one curve a method, its mean and its interval against `axis`, the highest at its end first."""
+    found = [
+        Curve(name, *([r[key] for r in own] for key in (axis, "mean", "low", "high")))
         for name, own in _by_name(records).items()
     ]
+    return sorted(found, key=lambda line: -line.y[-1])
 
 
 def _table(records: list[dict[str, Any]]) -> list[str]:
     """Return the table of one family and metric: methods by steps, with cost."""
     steps = [s for s in SHOWN if any(r["steps"] == s for r in records)]
+    costs = ["meta-training s", "peak MB", "threads"]
+    timed = any("adapt_seconds" in r for r in records)
+    costs += ["adapting ms a task", "adapting peak MB"] if timed else []
     lines = [
-        f"| method | {' | '.join(f'step {s}' for s in steps)} | setting | meta-training s | peak MB | threads |",
-        "|---" * (len(steps) + 5) + "|",
+        f"| method | {' | '.join(f'step {s}' for s in steps)} | setting | {' | '.join(costs)} |",
+        "|---" * (len(steps) + len(costs) + 2) + "|",
     ]
     for name, own in _by_name(records).items():
         at = {r["steps"]: f"{r['mean']:.4f} ± {(r['high'] - r['low']) / 2:.4f}" for r in own}
@@ -105,6 +110,10 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
         cost = ["0", "", ""]
         if first["peak_memory"]:
             cost = [f"{first['seconds']:.0f}", f"{first['peak_memory'] / 2**20:.0f}", str(first["threads"])]
+        if "adapt_seconds" in first:
+            cost += [f"{1000 * first['adapt_seconds']:.1f}", f"{first['adapt_memory'] / 2**20:.0f}"]
+        elif timed:
+            cost += ["", ""]
         lines.append(
             f"| {name} | {' | '.join(at.get(step, '') for step in steps)} | {setting} | {' | '.join(cost)} |"
         )

@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 TASKS, STEPS = 8, 10
 
 
-def costs(study: Study, part: Part) -> dict[str, dict[str, Any]]:
+def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
     """Return for each learner of a part `adapt_seconds`, a task over 10 mini-batches, and `adapt_memory`, bytes.
 
-    One thread, 8 tasks side by side, prediction for the query rows included; a process of its own for each learner.
+    `only` these learners, all where none is named. One thread, 8 tasks side by side, prediction for the query rows
+    included; a process of its own for each learner.
     """
     found: dict[str, dict[str, Any]] = {}
     task = sample(part.family, TASKS, seed=1)
     task = Task(task.support.slice(0, STEPS * part.batch_size), task.query)
 
     def add(name: str, learner: Learner, about: Any) -> None:
+        if only and name not in only:
+            return
         size = STEPS * part.batch_size if name in part.whole else part.batch_size
         values = study.arrays(
             f"{part.name}-{name}-cost",

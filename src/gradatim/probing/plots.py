@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MISSING = "no picture drawn: it needs matplotlib, pip install gradatim[viz]"
 COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e08e0b", "#7a4fa3", "#3aa6b9", "#8c6d46", "#5c677d")
-STYLES = ("-", "--", ":")
+STYLES = ("-", "--", ":", "-.")
 INK, SOFT, RULE = "#1f2933", "#9fb3c8", "#d9e2ec"
 
 
@@ -55,13 +55,15 @@ class Curve(NamedTuple):
     high: Sequence[float]
 
 
-def curves(png: Path | str, title: str, x_label: str, y_label: str, lines: Sequence[Curve]) -> str | None:
-    """Draw curves with their bands on logarithmic axes, named in a legend; return None, or why not.
+def curves(
+    png: Path | str, title: str, x_label: str, y_label: str, lines: Sequence[Curve], log_y: bool = True
+) -> str | None:
+    """Draw curves with their bands, named in a legend; x and, with `log_y`, y logarithmic; return None, or why not.
 
     Example:
         >>> notice = curves("error.png", "digits", "mini-batches", "error", [Curve("ours", x, y, low, high)])
     """
-    made = figure(x_label, y_label, width=8.0, height=5.0)
+    made = figure(x_label, y_label, width=8.0, height=max(5.0, 0.21 * len(lines)))
     if made is None:
         return MISSING
     picture, axes = made
@@ -70,14 +72,15 @@ def curves(png: Path | str, title: str, x_label: str, y_label: str, lines: Seque
         axes.plot(
             line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label
         )
-        axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.15, linewidth=0)
-    axes.set(xscale="log", yscale="log", title=title)
-    ticks = sorted({x for line in lines for x in line.x if x in (1, 2, 5, 10, 20, 50, 100)})
+        axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
+    axes.set(xscale="log", yscale="log" if log_y else "linear", title=title)
+    ticks = sorted({x for line in lines for x in line.x if f"{x:g}".rstrip("0") in ("1", "2", "5")})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     low, high = axes.get_ylim()
-    marks = [m * 10.0**e for e in range(-5, 5) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    if log_y:
+        marks = [m * 10.0**e for e in range(-5, 5) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+        axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     return save(picture, png)
 

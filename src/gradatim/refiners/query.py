@@ -1,6 +1,6 @@
 """r_gamma: a transformer in which each query's own prediction is refined by the rows of a mini-batch.
 
-Source: Mittal et al. 2025, eq. 8: `yhat^(i+1) = r_gamma([x, yhat^(i)], B^(i))`.
+Source: Mittal et al. 2025, eq. 8: `yhat^(i+1) = r_gamma([x, yhat^(i)], B^(i))`; Vinyals et al. 2016, eqs. 1-2 (votes).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.attention import Transformer
@@ -34,8 +35,34 @@ class QueryState(NamedTuple):
     rows: Tensor
 
 
+class Vote(nn.Module):
+    """`v(x) = sum_n softmax_n(-t |M (x - x_n)|^2) y_n`, y one-hot where it is a class: what similar rows say.
+
+    Attention over rows can become it, but finds it late: it starts where M is an isometry.
+
+    Args: `x_dim`; `width` of M's image; `classes`: the number of classes, None where y is not one.
+    """
+
+    def __init__(self, x_dim: int, width: int, classes: int | None) -> None:
+        super().__init__()
+        self.classes = classes
+        self.metric = nn.Linear(x_dim, width, bias=False)
+        nn.init.orthogonal_(self.metric.weight)
+        self.log_sharpness = nn.Parameter(torch.tensor(8.0 / x_dim).log())
+
+    def forward(self, x: Tensor, batch: Batch, lengths: Tensor) -> Tensor:
+        """Return v `[B, P, Nq, C]` at queries x `[B, Nq, Dx]`, from the first `lengths [P]` rows of the batch."""
+        answers = F.one_hot(batch.y[..., 0], self.classes).to(x.dtype) if self.classes else batch.y
+        asked, rows = self.metric(x), self.metric(batch.x)
+        near = 2 * asked @ rows.mT - rows.square().sum(-1)[:, None]
+        inside = torch.arange(batch.n_rows, device=x.device) < lengths.to(x.device)[:, None]
+        absent = ~(batch.mask[:, None] & inside)[:, :, None]  # [B, P, 1, N]
+        scores = (self.log_sharpness.exp() * near)[:, None].masked_fill(absent, -1e9)
+        return scores.softmax(-1) @ answers[:, None]
+
+
 class QueryRefiner(Refiner):
-    """`s_{t+1} = s_t + g_t * (head(transformer([x, s_t], rows)))`; queries never see each other.
+    """`s_{t+1} = s_t + g_t * head(transformer([x, s_t, vote(x, rows)], rows))`; queries never see each other.
 
     Args: `config`: size, gain and `prefixes` as for `RowsRefiner`; `state_width` C; `simplex`: s are probabilities,
     and a step moves towards a softmax; `x_dim`, `y_dim`, `classes`: widths of the rows.
@@ -65,6 +92,8 @@ class QueryRefiner(Refiner):
         self.count = nn.Linear(1, config.width, bias=False)
         self.transformer = Transformer(config.width, config.layers, config.heads, SHARPNESS)
         self.head = nn.Linear(config.width, state_width)
+        self.vote = Vote(x_dim, config.width, classes)
+        self.heard = nn.Linear(classes or y_dim, config.width, bias=False)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> QueryState:
         """Return the learnt marginal prediction at every query row.
@@ -96,7 +125,8 @@ class QueryRefiner(Refiner):
         now = evidence.rows.to(state.rows.dtype)
         count = self.count(torch.log1p(now).reshape(n_tasks, times, 1, 1))
         asked = self.rows.x(state.x) + self.state(state.prediction)
-        asked = (asked[:, None] + count).reshape(n_tasks, times * queries, -1)
+        heard = self.heard(self.vote(state.x, batch, lengths))
+        asked = (asked[:, None] + heard + count).reshape(n_tasks, times * queries, -1)
         tokens = torch.cat([self.rows(batch.x, batch.y), asked], dim=1)
         visible = query_mask(batch.mask, lengths, queries, mixing=not self.config.prefixes)
         refined = self.transformer(tokens, visible, slice(batch.n_rows, None))

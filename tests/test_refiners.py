@@ -454,6 +454,10 @@ def test_a_one_step_implicit_learner_is_a_plain_loop_over_queries(family, prefix
         for q in range(3):
             asked = affine(task.query.x[b, q].numpy(), r.rows.x) + affine(start, r.state)
             asked = asked + affine(np.log1p([count]), r.count)
+            near = ((task.query.x[b, q].numpy() - x) @ r.vote.metric.weight.numpy().T) ** 2
+            kernel = special.softmax(-np.exp(r.vote.log_sharpness.item()) * near.sum(-1))
+            heard = np.eye(family.classes)[y[:, 0]] if family.classes else y
+            asked = asked + affine(kernel @ heard, r.heard)
             sees = [*among, list(range(count + 1))]
             refined = plain_transformer(r.transformer, [*rows, asked], sees)[-1]
             wanted = start + affine(refined, r.head)

@@ -81,6 +81,7 @@ def digits(tmp_path_factory) -> Path:
         ("train linear --train.iters 3", "did you mean --train.iterations?"),
         ("train linear --train.iterations=x", "--train.iterations wants int; got x"),
         ("train linear --train.clip x", "--train.clip wants float or null; got x"),
+        ("train linear --refiner.curvature 3", "wants an object with fields of Gain or null; got 3"),
         ("train linear --train.lr 0", "lr must be above 0; got 0"),
         ("train linear --method parametric-bth", "'parametric-both'"),
         ("train linear --scheme.name Unroled", "'Unrolled'"),

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import docutils.core
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradatim
@@ -174,6 +174,7 @@ LINES = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # no timing in tests
 @given(st.lists(LINES | MARKS, max_size=12))
 def test_no_docstring_raises_a_warning(lines):
     assert _render("\n".join(lines))[1] == ""

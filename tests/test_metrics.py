@@ -9,8 +9,10 @@ import torch
 from gradatim.batch import Batch, Task
 from gradatim.families import LinearClassification, LinearRegression
 from gradatim.methods import build
-from gradatim.metrics import bootstrap, curve, error_rate, excess_risk, squared_error
+from gradatim.metrics import accuracy, bootstrap, curve, error_rate, excess_risk, soft_vote, squared_error
 from gradatim.refiners import RowsConfig
+from gradatim.regimes import parametric
+from gradatim.testing import randomised
 
 ROWS = dict(support_rows=12, query_rows=7)
 
@@ -124,3 +126,27 @@ def test_seeds_count_as_much_as_they_vary():
     _, low, high = bootstrap(np.mean, np.tile(seeds[:, None], (1, 30)), resamples=4000, level=0.5)
     counts = np.random.default_rng(3).binomial(4, 0.25, size=100_000)
     assert (low, high) == pytest.approx(tuple(np.percentile(counts, [25, 75])))
+
+
+def test_a_soft_vote_is_the_mean_probability_of_single_answers():
+    family = LinearClassification(3, 3, support_rows=12, query_rows=5)
+    task = family.sample(2, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    learner = randomised(parametric(family, config=RowsConfig(width=16, layers=1)))
+    seen = []
+
+    def kept(outputs, task):
+        seen.append(outputs.exp())
+        return error_rate(outputs, task)
+
+    found = soft_vote(learner, task, 4, [1, 3], {"error": kept})["error"]
+    with torch.no_grad():
+        single = [
+            learner.predict(task.query.x, learner.step(learner.refiner.init(2), batch)).softmax(-1)
+            for batch in task.support.split(4)
+        ]
+    torch.testing.assert_close(seen[0], single[0])
+    torch.testing.assert_close(seen[1], torch.stack(single).mean(0))
+    assert found.shape == (2, 2)
+    right = soft_vote(learner, task, 4, [1, 3], {"accuracy": accuracy})["accuracy"]
+    np.testing.assert_allclose(found + right, 1)

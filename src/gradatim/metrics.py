@@ -84,6 +84,26 @@ def curve(
     return {name: np.stack(values) for name, values in found.items()}
 
 
+def soft_vote(
+    learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
+) -> dict[str, np.ndarray]:
+    """Return each metric of the mean class probabilities of single refinements, `[steps, B]`.
+
+    Every mini-batch is answered for itself, from the start; after step s the mean is over the first s of them. Unlike
+    `Bagged`, which averages latents, it averages what they say.
+    """
+    wanted = sorted(set(steps))
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    with torch.no_grad():
+        start, said = learner.refiner.init(task.n_tasks, task.query), torch.zeros(())
+        for step, batch in enumerate(islice(task.support.split(batch_size), wanted[-1]), 1):
+            said = said + learner.predict(task.query.x, learner.step(start, batch)).softmax(-1)
+            if step in wanted:
+                for name, metric in metrics.items():
+                    found[name].append(metric((said / step).log(), task).cpu().numpy())
+    return {name: np.stack(values) for name, values in found.items()}
+
+
 def bootstrap(
     statistic: Callable[..., float],
     *values: np.ndarray,

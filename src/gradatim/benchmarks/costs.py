@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
         seconds, memory = round(float(values["seconds"]), 4), int(values["memory"])
         found[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
 
-    for name, (run, *_) in runs_of(study, part, 1).items():
+    for name, (run, *_) in runs_of(study, replace(part, votes={}), 1).items():
         add(name, run.learner, run.recipe.to_json())
     for name in part.baselines:
         setting = tuned(study, part, name)

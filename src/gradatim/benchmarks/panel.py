@@ -14,7 +14,7 @@ import numpy as np
 
 from ..batch import Task
 from ..methods import METHODS, build
-from ..metrics import bootstrap, curve
+from ..metrics import bootstrap, curve, soft_vote
 from .study import Study, Trained, interval, sample, tune
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class Part:
     """One family of a study, judged by `metrics`, the first of which tunes the baselines.
 
     Fields: `recipes` by name, meta-trained; `baselines`: names of unlearnt methods; `steps` of `batch_size` rows;
-    `tasks` judged; `derived`: learners made of the trained ones, (recipe, how); `whole`: recipes that answer in one
+    `tasks` judged; `derived`: learners made of the trained ones, (recipe, how); `votes`: recipe whose single answers to
+    each mini-batch vote; `whole`: recipes that answer in one
     step over all rows so far, up to the step said; `costly`: baselines judged after these steps only.
     """
 
@@ -51,6 +52,7 @@ class Part:
     steps: tuple[int, ...]
     tasks: int
     derived: dict[str, tuple[str, Callable[[Learner], Learner]]] = field(default_factory=dict)
+    votes: dict[str, str] = field(default_factory=dict)
     whole: dict[str, int] = field(default_factory=dict)
     costly: dict[str, tuple[int, ...]] = field(default_factory=lambda: COSTLY)
 
@@ -112,7 +114,7 @@ def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Trained]]:
     runs = {name: [trained[f"{name}-{seed}"] for seed in range(seeds)] for name in part.recipes}
     for name, (origin, change) in part.derived.items():
         runs[name] = [replace(run, learner=change(run.learner)) for run in runs[origin]]
-    return runs
+    return runs | {name: runs[origin] for name, origin in part.votes.items()}
 
 
 def judged(study: Study, key: str, name: str, run: Trained, part: Part, task: Task) -> Values:
@@ -121,28 +123,32 @@ def judged(study: Study, key: str, name: str, run: Trained, part: Part, task: Ta
     about = [_about(part), list(steps), name in part.whole, run.recipe.to_json(), name]
 
     def compute() -> Values:
+        judge = soft_vote if name in part.votes else curve
         if name not in part.whole:
-            return {
-                **curves(run.learner, task, part.batch_size, steps, part.metrics),
-                "steps": np.asarray(steps),
-            }
-        found = [curves(run.learner, task, step * part.batch_size, (1,), part.metrics) for step in steps]
-        joined = {metric: np.concatenate([f[metric] for f in found]) for metric in part.metrics}
-        return {**joined, "steps": np.asarray(steps)}
+            found = curves(run.learner, task, part.batch_size, steps, part.metrics, judge)
+        else:
+            each = [curves(run.learner, task, step * part.batch_size, (1,), part.metrics) for step in steps]
+            found = {metric: np.concatenate([values[metric] for values in each]) for metric in part.metrics}
+        return {**found, "steps": np.asarray(steps)}
 
     return study.arrays(key, about, compute)
 
 
 def curves(
-    learner: Learner, task: Task, batch_size: int, steps: tuple[int, ...], metrics: dict[str, Metric]
+    learner: Learner,
+    task: Task,
+    batch_size: int,
+    steps: tuple[int, ...],
+    metrics: dict[str, Metric],
+    judge: Callable[..., Values] = curve,
 ) -> Values:
-    """Return `metrics.curve`, `[steps, T]`, a few tasks at a time."""
+    """Return `metrics.curve`, or what else judges so, `[steps, T]`, a few tasks at a time."""
     found: list[Values] = []
     for start in range(0, task.n_tasks, AT_ONCE):
         some = slice(start, start + AT_ONCE)
         truth = None if task.truth is None else task.truth[some]
         few = Task(task.support.tasks(some), task.query.tasks(some), truth=truth)
-        found.append(curve(learner, few, batch_size, steps, metrics))
+        found.append(judge(learner, few, batch_size, steps, metrics))
     return {metric: np.concatenate([f[metric] for f in found], axis=1) for metric in metrics}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
@@ -57,8 +57,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
         text = str(error)
         key, came = re.search(r'key "(.+?)"', text), re.search(r"[Vv]alue: (.*)\Z", text)
         if key and came:
-            kinds = re.findall(r"Expected an? <class '(\w+)'>", text)
-            wanted = " or ".join(kinds).replace("NoneType", "null") or "another value"
+            kinds = dict.fromkeys(re.findall(r"<class '([\w.]+)'>", text.partition("Given value type")[0]))
+            named = (re.sub(r"[\w.]+\.", "an object with fields of ", kind) for kind in kinds)
+            wanted = " or ".join(named).replace("NoneType", "null") or "another value"
             text = f"--{key[1]} wants {wanted}; got {came[1]}"
         raise ValueError(f"{text}: see {parser.prog} --help") from error
 
@@ -79,11 +80,12 @@ def add_fields(group: Any, prefix: str, value: Any) -> None:
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
     for field in fields(value):
         name, inner = f"{prefix}.{field.name}", getattr(value, field.name)
-        if is_dataclass(inner):
+        if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)
         else:
             text = escaped(texts.get(field.name, field.name.replace("_", " ")))
-            group.add_argument(f"--{name}", type=hints[field.name], default=inner, help=text)
+            default = asdict(inner) if is_dataclass(inner) and not isinstance(inner, type) else inner
+            group.add_argument(f"--{name}", type=hints[field.name], default=default, help=text)
 
 
 def field_texts(kind: type) -> dict[str, str]:

@@ -136,7 +136,8 @@ class _Run:
             return None
         present = list(steps(out).values())
         if not resume:
-            if present or (out / "log.jsonl").exists():
+            log = out / "log.jsonl"
+            if present or (log.exists() and log.stat().st_size):
                 raise ValueError(
                     f"{out} already holds a run: resume it with --resume, or choose another folder"
                 )

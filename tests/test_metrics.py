@@ -130,7 +130,7 @@ def test_seeds_count_as_much_as_they_vary():
 
 def test_a_soft_vote_is_the_mean_probability_of_single_answers():
     family = LinearClassification(3, 3, support_rows=12, query_rows=5)
-    task = family.sample(2, torch.Generator().manual_seed(0))
+    task = family.sample(2, torch.Generator().manual_seed(0)).to(torch.float64)
     torch.manual_seed(0)
     learner = randomised(parametric(family, config=RowsConfig(width=16, layers=1)))
     seen = []

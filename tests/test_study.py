@@ -1,14 +1,17 @@
 """Studies: records that know what they depend on, one-step twins of one budget, tuning that finds the minimum."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from gradatim.benchmarks.study import Study, fresh, once, sample, tune
 from gradatim.families import LinearRegression
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, squared_error
+from gradatim.provenance import forget_peak, peak_memory
 from gradatim.recipes import recipe
 
 
@@ -56,3 +59,13 @@ def test_evaluation_tasks_are_a_function_of_their_seed():
     one, same, other = (sample(family, 2, seed=s).support.x for s in (1, 1, 2))
     assert (one == same).all()
     assert not (one == other).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak can't be forgotten")
+def test_peak_memory_counts_what_is_held_and_can_start_anew():
+    forget_peak()
+    before = peak_memory()
+    np.ones(2**25)  # 256 MiB
+    assert 250 * 2**20 < peak_memory() - before < 300 * 2**20
+    forget_peak()
+    assert peak_memory() - before < 50 * 2**20

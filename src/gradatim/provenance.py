@@ -25,6 +25,24 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def peak_memory() -> int:
+    """Return the most resident memory this process has held, bytes; 0 where the system does not say."""
+    if sys.platform == "linux":  # not getrusage: a child starts with its parent's peak there
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` count from here, where the system can (Linux)."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def commit() -> str | None:
     """Return the commit of the checkout this file is tracked in, a + behind it where files differ; None outside one."""
     here = Path(__file__).with_name("__init__.py")

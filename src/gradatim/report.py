@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .probing.plots import Curve, curves
+from .training.checkpoint import write_bytes
 
 SHOWN = (1, 2, 5, 10, 20, 50, 98)
 AXES = {"steps": "mini-batches seen", "rows": "rows seen"}
@@ -20,9 +21,7 @@ def write_result(out: Path, name: str, result: dict[str, Any]) -> list[Path]:
     """Write `name.json`, its page `name.md` and its pictures below `out`; return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
+    write_bytes(path, (json.dumps(result, indent=1) + "\n").encode())
     return [path, *render(path)]
 
 
@@ -61,7 +60,7 @@ def render(path: Path) -> list[Path]:
                 lines += [f"![{title}]({picture.name})", ""]
         lines += _table(records)
     page = path.with_suffix(".md")
-    page.write_text("\n".join(lines) + "\n")
+    write_bytes(page, ("\n".join(lines) + "\n").encode())
     return [page, *pictures]
 
 
@@ -98,7 +97,7 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
     steps = [s for s in SHOWN if any(r["steps"] == s for r in records)]
     costs = ["meta-training s", "peak MB", "threads"]
     timed = any("adapt_seconds" in r for r in records)
-    costs += ["adapting ms a task", "adapting peak MB"] if timed else []
+    costs += ["adapting ms a task", "adapting extra MB"] if timed else []
     lines = [
         f"| method | {' | '.join(f'step {s}' for s in steps)} | setting | {' | '.join(costs)} |",
         "|---" * (len(steps) + len(costs) + 2) + "|",
@@ -111,7 +110,7 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
         if first["peak_memory"]:
             cost = [f"{first['seconds']:.0f}", f"{first['peak_memory'] / 2**20:.0f}", str(first["threads"])]
         if "adapt_seconds" in first:
-            cost += [f"{1000 * first['adapt_seconds']:.1f}", f"{first['adapt_memory'] / 2**20:.0f}"]
+            cost += [f"{1000 * first['adapt_seconds']:.1f}", f"{first['adapt_memory'] / 2**20:.1f}"]
         elif timed:
             cost += ["", ""]
         lines.append(

@@ -1,11 +1,10 @@
-"""What adapting costs: seconds a task and the peak memory of a process that does nothing else.
+"""What adapting costs: seconds a task, and by how much memory rises in a process that does nothing else.
 
 Source: DESIGN.md, Results: seconds and memory beside every figure.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 
 from ..batch import Task
 from ..methods import build
+from ..provenance import forget_peak, peak_memory
 from .panel import runs_of, tuned
 from .study import sample
 
@@ -32,7 +32,7 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
     """Return for each learner of a part `adapt_seconds`, a task over 10 mini-batches, and `adapt_memory`, bytes.
 
     `only` these learners, all where none is named. One thread, 8 tasks side by side, prediction for the query rows
-    included; a process of its own for each learner.
+    included; a process of its own for each learner. Memory is the peak above what the process held before.
     """
     found: dict[str, dict[str, Any]] = {}
     task = sample(part.family, TASKS, seed=1)
@@ -66,12 +66,14 @@ def _apart(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarra
 
 
 def _spent(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
-    """Return seconds a task and this process's peak memory of adapting to the support and answering the query."""
+    """Return seconds a task and the rise of memory, bytes, of adapting to the support and answering the query."""
     torch.set_num_threads(1)
     with torch.no_grad():
-        learner.adapt(task.support.slice(0, batch_size), batch_size, task.query)  # the first call warms up
+        learner.adapt(task.support.slice(0, 2), batch_size, task.query)  # the first call loads code
+        forget_peak()
+        held = peak_memory()
         begun = time.perf_counter()
         state = learner.adapt(task.support, batch_size, task.query)
         learner.predict(task.query.x, state)
     seconds = (time.perf_counter() - begun) / task.n_tasks
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return seconds, peak_memory() - held

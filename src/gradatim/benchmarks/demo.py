@@ -18,6 +18,7 @@ from ..metrics import curve, error_rate
 from ..probing.plots import Curve, curves
 from ..provenance import provenance
 from ..recipes import Recipe, recipe
+from ..training.checkpoint import write_bytes
 from ..training.train import train
 from .study import fresh, interval, once, sample, tune
 
@@ -37,7 +38,10 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     """Run the demonstration below `out`; return the checkpoint, the table as JSON and the picture."""
     base = recipe("digits")
     base = replace(
-        base, scheme=replace(base.scheme, batch_size=25), family=replace(base.family, support_rows=250)
+        base,
+        scheme=replace(base.scheme, batch_size=25),
+        family=replace(base.family, support_rows=250),
+        refiner=recipe("mnist").refiner,
     )
     if smoke:
         base = replace(base, train=replace(base.train, iterations=20, tasks=4))
@@ -95,9 +99,8 @@ def _show(
         lines.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
     console.print(table)
     result = out / "demo.json"
-    result.write_text(
-        json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"
-    )
+    text = json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"
+    write_bytes(result, text.encode())
     picture = out / "demo.png"
     notice = curves(picture, "unseen tasks of unseen digits", "mini-batches seen", "error", lines)
     if notice is not None:

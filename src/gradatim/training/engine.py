@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
+from ..provenance import peak_memory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -162,12 +164,7 @@ class Engine:
         """Return the most memory held so far, bytes: of the CUDA device, else of the whole process (0 if unknown)."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        if sys.platform == "win32":
-            return 0
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return peak_memory()
 
 
 def check_processes(devices: int) -> None:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 MISSING = "no picture drawn: it needs matplotlib, pip install gradatim[viz]"
 COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e08e0b", "#7a4fa3", "#3aa6b9", "#8c6d46", "#5c677d")
@@ -79,7 +76,8 @@ def curves(
     axes.minorticks_off()
     low, high = axes.get_ylim()
     if log_y:
-        marks = [m * 10.0**e for e in range(-5, 5) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+        digits = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+        marks = [m * 10.0**e for e in range(-5, 5) for m in digits if low <= m * 10.0**e <= high]
         axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     return save(picture, png)

@@ -25,6 +25,7 @@ from gradatim.refiners import (
     Adam,
     Bagged,
     Gain,
+    Newton,
     Refit,
     Ridge,
     RowsConfig,
@@ -33,7 +34,7 @@ from gradatim.refiners import (
 from gradatim.refiners.curvature import Preconditioner, RowSlopes, second_moments
 from gradatim.refiners.gain import move, tail_weight
 from gradatim.refiners.query import Vote
-from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN
+from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import tree_map
@@ -566,3 +567,19 @@ def test_masks_say_who_sees_whom(seed, lengths):
 def test_misfits_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_a_newton_step_solves_the_least_squares_of_a_first_mini_batch():
+    """From zero, with lr = 1 / 2 (a squared error's gradient is 2 A (theta - theta*)): ridge of the damping's size."""
+    f, (batch, *_) = linear(REGRESSION), ragged(drawn(REGRESSION))
+    signal = Signal(observations=False, gradients=True, inputs=True)
+    refiner = Newton(f.initial().double(), f.layout.shapes, lr=0.5, damping=0.1)
+    *_, state = Learner(f, refiner.double(), signal).states([batch])
+    for b in range(3):
+        a = torch.cat([batch.x[b], torch.ones(5, 1, dtype=torch.float64)], dim=1)[batch.mask[b]]
+        gram = a.T @ a / len(a)
+        strength = 0.1 * gram.diagonal().mean() + 1e-6
+        wanted = torch.linalg.solve(
+            gram + strength * torch.eye(len(gram)).double(), a.T @ batch.y[b][batch.mask[b]] / len(a)
+        )
+        torch.testing.assert_close(state.theta[b], wanted[:, 0], rtol=1e-6, atol=1e-9)

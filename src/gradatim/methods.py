@@ -10,11 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from .learner import Learner
 from .names import hint
-from .refiners import SGD, Adam, Bagged, Refit, Ridge, RowsConfig
+from .predictors import Features, likelihood
+from .refiners import SGD, Adam, Bagged, Gain, Newton, Refit, Ridge, RowsConfig
 from .regimes import closed_form, explicit, implicit, linear, parametric
-from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN
+from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 
 if TYPE_CHECKING:
     from .family import TaskFamily
@@ -56,6 +59,26 @@ def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Lea
     return Learner(predictor, refiner, CLOSED_FORM)
 
 
+def _newton(
+    family: TaskFamily, config: RowsConfig, lr: float = 1.0, damping: float = 1.0, power: float = 1.0
+) -> Learner:
+    predictor = linear(family)
+    refiner = Newton(predictor.initial(), predictor.layout.shapes, lr, damping, Gain(power))
+    return Learner(predictor, refiner, Signal(observations=False, gradients=True, inputs=True))
+
+
+def _random_features(
+    family: TaskFamily, config: RowsConfig, strength: float = 1.0, features: int = 512
+) -> Learner:
+    classes = family.classes is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        predictor = Features(family.x_dim, likelihood(family.y_dim, family.classes), features, scaled=classes)
+    predictor.requires_grad_(False)
+    refiner = Ridge(features + 1, predictor.output_dim, strength, classes)
+    return Learner(predictor, refiner, CLOSED_FORM)
+
+
 def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
     predictor = linear(family)
     refiner = Refit(predictor, family.x_dim, family.y_dim, family.classes is not None, strength)
@@ -84,7 +107,7 @@ def _implicit(state: str) -> Build:
 
 
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _FORM = ("hidden", "token_per_row")
 _TOKENS = ("tokens", "token_width", "features")
 _SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH}
@@ -140,8 +163,21 @@ METHODS: dict[str, Method] = {
         learnt=False,
         grid={"strength": _STRENGTHS},
     ),
+    "random-features": Method(
+        "closed form on random features of all rows seen",
+        _random_features,
+        learnt=False,
+        grid={"strength": _STRENGTHS},
+        settings=("features",),
+    ),
+    "newton": Method(
+        "damped Newton, one step a mini-batch",
+        _newton,
+        learnt=False,
+        grid={"lr": (0.3, 1.0, 3.0, 10.0, 30.0), "damping": (0.1, 0.3, 1.0, 3.0), "power": (0.5, 0.7, 1.0)},
+    ),
     "lbfgs": Method(
-        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS[2:]}
+        "L-BFGS to convergence on all rows seen", _lbfgs, learnt=False, grid={"strength": _STRENGTHS[2:8]}
     ),
 }
 

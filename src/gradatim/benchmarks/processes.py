@@ -56,7 +56,12 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
     distances = {name: float(f"{float(values[name]):.3g}") for name in runs}
     least, largest = min(distances.values()), max(distances.values())
     exact = {"value": largest, "low": least, "high": largest}  # claim rounds to what is above the bar
-    return {**claim("images.ddp", largest, least, largest, 1e-5, "<="), **exact, "regimes": distances}
+    return {
+        **claim("images.ddp", largest, least, largest, 1e-5, "<="),
+        **exact,
+        "range": "least and most of the regimes",
+        "regimes": distances,
+    }
 
 
 def recipes(smoke: bool) -> dict[str, Recipe]:

@@ -3,7 +3,7 @@
 from .bagged import Bagged
 from .gain import CONSTANT, DECAYING, Gain
 from .moments import Ridge
-from .optimizers import SGD, Adam
+from .optimizers import SGD, Adam, Newton
 from .query import QueryRefiner
 from .refit import Refit
 from .rows import RowsConfig, RowsRefiner
@@ -15,6 +15,7 @@ __all__ = [
     "Adam",
     "Bagged",
     "Gain",
+    "Newton",
     "QueryRefiner",
     "Refit",
     "Ridge",

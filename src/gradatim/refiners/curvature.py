@@ -34,17 +34,22 @@ class Preconditioner(nn.Module):
 
     def forward(self, gradient: Tensor, curvature: Tensor) -> Tensor:
         """Return the direction, like gradient `[B, ...]`, under curvature `[B, size]`."""
-        squares = tuple((width, width) for _, width in self.shapes)
-        slopes = split_rows(gradient.flatten(1), self.shapes)
-        moments = split_rows(curvature, squares)
-        damping = self.damping.clamp(-8, 4).exp()
-        parts = []
-        for slope, moment, strength in zip(slopes, moments, damping, strict=True):
-            diagonal = moment.diagonal(dim1=1, dim2=2)
-            floor = strength * diagonal.mean(dim=1, keepdim=True) + 1e-6
-            factor = torch.linalg.cholesky(moment + torch.diag_embed(floor.expand_as(diagonal)))
-            parts.append(torch.cholesky_solve(slope.mT, factor).mT.flatten(1))
-        return torch.cat(parts, dim=1).view_as(gradient)
+        return natural(gradient, curvature, self.shapes, self.damping.clamp(-8, 4).exp())
+
+
+def natural(
+    gradient: Tensor, curvature: Tensor, shapes: tuple[tuple[int, int], ...], damping: Tensor
+) -> Tensor:
+    """Return `G (A + lambda tr(A) / width I)^-1` for each weight matrix of the flat gradient, lambda in `damping`."""
+    squares = tuple((width, width) for _, width in shapes)
+    slopes, moments = split_rows(gradient.flatten(1), shapes), split_rows(curvature, squares)
+    parts = []
+    for slope, moment, strength in zip(slopes, moments, damping, strict=True):
+        diagonal = moment.diagonal(dim1=1, dim2=2)
+        floor = strength * diagonal.mean(dim=1, keepdim=True) + 1e-6
+        factor = torch.linalg.cholesky(moment + torch.diag_embed(floor.expand_as(diagonal)))
+        parts.append(torch.cholesky_solve(slope.mT, factor).mT.flatten(1))
+    return torch.cat(parts, dim=1).view_as(gradient)
 
 
 class RowSlopes(nn.Module):

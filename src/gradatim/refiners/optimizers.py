@@ -1,6 +1,6 @@
-"""SGD, momentum and Adam: refiners with nothing learnt, one step for each mini-batch.
+"""SGD, momentum, Adam and a damped Newton step: refiners with nothing learnt, one step for each mini-batch.
 
-Source: Robbins, Monro 1951; Polyak 1964; Kingma, Ba 2015, algorithm 1.
+Source: Robbins, Monro 1951; Polyak 1964; Kingma, Ba 2015, algorithm 1; Martens, Grosse 2015, section 6.2.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..refiner import Capabilities, Refiner
-from .gain import Gain, move
+from .curvature import natural, second_moments
+from .gain import DECAYING, Gain, move
 
 if TYPE_CHECKING:
     from ..batch import Batch
@@ -138,5 +139,68 @@ class Adam(_Unlearnt):
         )
 
     def read(self, state: AdamState) -> Tensor:
+        """Return theta."""
+        return state.theta
+
+
+class NewtonState(NamedTuple):
+    """`theta [B, S]`, the second moments `curvature [B, Q]`, `rows [B]` seen."""
+
+    theta: Tensor
+    curvature: Tensor
+    rows: Tensor
+
+
+class Newton(_Unlearnt):
+    """`theta = theta - lr * decay_t * G (A + damping tr(A) / width I)^-1` for each weight matrix, G its gradient.
+
+    A are the second moments of what multiplies the matrix, over all rows seen. What `RowsConfig.curvature` shows a
+    learnt refiner, with nothing learnt.
+
+    Args: `start` theta_0; `shapes` of the weight matrices; `lr`; `damping`; `decay`: a gain that scales lr by rows.
+
+    Raises:
+        ValueError: lr or damping not positive.
+
+    Example:
+        >>> learner = Learner(f, Newton(f.initial(), f.layout.shapes, lr=3.0), Signal(False, True, inputs=True))
+    """
+
+    needs_inputs = True
+    damping: Tensor
+
+    def __init__(
+        self,
+        start: Tensor,
+        shapes: tuple[tuple[int, int], ...],
+        lr: float,
+        damping: float = 1.0,
+        decay: Gain = DECAYING,
+    ) -> None:
+        super().__init__(start)
+        if not (lr > 0 and damping > 0):
+            raise ValueError(f"Newton needs lr > 0 and damping > 0; got lr {lr}, damping {damping}")
+        self.shapes, self.lr, self.decay = shapes, lr, decay
+        self.register_buffer("damping", torch.full((len(shapes),), damping))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> NewtonState:
+        """Return theta_0 with no curvature."""
+        theta = self._begin(n_tasks)
+        size = sum(width * width for _, width in self.shapes)
+        return NewtonState(theta, theta.new_zeros(n_tasks, size), theta.new_zeros(n_tasks))
+
+    def step(self, state: NewtonState, evidence: Evidence) -> NewtonState:
+        """Return the state after one damped Newton step."""
+        gradient, _ = self._seen(evidence)
+        if evidence.inputs is None:
+            raise ValueError("Newton needs the rows' inputs; got a signal without them: set inputs=True")
+        now = evidence.rows.to(gradient.dtype)
+        moments = second_moments(evidence.inputs, now)
+        curvature = move(state.curvature, moments, DECAYING(now, state.rows))
+        step = self.lr * natural(gradient, curvature, self.shapes, self.damping)
+        theta = move(state.theta, state.theta - step, self.decay(now, state.rows))
+        return NewtonState(theta, curvature, state.rows + now)
+
+    def read(self, state: NewtonState) -> Tensor:
         """Return theta."""
         return state.theta

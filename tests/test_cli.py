@@ -19,6 +19,7 @@ from gradatim.methods import METHODS
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
 from gradatim.recipes import FAMILIES, RECIPES, from_json, recipe
 from gradatim.refiner import Capabilities
+from gradatim.refiners import Gain
 from gradatim.training.checkpoint import load_weights, read, save_state, write
 from gradatim.training.log import Log
 
@@ -255,6 +256,34 @@ def test_options_change_what_they_name(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(got.to_json()))
     assert recipe_of(str(file)) == got
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("linear --refiner.curvature.power 0.5", Gain(0.5, 1.0)),
+        ("linear --refiner.curvature.power=0.5 --refiner.curvature.value 0.3", Gain(0.5, 0.3)),
+        ("mnist --refiner.curvature.value 0.3", Gain(1.0, 0.3)),
+        ('linear --refiner.curvature {"power":0.5}', Gain(0.5, 1.0)),
+        ("mnist --refiner.curvature None", None),
+    ],
+)
+def test_a_field_that_may_be_none_has_options_of_its_own(words, wanted):
+    assert recipe_of(*words.split()).refiner.curvature == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--refiner.curvature.powr 0.5", "did you mean --refiner.curvature.power?"),
+        ("--refiner.curvature.power x", "--refiner.curvature.power wants float; got x: see gradatim train"),
+        ("--refiner.curvature.power 2", r"power in \[0, 1\]; got value 1.0, power 2"),
+    ],
+)
+def test_a_wrong_value_of_such_an_option_is_named(words, said):
+    with pytest.raises(ValueError, match=said) as error:
+        recipe_of("linear", *words.split())
+    assert "\n" not in str(error.value)
 
 
 def test_another_kind_keeps_common_fields():

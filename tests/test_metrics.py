@@ -75,12 +75,14 @@ def test_a_curve_is_the_loop(name, steps):
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"), [([1, 4], "need up to 16 support rows; the tasks have 12"), ([], "need up")]
+    ("steps", "said"),
+    [([1, 4], "need up to 16 support rows; the tasks have 12"), ([], "need up"), ([-1, 1], "need up")],
 )
-def test_curves_beyond_the_support_are_refused(steps, said):
+@pytest.mark.parametrize("judge", [curve, soft_vote])
+def test_curves_beyond_the_support_are_refused(judge, steps, said):
     family = LinearClassification(3, 3, **ROWS)
     with pytest.raises(ValueError, match=said):
-        curve(build("sgd", family), masked(family)[0], 4, steps, {"error": error_rate})
+        judge(build("sgd", family), masked(family)[0], 4, steps, {"error": error_rate})
 
 
 def test_the_interval_of_a_mean_is_the_normal_one():
@@ -150,3 +152,43 @@ def test_a_soft_vote_is_the_mean_probability_of_single_answers():
     assert found.shape == (2, 2)
     right = soft_vote(learner, task, 4, [1, 3], {"accuracy": accuracy})["accuracy"]
     np.testing.assert_allclose(found + right, 1)
+
+
+@pytest.mark.parametrize("name", ["parametric-both", "implicit-logits", "implicit-probabilities"])
+def test_a_soft_vote_counts_rows_and_begins_with_the_start(name):
+    """Task 1 has no rows in the second mini-batch, task 2 one in the first and none in the third."""
+    family = LinearClassification(3, 3, **ROWS)
+    torch.manual_seed(0)
+    learner = randomised(build(name, family, RowsConfig(8, 1, 2)))
+    learner.requires_grad_(False)
+    task = masked(family)[0]
+    mask = torch.ones(3, 12, dtype=torch.bool)
+    mask[1, 4:8] = mask[2, 1:4] = mask[2, 8:] = False
+    task = Task(Batch(task.support.x, task.support.y, mask), task.query)
+    seen = []
+
+    def kept(outputs, task):
+        seen.append(outputs.exp().numpy())
+        return error_rate(outputs, task)
+
+    found = soft_vote(learner, task, 4, [3, 0, 2], {"error": kept})["error"]
+    start = learner.refiner.init(3, task.query)
+    single = [learner.predict(task.query.x, start).softmax(-1).numpy()]
+    single += [
+        learner.predict(task.query.x, learner.step(start, batch)).softmax(-1).numpy()
+        for batch in task.support.split(4)
+    ]
+    assert found.shape == (3, 3)
+    rows = np.array([[4, 4, 4], [4, 0, 4], [1, 4, 0]])
+    for b in range(3):
+        np.testing.assert_allclose(seen[0][b], single[0][b], rtol=1e-12)
+        for place, step in ((1, 2), (2, 3)):
+            weights = rows[b, :step] / rows[b, :step].sum()
+            wanted = sum(w * p[b] for w, p in zip(weights, single[1:], strict=False))
+            np.testing.assert_allclose(seen[place][b], wanted, rtol=1e-12)
+
+
+def test_a_regression_is_not_voted_on():
+    family = LinearRegression(3, 0.5, **ROWS)
+    with pytest.raises(ValueError, match=r"needs classes, int64 in y; got torch.float64: judge"):
+        soft_vote(build("sgd", family).double(), masked(family)[0], 4, [1], {"error": squared_error})

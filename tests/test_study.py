@@ -1,18 +1,34 @@
-"""Studies: records that know what they depend on, one-step twins of one budget, tuning that finds the minimum."""
+"""Studies: records that know what they depend on, runs of learners built otherwise, one-step twins, tuning, panels."""
 
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from gradatim.benchmarks.study import Study, fresh, once, sample, tune
-from gradatim.families import LinearRegression
+from gradatim.benchmarks.panel import Part, judged
+from gradatim.benchmarks.study import Study, Trained, fresh, once, sample, tune
+from gradatim.families import LinearClassification, LinearRegression
 from gradatim.methods import METHODS, build
-from gradatim.metrics import curve, squared_error
+from gradatim.metrics import curve, error_rate, squared_error
 from gradatim.provenance import forget_peak, peak_memory
-from gradatim.recipes import recipe
+from gradatim.recipes import Recipe, recipe
+from gradatim.refiners import Bagged, RowsConfig
+from gradatim.testing import randomised
+from gradatim.training.checkpoint import read, write
+from gradatim.training.schemes import Greedy
+from gradatim.training.snapshot import describe_learner
+from gradatim.training.train import TrainConfig
+
+TINY = Recipe(
+    "parametric-both",
+    LinearClassification(3, 3, support_rows=12, query_rows=5),
+    Greedy(batch_size=4, horizon=2),
+    RowsConfig(width=16, layers=1),
+    TrainConfig(iterations=1, tasks=2, lr=1e-3),
+)
 
 
 def test_a_record_is_kept_until_what_it_depends_on_changes(tmp_path):
@@ -42,6 +58,67 @@ def test_the_run_of_another_recipe_is_removed_and_an_own_one_kept(tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
+def older(header):
+    """Return the header as a version would have written it whose learners had no curvature."""
+    learner = header["learner"]
+    refiner = learner["refiner"] | {"config": dict(learner["refiner"]["config"])}
+    del refiner["config"]["curvature"]
+    return header | {"learner": learner | {"refiner": refiner}}
+
+
+def saved(home, made=TINY, change=lambda header: header):
+    """Write what meta-training a recipe ends with: the learner's first weights."""
+    learner = made.learner()
+    tensors = {f"weights.{name}": value for name, value in learner.state_dict().items()}
+    header = {"kind": "checkpoint", "recipe": {"recipe": made.to_json()}, "seconds": 1.0, "peak_memory": 1}
+    return write(
+        home / "learner.safetensors", tensors, change(header | {"learner": describe_learner(learner)})
+    )
+
+
+def test_finished_work_is_taken_and_that_of_a_learner_built_otherwise_is_not(tmp_path, monkeypatch):
+    study = Study(tmp_path, 1, Console(quiet=True))
+    home, asked = tmp_path / "runs" / "a", []
+    monkeypatch.setattr(Study, "_train", lambda self, name, made, threads: asked.append(name) or name)
+    saved(home)
+    study.train({"a": TINY})
+    assert asked == []
+    for change in (
+        older,
+        lambda header: {key: value for key, value in header.items() if key != "learner"},
+        lambda header: header | {"recipe": {"recipe": TINY.to_json() | {"bygone": 1}}},
+        lambda header: {**header, "recipe": {}},
+    ):
+        asked.clear()
+        saved(home, change=change)
+        assert not study._done("a", TINY)
+    path = saved(home)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not study._done("a", TINY)
+
+
+@pytest.mark.parametrize("file", ["learner.safetensors", "step-00000001.safetensors"])
+def test_the_run_of_a_learner_built_otherwise_is_removed(tmp_path, file):
+    for change, kept in ((lambda header: header, True), (older, False)):
+        fresh(tmp_path, TINY)
+        saved(tmp_path, change=change).rename(tmp_path / file)
+        fresh(tmp_path, TINY)
+        assert (tmp_path / file).exists() == kept
+        assert (tmp_path / "asked.json").exists()
+
+
+def test_a_run_of_a_learner_built_otherwise_is_trained_anew(tmp_path):
+    """It was taken as done, and its weights did not fit."""
+    study, home = Study(tmp_path, 1, Console(quiet=True)), tmp_path / "runs" / "a"
+    before = replace(TINY, refiner=replace(TINY.refiner, width=8))
+    path = saved(home, before, lambda header: header | {"recipe": {"recipe": TINY.to_json()}})
+    trained = study.train({"a": TINY})["a"]
+    weights, header = read(path)
+    assert header["learner"] == describe_learner(trained.learner) and header["iteration"] == 1
+    for name, value in trained.learner.state_dict().items():
+        assert torch.equal(value, weights[f"weights.{name}"])
+
+
 def test_tuning_takes_the_best_of_the_grid():
     family = LinearRegression(3, 0.5, support_rows=40)
     task = sample(family, 16, seed=2)
@@ -69,3 +146,50 @@ def test_peak_memory_counts_what_is_held_and_can_start_anew():
     assert 250 * 2**20 < peak_memory() - before < 300 * 2**20
     forget_peak()
     assert peak_memory() - before < 50 * 2**20
+
+
+# --- panels
+
+
+def panel(made, **changes):
+    """Return a part of a panel with one recipe, called own."""
+    part = Part("part", TINY.family, {"own": made}, (), {"error": error_rate, "loss": loss}, 4, (1, 2, 3), 18)
+    return replace(part, **changes)
+
+
+def loss(outputs, task):
+    """Return the mean cross-entropy of each task."""
+    return torch.nn.functional.cross_entropy(outputs.mT, task.query.y[..., 0], reduction="none").mean(1)
+
+
+def untrained(made):
+    torch.manual_seed(0)
+    return Trained(randomised(made.learner()).float().eval(), made, 0.0, 0, 1)
+
+
+@pytest.mark.parametrize("method", ["parametric-one-step", "implicit-one-step"])
+def test_a_whole_recipe_takes_one_step_over_all_rows_so_far(tmp_path, method):
+    made = replace(TINY, method=method, scheme=Greedy(batch_size=12, horizon=1))
+    run, part = untrained(made), panel(made, whole={"own": 2})
+    task = sample(TINY.family, 18, seed=1)
+    found = judged(Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, part, task)
+    assert found["steps"].tolist() == [1, 2], "not beyond the step said"
+    for place, step in enumerate((1, 2)):
+        rows = task.support.slice(0, step * part.batch_size)
+        with torch.no_grad():
+            start = run.learner.refiner.init(18, task.query)
+            outputs = run.learner.predict(task.query.x, run.learner.step(start, rows))
+        np.testing.assert_array_equal(found["error"][place], error_rate(outputs, task).numpy())
+        np.testing.assert_allclose(found["loss"][place], loss(outputs, task).numpy(), rtol=1e-5)
+    iterated = judged(
+        Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, replace(part, whole={}), task
+    )
+    assert iterated["steps"].tolist() == [1, 2, 3], "another record than the one of whole steps"
+    np.testing.assert_array_equal(iterated["loss"][0], found["loss"][0])
+    assert (abs(iterated["loss"][1] - found["loss"][1]) > 1e-4).any()
+
+
+def test_an_implicit_refiner_is_not_bagged():
+    learner = build("implicit-logits", TINY.family, TINY.refiner)
+    with pytest.raises(ValueError, match="bagging averages latents; an implicit state is a prediction"):
+        Bagged(learner.refiner)

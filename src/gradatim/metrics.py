@@ -16,10 +16,11 @@ from torch import Tensor
 from .batch import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .batch import Batch
     from .learner import Learner
+    from .refiner import State
 
 Metric = Callable[[Tensor, Task], Tensor]
 """From outputs `[B, Nq, Do]` and the tasks to one number a task, `[B]`."""
@@ -67,12 +68,7 @@ def curve(
     Raises:
         ValueError: the support has too few rows for the last of the steps.
     """
-    wanted = sorted(set(steps))
-    if not wanted or wanted[0] < 0 or wanted[-1] * batch_size > task.support.n_rows:
-        raise ValueError(
-            f"steps {wanted} of {batch_size} rows need up to {max(wanted, default=0) * batch_size} support rows; "
-            f"the tasks have {task.support.n_rows}"
-        )
+    wanted = _judged_steps(steps, batch_size, task)
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     batches = islice(task.support.split(batch_size), max(wanted[-1], 1))
     with torch.no_grad():
@@ -89,19 +85,55 @@ def soft_vote(
 ) -> dict[str, np.ndarray]:
     """Return each metric of the mean class probabilities of single refinements, `[steps, B]`.
 
-    Every mini-batch is answered for itself, from the start; after step s the mean is over the first s of them. Unlike
-    `Bagged`, which averages latents, it averages what they say.
+    Every mini-batch is answered for itself, from the start; after step s the mean is over the first s of them, weighted
+    by rows, after step 0 it is the start's answer. Unlike `Bagged`, which averages latents, it averages what they say.
+
+        p_s(y | x) = sum_{t <= s} n_t softmax(f(x, read(step(init, batch_t))))_y / sum_{t <= s} n_t
+
+    Raises:
+        ValueError: tasks without classes, or a support with too few rows for the last of the steps.
     """
-    wanted = sorted(set(steps))
+    if task.query.y.is_floating_point():
+        raise ValueError(
+            f"a vote averages class probabilities, so it needs classes, int64 in y; got {task.query.y.dtype}: "
+            "judge a regression with curve, or average its latents with Bagged"
+        )
+    wanted = _judged_steps(steps, batch_size, task)
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     with torch.no_grad():
-        start, said = learner.refiner.init(task.n_tasks, task.query), torch.zeros(())
-        for step, batch in enumerate(islice(task.support.split(batch_size), wanted[-1]), 1):
-            said = said + learner.predict(task.query.x, learner.step(start, batch)).softmax(-1)
+        for step, mean in enumerate(_votes(learner, task, batch_size, wanted[-1])):
             if step in wanted:
                 for name, metric in metrics.items():
-                    found[name].append(metric((said / step).log(), task).cpu().numpy())
+                    found[name].append(metric(mean.log(), task).cpu().numpy())
     return {name: np.stack(values) for name, values in found.items()}
+
+
+def _votes(learner: Learner, task: Task, batch_size: int, last: int) -> Iterator[Tensor]:
+    """Yield the mean class probabilities `[B, Nq, C]` of no mini-batch (the start's), of the first, of two, ..."""
+    query = task.query
+
+    def said(state: State) -> Tensor:
+        return learner.predict(query.x, state).softmax(-1)
+
+    start = said(learner.refiner.init(task.n_tasks, query))
+    total, seen = torch.zeros_like(start), start.new_zeros(task.n_tasks, 1, 1)
+    yield start
+    for batch in islice(task.support.split(batch_size), last):
+        *_, state = learner.states([batch], query)
+        rows = batch.rows.to(start.dtype)[:, None, None]
+        total, seen = total + rows * said(state), seen + rows
+        yield torch.where(seen > 0, total / seen.clamp(min=1), start)
+
+
+def _judged_steps(steps: Iterable[int], batch_size: int, task: Task) -> list[int]:
+    """Return the steps in order, each once, or raise ValueError where the support has too few rows for them."""
+    wanted = sorted(set(steps))
+    if not wanted or wanted[0] < 0 or wanted[-1] * batch_size > task.support.n_rows:
+        raise ValueError(
+            f"steps {wanted} of {batch_size} rows need up to {max(wanted, default=0) * batch_size} support rows; "
+            f"the tasks have {task.support.n_rows}"
+        )
+    return wanted
 
 
 def bootstrap(

@@ -24,7 +24,8 @@ import torch
 from ..metrics import curve
 from ..provenance import commit
 from ..recipes import Recipe, from_json
-from ..training.checkpoint import load_weights, read_header
+from ..training.checkpoint import latest, load_weights, read_header
+from ..training.snapshot import describe_learner, difference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,8 @@ class Study:
 
     def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Trained]:
         """Meta-train each recipe in a process of its own, go on where one was interrupted, and load them all.
+
+        A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew.
 
         Raises:
             ValueError: a process failed; its last lines are quoted.
@@ -91,7 +94,13 @@ class Study:
 
     def _done(self, name: str, recipe: Recipe) -> bool:
         path = self._home(name) / "learner.safetensors"
-        return path.exists() and _same(from_json(read_header(path, "checkpoint")["recipe"]["recipe"]), recipe)
+        if not path.exists() or not _current(path, recipe):
+            return False
+        try:
+            stored = from_json(read_header(path, "checkpoint")["recipe"]["recipe"])
+        except (KeyError, ValueError):  # of a version with other fields
+            return False
+        return _same(stored, recipe)
 
     def _train(self, name: str, recipe: Recipe, threads: int) -> str:
         process = start(recipe, self._home(name), threads)
@@ -128,13 +137,27 @@ def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
 
 
 def fresh(home: Path, recipe: Recipe) -> Path:
-    """Return the recipe's JSON written in a run's folder; a run of another recipe that stood there is removed."""
+    """Return the recipe's JSON written in a run's folder.
+
+    What stood there is removed if it is a run of another recipe, or of a learner that this version builds otherwise.
+    """
     asked, text = home / "asked.json", json.dumps(recipe.to_json(), indent=1) + "\n"
-    if asked.exists() and json.loads(asked.read_text()) != json.loads(text):
+    other = asked.exists() and json.loads(asked.read_text()) != json.loads(text)
+    saved = [path for path in (home / "learner.safetensors", latest(home)) if path and path.exists()]
+    if other or not all(_current(path, recipe) for path in saved):
         shutil.rmtree(home)
     home.mkdir(parents=True, exist_ok=True)
     asked.write_text(text)
     return asked
+
+
+def _current(path: Path, recipe: Recipe) -> bool:
+    """Return whether a checkpoint can be read and describes the learner that the recipe builds now."""
+    try:
+        stored = read_header(path, "checkpoint").get("learner")
+    except ValueError:
+        return False
+    return difference(stored, describe_learner(recipe.learner())) is None
 
 
 def _same(one: Recipe, other: Recipe) -> bool:

@@ -9,7 +9,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -45,7 +45,7 @@ class Command:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Return the options; None may be written for null.
+    """Return the options; None may be written for null, and a field of an object that may be null by a dot.
 
     Raises:
         ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
@@ -56,7 +56,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     except ArgumentError as error:
         text = str(error)
         key, came = re.search(r'key "(.+?)"', text), re.search(r"[Vv]alue: (.*)\Z", text)
-        if key and came:
+        inner = re.search(r"NestedArg\(key='(.+?)', val='?(.*?)'?\)\Z", text)
+        if key and inner:
+            wanted = re.search(r"Expected a <class '(\w+)'>", text)
+            text = f"--{key[1]}.{inner[1]} wants {wanted[1] if wanted else 'another value'}; got {inner[2]}"
+        elif key and came:
             kinds = dict.fromkeys(re.findall(r"<class '([\w.]+)'>", text.partition("Given value type")[0]))
             named = (re.sub(r"[\w.]+\.", "an object with fields of ", kind) for kind in kinds)
             wanted = " or ".join(named).replace("NoneType", "null") or "another value"
@@ -66,13 +70,28 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
     """Raise ValueError where an argument is an option that the parser does not have."""
-    known = parser._option_string_actions
+    known = _known(parser)
     for argument in arguments:
         option = argument.split("=")[0]
         if re.match(r"--?[A-Za-z]", option) and option not in known:
             long = [text for text in known if text.startswith("--")]
             name = parser.prog.removeprefix("gradatim ")
             raise ValueError(f"{name} has no option {option}: {hint(option, long, shown=str)}")
+
+
+def _known(parser: ArgumentParser) -> list[str]:
+    """Return the parser's options, and for an object that may be null one for each of its fields.
+
+    jsonargparse takes those without being told: the object starts from its value, or where it is null its defaults.
+    """
+    known = []
+    for option, action in parser._option_string_actions.items():
+        kinds = get_args(getattr(action, "_typehint", None))
+        known += [
+            option,
+            *(f"{option}.{f.name}" for kind in kinds if is_dataclass(kind) for f in fields(kind)),
+        ]
+    return known
 
 
 def add_fields(group: Any, prefix: str, value: Any) -> None:

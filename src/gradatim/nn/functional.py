@@ -53,8 +53,18 @@ class Layout:
 
 
 def split_rows(theta: Tensor, shapes: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """Return the matrices `[B, rows, width]` that lie one after the other in theta `[B, S]`."""
-    parts = theta.split([rows * width for rows, width in shapes], dim=1)
+    """Return the matrices `[B, rows, width]` that lie one after the other in theta `[B, S]`.
+
+    Raises:
+        ValueError: theta is longer or shorter than the matrices.
+    """
+    sizes = [rows * width for rows, width in shapes]
+    if theta.shape[1] != sum(sizes):
+        raise ValueError(
+            f"weight matrices of shapes {shapes} lie in a flat vector of {sum(sizes)} numbers a task; got "
+            f"{theta.shape[1]}: give the refiner the widths of this network (a bias is a column, hidden layers count)"
+        )
+    parts = theta.split(sizes, dim=1)
     return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 

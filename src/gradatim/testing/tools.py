@@ -43,7 +43,7 @@ def randomised(module: _Module, seed: int = 0, scale: float = 0.5) -> _Module:
 
 
 def same(law: str, one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> None:
-    """Raise where tensors of the same names differ; NaN differs from everything."""
+    """Raise where tensors of the same names differ; NaN differs from everything, an infinity from all but itself."""
     assert one.keys() == other.keys(), f"{law}; but one has {sorted(one)} and the other {sorted(other)}"
     for name, a in one.items():
         b = other[name]
@@ -52,7 +52,8 @@ def same(law: str, one: dict[str, Tensor], other: dict[str, Tensor], tolerance: 
         if tolerance == 0 or not a.is_floating_point():
             assert torch.equal(a, b), f"{law}, bit for bit; but {name} differs"
         elif a.numel():
-            gap, scale = (a - b).abs().max().item(), max(1.0, b.abs().max().item())
+            gap = (a - b).where(a != b, 0).abs().max().item()
+            scale = b.where(b.isfinite(), 0).abs().max().clamp(min=1).item()
             assert gap <= tolerance * scale, f"{law}; but {name} differs by {gap:.2g}"
 
 

@@ -19,7 +19,7 @@ FLOORS = {
     3: ["predictors/", "signal", "families/"],
     4: ["refiner"],
     5: ["refiners/", "learner"],
-    6: ["regimes", "metrics", "probing/"],
+    6: ["regimes", "metrics", "probing/", "stopping/"],
     7: ["training/"],
     8: ["methods", "preprocessing"],
     9: ["estimators", "recipes", "report", "testing/"],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .refiners import CONSTANT, DECAYING, Gain, RowsConfig
     from .regimes import explicit, implicit, parametric
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
+    from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.checkpoint import load_state, load_weights, save_state
     from .training.schemes import Greedy, Scheme, Unrolled
     from .training.train import TrainConfig, train
@@ -49,6 +50,7 @@ _HOMES = {
     "refiners": ("CONSTANT", "DECAYING", "Gain", "RowsConfig"),
     "regimes": ("explicit", "implicit", "parametric"),
     "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "Evidence", "Signal"),
+    "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
     "training.checkpoint": ("load_state", "load_weights", "save_state"),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
     "training.train": ("TrainConfig", "train"),
@@ -94,6 +96,9 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "load_state",
     "load_weights",
     "save_state",
+    "LossEstimate",
+    "fit_estimate",
+    "stop_when",
     "metrics",
 ]
 

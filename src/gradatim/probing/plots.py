@@ -83,6 +83,34 @@ def curves(
     return save(picture, png)
 
 
+def reliability(png: Path | str, title: str, ours: Sequence[Curve], beside: Sequence[Curve]) -> str | None:
+    """Draw realised against predicted losses and the diagonal, both axes logarithmic; return None, or why not.
+
+    `beside`: what each of `ours` is set against, in order: drawn in its colour, dashed.
+
+    Example:
+        >>> notice = reliability("reliability.png", "stopped", [Curve("ours", predicted, realised, low, high)], [])
+    """
+    made = figure("predicted loss", "realised loss", width=8.0, height=5.0)
+    if made is None:
+        return MISSING
+    picture, axes = made
+    lines = [
+        *zip(ours, COLORS, ["-"] * len(ours), strict=False),
+        *zip(beside, COLORS, ["--"] * len(beside), strict=False),
+    ]
+    for line, color, style in lines:
+        axes.plot(
+            line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label
+        )
+        axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
+    ends = [end(value for line, _, _ in lines for value in (*line.x, *line.y)) for end in (min, max)]
+    axes.plot(ends, ends, ":", color=INK, linewidth=1, label="predicted = realised")
+    axes.set(xscale="log", yscale="log", title=title)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    return save(picture, png)
+
+
 def figure(x_label: str, y_label: str, width: float = 6.4, height: float = 4.0) -> tuple[Any, Any] | None:
     """Return an empty Figure of `width` by `height` inches and its labelled Axes, or None without matplotlib."""
     try:

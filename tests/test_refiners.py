@@ -17,7 +17,7 @@ from gradatim.batch import Batch
 from gradatim.families import LinearClassification, LinearRegression
 from gradatim.learner import Learner
 from gradatim.nn.sets import prefix_mask, query_mask
-from gradatim.predictors import CrossEntropy, Network, SquaredError
+from gradatim.predictors import CrossEntropy, Features, Network, SquaredError
 from gradatim.refiners import (
     CONSTANT,
     DECAYING,
@@ -34,7 +34,7 @@ from gradatim.refiners import (
 from gradatim.refiners.curvature import Preconditioner, RowSlopes, second_moments
 from gradatim.refiners.gain import move, tail_weight
 from gradatim.refiners.query import Vote
-from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
+from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import tree_map
@@ -195,6 +195,66 @@ def test_the_features_of_a_closed_form_are_trained_through_its_solution():
         Greedy(batch_size=5, horizon=2).check(learner)
 
 
+@pytest.mark.parametrize("scale", [-50.0, 50.0])
+def test_a_learnt_penalty_stays_in_bounds(scale):
+    """Beyond them a Gram matrix of fewer rows than features has no Cholesky factor, or theta is zero."""
+    torch.manual_seed(0)
+    learner = regimes.closed_form(CLASSES, features=64).double()
+    with torch.no_grad():
+        learner.refiner.log_scale.fill_(scale)
+        state = learner.adapt(drawn(CLASSES).support, 5)
+        theta, strength = learner.refiner.read(state), np.exp(np.clip(scale, -8, 4))
+    eye = torch.eye(65, dtype=torch.float64)
+    wanted = torch.linalg.solve(state.gram + strength * eye, state.cross).mT.flatten(1)
+    torch.testing.assert_close(theta, wanted, rtol=1e-7, atol=1e-9)
+    assert wanted.abs().max() > 1e-3
+
+
+def test_statistics_are_summed_in_the_state_s_dtype_under_autocast():
+    """Sums rounded to bfloat16 need not be positive definite: Cholesky failed."""
+    torch.manual_seed(0)
+    task = CLASSES.sample(3, torch.Generator().manual_seed(0))
+    learner = regimes.closed_form(CLASSES, features=64, strength=1e-3)
+    inputs = tuple(part.bfloat16() for part in learner.predictor.inputs(task.support.x, torch.zeros(3, 195)))
+    evidence = Evidence(task.support.rows, task.support, inputs=inputs)
+    refiner, curved = learner.refiner, regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=DECAYING))
+    wanted = refiner.step(refiner.init(3), evidence)
+    moments = second_moments(inputs, task.support.rows.float())
+    assert wanted.gram.dtype == moments.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        for one, other in zip(refiner.step(refiner.init(3), evidence), wanted, strict=True):
+            assert torch.equal(one, other)
+        assert torch.equal(second_moments(inputs, task.support.rows.float()), moments)
+        assert learner.refiner.read(learner.adapt(task.support, 5)).isfinite().all()
+        *_, state = curved.states(task.support.split(5))
+    x = torch.cat([task.support.x, torch.ones_like(task.support.x[..., :1])], dim=-1)
+    seen = (x.mT @ x / 15).flatten(1)
+    assert state.curvature.dtype == torch.float32
+    torch.testing.assert_close(state.curvature, seen, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("f", "width", "said"),
+    [
+        (Network(3, CrossEntropy(3)), 3, r"flat vector of 12 numbers a task; got 9: give the refiner"),
+        (Network(3, CrossEntropy(3), (5,)), 4, r"flat vector of 38 numbers a task; got 12: give the refiner"),
+        (
+            Features(3, CrossEntropy(3), 7),
+            7,
+            r"one weight matrix .*whose inputs have width 7; got .* widths \[8\]",
+        ),
+        (Network(3, CrossEntropy(3), (6,)), 15, r"whose inputs have width 15; got .* widths \[4, 7\]"),
+    ],
+)
+def test_ridge_wants_the_width_of_one_linear_layer(f, width, said):
+    with pytest.raises(ValueError, match=said):
+        list(
+            Learner(f.double(), Ridge(width, 3, 1.0, True).double(), CLOSED_FORM).states(
+                ragged(drawn(CLASSES))
+            )
+        )
+
+
 # --- curvature, bagging, votes
 
 
@@ -206,7 +266,7 @@ def test_the_preconditioned_gradient_is_a_damped_newton_direction():
     evidence = replace(BOTH, inputs=True)(f, theta, batch)
     precondition = Preconditioner(f.layout.shapes).double()
     moments = second_moments(evidence.inputs, evidence.rows.double())
-    natural = precondition(evidence.gradient, moments)
+    natural = precondition(evidence.gradient, moments, evidence.rows.double(), torch.zeros(3))
     for b in range(3):
         a = np.c_[batch.x[b].numpy(), np.ones(15)][batch.mask[b].numpy()]
         moment = a.T @ a / len(a)
@@ -215,17 +275,72 @@ def test_the_preconditioned_gradient_is_a_damped_newton_direction():
         np.testing.assert_allclose(natural[b].detach().numpy(), wanted, rtol=1e-10, atol=1e-12)
 
 
-def test_second_moments_are_those_of_the_rows_seen_or_of_the_newest():
+def test_second_moments_are_those_of_the_rows_seen():
     batches = ragged(drawn(CLASSES))
-    for gain, rows_of in ((DECAYING, lambda t: batches[: t + 1]), (CONSTANT, lambda t: batches[t : t + 1])):
-        learner = regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=gain), hidden=(2,)).double()
-        for t, state in enumerate(islice(learner.states(batches), 1, None)):
-            for b in range(3):
-                x = torch.cat([part.x[b][part.mask[b]] for part in rows_of(t)])
-                if not len(batches[t].x[b][batches[t].mask[b]]):
-                    continue
-                a = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-                torch.testing.assert_close(state.curvature[b, :16].view(4, 4), a.T @ a / len(a))
+    learner = regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=DECAYING), hidden=(2,)).double()
+    for t, state in enumerate(islice(learner.states(batches), 1, None)):
+        for b in range(3):
+            x = torch.cat([part.x[b][part.mask[b]] for part in batches[: t + 1]])
+            a = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+            torch.testing.assert_close(state.curvature[b, :16].view(4, 4), a.T @ a / len(a))
+
+
+def test_curvature_of_the_newest_mini_batch_alone_is_not_carried():
+    batches = ragged(drawn(CLASSES))
+    learner = randomised(regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=CONSTANT)))
+    *_, state = learner.states(batches)
+    assert state.curvature is None
+    carried = randomised(regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=DECAYING)))
+    carried.load_state_dict(learner.state_dict())
+    first, *_ = (list(islice(made.states(batches), 2))[1].latent for made in (learner, carried))
+    torch.testing.assert_close(first, list(islice(carried.states(batches), 2))[1].latent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(gain=Gain(0.8, 1.5, 4.0, learnt=True)), dict(tail=0.0, at_average=True), dict(precision=True)],
+    ids=["learnt gain", "signals at the average", "precision"],
+)
+def test_gains_and_memories_are_what_their_formulas_say(change):
+    """A step's gain, read off from the proposal, against the formula from the rows seen."""
+    batches = ragged(drawn(REGRESSION))
+    learner = randomised(regimes.parametric(REGRESSION, BOTH, replace(CONFIG, **change)))
+    refiner = learner.refiner
+    states = list(learner.states(batches))
+    total = torch.ones_like(states[0].latent) * (refiner.trust.prior.exp() if refiner.trust else 1)
+    for before, after, batch in zip(states, states[1:], batches, strict=False):
+        now = batch.rows.double()
+        at = refiner.at(before)
+        torch.testing.assert_close(at, before.average if "tail" in change else before.latent)
+        evidence = learner.signal(learner.predictor, at, batch)
+        rows = refiner.rows(batch.x, batch.y, evidence.outputs)
+        tokens = refiner._refine(before, evidence, rows, (evidence.gradient,))
+        if "gain" in change:
+            prior, power = refiner.gain.log_prior.exp(), refiner.gain.logit_power.sigmoid()
+            gain = ((now / (before.rows + now + prior)) ** power)[:, None] * refiner.gain.log_value.exp()
+        elif "precision" in change:
+            own = refiner.trust(tokens, (evidence.gradient,), now)
+            total = total + own
+            gain = own / total
+        else:
+            gain = (now / (before.rows + now))[:, None].expand_as(at)
+        moved = before.latent + gain * refiner.tokens.move(tokens, (evidence.gradient,))
+        torch.testing.assert_close(after.latent[[0, 2]], moved[[0, 2]], rtol=1e-10, atol=1e-12)
+        seen = now > 0
+        torch.testing.assert_close(after.latent[~seen], before.latent[~seen], rtol=0, atol=0)
+
+
+def test_memory_tokens_are_carried_and_need_unrolled_training():
+    learner = randomised(regimes.parametric(REGRESSION, BOTH, replace(CONFIG, memory=2)))
+    batches = ragged(drawn(REGRESSION))
+    states = list(learner.states(batches))
+    assert states[0].memory.shape == (3, 2, CONFIG.width)
+    torch.testing.assert_close(states[2].memory[1], states[1].memory[1], rtol=0, atol=0)  # no rows
+    assert (states[1].memory - states[0].memory).abs().min() > 0
+    forgot = states[1]._replace(memory=states[0].memory)
+    assert not torch.allclose(learner.step(forgot, batches[1]).latent, states[2].latent)
+    with pytest.raises(ValueError, match="greed"):
+        Greedy(5, 3).loss(learner, drawn(REGRESSION), torch.Generator().manual_seed(0))
 
 
 def test_rows_propose_the_gradient_where_their_cotangents_are_its():
@@ -340,7 +455,7 @@ def test_tail_weights_are_polynomial_decay_averaging(counts, eta):
 
 @pytest.mark.parametrize(("value", "power"), [(0.0, 1.0), (-1.0, 0.5), (1.0, 1.1), (1.0, -0.1)])
 def test_impossible_gains_are_refused(value, power):
-    with pytest.raises(ValueError, match=rf"value > 0 and power in \[0, 1\]; got value {value}"):
+    with pytest.raises(ValueError, match=rf"value > 0, .*; got value {value}"):
         Gain(power, value)
 
 
@@ -521,6 +636,14 @@ def test_masks_say_who_sees_whom(seed, lengths):
         query_mask(present, torch.tensor([n, n]), queries, mixing=True)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [({}, (16, 32)), ({"tokens": 3}, (3, 32)), ({"token_width": 8}, (16, 8)), ({"features": 6}, (21,))],
+)
+def test_an_embedding_is_16_tokens_of_32_unless_told(sizes, shape):
+    assert regimes.explicit(CLASSES, **sizes).predictor.latent_shape == shape
+
+
 # --- refusals
 
 
@@ -540,6 +663,11 @@ def test_masks_say_who_sees_whom(seed, lengths):
             "heads that divide the width",
         ),
         (lambda: regimes.explicit(CLASSES, tokens=0), "sizes must be at least 1; got x_dim 3, tokens 0"),
+        (
+            lambda: regimes.explicit(CLASSES, features=8, tokens=4),
+            "got features 8 with tokens 4, token_width None: leave out one or the other",
+        ),
+        (lambda: regimes.explicit(CLASSES, features=8, token_width=32), "with tokens None, token_width 32"),
         (lambda: regimes.parametric(REGRESSION, hidden=(0,)), "each at least 1; got"),
         (lambda: SGD(torch.zeros(2), 0.0), "SGD needs lr > 0"),
         (lambda: SGD(torch.zeros(2), 0.1, 1.0), r"momentum in \[0, 1\)"),

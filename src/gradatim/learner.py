@@ -8,12 +8,12 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from .tree import tree_map
+from .tree import flatten, tree_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import torch
 
@@ -124,6 +124,30 @@ class Learner(nn.Module):
             last = state
         return last
 
+    def merge(self, states: Sequence[State]) -> State:
+        """Return one state of what all the states have seen: adapt to shards apart, then combine.
+
+        Every state must come from this learner. Exact where the state is additive; weighted by rows, or by
+        precision, where it is not.
+
+        Raises:
+            ValueError: no state, states of different shapes, or a refiner whose states do not merge.
+
+        Example:
+            >>> state = learner.merge([learner.adapt(shard, 32) for shard in shards])
+        """
+        if not states:
+            raise ValueError("merging needs at least one state; got none")
+        shapes = [{name: part.shape for name, part in flatten(state).items()} for state in states]
+        for other in shapes[1:]:
+            for name in shapes[0] | other:
+                if shapes[0].get(name) != other.get(name):
+                    raise ValueError(
+                        f"merging needs states of one learner and as many tasks; {name} is "
+                        f"{_shape(shapes[0], name)} in the first and {_shape(other, name)} in another"
+                    )
+        return self.refiner.merge(states)
+
     def predict(self, x: Tensor, state: State) -> Tensor:
         """Return outputs `[B, N, Do]` at x `[B, N, Dx]`.
 
@@ -151,3 +175,7 @@ class Learner(nn.Module):
     def forward(self, scheme: Episode, task: Task, generator: torch.Generator) -> Tensor:
         """Return the loss of one whole episode, all steps included: one call, so that DDP and FSDP are correct."""
         return scheme.loss(self, task, generator)
+
+
+def _shape(shapes: dict[str, Size], name: str) -> str:
+    return str(list(shapes[name])) if name in shapes else "missing"

@@ -15,8 +15,8 @@ import torch
 from .learner import Learner
 from .names import hint
 from .predictors import Features, likelihood
-from .refiners import SGD, Adam, Bagged, Gain, Newton, Refit, Ridge, RowsConfig
-from .regimes import closed_form, explicit, implicit, linear, parametric
+from .refiners import SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig
+from .regimes import bayesian, closed_form, explicit, implicit, linear, parametric
 from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _newton(
     family: TaskFamily, config: RowsConfig, lr: float = 1.0, damping: float = 1.0, power: float = 1.0
 ) -> Learner:
     predictor = linear(family)
-    refiner = Newton(predictor.initial(), predictor.layout.shapes, lr, damping, Gain(power))
+    refiner = Newton(predictor.initial(), predictor.layout.shapes, lr, damping, power)
     return Learner(predictor, refiner, Signal(observations=False, gradients=True, inputs=True))
 
 
@@ -89,6 +89,12 @@ def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Lea
     return closed_form(family, **settings)
 
 
+def _bayesian(family: TaskFamily, config: RowsConfig, activation: str = "relu", **settings: Any) -> Learner:
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"no activation is called {activation!r}: {hint(activation, _ACTIVATIONS)}")
+    return bayesian(family, activation=_ACTIVATIONS[activation], **settings)
+
+
 def _bagged(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
     one = parametric(family, BOTH, config, **settings)
     return Learner(one.predictor, Bagged(one.refiner), one.signal)
@@ -106,6 +112,7 @@ def _implicit(state: str) -> Build:
     return lambda family, config: implicit(family, config=config, state=state)
 
 
+_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _FORM = ("hidden", "token_per_row")
@@ -136,6 +143,11 @@ METHODS: dict[str, Method] = {
         "a linear head on learnt features, from sufficient statistics (as R2-D2)",
         _closed_form,
         settings=("features", "strength"),
+    ),
+    "bayesian": Method(
+        "the default: a Bayesian head on x and learnt features, priors averaged by what the task's rows say",
+        _bayesian,
+        settings=("features", "precisions", "activation"),
     ),
     "parametric-one-step": Method(
         "weights from a single refinement", _parametric(BOTH), one_step=True, settings=_FORM

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from .batch import Batch
@@ -63,6 +65,19 @@ class Refiner(nn.Module, ABC):
     @abstractmethod
     def read(self, state: State) -> Tensor:
         """Return the latent that predictions are made with, `[B, *latent_shape]`."""
+
+    def merge(self, states: Sequence[State]) -> State:
+        """Return one state of all rows that the states have seen, each its own.
+
+        Raises:
+            ValueError: states of this refiner do not combine.
+        """
+        why = (
+            "its state is a prediction for its own queries"
+            if self.capabilities.per_query
+            else ("its steps depend on the order of rows")
+        )
+        raise ValueError(f"states of {type(self).__name__} do not merge: {why}")
 
     def serves(self, state: State, x: Tensor) -> bool:
         """Return whether the state answers at x; a per-query state only at its own queries."""

@@ -8,13 +8,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from .learner import Learner
 from .predictors import Decoder, Features, Network, Readout, likelihood
-from .refiners import QueryRefiner, Ridge, RowsConfig, RowsRefiner
+from .refiners import OFF, Conjugate, Laplace, QueryRefiner, Ridge, RowsConfig, RowsRefiner
 from .signal import BOTH, CLOSED_FORM, PLAIN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
     from .family import TaskFamily
+    from .refiner import Refiner
     from .signal import Signal
 
 DEFAULT = RowsConfig()
@@ -54,18 +61,26 @@ def explicit(
     family: TaskFamily,
     signal: Signal = BOTH,
     config: RowsConfig = DEFAULT,
-    tokens: int = 16,
-    token_width: int = 32,
+    tokens: int | None = None,
+    token_width: int | None = None,
     features: int | None = None,
 ) -> Learner:
-    """Return an explicit learner: a learnt f_gamma on a learnt embedding z of `tokens` vectors, its decoder.
+    """Return an explicit learner: a learnt f_gamma, a decoder, on a learnt embedding z.
+
+    z are `tokens` vectors (16) of `token_width` (32).
 
     With `features`, f_gamma is that many learnt features of x and z the head on them, one vector for each output; then
     `config.curvature` is for z what it is for the weights of a parametric learner.
 
     Raises:
-        ValueError: `config.curvature` without `features`: an embedding has none.
+        ValueError: `config.curvature` without `features`: an embedding has none; `features` with `tokens` or
+            `token_width`: then z is the head, and its size follows.
     """
+    if features is not None and (tokens is not None or token_width is not None):
+        raise ValueError(
+            "z is the head on learnt features, or an embedding of tokens for a decoder; got "
+            f"features {features} with tokens {tokens}, token_width {token_width}: leave out one or the other"
+        )
     out = likelihood(family.y_dim, family.classes)
     widths = (family.x_dim, family.y_dim, family.classes, out.output_dim)
     if features is not None:
@@ -78,8 +93,9 @@ def explicit(
             f"the embedding of a decoder has no curvature; got curvature {config.curvature}: leave it out, or give "
             "features, for an f_gamma of learnt features and z the head on them"
         )
-    predictor = Decoder(family.x_dim, out, tokens, token_width, width=config.width)
-    refiner = RowsRefiner(config, signal, predictor.initial(), ((tokens, token_width),), *widths)
+    shape = 16 if tokens is None else tokens, 32 if token_width is None else token_width
+    predictor = Decoder(family.x_dim, out, *shape, width=config.width)
+    refiner = RowsRefiner(config, signal, predictor.initial(), (shape,), *widths)
     return Learner(predictor, refiner, signal)
 
 
@@ -94,6 +110,35 @@ def closed_form(family: TaskFamily, features: int = 512, strength: float = 1.0) 
     classes = family.classes is not None
     predictor = Features(family.x_dim, likelihood(family.y_dim, family.classes), features, scaled=classes)
     refiner = Ridge(features + 1, predictor.output_dim, strength, classes, learnt=True)
+    return Learner(predictor, refiner, CLOSED_FORM)
+
+
+def bayesian(
+    family: TaskFamily,
+    features: int = 256,
+    precisions: Sequence[Sequence[float]] | None = None,
+    learnt: bool = True,
+    activation: Callable[[Tensor], Tensor] = torch.relu,
+) -> Learner:
+    """Return the default learner: a head on x and on meta-learnt features that knows how sure it is.
+
+    Every row counts, early and late: a regression's posterior is exact (`Conjugate`), that of classes a Gaussian
+    (`Laplace`). Priors with and without the features are averaged by what the task's own rows say, so that features
+    do no harm where a linear f is right. `precisions`: the priors' start, for (x, features, 1; no 1 without intercept).
+
+    Source: Harrison et al. 2018 (ALPaCA); Raftery et al. 1997 (averaging).
+    """
+    out = likelihood(family.y_dim, family.classes)
+    predictor = Features(family.x_dim, out, features, False, True, family.intercept, activation)
+    if precisions is None:
+        weights = (OFF, 0.1) if family.classes is not None else (OFF, 0.3, 0.01)
+        precisions = [(1.0, weight) + (1.0,) * family.intercept for weight in weights]
+    if family.classes is not None:
+        refiner: Refiner = Laplace(predictor.blocks, family.classes, precisions, learnt)
+    else:
+        refiner = Conjugate(predictor.blocks, out.output_dim, precisions, learnt=learnt)
+    if not learnt:
+        predictor.requires_grad_(False)
     return Learner(predictor, refiner, CLOSED_FORM)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..predictor import Predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..batch import Batch
     from .likelihoods import Likelihood
 
@@ -24,9 +26,10 @@ class Features(Predictor):
     """`f(x, theta) = s theta phi(x)`, `phi(x) = [sqrt(2 / D) relu(W x + b), 1]`, theta `[B, C (D + 1)]`.
 
     W, b and the scale s are learnt, and start as random features: W ~ N(0, 1 / x_dim), b ~ N(0, 1 / 4), s = 4 (it
-    makes logits of regressed one-hot codes; a regression has none).
+    makes logits of regressed one-hot codes; a regression has none). With `skip`, phi(x) begins with x itself.
 
-    Args: `x_dim`; `likelihood`; `features` D; `scaled`: whether there is an s.
+    Args: `x_dim`; `likelihood`; `features` D; `scaled`: whether there is an s; `skip`;
+    `bias`: whether phi(x) ends with 1; `activation` in relu's place.
 
     Raises:
         ValueError: a size below 1.
@@ -37,22 +40,34 @@ class Features(Predictor):
         torch.Size([2, 5, 10])
     """
 
-    def __init__(self, x_dim: int, likelihood: Likelihood, features: int = 512, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        x_dim: int,
+        likelihood: Likelihood,
+        features: int = 512,
+        scaled: bool = True,
+        skip: bool = False,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
         super().__init__()
         if min(x_dim, features) < 1:
             raise ValueError(f"features need sizes of at least 1; got x_dim {x_dim}, features {features}")
         self.x_dim, self.likelihood = x_dim, likelihood
         self.output_dim = likelihood.output_dim
-        self.latent_shape = (self.output_dim * (features + 1),)
+        self.skip, self.bias, self.activation = skip, bias, activation
+        self.blocks = (x_dim,) * skip + (features,) + (1,) * bias
+        self.latent_shape = (self.output_dim * sum(self.blocks),)
         self.first = nn.Linear(x_dim, features)
         nn.init.normal_(self.first.weight, std=x_dim**-0.5)
         nn.init.normal_(self.first.bias, std=0.5)
         self.log_scale = nn.Parameter(torch.tensor(START).log()) if scaled else None
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
-        """Return phi(x) `[B, N, D + 1]`."""
-        phi = self.first(x).relu() * (2 / self.first.out_features) ** 0.5
-        return [torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)]
+        """Return phi(x) `[B, N, sum of blocks]`: x, D features, 1, those that there are."""
+        phi = self.activation(self.first(x)) * (2 / self.first.out_features) ** 0.5
+        parts = [x] * self.skip + [phi] + [torch.ones_like(x[..., :1])] * self.bias
+        return [torch.cat(parts, dim=-1)]
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return outputs `[B, N, output_dim]` of heads theta `[B, S]` at x `[B, N, x_dim]`."""

@@ -1,7 +1,10 @@
 """Every way of refining a state: learnt, unlearnt, closed form. One file each."""
 
 from .bagged import Bagged
+from .conjugate import OFF, Conjugate
+from .drift import Bank, RunLength
 from .gain import CONSTANT, DECAYING, Gain
+from .laplace import Laplace
 from .moments import Ridge
 from .optimizers import SGD, Adam, Newton
 from .query import QueryRefiner
@@ -11,14 +14,19 @@ from .rows import RowsConfig, RowsRefiner
 __all__ = [
     "CONSTANT",
     "DECAYING",
+    "OFF",
     "SGD",
     "Adam",
     "Bagged",
+    "Bank",
+    "Conjugate",
     "Gain",
+    "Laplace",
     "Newton",
     "QueryRefiner",
     "Refit",
     "Ridge",
     "RowsConfig",
     "RowsRefiner",
+    "RunLength",
 ]

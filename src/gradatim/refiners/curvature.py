@@ -5,42 +5,68 @@ Source: Martens, Grosse 2015, section 6.2 (K-FAC with Tikhonov damping), its inp
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from ..nn.functional import split_rows
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+FAST = 5.0
+"""How many times faster than a weight the pull of a proximal step is learnt: it has e-foldings to go."""
+
 
 class Preconditioner(nn.Module):
-    """`natural = G (A + lambda tr(A) / width I)^-1` for each weight matrix, G its gradient `[rows, width]`.
+    """`natural = G (A + lambda_t tr(A) / width I)^-1` for each weight matrix, G its gradient `[rows, width]`.
 
-    A `[width, width]` are second moments of what multiplies the matrix, lambda > 0 is learnt, one for each matrix.
+    A `[width, width]` are second moments of what multiplies the matrix, `lambda_t = lambda` is learnt, one for each
+    matrix. With `proximal`, `lambda_t = lambda + rho s^2 / (s + delta)`, s mini-batches seen (N / n by rows), rho and
+    delta learnt: the latent pulls like the rows it stands for, less at first, when they left directions unseen; a
+    Kalman filter with a scalar precision. A step answers `min  loss(mini-batch) + lambda_t / 2 |theta - theta_t|^2`,
+    and steps shrink by themselves.
 
-    Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent.
+    Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent; `proximal`.
 
     Example:
-        >>> natural = Preconditioner(((10, 65),))(gradient, curvature)
+        >>> natural = Preconditioner(((10, 65),))(gradient, curvature, now=torch.ones(1), before=torch.zeros(1))
     """
 
-    def __init__(self, shapes: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, shapes: tuple[tuple[int, int], ...], proximal: bool = False) -> None:
         super().__init__()
         self.shapes = shapes
-        self.damping = nn.Parameter(torch.full((len(shapes),), -1.0))
+        self.damping = nn.Parameter(torch.full((len(shapes),), -3.0 if proximal else -1.0))
+        self.pull = nn.Parameter(torch.full((len(shapes),), -1.0 / FAST)) if proximal else None
+        self.late = nn.Parameter(torch.zeros(len(shapes))) if proximal else None
 
     @property
     def size(self) -> int:
         """Return the length of the flat second moments of one task."""
         return sum(width * width for _, width in self.shapes)
 
-    def forward(self, gradient: Tensor, curvature: Tensor) -> Tensor:
-        """Return the direction, like gradient `[B, ...]`, under curvature `[B, size]`."""
-        return natural(gradient, curvature, self.shapes, self.damping.clamp(-8, 4).exp())
+    def forward(self, gradient: Tensor, curvature: Tensor, now: Tensor, before: Tensor) -> Tensor:
+        """Return the direction, like gradient `[B, ...]`, under curvature `[B, size]`; rows `now [B]`, `before [B]`."""
+        damping = self.damping.clamp(-8, 4).exp()
+        if self.pull is not None and self.late is not None:
+            pull, late = ((FAST * part).clamp(-8, 4).exp() for part in (self.pull, self.late))
+            steps = (before / now.clamp(min=1))[:, None, None]
+            damping = damping + pull * steps.square() / (steps + late)
+        return natural(gradient, curvature, self.shapes, damping.unbind(-1))
 
 
 def natural(
-    gradient: Tensor, curvature: Tensor, shapes: tuple[tuple[int, int], ...], damping: Tensor
+    gradient: Tensor,
+    curvature: Tensor,
+    shapes: tuple[tuple[int, int], ...],
+    damping: Sequence[float | Tensor] | Tensor,
 ) -> Tensor:
-    """Return `G (A + lambda tr(A) / width I)^-1` for each weight matrix of the flat gradient, lambda in `damping`."""
+    """Return `G (A + lambda tr(A) / width I)^-1` for each weight matrix of the flat gradient.
+
+    `damping`: a lambda for each matrix, one number or `[B, 1]`, one for each task.
+    """
     squares = tuple((width, width) for _, width in shapes)
     slopes, moments = split_rows(gradient.flatten(1), shapes), split_rows(curvature, squares)
     parts = []
@@ -79,7 +105,8 @@ class RowSlopes(nn.Module):
 def second_moments(inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
     """Return the mean over rows of `a a'`, flat, for each of inputs `[B, N, width]`: `[B, sum width^2]`.
 
-    `rows [B]`: how many are present; absent ones are zero in inputs.
+    `rows [B]`: how many are present, in the dtype to compute in, under autocast too; absent ones are zero in inputs.
     """
     count = rows.clamp(min=1).reshape(-1, 1, 1)
-    return torch.cat([(a.mT @ a / count).flatten(1) for a in inputs], dim=1)
+    with torch.autocast(rows.device.type, enabled=False):
+        return torch.cat([(a.mT @ a / count).flatten(1) for a in (part.to(rows) for part in inputs)], dim=1)

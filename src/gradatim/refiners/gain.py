@@ -5,20 +5,22 @@ Source: Robbins, Monro 1951 for decaying gains; Shamir, Zhang 2013, eq. 4, for p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Gain:
-    """`g = value * (n / (N + n)) ** power`, n rows in this mini-batch, N rows seen before it; 0 where n = 0.
+    """`g = value * (n / (N + n + prior)) ** power`, n rows in this mini-batch, N seen before it; 0 where n = 0.
 
-    power 0 is the paper's constant (Markov) update, power 1 the 1/(1+t) of stochastic approximation, weighted by rows.
+    power 0 is the paper's constant (Markov) update, power 1 the 1/(1+t) of stochastic approximation, weighted by rows;
+    `prior`: rows that the start is worth. With `learnt`, these are where `LearntGain` starts.
 
     Raises:
-        ValueError: a value that is not positive, or a power outside [0, 1].
+        ValueError: a value that is not positive, a power outside [0, 1], a negative prior.
 
     Example:
         >>> Gain()(torch.tensor([16.0]), torch.tensor([48.0]))
@@ -27,17 +29,40 @@ class Gain:
 
     power: float = 1.0
     value: float = 1.0
+    prior: float = 0.0
+    learnt: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.value > 0 and 0 <= self.power <= 1):
+        if not (self.value > 0 and 0 <= self.power <= 1 and self.prior >= 0):
             raise ValueError(
-                f"a gain needs value > 0 and power in [0, 1]; got value {self.value}, power {self.power}"
+                f"a gain needs value > 0, power in [0, 1] and prior >= 0; got value {self.value}, power {self.power}, "
+                f"prior {self.prior}"
             )
 
     def __call__(self, now: Tensor, before: Tensor) -> Tensor:
         """Return g `[B]` for `now [B]` rows after `before [B]` rows."""
-        share = now / (before + now).clamp(min=1)
+        share = now / (before + now + self.prior).clamp(min=1)
         return self.value * share.pow(self.power) * (now > 0)
+
+
+class LearntGain(nn.Module):
+    """`g_i = value_i * (n / (N + n + prior)) ** power`, one value for each coordinate; all three are meta-trained.
+
+    Args: `start`: where they start; `shape` of the latent.
+    """
+
+    def __init__(self, start: Gain, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.log_value = nn.Parameter(torch.full(shape, math.log(start.value)))
+        self.log_prior = nn.Parameter(torch.tensor(math.log(max(start.prior, 1.0))))
+        odds = min(max(start.power, 0.02), 0.98)
+        self.logit_power = nn.Parameter(torch.tensor(math.log(odds / (1 - odds))))
+
+    def forward(self, now: Tensor, before: Tensor) -> Tensor:
+        """Return g `[B, *shape]` for `now [B]` rows after `before [B]` rows."""
+        share = now / (before + now + self.log_prior.exp()).clamp(min=1)
+        size = share.clamp(min=1e-12).pow(self.logit_power.sigmoid()) * (now > 0)
+        return size.reshape(-1, *[1] * self.log_value.dim()) * self.log_value.exp()
 
 
 CONSTANT = Gain(power=0.0)
@@ -54,9 +79,9 @@ def tail_weight(now: Tensor, before: Tensor, eta: float) -> Tensor:
 
 
 def move(old: Tensor, new: Tensor, gain: Tensor) -> Tensor:
-    """Return `old + gain * (new - old)`, gain `[B]` against tasks-first tensors; exactly old where gain is 0."""
-    gain = gain.reshape(-1, *[1] * (old.dim() - 1)).to(old.dtype)
+    """Return `old + gain * (new - old)`, gain `[B]` or `[B, ...]` against tasks-first tensors; old where it is 0."""
+    gain = gain.reshape(*gain.shape, *[1] * (old.dim() - gain.dim())).to(old.dtype)
     return torch.where(gain == 0, old, old + gain * (new - old))
 
 
-__all__ = ["CONSTANT", "DECAYING", "Gain", "move", "tail_weight"]
+__all__ = ["CONSTANT", "DECAYING", "Gain", "LearntGain", "move", "tail_weight"]

@@ -11,18 +11,103 @@ import torch
 from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
+from ..tree import tree_map
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..batch import Batch
     from ..signal import Evidence
 
 
 class MomentsState(NamedTuple):
-    """`gram [B, D, D]` = sum of x x', `cross [B, D, C]` = sum of x y', `rows [B]`."""
+    """Sums over rows: `gram [B, D, D]` of a a', `cross [B, D, C]` of a y', `squares [B, C]` of y^2, `rows [B]`."""
 
     gram: Tensor
     cross: Tensor
+    squares: Tensor
     rows: Tensor
+
+
+def empty(n_tasks: int, width: int, outputs: int, like: Tensor) -> MomentsState:
+    """Return the statistics of no rows, in the dtype and on the device of `like`."""
+    zeros = like.new_zeros(n_tasks, width, width)
+    cross, squares = zeros.new_zeros(n_tasks, width, outputs), zeros.new_zeros(n_tasks, outputs)
+    return MomentsState(zeros, cross, squares, zeros.new_zeros(n_tasks))
+
+
+def accumulate(evidence: Evidence, state: MomentsState, classes: bool) -> MomentsState:
+    """Return the statistics of one mini-batch, like `state`; class indices become one-hot codes.
+
+    Under autocast too the sums are in the state's dtype: rounded to bfloat16 they need not be positive definite.
+
+    Raises:
+        ValueError: see `check_inputs`.
+    """
+    assert evidence.batch is not None or evidence.inputs is None
+    width, outputs = state.cross.shape[1:]
+    a, y = check_inputs(evidence, width).to(state.gram), evidence.batch.y
+    if classes:
+        y = torch.nn.functional.one_hot(y[..., 0], outputs)
+    y = (y * evidence.batch.mask[..., None]).to(a)
+    with torch.autocast(a.device.type, enabled=False):
+        return MomentsState(a.mT @ a, a.mT @ y, y.square().sum(1), evidence.rows.to(a.dtype))
+
+
+def check_inputs(evidence: Evidence, width: int) -> Tensor:
+    """Return the inputs `[B, N, width]` of the one weight matrix that is solved for.
+
+    Raises:
+        ValueError: a signal without rows and inputs, inputs of more than one weight matrix or of another width.
+    """
+    if evidence.batch is None or evidence.inputs is None:
+        raise ValueError(
+            "statistics need observations and inputs; got a signal without them: use CLOSED_FORM"
+        )
+    widths = [part.shape[-1] for part in evidence.inputs]
+    if widths != [width]:
+        raise ValueError(
+            f"one weight matrix is solved for, whose inputs have width {width}; got inputs of widths {widths}: give "
+            "the refiner the width of a linear layer's inputs, the bias's 1 included, and f no hidden layers"
+        )
+    return evidence.inputs[0]
+
+
+def add(*states: MomentsState) -> MomentsState:
+    """Return the statistics of all rows."""
+    return tree_map(lambda *parts: sum(parts[1:], parts[0]), *states)
+
+
+class Packed(NamedTuple):
+    """Statistics as small as they get: float32, of the symmetric gram its lower triangle `[B, D (D + 1) / 2]`."""
+
+    gram: Tensor
+    cross: Tensor
+    squares: Tensor
+    rows: Tensor
+
+
+def pack(state: MomentsState) -> Packed:
+    """Return the statistics packed: 2 D (D + 1) bytes a task and a little more.
+
+    Example:
+        >>> kept = pack(state)
+        >>> state = unpack(kept, state.gram)
+    """
+    below = torch.tril_indices(*state.gram.shape[1:], device=state.gram.device)
+    parts = state._replace(gram=state.gram[:, below[0], below[1]])
+    return Packed(*(part.float() for part in parts))
+
+
+def unpack(packed: Packed, like: Tensor) -> MomentsState:
+    """Return the statistics again, in the dtype and on the device of `like`."""
+    gram, *rest = (part.to(like) for part in packed)
+    width = packed.cross.shape[1]
+    below = torch.tril_indices(width, width, device=gram.device)
+    whole = gram.new_zeros(len(gram), width, width)
+    whole[:, below[0], below[1]] = gram
+    whole[:, below[1], below[0]] = gram
+    return MomentsState(whole, *rest)
 
 
 class Ridge(Refiner):
@@ -37,7 +122,7 @@ class Ridge(Refiner):
     features with it: then the statistics stay in the module's dtype, else they are kept in float64.
 
     Raises:
-        ValueError: strength not positive.
+        ValueError: strength not positive; in a step, inputs of more than one weight matrix or of another width.
 
     Example:
         >>> learner = Learner(Network(8, SquaredError(), bias=False), Ridge(8, 1, strength=0.25), CLOSED_FORM)
@@ -63,27 +148,25 @@ class Ridge(Refiner):
 
     def init(self, n_tasks: int, query: Batch | None = None) -> MomentsState:
         """Return the statistics of no rows."""
-        dtype = self.like.dtype if self.learnt else torch.float64
-        zeros = torch.zeros(n_tasks, self.width, self.width, dtype=dtype, device=self.like.device)
-        return MomentsState(
-            zeros, zeros.new_zeros(n_tasks, self.width, self.outputs), zeros.new_zeros(n_tasks)
-        )
+        like = self.like if self.learnt else self.like.double()
+        return empty(n_tasks, self.width, self.outputs, like)
 
     def step(self, state: MomentsState, evidence: Evidence) -> MomentsState:
         """Return the statistics with one more mini-batch added."""
-        if evidence.batch is None or evidence.inputs is None:
-            raise ValueError(
-                "ridge needs observations and inputs; got a signal without them: use CLOSED_FORM"
-            )
-        (a,), y = (part.to(state.gram) for part in evidence.inputs), evidence.batch.y
-        if self.classes:
-            y = torch.nn.functional.one_hot(y[..., 0], self.outputs)
-        return MomentsState(state.gram + a.mT @ a, state.cross + a.mT @ y.to(a), state.rows + evidence.rows)
+        return add(state, accumulate(evidence, state, self.classes))
+
+    def merge(self, states: Sequence[MomentsState]) -> MomentsState:
+        """Return the statistics of all rows: exact."""
+        return add(*states)
+
+    def at(self, state: MomentsState) -> Tensor:
+        """Return zeros: what enters a linear head does not depend on it, so nothing is solved for."""
+        return self.like.new_zeros(len(state.rows), self.outputs * self.width)
 
     def read(self, state: MomentsState) -> Tensor:
         """Return theta in the module's dtype."""
         prior = self.strength * torch.eye(self.width, dtype=state.gram.dtype, device=state.gram.device)
         if self.log_scale is not None:
-            prior = self.log_scale.exp() * prior
+            prior = self.log_scale.clamp(-8, 4).exp() * prior
         factor = torch.linalg.cholesky(state.gram + prior)
         return torch.cholesky_solve(state.cross, factor).mT.flatten(1).to(self.like)

@@ -157,7 +157,7 @@ class Newton(_Unlearnt):
     A are the second moments of what multiplies the matrix, over all rows seen. What `RowsConfig.curvature` shows a
     learnt refiner, with nothing learnt.
 
-    Args: `start` theta_0; `shapes` of the weight matrices; `lr`; `damping`; `decay`: a gain that scales lr by rows.
+    Args: `start` theta_0; `shapes` of the weight matrices; `lr`; `damping`; `power` of the gain that scales lr by rows.
 
     Raises:
         ValueError: lr or damping not positive.
@@ -167,7 +167,6 @@ class Newton(_Unlearnt):
     """
 
     needs_inputs = True
-    damping: Tensor
 
     def __init__(
         self,
@@ -175,13 +174,13 @@ class Newton(_Unlearnt):
         shapes: tuple[tuple[int, int], ...],
         lr: float,
         damping: float = 1.0,
-        decay: Gain = DECAYING,
+        power: float = 1.0,
     ) -> None:
         super().__init__(start)
         if not (lr > 0 and damping > 0):
             raise ValueError(f"Newton needs lr > 0 and damping > 0; got lr {lr}, damping {damping}")
-        self.shapes, self.lr, self.decay = shapes, lr, decay
-        self.register_buffer("damping", torch.full((len(shapes),), damping))
+        self.shapes, self.lr, self.damping, self.power = shapes, lr, damping, power
+        self.decay = Gain(power)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> NewtonState:
         """Return theta_0 with no curvature."""
@@ -197,7 +196,7 @@ class Newton(_Unlearnt):
         now = evidence.rows.to(gradient.dtype)
         moments = second_moments(evidence.inputs, now)
         curvature = move(state.curvature, moments, DECAYING(now, state.rows))
-        step = self.lr * natural(gradient, curvature, self.shapes, self.damping)
+        step = self.lr * natural(gradient, curvature, self.shapes, [self.damping] * len(self.shapes))
         theta = move(state.theta, state.theta - step, self.decay(now, state.rows))
         return NewtonState(theta, curvature, state.rows + now)
 

@@ -5,7 +5,8 @@ Source: Mittal et al. 2025, eq. 7: `theta^(i+1) = h_phi(theta^(i), B^(i))`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,10 +17,12 @@ from ..nn.sets import RowEmbedding, prefix_mask
 from ..refiner import Capabilities, Refiner
 from ..tree import tree_map
 from .curvature import Preconditioner, RowSlopes, second_moments
-from .gain import DECAYING, Gain, move, tail_weight
-from .tokens import StateTokens
+from .gain import DECAYING, Gain, LearntGain, move, tail_weight
+from .tokens import StateTokens, Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..batch import Batch
     from ..signal import Evidence, Signal
 
@@ -31,9 +34,17 @@ class RowsConfig:
     Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves; `prefixes`: True, one pass
     answers for many prefix lengths, and rows see only themselves and the state; False, rows see each other, and every
     length is a pass of its own; `tail`: eta of the tail average that predictions read (None: the last iterate);
-    `curvature`: where the latent is made of weight matrices, the gradient, or a direction that the rows propose where
-    no gradient is seen, is seen preconditioned as well, by second moments of what multiplies the weights, averaged over
-    mini-batches with this gain (power 0: of the newest mini-batch, 1: of all rows seen; None: no such thing).
+    `at_average`: signals are taken there too; `curvature`: where the latent is made of weight matrices, the gradient,
+    or a direction that the rows propose where no gradient is seen, is seen preconditioned as well, by second moments of
+    what multiplies the weights, averaged over mini-batches with this gain (power 0: of the newest mini-batch, and none
+    in the state; 1: of all rows seen; None: no such thing); `proximal`: its damping grows with the rows seen, see
+    `Preconditioner`, what it proposes is taken whole, and all else times the gain squared, so that it leaves no bias;
+    `precision`: proposals come with a precision and are fused by it, a learnt Kalman gain for each coordinate, times
+    `gain`'s value; `memory`: tokens carried beside the latent, trained by `Unrolled`.
+
+    Raises:
+        ValueError: `at_average` without `tail`, a learnt gain beside `precision`, `proximal` without `curvature`, a
+            negative memory.
     """
 
     width: int = 64
@@ -42,21 +53,41 @@ class RowsConfig:
     gain: Gain = DECAYING
     prefixes: bool = False
     tail: float | None = None
+    at_average: bool = False
     curvature: Gain | None = None
+    proximal: bool = False
+    precision: bool = False
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        if self.at_average and self.tail is None:
+            raise ValueError("signals at the average need an average; got tail None: give tail=0.0")
+        if self.precision and self.gain.learnt:
+            raise ValueError(
+                "a gain is learnt or follows from precisions; got both: drop gain.learnt or precision"
+            )
+        if self.proximal and self.curvature is None:
+            raise ValueError("a proximal step needs curvature; got None: give curvature=Gain(power=0.0)")
+        if self.memory < 0:
+            raise ValueError(f"memory is a number of tokens, at least 0; got {self.memory}")
 
 
 class RowsState(NamedTuple):
-    """`latent [B, ...]`, `rows [B]`: how many it has seen, `average [B, ...]` of the latents, or None, and the second
-    moments `curvature [B, Q]`, or None."""
+    """`latent [B, ...]`, `rows [B]`: how many it has seen; and, or None: `average [B, ...]` of the latents, the second
+    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`."""
 
     latent: Tensor
     rows: Tensor
-    average: Tensor | None
-    curvature: Tensor | None
+    average: Tensor | None = None
+    curvature: Tensor | None = None
+    precision: Tensor | None = None
+    memory: Tensor | None = None
 
 
 class RowsRefiner(Refiner):
     """`latent_{t+1} = latent_t + g_t * move(transformer([state, rows, slopes]))`, g_t the gain.
+
+    With `config.precision`, `g_t = r_t / (p_0 + r_1 + ... + r_t)`, r_t the precision that comes with a proposal.
 
     Args: `config`; `signal`: what its steps will see; `start [*latent_shape]`: the learnt latent_0 starts there;
     `shapes`: the latent's tokens, see `StateTokens`; `x_dim`, `y_dim`, `classes`, `output_dim`: widths of the rows;
@@ -85,15 +116,22 @@ class RowsRefiner(Refiner):
             )
         self.config = config
         self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
-        self.capabilities = Capabilities(prefixes=config.prefixes)
+        self.capabilities = Capabilities(
+            prefixes=config.prefixes, mergeable=not config.memory, greedy=not config.memory
+        )
         self.start = nn.Parameter(start.clone())
+        self.gain = LearntGain(config.gain, tuple(start.shape)) if config.gain.learnt else config.gain
         self.needs_inputs = config.curvature is not None
-        self.precondition = Preconditioner(matrices) if self.needs_inputs else None
+        self.precondition = Preconditioner(matrices, config.proximal) if self.needs_inputs else None
         self.propose = None
         if self.needs_inputs and not signal.gradients:
             self.propose = RowSlopes(matrices, config.width)
-        slopes = max(signal.gradients, self.needs_inputs) + self.needs_inputs
+        slopes = max(signal.gradients, self.needs_inputs) + (self.needs_inputs and not config.proximal)
         self.tokens = StateTokens(shapes, tuple(start.shape), config.width, slopes)
+        self.trust = Trust(self.tokens) if config.precision else None
+        self.memory = None
+        if config.memory:
+            self.memory = nn.Parameter(torch.randn(config.memory, config.width) / config.width**0.5)
         self.count = nn.Linear(1, config.width, bias=False)
         self.rows = None
         if signal.observations:
@@ -105,16 +143,18 @@ class RowsRefiner(Refiner):
         """Return latent_0, the learnt start, for n_tasks tasks that have seen no row."""
         latent = self.start.expand(n_tasks, *self.start.shape)
         average = None if self.config.tail is None else latent
-        moments = self.precondition and latent.new_zeros(n_tasks, self.precondition.size)
-        return RowsState(latent, latent.new_zeros(n_tasks), average, moments)
+        moments = latent.new_zeros(n_tasks, self.precondition.size) if self._keeps_moments else None
+        precision = None if self.trust is None else self.trust.prior.exp() * torch.ones_like(latent)
+        memory = None if self.memory is None else self.memory.expand(n_tasks, *self.memory.shape)
+        return RowsState(latent, latent.new_zeros(n_tasks), average, moments, precision, memory)
 
     def step(self, state: RowsState, evidence: Evidence) -> RowsState:
         """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
-        origin = state.latent
+        origin = state
         if evidence.lengths is not None:
             times = len(evidence.lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
-        latent, before, average, moments = state
+        latent, before, average, moments, precision, memory = state
         now = evidence.rows.to(latent.dtype)
         rows = None
         if self.rows is not None and evidence.batch is not None:
@@ -122,22 +162,73 @@ class RowsRefiner(Refiner):
         slopes = () if evidence.gradient is None else (evidence.gradient,)
         if self.precondition is not None:
             descent = self._descent(state, evidence, rows)
-            moments = self._moments(state, evidence)
-            slopes = (descent, self.precondition(descent, moments))
-        tokens = self._refine(origin, evidence, rows, slopes)
-        proposal = latent + self.tokens.move(tokens, slopes)
-        moved = move(latent, proposal, self.config.gain(now, before))
+            seen = self._moments(state, evidence)
+            moments = seen if self._keeps_moments else None
+            natural = self.precondition(descent, seen, now, before)
+            slopes = (natural,) if self.config.proximal else (descent, natural)
+        refined = self._refine(origin, evidence, rows, slopes)
+        tokens = refined[:, : self.tokens.count]
+        gain = self.gain(now, before)
+        if self.trust is not None:
+            trusted = self.trust(tokens, slopes, now)
+            precision = precision + trusted
+            gain = self.config.gain.value * trusted / precision
+        if memory is not None:
+            memory = move(memory, refined[:, self.tokens.count :], (now > 0).to(latent.dtype))
+        freely, along = (gain**2, (now > 0).to(latent.dtype)) if self.config.proximal else (gain, gain)
+        moved = move(latent, latent + self.tokens.free(tokens), freely)
+        moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, slopes), along)
         if average is not None:
             average = move(average, moved, tail_weight(now, before, self.config.tail or 0.0))
-        return RowsState(moved, before + now, average, moments)
+        return RowsState(moved, before + now, average, moments, precision, memory)
 
     def read(self, state: RowsState) -> Tensor:
         """Return the tail average where one is kept, else the last iterate."""
         return state.latent if state.average is None else state.average
 
     def at(self, state: RowsState) -> Tensor:
-        """Return the last iterate: signals are taken there."""
-        return state.latent
+        """Return where signals are taken: the last iterate, or with `at_average` what predictions read."""
+        return self.read(state) if self.config.at_average else state.latent
+
+    def merge(self, states: Sequence[RowsState]) -> RowsState:
+        """Return the mean of the states, weighted by rows; the latents by precision where there is one.
+
+        Close to the sequential pass once every shard is past its first steps; not exact.
+
+        Raises:
+            ValueError: states with memory tokens, which mean nothing in the mean.
+        """
+        if self.config.memory:
+            return super().merge(states)
+        rows = torch.stack([state.rows for state in states])
+        share = rows / rows.sum(0).clamp(min=1)
+        share = torch.where(rows.sum(0) > 0, share, 1 / len(states))
+
+        def mean(field: str, weights: Tensor = share) -> Tensor | None:
+            if getattr(states[0], field) is None:
+                return None
+            parts = torch.stack([getattr(state, field) for state in states])
+            return (weights.reshape(*weights.shape, *[1] * (parts.dim() - weights.dim())) * parts).sum(0)
+
+        latent, precision = mean("latent"), None
+        if self.trust is not None:
+            prior = self.trust.prior.exp()
+            own = torch.stack([state.precision - prior for state in states])
+            precision = own.sum(0) + prior
+            latent = mean(
+                "latent", torch.where(own.sum(0) > 0, own / own.sum(0).clamp(min=1e-12), 1 / len(states))
+            )
+        return RowsState(latent, rows.sum(0), mean("average"), mean("curvature"), precision)
+
+    def with_tail(self, eta: float) -> RowsRefiner:
+        """Return this refiner, its weights shared, with predictions that read the tail average of the same iterates."""
+        made = copy(self)
+        made.config = replace(self.config, tail=eta)
+        return made
+
+    @property
+    def _keeps_moments(self) -> bool:
+        return self.config.curvature is not None and self.config.curvature.power > 0
 
     def _descent(self, state: RowsState, evidence: Evidence, rows: Tensor | None) -> Tensor:
         """Return the gradient, or the direction that the rows propose in its place."""
@@ -151,36 +242,43 @@ class RowsRefiner(Refiner):
         """Return the second moments with those of the mini-batch averaged in."""
         if evidence.inputs is None:
             raise ValueError("this refiner needs the rows' inputs; got a signal without them")
-        assert state.curvature is not None and self.config.curvature is not None
         now = evidence.rows.to(state.rows.dtype)
         moments = second_moments(evidence.inputs, now)
+        if state.curvature is None or self.config.curvature is None:
+            return moments
         return move(state.curvature, moments, self.config.curvature(now, state.rows))
 
     def _refine(
-        self, latent: Tensor, evidence: Evidence, rows: Tensor | None, slopes: tuple[Tensor, ...]
+        self, state: RowsState, evidence: Evidence, rows: Tensor | None, slopes: tuple[Tensor, ...]
     ) -> Tensor:
-        """Return the refined tokens of the state `[B, K, W]`, or `[B * P, K, W]` with prefixes."""
-        n_tasks, states = latent.shape[0], self.tokens.count
+        """Return the refined tokens of state and memory `[B, K + M, W]`, or `[B * P, K + M, W]` with prefixes."""
+        latent, n_tasks = state.latent, state.latent.shape[0]
+        states = self.tokens.count + self.config.memory
         count = self.count(torch.log1p(evidence.rows.to(latent.dtype))[:, None, None])
         if rows is None or evidence.batch is None:
-            tokens = self.tokens(self._tile(latent, count), slopes) + count
+            tokens = self._embed(state, count, slopes) + count
             visible = torch.ones(1, 1, states, dtype=torch.bool, device=latent.device)
             return self.transformer(tokens, visible)
         batch = evidence.batch
         if not self.config.prefixes:
-            tokens = torch.cat([self.tokens(latent, slopes) + count, rows], dim=1)
+            tokens = torch.cat([self._embed(state, latent, slopes) + count, rows], dim=1)
             everywhere = torch.ones(n_tasks, states, dtype=torch.bool, device=latent.device)
             visible = torch.cat([everywhere, batch.mask], dim=1)[:, None]
             return self.transformer(tokens, visible, slice(states))
         lengths = evidence.lengths
         if lengths is None:
             lengths = torch.tensor([batch.n_rows])
-        summaries = self.tokens(self._tile(latent, count), slopes) + count
+        summaries = self._embed(state, count, slopes) + count
         summaries = summaries.reshape(n_tasks, -1, self.config.width)
-        tokens = torch.cat([self.tokens(latent), rows, summaries], dim=1)
+        tokens = torch.cat([self._embed(state, latent), rows, summaries], dim=1)
         visible = prefix_mask(batch.mask, lengths, states)
         refined = self.transformer(tokens, visible, slice(states + batch.n_rows, None))
         return refined.reshape(-1, states, self.config.width)
+
+    def _embed(self, state: RowsState, like: Tensor, slopes: tuple[Tensor, ...] = ()) -> Tensor:
+        """Return the tokens of latent and memory, repeated to `like`'s tasks."""
+        tokens = self.tokens(self._tile(state.latent, like), slopes)
+        return tokens if state.memory is None else torch.cat([tokens, self._tile(state.memory, like)], dim=1)
 
     @staticmethod
     def _tile(latent: Tensor, like: Tensor) -> Tensor:

@@ -55,16 +55,57 @@ class StateTokens(nn.Module):
 
     def move(self, tokens: Tensor, slopes: Sequence[Tensor] = ()) -> Tensor:
         """Return the move `[B, *latent_shape]` that refined tokens `[B, K, W]` propose."""
-        parts = tokens.split([rows for rows, _ in self.shapes], dim=1)
+        return self.free(tokens) - self.along(tokens, slopes)
+
+    def free(self, tokens: Tensor) -> Tensor:
+        """Return `exp(s) C token`, the part of a move that follows no slope."""
+        parts = self._split(tokens)
         size = self.size(tokens.mean(dim=1, keepdim=True)).clamp(-8, 4).exp()
-        moves = [size * head(part) for head, part in zip(self.head, parts, strict=True)]
+        return self._join([size * head(part) for head, part in zip(self.head, parts, strict=True)])
+
+    def along(self, tokens: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+        """Return `sum_i exp(D_i token) * slope_i`, the part that does."""
+        parts, found = self._split(tokens), torch.zeros(())
         for rates, slope in zip(self.rate, slopes, strict=True):
-            down = split_rows(slope.flatten(1), self.shapes)
             assert isinstance(rates, nn.ModuleList)
             speeds = [rate(part).clamp(-8, 4).exp() for rate, part in zip(rates, parts, strict=True)]
-            moves = [m - speed * s for m, speed, s in zip(moves, speeds, down, strict=True)]
-        flat = torch.cat([m.flatten(1) for m in moves], dim=1)
-        return flat.unflatten(1, self.latent_shape)
+            down = split_rows(slope.flatten(1), self.shapes)
+            found = found + self._join([speed * s for speed, s in zip(speeds, down, strict=True)])
+        return found
+
+    def _split(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        return tokens.split([rows for rows, _ in self.shapes], dim=1)
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.flatten(1) for part in parts], dim=1).unflatten(1, self.latent_shape)
+
+
+class Trust(nn.Module):
+    """How far a proposal is trusted, a precision for each coordinate: `r = n exp(C token) / rms(slope)^p`.
+
+    While the latent is far off, slopes are large and proposals poor; later the slope is noise and r counts rows. p
+    starts at 2 (a variance), C at zero; without slopes r is `n exp(C token)`.
+
+    Args: `tokens`: whose refined tokens it reads. Its `prior` is the log precision of the start.
+    """
+
+    def __init__(self, tokens: StateTokens) -> None:
+        super().__init__()
+        self.shapes, self.latent_shape = tokens.shapes, tokens.latent_shape
+        width = tokens.identity.shape[1]
+        self.head = nn.ModuleList(_constant(width, inner, 0.0) for _, inner in self.shapes)
+        self.prior = nn.Parameter(torch.zeros(()))
+        self.power = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, tokens: Tensor, slopes: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Return r `[B, *latent_shape]` of refined tokens `[B, K, W]`, slopes as in a move, and `rows [B]`."""
+        parts = tokens.split([rows for rows, _ in self.shapes], dim=1)
+        flat = torch.cat([head(part).flatten(1) for head, part in zip(self.head, parts, strict=True)], dim=1)
+        log = flat.clamp(-4, 4) + rows.clamp(min=1e-30).log()[:, None]
+        if slopes:
+            square = slopes[-1].flatten(1).square().mean(dim=1, keepdim=True)
+            log = log - self.power / 2 * (square + 1e-8).log()
+        return (log.exp() * (rows > 0)[:, None]).unflatten(1, self.latent_shape)
 
 
 def _constant(width: int, out: int, value: float) -> nn.Linear:

@@ -1,0 +1,174 @@
+"""A state that knows how sure it is: sufficient statistics under a normal-inverse-gamma prior, or several of them.
+
+Source: Bishop 2006, eqs. 3.50-3.51 and exercise 3.23 (posterior, evidence); Harrison et al. 2018 (ALPaCA), section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..refiner import Capabilities, Refiner
+from .moments import MomentsState, accumulate, add, empty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..batch import Batch
+    from ..signal import Evidence
+
+OFF = 1e10
+"""A precision that shuts a block of inputs off at any number of rows."""
+
+
+class Posterior(NamedTuple):
+    """Of K priors: `mean [B, K, D, C]`, `factor [B, K, D, D]` (Cholesky of the precision over the noise precision),
+    `shape [B]` and `scale [B, K, C]` of the noise variance, `log_weight [B, K]`, `log_evidence [B]`."""
+
+    mean: Tensor
+    factor: Tensor
+    shape: Tensor
+    scale: Tensor
+    log_weight: Tensor
+    log_evidence: Tensor
+
+
+class Conjugate(Refiner):
+    """`theta = sum_k w_k (G + P_k)^-1 M`, `w_k` the posterior probability of prior k: an exact Bayesian linear head.
+
+    Under prior k `theta ~ N(0, v P_k^-1)`, the noise variance `v ~ InvGamma(shape, scale)`, both integrated out, so
+    `w_k ~ p_k p(rows | k)` comes from the same statistics: additive, exact to merge, at no memory of its own. P_k is
+    diagonal, one number for each block of inputs. Classes are regressed one-hot. Statistics are float64.
+
+    Args: `blocks`: how many inputs share a precision, e.g. (8, 1, 256) for x, a bias and features; `outputs` C;
+    `precisions [K, blocks]`: where the priors start, in units of noise variance over prior variance; `classes`: whether
+    y is a class index; `learnt`: whether precisions, the weights of the priors and the noise's scale are meta-trained;
+    `forget`: factor in (0, 1] by which a row counts less with every later one.
+
+    Raises:
+        ValueError: a precision that is not positive or missing, a factor outside (0, 1]; in a step, inputs of another
+            width.
+
+    Example:
+        >>> refiner = Conjugate((8, 256), 1, precisions=((1.0, OFF), (1.0, 10.0)))
+
+    Source: Bishop 2006, exercise 3.23; Raftery et al. 1997, eq. 1 (averaging); Harrison et al. 2018.
+    """
+
+    needs_observations = True
+    needs_inputs = True
+    like: Tensor
+    log_precision: Tensor
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        outputs: int,
+        precisions: Sequence[Sequence[float]],
+        classes: bool = False,
+        learnt: bool = False,
+        forget: float = 1.0,
+    ) -> None:
+        super().__init__()
+        start = torch.tensor(precisions, dtype=torch.get_default_dtype())
+        if start.shape[1:] != (len(blocks),) or not bool((start > 0).all()):
+            raise ValueError(
+                f"every prior needs a positive precision for each of the {len(blocks)} blocks; got {precisions}"
+            )
+        if not 0 < forget <= 1:
+            raise ValueError(f"a forgetting factor lies in (0, 1], 1 forgets nothing; got {forget}")
+        self.blocks, self.outputs, self.classes, self.forget = tuple(blocks), outputs, classes, forget
+        self.capabilities = Capabilities(
+            mergeable=forget == 1, forgets=forget < 1, learnt=learnt, greedy=not learnt
+        )
+        self.log_precision = nn.Parameter(start.log(), requires_grad=learnt)
+        self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
+        self.log_noise = nn.Parameter(torch.full((2,), -1.0), requires_grad=learnt)
+        self.register_buffer("like", torch.zeros(()))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> MomentsState:
+        """Return the statistics of no rows."""
+        return empty(n_tasks, sum(self.blocks), self.outputs, self.like.double())
+
+    def step(self, state: MomentsState, evidence: Evidence) -> MomentsState:
+        """Return the statistics with one more mini-batch; earlier ones count less by `forget ** rows`."""
+        new = accumulate(evidence, state, self.classes)
+        return add(state if self.forget == 1 else self.discount(state, self.forget**new.rows), new)
+
+    def read(self, state: MomentsState) -> Tensor:
+        """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""
+        found = self.posterior(state)
+        mean = (found.log_weight.exp()[..., None, None] * found.mean).sum(1)
+        return mean.mT.flatten(1).to(self.like)
+
+    def at(self, state: MomentsState) -> Tensor:
+        """Return zeros: what enters a linear head does not depend on it, so nothing is solved for."""
+        return self.like.new_zeros(len(state.rows), self.outputs * sum(self.blocks))
+
+    def merge(self, states: Sequence[MomentsState]) -> MomentsState:
+        """Return the statistics of all rows: exact, the prior counted once.
+
+        Raises:
+            ValueError: this learner forgets, so that the order of the rows matters.
+        """
+        if self.forget < 1:
+            raise ValueError(
+                f"states that forget (factor {self.forget:g}) depend on the order of rows: they do not merge"
+            )
+        return add(*states)
+
+    @staticmethod
+    def discount(state: MomentsState, factor: Tensor) -> MomentsState:
+        """Return the statistics with every row counted `factor [B]` times."""
+        gram, cross, squares, rows = state
+        return MomentsState(
+            gram * factor[:, None, None],
+            cross * factor[:, None, None],
+            squares * factor[:, None],
+            rows * factor,
+        )
+
+    def posterior(self, state: MomentsState) -> Posterior:
+        """Return what the rows say under each prior.
+
+        `log_evidence = log sum_k p_k p(rows | k)`; that of a mini-batch given earlier rows is a difference of two.
+        """
+        precision = (
+            self.log_precision.double()
+            .exp()
+            .repeat_interleave(torch.tensor(self.blocks, device=self.like.device), dim=1)
+        )
+        log_shape, log_scale = self.log_noise.double().clamp(-12, 4)
+        gram, cross, squares, rows = state
+        with torch.autocast(gram.device.type, enabled=False):
+            factor = torch.linalg.cholesky(gram[:, None] + torch.diag_embed(precision))
+            mean = torch.cholesky_solve(cross[:, None].expand(-1, len(precision), -1, -1), factor)
+            explained = (cross[:, None] * mean).sum(2)
+        shape, scale = (
+            log_shape.exp() + rows / 2,
+            log_scale.exp() + (squares[:, None] - explained).clamp(min=0) / 2,
+        )
+        volume = precision.log().sum(1) / 2 - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        each = log_shape.exp() * log_scale - shape[:, None, None] * scale.log()
+        constant = torch.lgamma(shape) - torch.lgamma(log_shape.exp()) - rows / 2 * math.log(2 * math.pi)
+        log_rows = self.outputs * (volume + constant[:, None]) + each.sum(-1)
+        joint = self.log_prior.double().log_softmax(0) + log_rows
+        total = joint.logsumexp(1)
+        return Posterior(mean, factor, shape, scale, joint - total[:, None], total)
+
+    def variance(self, state: MomentsState, inputs: Tensor) -> Tensor:
+        """Return the predictive variance at inputs `[B, N, D]`, noise included, `[B, N, C]`.
+
+        `sum_k w_k (noise_k (1 + a' (G + P_k)^-1 a) + (mean_k - mean)^2)`, noise_k the posterior mean of the noise
+        variance; before half a row more than the prior's is seen it is taken as if there were one.
+        """
+        found = self.posterior(state)
+        a = inputs.to(found.mean)[:, None]
+        reach = torch.linalg.solve_triangular(found.factor, a.mT, upper=False).square().sum(2)
+        noise = found.scale / (found.shape - 1).clamp(min=0.5)[:, None, None]
+        means, weight = a @ found.mean, found.log_weight.exp()[..., None, None]
+        apart = (means - (weight * means).sum(1, keepdim=True)).square()
+        return (weight * (noise[:, :, None] * (1 + reach[..., None]) + apart)).sum(1).to(self.like)

@@ -1,0 +1,140 @@
+"""A softmax head that knows how sure it is: a Gaussian posterior, moved and sharpened by every mini-batch.
+
+Source: Ritter et al. 2018 (online Laplace), eqs. 8-9; MacKay 1992; Raftery et al. 1997 for averaging over priors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..refiner import Capabilities, Refiner
+from .moments import check_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..batch import Batch
+    from ..signal import Evidence
+
+
+class LaplaceState(NamedTuple):
+    """Of K priors: `theta [B, K, C, D]`, `precision [B, K, C, D, D]`, `log_weight [B, K]`; and `rows [B]`; float64."""
+
+    theta: Tensor
+    precision: Tensor
+    log_weight: Tensor
+    rows: Tensor
+
+
+class Laplace(Refiner):
+    """`theta_t = argmin sum_n ce(y_n, theta a_n) + |theta - theta_{t-1}|^2_P / 2`, then `P = P + H(theta_t)`.
+
+    P is the precision of a Gaussian posterior, one block for each class, H the mini-batch's Hessian there,
+    `H_c = C / (C - 1) sum_n p_c (1 - p_c) a a'` (equal to the whole Hessian on contrasts of equally likely classes). So
+    every row counts once, early and late, at constant memory. One posterior for each of K priors; the answer is their
+    mean, weighted by how well each has foretold the mini-batches so far.
+
+    Args: `blocks`: how many inputs share a precision; `classes` C; `precisions [K, blocks]`: of the priors
+    `theta ~ N(0, P_0^-1)`, where they start; `learnt`: whether these, and the weights of the priors, are meta-trained;
+    `iterations` of Newton's method a mini-batch.
+
+    Raises:
+        ValueError: a precision that is not positive or missing; in a step, inputs of another width.
+
+    Example:
+        >>> refiner = Laplace((8, 1), 4, precisions=((1.0, 1.0),))
+
+    Source: Ritter et al. 2018, eqs. 8-9.
+    """
+
+    needs_observations = True
+    needs_inputs = True
+    like: Tensor
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        classes: int,
+        precisions: Sequence[Sequence[float]],
+        learnt: bool = False,
+        iterations: int = 3,
+    ) -> None:
+        super().__init__()
+        start = torch.tensor(precisions, dtype=torch.get_default_dtype())
+        if start.shape[1:] != (len(blocks),) or not bool((start > 0).all()):
+            raise ValueError(
+                f"every prior needs a positive precision for each of the {len(blocks)} blocks; got {precisions}"
+            )
+        self.blocks, self.classes, self.iterations = tuple(blocks), classes, iterations
+        self.capabilities = Capabilities(mergeable=True, learnt=learnt, greedy=not learnt)
+        self.log_precision = nn.Parameter(start.log(), requires_grad=learnt)
+        self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
+        self.register_buffer("like", torch.zeros(()))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> LaplaceState:
+        """Return the priors."""
+        precision = torch.diag_embed(self._prior())[None, :, None].expand(n_tasks, -1, self.classes, -1, -1)
+        log_weight = self.log_prior.double().log_softmax(0).expand(n_tasks, -1)
+        return LaplaceState(
+            torch.zeros_like(precision[..., 0]), precision, log_weight, log_weight.new_zeros(n_tasks)
+        )
+
+    def step(self, state: LaplaceState, evidence: Evidence) -> LaplaceState:
+        """Return the posteriors after one more mini-batch."""
+        inputs = check_inputs(evidence, sum(self.blocks))
+        theta, precision, log_weight, before = state
+        assert evidence.batch is not None
+        with torch.autocast(inputs.device.type, enabled=False):
+            a, mask = inputs.to(theta)[:, None], evidence.batch.mask[:, None, :, None]
+            codes = (
+                torch.nn.functional.one_hot(evidence.batch.y[..., 0], self.classes).to(theta)[:, None] * mask
+            )
+            said = (a @ theta.mT).log_softmax(-1)
+            log_weight = log_weight + (codes * said).sum((2, 3))
+            moved = theta
+            for _ in range(self.iterations):
+                chances = (a @ moved.mT).softmax(-1) * mask
+                pull = (precision @ (theta - moved)[..., None])[..., 0]
+                slope = (codes - chances).mT @ a + pull
+                factor = torch.linalg.cholesky(precision + self._hessian(a, chances))
+                moved = moved + torch.cholesky_solve(slope[..., None], factor)[..., 0]
+            chances = (a @ moved.mT).softmax(-1) * mask
+            precision = precision + self._hessian(a, chances)
+        return LaplaceState(moved, precision, log_weight.log_softmax(1), before + evidence.rows)
+
+    def read(self, state: LaplaceState) -> Tensor:
+        """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""
+        weight = state.log_weight.exp()[..., None, None]
+        return (weight * state.theta).sum(1).flatten(1).to(self.like)
+
+    def at(self, state: LaplaceState) -> Tensor:
+        """Return zeros: what enters a linear head does not depend on it."""
+        return self.like.new_zeros(len(state.rows), self.classes * sum(self.blocks))
+
+    def merge(self, states: Sequence[LaplaceState]) -> LaplaceState:
+        """Return the product of the posteriors, the prior counted once: means weighted by precision.
+
+        As exact as the quadratics that stand for past rows.
+        """
+        extra = len(states) - 1
+        precision = sum((s.precision for s in states[1:]), states[0].precision)
+        precision = precision - extra * torch.diag_embed(self._prior())[None, :, None]
+        pulled = torch.stack([s.precision @ s.theta[..., None] for s in states]).sum(0)
+        theta = torch.cholesky_solve(pulled, torch.linalg.cholesky(precision))[..., 0]
+        log_weight = sum((s.log_weight for s in states[1:]), states[0].log_weight)
+        log_weight = log_weight - extra * self.log_prior.double().log_softmax(0)
+        rows = sum((s.rows for s in states[1:]), states[0].rows)
+        return LaplaceState(theta, precision, log_weight.log_softmax(1), rows)
+
+    def _prior(self) -> Tensor:
+        """Return the diagonal of P_0 `[K, D]`."""
+        counts = torch.tensor(self.blocks, device=self.like.device)
+        return self.log_precision.double().exp().repeat_interleave(counts, dim=1)
+
+    def _hessian(self, a: Tensor, chances: Tensor) -> Tensor:
+        """Return H `[B, K, C, D, D]` of inputs `[B, 1, N, D]` and probabilities `[B, K, N, C]`, zero at absent rows."""
+        weights = (chances * (1 - chances)).mT * (self.classes / max(self.classes - 1, 1))
+        return (a[:, :, None] * weights[..., None]).mT @ a[:, :, None]

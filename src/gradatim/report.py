@@ -13,7 +13,7 @@ from typing import Any
 from .probing.plots import Curve, curves
 from .training.checkpoint import write_bytes
 
-SHOWN = (1, 2, 5, 10, 20, 50, 98)
+SHOWN = (1, 2, 5, 10, 20, 40, 50, 80, 98, 100, 160, 200, 400, 500, 1000)
 AXES = {"steps": "mini-batches seen", "rows": "rows seen"}
 
 

@@ -80,7 +80,7 @@ def measure(study: Study, part: Part, seeds: int, records: list[dict[str, Any]])
             records += _records(part, name, run.recipe.method, seed, own, run)
         records += _together(records, found[name], part.name, name)
     others = {name: partial(_baseline, study, part, name, task) for name in part.baselines}
-    if task.truth is not None:
+    if part.family.oracle(task, 1) is not None:
         others["oracle"] = partial(_oracle, study, part, task)
     for name, judge in others.items():
         study.console.print(f"judging {name} on {part.name}")

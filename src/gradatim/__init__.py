@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .recipes import RECIPES, Recipe, recipe
     from .refiner import Capabilities, Refiner
     from .refiners import CONSTANT, DECAYING, Gain, RowsConfig
-    from .regimes import explicit, implicit, parametric
+    from .regimes import bayesian, explicit, implicit, parametric
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
     from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.checkpoint import load_state, load_weights, save_state
@@ -48,7 +48,7 @@ _HOMES = {
     "recipes": ("RECIPES", "Recipe", "recipe"),
     "refiner": ("Capabilities", "Refiner"),
     "refiners": ("CONSTANT", "DECAYING", "Gain", "RowsConfig"),
-    "regimes": ("explicit", "implicit", "parametric"),
+    "regimes": ("bayesian", "explicit", "implicit", "parametric"),
     "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "Evidence", "Signal"),
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
     "training.checkpoint": ("load_state", "load_weights", "save_state"),
@@ -78,6 +78,7 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "parametric",
     "explicit",
     "implicit",
+    "bayesian",
     "METHODS",
     "build",
     "families",

@@ -84,14 +84,11 @@ class Laplace(Refiner):
 
     def step(self, state: LaplaceState, evidence: Evidence) -> LaplaceState:
         """Return the posteriors after one more mini-batch."""
-        inputs = check_inputs(evidence, sum(self.blocks))
+        inputs, batch = check_inputs(evidence, sum(self.blocks))
         theta, precision, log_weight, before = state
-        assert evidence.batch is not None
         with torch.autocast(inputs.device.type, enabled=False):
-            a, mask = inputs.to(theta)[:, None], evidence.batch.mask[:, None, :, None]
-            codes = (
-                torch.nn.functional.one_hot(evidence.batch.y[..., 0], self.classes).to(theta)[:, None] * mask
-            )
+            a, mask = inputs.to(theta)[:, None], batch.mask[:, None, :, None]
+            codes = torch.nn.functional.one_hot(batch.y[..., 0], self.classes).to(theta)[:, None] * mask
             said = (a @ theta.mT).log_softmax(-1)
             log_weight = log_weight + (codes * said).sum((2, 3))
             moved = theta

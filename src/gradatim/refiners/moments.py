@@ -44,18 +44,18 @@ def accumulate(evidence: Evidence, state: MomentsState, classes: bool) -> Moment
     Raises:
         ValueError: see `check_inputs`.
     """
-    assert evidence.batch is not None or evidence.inputs is None
     width, outputs = state.cross.shape[1:]
-    a, y = check_inputs(evidence, width).to(state.gram), evidence.batch.y
+    inputs, batch = check_inputs(evidence, width)
+    a, y = inputs.to(state.gram), batch.y
     if classes:
         y = torch.nn.functional.one_hot(y[..., 0], outputs)
-    y = (y * evidence.batch.mask[..., None]).to(a)
+    y = (y * batch.mask[..., None]).to(a)
     with torch.autocast(a.device.type, enabled=False):
         return MomentsState(a.mT @ a, a.mT @ y, y.square().sum(1), evidence.rows.to(a.dtype))
 
 
-def check_inputs(evidence: Evidence, width: int) -> Tensor:
-    """Return the inputs `[B, N, width]` of the one weight matrix that is solved for.
+def check_inputs(evidence: Evidence, width: int) -> tuple[Tensor, Batch]:
+    """Return the inputs `[B, N, width]` of the one weight matrix that is solved for, and their rows.
 
     Raises:
         ValueError: a signal without rows and inputs, inputs of more than one weight matrix or of another width.
@@ -70,7 +70,7 @@ def check_inputs(evidence: Evidence, width: int) -> Tensor:
             f"one weight matrix is solved for, whose inputs have width {width}; got inputs of widths {widths}: give "
             "the refiner the width of a linear layer's inputs, the bias's 1 included, and f no hidden layers"
         )
-    return evidence.inputs[0]
+    return evidence.inputs[0], evidence.batch
 
 
 def add(*states: MomentsState) -> MomentsState:

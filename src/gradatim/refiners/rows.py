@@ -143,7 +143,9 @@ class RowsRefiner(Refiner):
         """Return latent_0, the learnt start, for n_tasks tasks that have seen no row."""
         latent = self.start.expand(n_tasks, *self.start.shape)
         average = None if self.config.tail is None else latent
-        moments = latent.new_zeros(n_tasks, self.precondition.size) if self._keeps_moments else None
+        moments = None
+        if self.precondition is not None and self._keeps_moments:
+            moments = latent.new_zeros(n_tasks, self.precondition.size)
         precision = None if self.trust is None else self.trust.prior.exp() * torch.ones_like(latent)
         memory = None if self.memory is None else self.memory.expand(n_tasks, *self.memory.shape)
         return RowsState(latent, latent.new_zeros(n_tasks), average, moments, precision, memory)
@@ -200,25 +202,18 @@ class RowsRefiner(Refiner):
         """
         if self.config.memory:
             return super().merge(states)
-        rows = torch.stack([state.rows for state in states])
-        share = rows / rows.sum(0).clamp(min=1)
-        share = torch.where(rows.sum(0) > 0, share, 1 / len(states))
-
-        def mean(field: str, weights: Tensor = share) -> Tensor | None:
-            if getattr(states[0], field) is None:
-                return None
-            parts = torch.stack([getattr(state, field) for state in states])
-            return (weights.reshape(*weights.shape, *[1] * (parts.dim() - weights.dim())) * parts).sum(0)
-
-        latent, precision = mean("latent"), None
+        fields = {name: [getattr(state, name) for state in states] for name in RowsState._fields}
+        rows = torch.stack(fields["rows"])
+        latent, precision = _mean(fields["latent"], rows), None
         if self.trust is not None:
             prior = self.trust.prior.exp()
-            own = torch.stack([state.precision - prior for state in states])
-            precision = own.sum(0) + prior
-            latent = mean(
-                "latent", torch.where(own.sum(0) > 0, own / own.sum(0).clamp(min=1e-12), 1 / len(states))
-            )
-        return RowsState(latent, rows.sum(0), mean("average"), mean("curvature"), precision)
+            own = torch.stack(fields["precision"]) - prior
+            latent, precision = _mean(fields["latent"], own), own.sum(0) + prior
+        average, curvature = (
+            None if fields[name][0] is None else _mean(fields[name], rows)
+            for name in ("average", "curvature")
+        )
+        return RowsState(latent, rows.sum(0), average, curvature, precision)
 
     def with_tail(self, eta: float) -> RowsRefiner:
         """Return this refiner, its weights shared, with predictions that read the tail average of the same iterates."""
@@ -284,3 +279,11 @@ class RowsRefiner(Refiner):
     def _tile(latent: Tensor, like: Tensor) -> Tensor:
         """Return latent `[B, ...]` repeated to `like`'s `[B * P]` tasks."""
         return latent.repeat_interleave(like.shape[0] // latent.shape[0], dim=0)
+
+
+def _mean(parts: list[Tensor], weights: Tensor) -> Tensor:
+    """Return the mean of parts `[B, ...]` by weights `[S, B]` or `[S, B, ...]`, a plain one where all are zero."""
+    total = weights.sum(0)
+    share = torch.where(total > 0, weights / total.clamp(min=1e-12), 1 / len(parts))
+    stacked = torch.stack(parts)
+    return (share.reshape(*share.shape, *[1] * (stacked.dim() - share.dim())) * stacked).sum(0)

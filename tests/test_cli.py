@@ -277,7 +277,7 @@ def test_a_field_that_may_be_none_has_options_of_its_own(words, wanted):
     [
         ("--refiner.curvature.powr 0.5", "did you mean --refiner.curvature.power?"),
         ("--refiner.curvature.power x", "--refiner.curvature.power wants float; got x: see gradatim train"),
-        ("--refiner.curvature.power 2", r"power in \[0, 1\]; got value 1.0, power 2"),
+        ("--refiner.curvature.power 2", r"power in \[0, 1\] and prior >= 0; got value 1.0, power 2"),
     ],
 )
 def test_a_wrong_value_of_such_an_option_is_named(words, said):

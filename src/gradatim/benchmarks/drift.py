@@ -26,8 +26,8 @@ from .study import Study, claim, interval
 
 if TYPE_CHECKING:
     from ..refiner import Refiner
+    from .panel import Values
 
-Values = dict[str, np.ndarray]
 KINDS = ("abrupt", "rotating")
 FACTORS = (1.0, 0.998, 0.995, 0.99, 0.98, 0.96, 0.92, 0.85)
 PRECISIONS = (0.1, 0.3, 1.0)

@@ -6,16 +6,17 @@ are choices of f and g.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .learner import Learner
 from .names import hint
-from .predictors import Features, likelihood
-from .refiners import SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig
+from .predictors import Ensemble, Features, likelihood
+from .refiners import SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig, Smoother
 from .regimes import bayesian, closed_form, explicit, implicit, linear, parametric
 from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 
@@ -83,6 +84,24 @@ def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Lea
     predictor = linear(family)
     refiner = Refit(predictor, family.x_dim, family.y_dim, family.classes is not None, strength)
     return Learner(predictor, refiner, PLAIN)
+
+
+def _smoother(
+    family: TaskFamily,
+    config: RowsConfig,
+    strength: float = 0.1,
+    hidden: Sequence[int] = (32,),
+    members: int = 4,
+    lag: int = 1024,
+) -> Learner:
+    if family.classes is not None:
+        raise ValueError(
+            "a smoother fits squared loss; this family has classes: choose 'bayesian' or a parametric method"
+        )
+    predictor = Ensemble(linear(family, tuple(hidden)), members)
+    start = predictor.initial(torch.Generator().manual_seed(0))
+    shapes = predictor.member.layout.shapes
+    return Learner(predictor, Smoother(predictor.member, start, shapes, family.x_dim, lag, strength), PLAIN)
 
 
 def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
@@ -181,6 +200,20 @@ METHODS: dict[str, Method] = {
         learnt=False,
         grid={"strength": _STRENGTHS},
         settings=("features",),
+    ),
+    "smoother": Method(
+        "networks fitted to a window of rows, a Gaussian for those before (regression)",
+        _smoother,
+        learnt=False,
+        grid={"strength": (0.003, 0.01, 0.03, 0.1)},
+        settings=("hidden", "members", "lag"),
+    ),
+    "kalman": Method(
+        "an extended Kalman filter on the weights of networks (regression)",
+        partial(_smoother, lag=0),
+        learnt=False,
+        grid={"strength": (0.003, 0.01, 0.03, 0.1)},
+        settings=("hidden", "members"),
     ),
     "newton": Method(
         "damped Newton, one step a mini-batch",

@@ -54,6 +54,14 @@ class Predictor(nn.Module, ABC):
             "use the parametric regime"
         )
 
+    def jacobian(self, x: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs `[B, N, output_dim]` at x, and their slopes in the latent, `[B, N, output_dim, S]`.
+
+        Raises:
+            ValueError: the predictor does not say.
+        """
+        raise ValueError(f"{type(self).__name__} gives no slopes of its outputs: use a Network")
+
     def check_x(self, x: Tensor) -> None:
         """Raise ValueError where x is not `[B, N, x_dim]`."""
         if x.dim() != 3 or (self.x_dim is not None and x.shape[2] != self.x_dim):

@@ -46,13 +46,14 @@ class Refiner(nn.Module, ABC):
     """`state_0 = init(tasks, query);  state_{t+1} = step(state_t, evidence_t);  latent = read(state)`.
 
     Class attributes: `capabilities`; `needs_observations`, `needs_gradients`, `needs_inputs`: what its steps cannot do
-    without.
+    without; `keeps_rows`: whether the state holds rows as they came, so that whoever has it can read them.
     """
 
     capabilities = Capabilities()
     needs_observations = False
     needs_gradients = False
     needs_inputs = False
+    keeps_rows = False
 
     @abstractmethod
     def init(self, n_tasks: int, query: Batch | None = None) -> State:

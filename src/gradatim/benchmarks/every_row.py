@@ -83,7 +83,8 @@ def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) ->
     """Return the claims on random networks: against MLPs and boosted trees fitted to convergence on the same rows."""
     kinds = _fits(smoke)
     count = min(part.tasks, 2 if smoke else 8)
-    validation = sample(part.family.on("validation"), count, seed=5)
+    validated = part.family.on("validation")
+    validation = sample(validated, count, seed=5)
     task = sample(part.family, part.tasks, seed=1)
     about = [part.tasks, part.family.support_rows, smoke]
     records: list[dict[str, Any]] = []
@@ -105,22 +106,23 @@ def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) ->
         records.append(_record(part, kind, "excess risk", part.steps[-1], values["error"], values, None))
     rival = min(errors, key=lambda kind: errors[kind][0])
     theirs = errors[rival][1][None]
-    names = [*part.recipes]
-    judged = replace(part, name="validation-network", tasks=count, steps=(part.steps[-1],))
-    anyone = choose(study, judged, names, part.steps[-1], 1)
+    judged = replace(part, name="validation-network", family=validated, tasks=count, steps=(part.steps[-1],))
+    groups = {
+        "moments160": ("network-bayesian", *part.baselines),
+        "ratio160": (*part.recipes, *part.baselines),
+    }
     made = []
-    for name, who, bar in (("moments160", "network-bayesian", 1.1), ("ratio160", anyone, 0.9)):
+    for (name, group), bar in zip(groups.items(), (1.1, 0.9), strict=True):
+        who = choose(study, judged, list(group), part.steps[-1], 1)
         ours = found[who]["excess risk"][:, -1]
-        made.append(
-            {
-                **claim(f"gain.network.{name}", *ratio(ours, theirs), bar, "<="),
-                "chosen": who,
-                "against": rival,
-                "beside": {
-                    f"over {kind}": ratio(ours, e[None]) for kind, (_, e) in errors.items() if kind != rival
-                },
-            }
-        )
+        beside = {f"over {kind}": ratio(ours, e[None]) for kind, (_, e) in errors.items() if kind != rival}
+        beside |= {
+            f"{other} instead": ratio(found[other]["excess risk"][:, -1], theirs)
+            for other in group
+            if other != who
+        }
+        value = claim(f"gain.network.{name}", *ratio(ours, theirs), bar, "<=")
+        made.append({**value, "chosen": who, "against": rival, "beside": beside})
     return records, made
 
 

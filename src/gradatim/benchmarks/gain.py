@@ -188,7 +188,7 @@ def _network(smoke: bool) -> Part:
         "network",
         replace(family, support_rows=SIZE * steps[-1], query_rows=500),
         _named("network", recipes, smoke),
-        ("random-features",),
+        ("random-features", "kalman", "smoother"),
         {"excess risk": excess_risk},
         SIZE,
         steps,

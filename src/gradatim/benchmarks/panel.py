@@ -105,6 +105,8 @@ def choose(study: Study, part: Part, names: list[str], step: int, seeds: int) ->
         )
         for name, made in runs.items()
     }
+    for name in set(names) & set(part.baselines):
+        errors[name] = _baseline(study, part, name, task)[metric].mean()
     return min(errors, key=lambda name: errors[name])
 
 

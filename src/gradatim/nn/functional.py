@@ -89,6 +89,25 @@ def inputs(
     return entered
 
 
+def jacobian(x: Tensor, theta: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return the outputs `[B, N, Do]` of tanh networks theta at x, and their slopes in theta, `[B, N, Do, S]`.
+
+    Row by row and output by output backwards: `dh_l = dh_{l+1} W_{l+1} (1 - h_l^2)`, `dW_l = dh_l' h_{l-1}`.
+    """
+    matrices = split_rows(theta, layout.shapes)
+    *_, outputs = (out for _, out in _layers(x, theta, layout, torch.tanh))
+    entered = inputs(x, theta, layout)
+    eye = torch.eye(outputs.shape[2], dtype=x.dtype, device=x.device)
+    slope, parts = eye.expand(*outputs.shape, -1), []
+    for depth in reversed(range(len(matrices))):
+        parts.append((slope[..., None] * entered[depth][:, :, None, None]).flatten(3))
+        if depth:
+            width = layout.sizes[depth]
+            hidden = entered[depth][..., :width]
+            slope = (slope @ matrices[depth][:, None, :, :width]) * (1 - hidden.square())[:, :, None]
+    return outputs, torch.cat(parts[::-1], dim=-1)
+
+
 def _layers(
     x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:

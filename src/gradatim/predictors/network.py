@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..nn.functional import Layout, inputs, network
+from ..nn.functional import Layout, inputs, jacobian, network
 from ..predictor import Predictor
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Network(Predictor):
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
         """Return what multiplies each weight matrix of theta, `[B, N, inputs + bias]`."""
         return inputs(x, latent, self.layout)
+
+    def jacobian(self, x: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs `[B, N, output_dim]` at x, and their slopes in theta, `[B, N, output_dim, S]`."""
+        return jacobian(x, latent, self.layout)
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each row, `[B, N]`."""

@@ -10,6 +10,7 @@ from .optimizers import SGD, Adam, Newton
 from .query import QueryRefiner
 from .refit import Refit
 from .rows import RowsConfig, RowsRefiner
+from .smoother import Smoother
 
 __all__ = [
     "CONSTANT",
@@ -29,4 +30,5 @@ __all__ = [
     "RowsConfig",
     "RowsRefiner",
     "RunLength",
+    "Smoother",
 ]

@@ -41,6 +41,7 @@ class Refit(Refiner):
     """
 
     capabilities = Capabilities(learnt=False, bounded=False)
+    keeps_rows = True
     needs_observations = True
     start: Tensor
 

@@ -34,7 +34,7 @@ def check_refiner(learner: Learner, family: TaskFamily, tolerance: float = 1e-9,
     keeps its state; rows seen are counted; row order inside a mini-batch does not matter; masked junk and padding
     change nothing; tasks do not see each other; queries do not see each other; nothing looks at `query.y`; a step with
     `lengths` is a step on each prefix; a saved state resumes exactly (a per-query one is refused). Where a state
-    is bounded it is compared itself, else the answers drawn from it.
+    keeps no rows it is compared itself, else the answers drawn from it.
 
     Args: `tolerance`: largest difference, as a share of the largest value (of 1 where that is smaller).
 
@@ -67,7 +67,7 @@ class _Case(NamedTuple):
     def view(self, state: State, query: Batch | None = None) -> dict[str, Tensor]:
         """Return what two equal states have in common: their answers, and their tensors where they are bounded."""
         answer = self.learner.predict((query or self.query).x, state)
-        return {"answer": answer} | (flatten(state) if self.learner.refiner.capabilities.bounded else {})
+        return {"answer": answer} | ({} if self.learner.refiner.keeps_rows else flatten(state))
 
     def same(self, law: str, one: State, other: State, exact: bool = False) -> None:
         """Raise where two states differ."""
@@ -99,11 +99,11 @@ def _values(case: _Case) -> None:
 
 def _absent(case: _Case) -> None:
     law = "a task without rows in a mini-batch must keep its state"
-    states, bounded = case.run(), case.learner.refiner.capabilities.bounded
+    states, refits = case.run(), not case.learner.refiner.capabilities.bounded
     for before, after, batch in zip(states, states[1:], case.batches, strict=False):
         out = batch.rows == 0
         one, other = ({name: part[out] for name, part in case.view(s).items()} for s in (before, after))
-        same(law, one, other, 0.0 if bounded else case.tolerance)
+        same(law, one, other, case.tolerance if refits else 0.0)
 
 
 def _counts(case: _Case) -> None:

@@ -1,0 +1,158 @@
+"""Gauss-Newton on the last rows, a Gaussian in place of all before them: one pass for weights of any network.
+
+Source: Moore 1973 (fixed-lag smoothing); Bell 1994 (its Gauss-Newton form); Pearce et al. 2020 (anchored ensembles).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..refiner import Capabilities, Refiner
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..predictor import Predictor
+    from ..signal import Evidence
+
+
+class SmootherState(NamedTuple):
+    """Of E members: `theta [B, E, S]`; what rows that left the window said, `|theta|^2_P / 2 - q' theta`, as
+    `precision [B, E, S, S]` and `shift [B, E, S]`, float64; the window of L rows `x [B, L, Dx]`, `y [B, L, Dy]`,
+    `age [B, L]`: of which mini-batch (0: none); `steps`, `rows [B]`.
+    """
+
+    theta: Tensor
+    precision: Tensor
+    shift: Tensor
+    x: Tensor
+    y: Tensor
+    age: Tensor
+    steps: Tensor
+    rows: Tensor
+
+
+class Smoother(Refiner):
+    """`theta_t ~ argmin  sum over the window |y - f(x, theta)|^2 / 2 + |theta|^2_P / 2 - q' theta`, a step at a time.
+
+    One damped Gauss-Newton step for each mini-batch: `(P + J'J + damping diag) d = J'(y - f) + q - P theta`. Rows
+    that leave the window are replaced by their linearisation there, `P += J'J`, `q += J'(y - f + J theta)`: the later,
+    the closer theta is to where it will end. Without a window (`lag` 0) it is the extended Kalman filter. Members
+    differ by their start, to which a prior of precision `strength * fan_in` ties them; they answer together.
+
+    Args: `member` f, under squared loss, with a `jacobian`; `start [E, S]` of the members; `shapes` of the weight
+    matrices in theta; `x_dim`; `lag` L, in rows: whole mini-batches leave together; `strength`; `damping`.
+
+    Raises:
+        ValueError: lag negative, strength not positive, damping negative; in a step, a signal without rows.
+
+    Example:
+        >>> f = Ensemble(Network(8, SquaredError(1), (32,)), 4)
+        >>> learner = Learner(f, Smoother(f.member, f.initial(), f.member.layout.shapes, 8), PLAIN)
+
+    Source: Bell 1994, eq. 2; Pearce et al. 2020, eq. 8.
+    """
+
+    capabilities = Capabilities(learnt=False)
+    keeps_rows = True
+    needs_observations = True
+    start: Tensor
+    prior: Tensor
+
+    def __init__(
+        self,
+        member: Predictor,
+        start: Tensor,
+        shapes: tuple[tuple[int, int], ...],
+        x_dim: int,
+        lag: int = 1024,
+        strength: float = 0.1,
+        damping: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if lag < 0 or not strength > 0 or not damping >= 0:
+            raise ValueError(
+                "a smoother needs lag >= 0, strength > 0 and damping >= 0; got "
+                f"lag {lag}, strength {strength}, damping {damping}"
+            )
+        self.member, self.x_dim, self.lag, self.damping = member, x_dim, lag, damping
+        fan_in = torch.cat([torch.full((rows * width,), width) for rows, width in shapes])
+        self.register_buffer("start", start.clone())
+        self.register_buffer("prior", strength * fan_in.to(start))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> SmootherState:
+        """Return every member at its start, and an empty window."""
+        theta = self.start.double().expand(n_tasks, -1, -1)
+        prior, none = self.prior.double(), theta.new_zeros(n_tasks)
+        x = self.start.new_zeros(n_tasks, self.lag, self.x_dim)
+        y = x.new_zeros(n_tasks, self.lag, self.member.output_dim)
+        precision = torch.diag_embed(prior.expand_as(theta))
+        return SmootherState(
+            theta, precision, prior * theta, x, y, none[:, None].expand(-1, self.lag), none, none
+        )
+
+    def step(self, state: SmootherState, evidence: Evidence) -> SmootherState:
+        """Return the state after one Gauss-Newton step on the window and the mini-batch, and the window moved on."""
+        if evidence.batch is None:
+            raise ValueError("a smoother needs observations; got a signal without them: use PLAIN")
+        seen = evidence.rows > 0
+        steps = state.steps + seen
+        x, y, age, kept = self._joined(state, evidence.batch, steps)
+        with torch.autocast(x.device.type, enabled=False):
+            slopes, residuals = self._linearised(state.theta, x, y, age > 0)
+            curvature = state.precision + (slopes.mT @ slopes).double()
+            pull = (state.precision @ state.theta[..., None])[..., 0]
+            downhill = (slopes.mT @ residuals[..., None])[..., 0].double() + state.shift - pull
+            damped = curvature + self.damping * torch.diag_embed(curvature.diagonal(dim1=-2, dim2=-1))
+            move = torch.cholesky_solve(downhill[..., None], torch.linalg.cholesky(damped))[..., 0]
+            precision, shift = self._absorbed(state, slopes, residuals, kept)
+        theta = torch.where(seen[:, None, None], state.theta + move, state.theta)
+        window = slice(x.shape[1] - self.lag, None)
+        x, y, age = (part[:, window] for part in (x * kept[..., None], y * kept[..., None], age * kept))
+        return SmootherState(theta, precision, shift, x, y, age, steps, state.rows + evidence.rows)
+
+    def read(self, state: SmootherState) -> Tensor:
+        """Return the members' theta `[B, E, S]`, in the module's dtype."""
+        return state.theta.to(self.start)
+
+    def _joined(
+        self, state: SmootherState, batch: Batch, steps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return x, y and age of the window and the mini-batch, oldest first, absent rows before them; and which stay.
+
+        A mini-batch stays while it and all after it are at most `lag` rows: the order inside one plays no part.
+        """
+        absent = ~batch.mask[..., None]
+        age = torch.cat([state.age, steps[:, None] * batch.mask], dim=1)
+        age, order = age.sort(dim=1, stable=True)
+        rows = [
+            torch.cat([old, new.masked_fill(absent, 0)], dim=1)
+            for old, new in ((state.x, batch.x), (state.y, batch.y))
+        ]
+        x, y = (part.gather(1, order[..., None].expand_as(part)) for part in rows)
+        as_young = age.shape[1] - torch.searchsorted(age, age.contiguous())
+        return x, y, age, (age > 0) & (as_young <= self.lag)
+
+    def _linearised(self, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return J `[B, E, N Do, S]` and y - f `[B, E, N Do]` at theta, zero at absent rows."""
+        members = theta.shape[1]
+        repeated = x.repeat_interleave(members, dim=0)
+        outputs, slopes = self.member.jacobian(repeated, theta.flatten(0, 1).to(x))
+        present = mask[:, None, :, None]
+        residuals = (y[:, None] - outputs.unflatten(0, (-1, members))) * present
+        slopes = slopes.unflatten(0, (-1, members)) * present[..., None]
+        return slopes.flatten(2, 3), residuals.flatten(2)
+
+    def _absorbed(
+        self, state: SmootherState, slopes: Tensor, residuals: Tensor, kept: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return precision and shift with the rows that leave the window, which are among the oldest."""
+        outputs = self.member.output_dim
+        gone = int((~kept).sum(1).max())
+        leaving = (~kept[:, :gone]).repeat_interleave(outputs, dim=1)[:, None]
+        said = (residuals[:, :, : gone * outputs] * leaving).double()
+        slopes = (slopes[:, :, : gone * outputs] * leaving[..., None]).double()
+        said = said + (slopes @ state.theta[..., None])[..., 0]
+        return state.precision + slopes.mT @ slopes, state.shift + (slopes.mT @ said[..., None])[..., 0]

@@ -2,23 +2,23 @@ import errno
 import json
 import os
 import re
+from copy import deepcopy
 
 import pytest
 import safetensors.torch
 import torch
 
-from gradatim.refiner import Capabilities
+from gradatim import Learner, bayesian, build
 from gradatim.training import checkpoint
 from gradatim.training.checkpoint import (
     latest,
-    load_state,
     load_weights,
     read,
     save_run,
-    save_state,
     steps,
     write,
 )
+from gradatim.training.states import load_state, save_state
 from tiny_run import FAMILY, make_learner
 
 TENSORS = {"weights.a": torch.arange(6.0).view(2, 3), "weights.b": torch.tensor([7], dtype=torch.int64)}
@@ -244,8 +244,8 @@ def test_a_saved_state_resumes_exactly(tmp_path, tail):
     task = FAMILY.sample(3, torch.Generator().manual_seed(1)).to(torch.float64)
     batches = list(task.support.split(4))
     states = list(learner.states(batches))
-    path = save_state(tmp_path / "s", states[2], {"note": "two steps"}, learner.refiner.capabilities)
-    state = load_state(path, like=learner.refiner.init(1))
+    path = save_state(tmp_path / "s", states[2], learner, {"note": "two steps"})
+    state = load_state(path, learner)
     assert read(path, "state")[1]["note"] == "two steps"
     assert type(state) is type(states[2])
     end = learner.step(state, batches[2])
@@ -256,15 +256,26 @@ def test_a_saved_state_resumes_exactly(tmp_path, tail):
 
 def test_states_that_do_not_fit_are_refused(tmp_path):
     learner = make_learner(tail=0.5)
-    path = save_state(tmp_path / "s", learner.refiner.init(2), {}, learner.refiner.capabilities)
+    path = save_state(tmp_path / "s", learner.refiner.init(2), learner)
     with pytest.raises(
         ValueError, match=re.escape("holds 'state.average', which this learner's state lacks")
     ):
-        load_state(path, like=make_learner().refiner.init(1))
+        load_state(path, make_learner())
     with pytest.raises(ValueError, match=r"is torch.float32, this learner's state is torch.float64"):
-        load_state(path, like=make_learner(tail=0.5).double().refiner.init(1))
+        load_state(path, make_learner(tail=0.5).double())
     with pytest.raises(ValueError, match=r"belongs to the queries .* cannot be saved"):
-        save_state(tmp_path / "q", learner.refiner.init(2), {}, Capabilities(per_query=True))
-    with pytest.raises(TypeError, match="capabilities"):
-        save_state(tmp_path / "q", learner.refiner.init(2), {})
+        save_state(tmp_path / "q", torch.zeros(2, 1), build("implicit-logits", FAMILY))
     assert names(tmp_path) == ["s"]
+
+
+def test_a_state_is_its_own_learners(tmp_path):
+    with torch.random.fork_rng():
+        one, other = (bayesian(FAMILY, features=8) for _ in range(2))
+    task = FAMILY.sample(2, torch.Generator().manual_seed(1))
+    path = save_state(tmp_path / "s", one.adapt(task.support, 4), one)
+    assert torch.equal(load_state(path, one).gram, one.adapt(task.support, 4).gram)
+    tanh = Learner(deepcopy(one.predictor), one.refiner, one.signal)
+    tanh.predictor.activation = torch.tanh
+    for stranger in (other, tanh):
+        with pytest.raises(ValueError, match="other settings or weights"):
+            load_state(path, stranger)

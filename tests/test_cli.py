@@ -15,13 +15,14 @@ from gradatim import cli
 from gradatim.benchmarks import BENCHMARKS
 from gradatim.commands import options, train
 from gradatim.commands.judge import rebuild
-from gradatim.methods import METHODS
+from gradatim.families import LinearRegression
+from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
 from gradatim.recipes import FAMILIES, RECIPES, from_json, recipe
-from gradatim.refiner import Capabilities
 from gradatim.refiners import Gain
-from gradatim.training.checkpoint import load_weights, read, save_state, write
+from gradatim.training.checkpoint import load_weights, read, write
 from gradatim.training.log import Log
+from gradatim.training.states import save_state
 
 TINY = "--refiner.width 8 --refiner.layers 1 --train.tasks 2 --train.log_every 1 --train.checkpoint_every 2 --quiet"
 LINEAR = f"{TINY} --family.dim 3 --scheme.batch_size 4 --scheme.horizon 2 --train.iterations 6".split()
@@ -205,10 +206,11 @@ def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
 
 
 def test_a_state_is_no_learner(capsys, tmp_path):
-    path = save_state(tmp_path / "state.safetensors", torch.zeros(3, 7), {}, Capabilities())
+    learner = build("ridge", LinearRegression(6))
+    path = save_state(tmp_path / "state.safetensors", learner.refiner.init(3), learner)
     assert "a checkpoint was wanted" in refusal(capsys, "eval", path)
     code, out, _ = call(capsys, "info", path)
-    assert code == 0 and "state, format version 1" in out and "[3, 7]" in out
+    assert code == 0 and "state, format version 1" in out and "[3, 6, 6]" in out
 
 
 def test_a_folder_with_a_run_is_left_alone(capsys, linear):

@@ -36,8 +36,8 @@ learner = learners["digits"]
 with torch.no_grad():
     state = learner.adapt(task.support.slice(0, 250), batch_size=50)
     path = Path(tempfile.mkdtemp()) / "tasks.safetensors"
-    save_state(path, state, {"learner": "digits"}, learner.refiner.capabilities)
-    again = load_state(path, like=learner.refiner.init(task.n_tasks))
+    save_state(path, state, learner)
+    again = load_state(path, learner)
     for batch in task.support.slice(250, 500).split(50):
         again = learner.step(again, batch)
     whole = learner.adapt(task.support, batch_size=50)
@@ -45,6 +45,6 @@ console.print(f"saved half way and resumed, the state is the same: {torch.equal(
 
 # An implicit state is the answer to given queries. It says so, and refuses to be saved.
 try:
-    save_state(path, None, {}, learners["digits-implicit"].refiner.capabilities)
+    save_state(path, None, learners["digits-implicit"])
 except ValueError as refusal:
     console.print(f"implicit: {refusal}")

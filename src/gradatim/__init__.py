@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .regimes import bayesian, explicit, implicit, parametric
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
     from .stopping import LossEstimate, fit_estimate, stop_when
-    from .training.checkpoint import load_state, load_weights, save_state
+    from .training.checkpoint import load_weights
     from .training.schemes import Greedy, Scheme, Unrolled
+    from .training.states import load_state, save_state
     from .training.train import TrainConfig, train
 
 __version__ = "0.1.0"
@@ -51,8 +52,9 @@ _HOMES = {
     "regimes": ("bayesian", "explicit", "implicit", "parametric"),
     "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "Evidence", "Signal"),
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
-    "training.checkpoint": ("load_state", "load_weights", "save_state"),
+    "training.checkpoint": ("load_weights",),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
+    "training.states": ("load_state", "save_state"),
     "training.train": ("TrainConfig", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

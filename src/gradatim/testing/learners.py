@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..training.checkpoint import load_state, save_state
+from ..training.states import load_state, save_state
 from ..tree import flatten, select, tree_map
 from .tools import ragged, randomised, rows, same
 
@@ -186,12 +186,12 @@ def _saved(case: _Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         try:
-            save_state(path, states[1], {}, refiner.capabilities)
+            save_state(path, states[1], case.learner)
         except ValueError:
             assert refiner.capabilities.per_query, "a state that serves any query must be saved"
             return
         assert not refiner.capabilities.per_query, "a state that belongs to its queries must not be saved"
-        state = load_state(path, like=refiner.init(1))
+        state = load_state(path, case.learner)
         for batch, wanted in zip(case.batches[1:], states[2:], strict=True):
             state = case.learner.step(state, batch)
             case.same(law, state, wanted, exact=True)

@@ -15,14 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load, save
 
-from ..tree import flatten, unflatten
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
-
-    from ..refiner import Capabilities, State
 
     Contents = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -191,46 +187,6 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")
     }
-
-
-def save_state(path: Path | str, state: State, header: dict[str, Any], capabilities: Capabilities) -> Path:
-    """Write a task state, what a learner knows about its tasks, to a file. It resumes exactly.
-
-    Args: `capabilities`: the refiner's, who made the state.
-
-    Raises:
-        ValueError: `capabilities` say that the state belongs to its queries; or as `write`.
-
-    Example:
-        >>> save_state("task.safetensors", state, {}, learner.refiner.capabilities)
-        >>> state = load_state("task.safetensors", like=learner.refiner.init(1))
-    """
-    if capabilities.per_query:
-        raise ValueError(
-            "an implicit learner's state belongs to the queries it was made for and cannot be saved: save the rows, "
-            "or use a parametric or explicit learner"
-        )
-    return write(path, flatten(state), {**header, "kind": "state"})
-
-
-def load_state(path: Path | str, like: State) -> State:
-    """Return the state in a file, for as many tasks as were saved; `like` has its structure, e.g. `refiner.init(1)`.
-
-    Raises:
-        ValueError: as `read`, or a state of another structure, width or dtype.
-    """
-    tensors, _ = read(path, kind="state")
-    wanted = flatten(like)
-    if surplus := sorted(tensors.keys() - wanted.keys()):
-        raise ValueError(
-            f"{path} holds {surplus[0]!r}, which this learner's state lacks: was another learner's saved?"
-        )
-    for name, tensor in tensors.items():
-        if tensor.dtype != wanted[name].dtype:
-            raise ValueError(
-                f"{path}: {name!r} is {tensor.dtype}, this learner's state is {wanted[name].dtype}: convert the learner"
-            )
-    return unflatten(like, tensors)
 
 
 def _header(path: Path) -> dict[str, Any]:

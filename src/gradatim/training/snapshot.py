@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +45,8 @@ def unpack(
 
 
 def describe(value: Any) -> Any:
-    """Return plain JSON for a configuration: dataclasses as `{"type": ..., field: ...}`, what is not plain by its type.
+    """Return plain JSON for a configuration: dataclasses as `{"type": ..., field: ...}`, functions by their
+    name, what is not plain by its type.
 
     Example:
         >>> describe(Greedy(batch_size=16))["type"]
@@ -59,6 +61,8 @@ def describe(value: Any) -> Any:
         return [describe(inner) for inner in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return value.__name__
     return type(value).__name__
 
 

@@ -126,16 +126,19 @@ def heads(precisions=((1.0, 1.0),)):
     return Learner(f, Laplace((3, 1), 3, precisions, iterations=300), CLOSED_FORM).double()
 
 
-def test_a_first_mini_batch_is_answered_by_penalised_logistic_regression():
+def test_a_first_mini_batch_is_answered_by_penalised_moderated_logistic_regression():
     task, learner = drawn(CLASSES), heads()
     state = learner.adapt(task.support, 48)
     for b in range(3):
         a = np.c_[task.support.x[b].numpy(), np.ones(48)]
         y = task.support.y[b, :, 0].numpy()
+        halfway = np.eye(4) + 3 / 2 * (1 / 3 * 2 / 3) * a.T @ a / 2
+        k = (1 + np.pi / 8 * np.einsum("ni,ni->n", a, np.linalg.solve(halfway, a.T).T)) ** -0.5
 
-        def loss(flat, a=a, y=y):
-            logits = a @ flat.reshape(3, 4).T
-            return (np.logaddexp.reduce(logits, axis=1) - logits[np.arange(48), y]).sum() + flat @ flat / 2
+        def loss(flat, a=a, y=y, k=k):
+            logits = k[:, None] * (a @ flat.reshape(3, 4).T)
+            each = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(48), y]
+            return (each / k).sum() + flat @ flat / 2
 
         wanted = minimize(loss, np.zeros(12), options={"gtol": 1e-8}).x
         found = learner.refiner.read(state)[b].detach().numpy().reshape(3, 4)
@@ -149,6 +152,23 @@ def test_the_excess_loss_of_classes_falls_like_one_over_rows():
     learner = Learner(Network(4, CrossEntropy(3)), Laplace((4, 1), 3, ((1.0, 1.0),)), CLOSED_FORM)
     early, late = curve(learner, task, 16, [10, 100], {"loss": excess_loss})["loss"].mean(1)
     assert 0.04 < late / early < 0.16  # 1/10 if every row counts
+
+
+@pytest.mark.parametrize("classes", [2, 10, 50])
+def test_newton_steps_never_raise_what_they_lower(classes):
+    """Rows of two classes that x does not tell apart: a block for each class misses how the two pull on each other."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(1, 1, 500, 8, generator=generator).double()
+    y = torch.randint(0, 2, (500,), generator=generator)
+    codes = torch.nn.functional.one_hot(y, classes).double()[None, None]
+    theta = torch.zeros(1, 1, classes, 8).double()
+    precision = torch.eye(8).double().expand(1, 1, classes, 8, 8)
+    lows = []
+    for steps in (1, 2, 3, 10, 30):
+        head = Laplace((8,), classes, ((1.0,),), iterations=steps)
+        lows.append(head._mode(a, codes, torch.ones(1, 1, 500, 1).double(), theta, precision)[1].item())
+    assert lows == sorted(lows, reverse=True)
+    assert lows[2] < lows[-1] * (1 + 1e-3)  # three are enough
 
 
 def test_excess_loss_is_zero_at_the_truth_and_positive_elsewhere():
@@ -172,6 +192,33 @@ def test_merging_does_not_depend_on_the_order_or_the_grouping_of_shards(make):
         torch.testing.assert_close(learner.refiner.read(learner.merge(other)), wanted, rtol=1e-8, atol=1e-9)
 
 
+def test_a_merged_posterior_counts_the_prior_once():
+    task, learner = drawn(CLASSES), heads(((1.0, 2.0), (10.0, 10.0)))
+    one, two = (learner.adapt(task.support.slice(*part), 8) for part in ((0, 16), (16, 48)))
+    merged = learner.merge([one, two])
+    prior = torch.stack([torch.tensor([1.0, 1, 1, 2]), torch.full((4,), 10.0)]).double().diag_embed()
+    torch.testing.assert_close(merged.precision, one.precision + two.precision - prior[None, :, None])
+    pulled = sum(s.precision @ s.theta[..., None] for s in (one, two))
+    torch.testing.assert_close(merged.precision @ merged.theta[..., None], pulled)
+    torch.testing.assert_close(merged.rows, torch.full((3,), 48.0).double())
+    for part, wanted in zip(learner.merge([one, learner.refiner.init(3)]), one, strict=True):
+        torch.testing.assert_close(part, wanted)  # a shard without rows says nothing
+
+
+def test_merged_classes_are_within_a_stated_factor_of_one_pass():
+    family = LinearClassification(8, 4, support_rows=2560, query_rows=400)
+    task = family.sample(32, torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        learner = regimes.bayesian(family, 16)
+    with torch.no_grad():
+        shards = [learner.adapt(task.support.slice(at, at + 320), 16) for at in range(0, 2560, 320)]
+        merged, whole = learner.merge(shards), learner.adapt(task.support, 16)
+    losses = [excess_loss(learner.predict(task.query.x, s), task).mean() for s in (merged, whole)]
+    assert losses[0] < 1.5 * losses[1]
+    assert (merged.log_weight.argmax(1) == whole.log_weight.argmax(1)).all()  # the same prior is believed
+
+
 def test_merged_statistics_are_those_of_one_pass():
     task, learner = drawn(LINEAR), exact()
     shards = [learner.adapt(task.support.slice(at, at + 16), 5) for at in (0, 16, 32)]
@@ -180,20 +227,24 @@ def test_merged_statistics_are_those_of_one_pass():
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("change", "bar"), [({}, 1.5), (dict(precision=True), 1.5), (dict(tail=0.0, gain=CONSTANT), 1.5)]
-)
-def test_latents_merge_by_rows_or_precision(change, bar):
-    """Equal shards of the same rows merge to themselves, with all the rows counted."""
+@pytest.mark.parametrize("change", [{}, dict(precision=True), dict(tail=0.0, gain=CONSTANT)])
+def test_latents_merge_by_rows_or_precision(change):
+    """Shards of 16 and of 32 rows: a third and two thirds, or Gaussians multiplied, the prior counted once."""
     learner = randomised(regimes.parametric(LINEAR, config=replace(CONFIG, **change)))
     task = drawn(LINEAR)
-    state = learner.adapt(task.support, 16)
-    merged = learner.merge([state, state])
-    torch.testing.assert_close(merged.latent, state.latent)
-    torch.testing.assert_close(merged.rows, 2 * state.rows)
+    one, two = (learner.adapt(task.support.slice(*part), 8) for part in ((0, 16), (16, 48)))
+    merged = learner.merge([one, two])
+    torch.testing.assert_close(merged.rows, one.rows + two.rows)
     if "precision" in change:
         prior = learner.refiner.trust.prior.exp()
-        torch.testing.assert_close(merged.precision - prior, 2 * (state.precision - prior))
+        torch.testing.assert_close(merged.precision, one.precision + two.precision - prior)
+        pulled = one.precision * one.latent + two.precision * two.latent
+        wanted = (pulled - prior * learner.refiner.start) / merged.precision
+    else:
+        wanted = (one.latent + 2 * two.latent) / 3
+    torch.testing.assert_close(merged.latent, wanted)
+    if "tail" in change:
+        torch.testing.assert_close(merged.average, (one.average + 2 * two.average) / 3)
 
 
 def test_what_does_not_merge_is_refused_with_a_reason():

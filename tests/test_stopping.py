@@ -143,6 +143,13 @@ def test_a_threshold_that_is_never_reached_leaves_the_last_state(fitted):
     torch.testing.assert_close(stopped.state, RIDGE.adapt(support, 8))
 
 
+def test_a_learner_in_float64_has_its_estimate_too():
+    learner = build("ridge", FAMILY, strength=0.25).double()
+    estimate = fit_estimate(learner, FAMILY, 8, 4, 4, iterations=2)
+    seen = list(prequential(learner, drawn(2).to(torch.float64).support.split(8)))
+    assert estimate(estimate.update(estimate.init(2), seen[0])).isfinite().all()
+
+
 def test_what_cannot_be_is_refused_with_a_sentence(fitted):
     support = drawn(2).support
     for threshold in (0.0, -1.0, float("nan")):
@@ -152,12 +159,16 @@ def test_what_cannot_be_is_refused_with_a_sentence(fitted):
         stop_when(RIDGE, [], fitted, 0.3)
     with pytest.raises(ValueError, match="use stopping_times"):
         stop_when(RIDGE, support.split(8), fitted, 0.3)
+    with pytest.raises(ValueError, match="the learner has SquaredError of 1 outputs under SGD"):
+        stop_when(build("sgd", FAMILY), drawn(1).support.split(8), fitted, 0.3)
     classes = LinearClassification(4, 3)
-    with pytest.raises(ValueError, match="SquaredError of 1 outputs; the learner has CrossEntropy of 3"):
+    with pytest.raises(
+        ValueError, match="SquaredError of 1 outputs under Ridge; the learner has CrossEntropy of 3"
+    ):
         stop_when(build("newton", classes), drawn(1, family=classes).support.split(8), fitted, 0.3)
     with pytest.raises(ValueError, match="per-query"):
         next(prequential(build("implicit-logits", FAMILY), support.split(8)))
-    with pytest.raises(ValueError, match="tasks must be at least 1"):
+    with pytest.raises(ValueError, match="tasks must be at least 2"):
         fit_estimate(RIDGE, FAMILY, tasks=0)
     with pytest.raises(ValueError, match="grow with the rows"):
         growing = build("lbfgs", FAMILY)

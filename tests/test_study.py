@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from gradatim.benchmarks.every_row import claims, rises
 from gradatim.benchmarks.panel import Part, judged
 from gradatim.benchmarks.study import Study, Trained, fresh, once, sample, tune
 from gradatim.families import LinearClassification, LinearRegression
@@ -201,3 +202,41 @@ def test_an_implicit_refiner_is_not_bagged():
     learner = build("implicit-logits", TINY.family, TINY.refiner)
     with pytest.raises(ValueError, match="bagging averages latents; an implicit state is a prediction"):
         Bagged(learner.refiner)
+
+
+def test_claims_read_the_step_they_name_and_the_worse_of_two():
+    """Excess risks `[seeds, steps, tasks]` made by hand: the learner's over the oracle's, at step 1, 10, ..., 1000."""
+    steps = {name: (10, 160, 1000) for name in ("isotropic", "correlated")}
+    steps |= {"linear100": (160,), "classification": (10, 160)}
+
+    def risks(*by_step):
+        return {"excess risk": np.tile(np.array(by_step, float)[None, :, None], (1, 1, 6))}
+
+    found = {
+        part: {
+            "oracle": risks(1, 1, 1),
+            f"{part}-ours": risks(3, *last),
+            f"{part}-bayesian": risks(3, 2, worst),
+        }
+        for part, last, worst in (("isotropic", (2, 1.5), 1.5), ("correlated", (4, 3), 1.25))
+    }
+    found["linear100"] = {"oracle": risks(2), "linear100-bayesian": risks(3)}
+    found["classification"] = {
+        "classification-bayesian": {"excess loss": np.array([[[0.2] * 6, [0.05] * 6]])}
+    }
+    made = claims(found, steps, {"isotropic": "isotropic-ours", "correlated": "correlated-ours"})
+    values = {claim["id"].removeprefix("gain."): claim["value"] for claim in made}
+    assert values == {
+        "transformer.ratio10": 3.0,
+        "transformer.ratio160": 2.0,
+        "transformer.ratio1000": 1.5,
+        "transformer.correlated160": 4.0,
+        "default.ratio1000": 1.5,
+        "linear100.ratio160": 1.5,
+        "classification.excess160": 0.25,
+    }
+
+
+def test_rises_are_counted_from_the_size_of_what_rises():
+    assert rises(np.array([4.0, 2.0, 2.01, 2.1, 1.0])) == 1 / 4
+    assert rises(np.array([-1.0, -1.005, -0.9])) == 1 / 2

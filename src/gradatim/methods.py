@@ -92,7 +92,8 @@ def _smoother(
     strength: float = 0.1,
     hidden: Sequence[int] = (32,),
     members: int = 4,
-    lag: int = 1024,
+    lag: int = 512,
+    damping: float = 0.1,
 ) -> Learner:
     if family.classes is not None:
         raise ValueError(
@@ -101,7 +102,8 @@ def _smoother(
     predictor = Ensemble(linear(family, tuple(hidden)), members)
     start = predictor.initial(torch.Generator().manual_seed(0))
     shapes = predictor.member.layout.shapes
-    return Learner(predictor, Smoother(predictor.member, start, shapes, family.x_dim, lag, strength), PLAIN)
+    refiner = Smoother(predictor.member, start, shapes, family.x_dim, lag, strength, damping)
+    return Learner(predictor, refiner, PLAIN)
 
 
 def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
@@ -210,7 +212,7 @@ METHODS: dict[str, Method] = {
     ),
     "kalman": Method(
         "an extended Kalman filter on the weights of networks (regression)",
-        partial(_smoother, lag=0),
+        partial(_smoother, lag=0, damping=0.0),
         learnt=False,
         grid={"strength": (0.003, 0.01, 0.03, 0.1)},
         settings=("hidden", "members"),

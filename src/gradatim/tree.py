@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def tree_map(fn: Callable[..., Any], *states: Any) -> Any:
 def detach(state: Any) -> Any:
     """Return the state cut off from the graph that made it: what `Greedy` hands from step to step."""
     return tree_map(lambda t: t.detach(), state)
+
+
+def where(chosen: Tensor, one: Any, other: Any) -> Any:
+    """Return the tasks of state `one` that are `chosen [B]`, and of `other` the rest."""
+    return tree_map(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.dim() - 1)), a, b), one, other)
 
 
 def select(state: Any, index: Tensor) -> Any:

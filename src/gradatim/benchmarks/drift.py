@@ -182,7 +182,7 @@ def _judged(
         found["seconds"] = np.asarray((time.perf_counter() - start) / count)
         return found | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}
 
-    return study.arrays(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid], compute)
+    return study.arrays(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
 
 
 def _records(

@@ -80,7 +80,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     chosen = {name: _chosen(study, parts[name], seeds) for name in CONDITIONS}
     claimed = claims(found, {name: part.steps for name, part in parts.items()}, chosen)
     more = [networks(study, parts["network"], found["network"], smoke)]
-    more += [mnist(study, smoke), falling(study, parts, smoke), merging(study, parts, smoke)]
+    more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
     more += [drift(study, smoke), calibration(study, smoke, out)]
     for own, made in more:
         records += own
@@ -117,7 +117,7 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Part:
         made: _recipe(method, family, scheme(batch_size=SIZE, horizon=10), config)
         for made, (method, config, scheme) in GAINS.items()
     }
-    recipes["bayesian"] = _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10), features=64)
+    recipes["bayesian"] = _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10))
     steps = (1, 2, 10) if smoke else STEPS
     return Part(
         name,
@@ -139,7 +139,7 @@ def _wide(smoke: bool) -> Part:
     """Return linear regression in 100 dimensions, 128 rows a step."""
     family = LinearRegression(100, 0.5)
     steps = (1, 2) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
-    made = _recipe("bayesian", family, Unrolled(batch_size=128, horizon=4), features=64)
+    made = _recipe("bayesian", family, Unrolled(batch_size=128, horizon=4))
     judged = replace(family, support_rows=128 * steps[-1], query_rows=200)
     recipes = _named("linear100", {"bayesian": made}, smoke)
     return Part(
@@ -156,7 +156,7 @@ def _classification(smoke: bool) -> Part:
         "constant": _recipe("parametric-gradients", family, scheme, replace(SMALL, gain=CONSTANT)),
         "decaying": _recipe("parametric-gradients", family, scheme),
         "curvature": _recipe("parametric-gradients", family, scheme, replace(SMALL, curvature=DECAYING)),
-        "bayesian": _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10), features=32),
+        "bayesian": _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10)),
     }
     return Part(
         "classification",
@@ -176,13 +176,12 @@ def _network(smoke: bool) -> Part:
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     shorter = Greedy(batch_size=SIZE, horizon=10)
     whole = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
-    features = 32 if smoke else 512
     curved = replace(SMALL, curvature=DECAYING)
     recipes = {
         "decaying": _recipe("parametric-gradients", family, shorter, SMALL, hidden=[32]),
         "curvature": _recipe("parametric-gradients", family, shorter, curved, hidden=[32]),
     }
-    head = _recipe("bayesian", family, whole, features=features, activation="tanh")
+    head = _recipe("bayesian", family, whole)
     recipes["bayesian"] = replace(head, train=replace(head.train, iterations=30, tasks=4))
     return Part(
         "network",

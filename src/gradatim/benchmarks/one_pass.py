@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from .panel import Values
 
 DIM, HELD, SIZE = 64, 10_000, 100
-WIDTHS = (700, 1350, 2700)
-"""Features; x and 1 beside them. 1,350 make a packed state of 4.0 MB."""
+WIDTHS = (700, 1338, 2700)
+"""Features; x and 1 beside them. 1,338 make a packed state of just less than `MOST` bytes."""
 
-MOST = 4 * 2**20
+MOST = 4_000_000
 SCALES = ((0.7, 0.5), (1.0, 0.5), (1.0, 1.0), (1.4, 1.0))
 """Standard deviations of weights (times 1 / sqrt(64)) and biases that the first 10,000 images choose from."""
+
+STRENGTHS = (0.03, 0.3, 3.0)
+ALPHAS = (1e-4, 1e-2, 1e-1)
 
 
 def mnist(study: Study, smoke: bool) -> Made:
@@ -53,7 +56,9 @@ def mnist(study: Study, smoke: bool) -> Made:
                 if name == "mlp-64"
                 else partial(_stream, int(name[9:]), seed, smoke)
             )
-            values.append(study.arrays(f"one-pass-{name}-{seed}", [DIM, SIZE, smoke, SCALES], make))
+            values.append(
+                study.arrays(f"one-pass-{name}-{seed}", [DIM, SIZE, smoke, SCALES, STRENGTHS, ALPHAS], make)
+            )
         errors[name] = np.stack([v["wrong"].astype(float) for v in values])
         sizes[name] = int(values[0]["bytes"])
         mean, low, high = interval(errors[name].mean(0))
@@ -62,7 +67,7 @@ def mnist(study: Study, smoke: bool) -> Made:
     ours = fitting[-1]
     own = claim("gain.mnist.error_over_mlp", *ratio(errors[ours], errors["mlp-64"]), 1.3, "<=")
     beside = {
-        f"{name}, a state of {sizes[name] / 2**20:.1f} MB": ratio(errors[name], errors["mlp-64"])
+        f"{name}, a state of {sizes[name] / 1e6:.1f} MB": ratio(errors[name], errors["mlp-64"])
         for name in errors
         if name not in (ours, "mlp-64")
     }
@@ -108,7 +113,7 @@ def _stream(width: int, seed: int, smoke: bool) -> Values:
     """Return which test images are misread after one pass, and the bytes of the state."""
     held_x, held_y, x, y, test_x, test_y = _rows(seed, smoke)
     cut = 4 * len(held_x) // 5
-    settings = [(scales, strength) for scales in SCALES for strength in (0.03, 0.3, 3.0)]
+    settings = [(scales, strength) for scales in SCALES for strength in STRENGTHS]
     trials = [
         _wrong(_learner(width, *setting), held_x[:cut], held_y[:cut], held_x[cut:], held_y[cut:], 1000)
         for setting in settings
@@ -144,7 +149,7 @@ def _mlp(seed: int, smoke: bool) -> Values:
 
     held_x, held_y, x, y, test_x, test_y = (part.numpy() for part in _rows(seed, smoke))
     fits = []
-    for alpha in (1e-4,) if smoke else (1e-4, 1e-2, 1e-1):
+    for alpha in ALPHAS[:1] if smoke else ALPHAS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fit = MLPClassifier(64, alpha=alpha, random_state=0, max_iter=20 if smoke else 400)

@@ -15,6 +15,7 @@ import numpy as np
 from ..batch import Task
 from ..methods import METHODS, build
 from ..metrics import bootstrap, curve, soft_vote
+from ..training.states import fingerprint
 from .study import Study, Trained, interval, sample, tune
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def measure(study: Study, part: Part, seeds: int, records: list[dict[str, Any]])
         for seed, (own, run) in enumerate(zip(values, runs, strict=True)):
             records += _records(part, name, run.recipe.method, seed, own, run)
         records += _together(records, found[name], part.name, name)
-    others = {name: partial(_baseline, study, part, name, task) for name in part.baselines}
+    others: dict[str, Callable[[], Values]] = {
+        name: partial(_baseline, study, part, name, task, tuned(study, part, name)) for name in part.baselines
+    }
     if part.family.oracle(task, 1) is not None:
         others["oracle"] = partial(_oracle, study, part, task)
     for name, judge in others.items():
@@ -90,8 +93,18 @@ def measure(study: Study, part: Part, seeds: int, records: list[dict[str, Any]])
     return found
 
 
-def choose(study: Study, part: Part, names: list[str], step: int, seeds: int) -> str:
-    """Return the learner with the lowest first metric over all seeds after `step` mini-batches of part's tasks."""
+def choose(
+    study: Study,
+    part: Part,
+    names: list[str],
+    step: int,
+    seeds: int,
+    settings: dict[str, dict[str, Any]] | None = None,
+) -> str:
+    """Return the learner with the lowest first metric over all seeds after `step` mini-batches of part's tasks.
+
+    `settings`: of baselines that are candidates too.
+    """
     part = replace(part, steps=(step,))
     task = sample(part.family, part.tasks, seed=3)
     metric = next(iter(part.metrics))
@@ -105,8 +118,8 @@ def choose(study: Study, part: Part, names: list[str], step: int, seeds: int) ->
         )
         for name, made in runs.items()
     }
-    for name in set(names) & set(part.baselines):
-        errors[name] = _baseline(study, part, name, task)[metric].mean()
+    for name, setting in (settings or {}).items():
+        errors[name] = _baseline(study, part, name, task, setting)[metric].mean()
     return min(errors, key=lambda name: errors[name])
 
 
@@ -122,7 +135,7 @@ def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Trained]]:
 def judged(study: Study, key: str, name: str, run: Trained, part: Part, task: Task) -> Values:
     """Return the record of one trained learner on a part's tasks."""
     steps = tuple(s for s in part.steps if s <= part.whole.get(name, s))
-    about = [_about(part), list(steps), name in part.whole, run.recipe.to_json(), name]
+    about = [_about(part), list(steps), name in part.whole, fingerprint(run.learner), name]
 
     def compute() -> Values:
         judge = soft_vote if name in part.votes else curve
@@ -176,9 +189,9 @@ def tuned(study: Study, part: Part, name: str) -> dict[str, Any]:
     return {key: found[key].item() for key in grid}
 
 
-def _baseline(study: Study, part: Part, name: str, task: Task) -> Values:
-    """Judge a tuned baseline."""
-    steps, setting = part.costly.get(name, part.steps), tuned(study, part, name)
+def _baseline(study: Study, part: Part, name: str, task: Task, setting: dict[str, Any]) -> Values:
+    """Judge a baseline under a setting."""
+    steps = part.costly.get(name, part.steps)
     values = study.arrays(
         f"{part.name}-{name}",
         [_about(part), setting, list(steps)],

@@ -16,7 +16,7 @@ import torch
 
 from ..batch import Batch
 from ..families import LinearRegression
-from ..tree import tree_map
+from ..tree import where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,15 +79,11 @@ def follow(learner: Learner, data: Streams, told: bool = False) -> np.ndarray:
     errors = []
     for t in range(data.x.shape[1]):
         if told:
-            state = tree_map(partial(_where, data.begun[:, t]), fresh, state)
+            state = where(data.begun[:, t], fresh, state)
         batch = Batch(data.x[:, t], data.y[:, t])
         errors.append((learner.predict(batch.x, state) - data.clean[:, t]).square().mean((1, 2)))
         state = learner.step(state, batch)
     return torch.stack(errors).numpy()
-
-
-def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(chosen.view(-1, *[1] * (one.dim() - 1)), one, other)
 
 
 def follow_river(make: Callable[[], Any], data: Streams) -> np.ndarray:

@@ -163,7 +163,7 @@ class Conjugate(Refiner):
         """Return the predictive variance at inputs `[B, N, D]`, noise included, `[B, N, C]`.
 
         `sum_k w_k (noise_k (1 + a' (G + P_k)^-1 a) + (mean_k - mean)^2)`, noise_k the posterior mean of the noise
-        variance; before half a row more than the prior's is seen it is taken as if there were one.
+        variance, `scale / (shape - 1)`; while shape is below 3/2, and the mean large or none, as if it were 3/2.
         """
         found = self.posterior(state)
         a = inputs.to(found.mean)[:, None]

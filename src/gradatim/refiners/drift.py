@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..refiner import Capabilities, Refiner
-from ..tree import tree_map
+from ..tree import tree_map, where
 from .conjugate import Conjugate
 from .moments import MomentsState, accumulate
 
@@ -80,12 +80,16 @@ class Drift(Refiner):
         """Return the copies after one more mini-batch; a task without rows in it keeps them bit for bit."""
         new = accumulate(evidence, tree_map(lambda part: part[:, 0], state.moments), self.inner.classes)
         after = DriftState(*self.follow(state, new), state.rows + new.rows)
-        return _where(new.rows > 0, after, state)
+        return where(new.rows > 0, after, state)
 
     def read(self, state: DriftState) -> Tensor:
         """Return theta, averaged over the copies, in the module's dtype, `[B, C D]`."""
         each = self.inner.read(_fold(state.moments)).unflatten(0, state.log_weight.shape)
         return (state.log_weight.exp()[..., None] * each).sum(1).to(each)
+
+    def at(self, state: DriftState) -> Tensor:
+        """Return zeros: what enters a linear head does not depend on it."""
+        return self.inner.at(tree_map(lambda part: part[:, 0], state.moments))
 
     def merge(self, states: Sequence[DriftState]) -> DriftState:
         """Refuse.
@@ -209,8 +213,3 @@ def _fold(state: MomentsState) -> MomentsState:
 def _unfold(state: MomentsState, copies: int) -> MomentsState:
     """Return `[B K, ...]` as `[B, K, ...]`."""
     return tree_map(lambda part: part.unflatten(0, (-1, copies)), state)
-
-
-def _where(chosen: Tensor, one: Any, other: Any) -> Any:
-    """Return the tasks of `one` that are `chosen [B]`, else those of `other`."""
-    return tree_map(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.dim() - 1)), a, b), one, other)

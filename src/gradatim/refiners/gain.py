@@ -17,7 +17,8 @@ class Gain:
     """`g = value * (n / (N + n + prior)) ** power`, n rows in this mini-batch, N seen before it; 0 where n = 0.
 
     power 0 is the paper's constant (Markov) update, power 1 the 1/(1+t) of stochastic approximation, weighted by rows;
-    `prior`: rows that the start is worth. With `learnt`, these are where `LearntGain` starts.
+    `prior`: rows that the start is worth. With `learnt`, these are where `LearntGain` starts
+    (a prior of at least 1, a power between .02 and .98).
 
     Raises:
         ValueError: a value that is not positive, a power outside [0, 1], a negative prior.

@@ -193,7 +193,7 @@ class RowsRefiner(Refiner):
         return self.read(state) if self.config.at_average else state.latent
 
     def merge(self, states: Sequence[RowsState]) -> RowsState:
-        """Return the mean of the states, weighted by rows; the latents by precision where there is one.
+        """Return the mean of the states, weighted by rows; the product of Gaussians where there is a precision.
 
         Close to the sequential pass once every shard is past its first steps; not exact.
 
@@ -207,8 +207,10 @@ class RowsRefiner(Refiner):
         latent, precision = _mean(fields["latent"], rows), None
         if self.trust is not None:
             prior = self.trust.prior.exp()
-            own = torch.stack(fields["precision"]) - prior
-            latent, precision = _mean(fields["latent"], own), own.sum(0) + prior
+            extra = (len(states) - 1) * prior
+            precision = torch.stack(fields["precision"]).sum(0) - extra
+            pulled = (torch.stack(fields["precision"]) * torch.stack(fields["latent"])).sum(0)
+            latent = (pulled - extra * self.start) / precision
         average, curvature = (
             None if fields[name][0] is None else _mean(fields[name], rows)
             for name in ("average", "curvature")

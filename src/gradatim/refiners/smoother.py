@@ -39,14 +39,14 @@ class Smoother(Refiner):
 
     One damped Gauss-Newton step for each mini-batch: `(P + J'J + damping diag) d = J'(y - f) + q - P theta`. Rows
     that leave the window are replaced by their linearisation there, `P += J'J`, `q += J'(y - f + J theta)`: the later,
-    the closer theta is to where it will end. Without a window (`lag` 0) it is the extended Kalman filter. Members
-    differ by their start, to which a prior of precision `strength * fan_in` ties them; they answer together.
+    the closer theta is to where it will end. Without a window and damping (both 0) it is the extended Kalman filter.
+    Members differ by their start, to which a prior of precision `strength * fan_in` ties them; they answer together.
 
     Args: `member` f, under squared loss, with a `jacobian`; `start [E, S]` of the members; `shapes` of the weight
     matrices in theta; `x_dim`; `lag` L, in rows: whole mini-batches leave together; `strength`; `damping`.
 
     Raises:
-        ValueError: lag negative, strength not positive, damping negative; in a step, a signal without rows.
+        ValueError: lag negative, strength not positive, damping negative; in a step, a signal without rows, or classes.
 
     Example:
         >>> f = Ensemble(Network(8, SquaredError(1), (32,)), 4)
@@ -67,7 +67,7 @@ class Smoother(Refiner):
         start: Tensor,
         shapes: tuple[tuple[int, int], ...],
         x_dim: int,
-        lag: int = 1024,
+        lag: int = 512,
         strength: float = 0.1,
         damping: float = 0.1,
     ) -> None:
@@ -97,11 +97,17 @@ class Smoother(Refiner):
         """Return the state after one Gauss-Newton step on the window and the mini-batch, and the window moved on."""
         if evidence.batch is None:
             raise ValueError("a smoother needs observations; got a signal without them: use PLAIN")
+        if not evidence.batch.y.is_floating_point():
+            raise ValueError(
+                f"a smoother fits squared loss: y must be floating point; got {evidence.batch.y.dtype}"
+            )
         seen = evidence.rows > 0
         steps = state.steps + seen
         x, y, age, kept = self._joined(state, evidence.batch, steps)
         with torch.autocast(x.device.type, enabled=False):
             slopes, residuals = self._linearised(state.theta, x, y, age > 0)
+            # undamped, what is solved for must not be rounded to float32
+            slopes, residuals = (part if self.damping else part.double() for part in (slopes, residuals))
             curvature = state.precision + (slopes.mT @ slopes).double()
             pull = (state.precision @ state.theta[..., None])[..., 0]
             downhill = (slopes.mT @ residuals[..., None])[..., 0].double() + state.shift - pull

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.mlp import mlp
-from ..tree import tree_map
+from ..tree import where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -120,11 +120,7 @@ class LossEstimate(nn.Module):
         weight = running.weight * self.keep + rows
         gain = (rows / weight.clamp(min=1e-12))[..., None]
         mean = running.mean + gain * (seen.signs.to(running.mean)[:, None] - running.mean)
-        return tree_map(
-            lambda new, old: torch.where((rows > 0).view(-1, *[1] * (new.dim() - 1)), new, old),
-            Running(weight, mean),
-            running,
-        )
+        return where(seen.rows > 0, Running(weight, mean), running)
 
     def features(self, running: Running) -> Tensor:
         """Return `[B, F]`: the logs of `mean_t` and of 1 + rows, then of the other means over `mean_t`."""
@@ -143,7 +139,7 @@ class LossEstimate(nn.Module):
         return running.mean[:, -1, 0] * self.correction(self.features(running)).exp()
 
     def check(self, learner: Learner) -> None:
-        """Raise ValueError where the learner has another loss than the one this estimate is of."""
+        """Raise ValueError where the learner has another loss or kind of refiner than this estimate is of."""
         if self.loss != _loss_name(learner):
             raise ValueError(
                 f"this estimate is of {self.loss}; the learner has {_loss_name(learner)}: fit one for this learner"
@@ -152,7 +148,8 @@ class LossEstimate(nn.Module):
 
 def _loss_name(learner: Learner) -> str:
     predictor = learner.predictor
-    return f"{type(getattr(predictor, 'likelihood', predictor)).__name__} of {predictor.output_dim} outputs"
+    likelihood = type(getattr(predictor, "likelihood", predictor)).__name__
+    return f"{likelihood} of {predictor.output_dim} outputs under {type(learner.refiner).__name__}"
 
 
 def _said(learner: Learner, batch: Batch, old: Any, new: Any) -> Tensor:

@@ -6,6 +6,7 @@ Source: McCullagh, Nelder 1989, chapter 8: the gamma deviance, least at the cond
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +40,7 @@ def fit_estimate(
     D is least at the conditional mean, so that y is neither above nor below m on average, whenever one stops.
 
     Raises:
-        ValueError: a number below 1, a per-query learner, or losses that are negative or not finite.
+        ValueError: a number below 1 (2 tasks), a per-query learner, or losses that are negative or not finite.
 
     Example:
         >>> family = LinearRegression(8, 0.5)
@@ -48,16 +49,18 @@ def fit_estimate(
 
     Source: McCullagh, Nelder 1989, chapter 8 (the gamma deviance).
     """
-    for name, value in {"batch_size": batch_size, "steps": steps, "tasks": tasks}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
+    for name, value, least in (("batch_size", batch_size, 1), ("steps", steps, 1), ("tasks", tasks, 2)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}")
+    own = (t for t in chain(learner.parameters(), learner.buffers()) if t.is_floating_point())
+    like = next(own, torch.zeros(()))
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        estimate = LossEstimate(learner)
+        estimate = LossEstimate(learner).to(like.device)
     family = replace(family.on("train"), support_rows=batch_size * steps, min_support_rows=None)
     counts = [min(_AT_ONCE, tasks - start) for start in range(0, tasks, _AT_ONCE)]
-    parts = [_streams(estimate, learner, family, batch_size, count, generator) for count in counts]
+    parts = [_streams(estimate, learner, family, batch_size, count, generator, like) for count in counts]
     features, losses = (torch.cat(part) for part in zip(*parts, strict=True))
     if not (features.isfinite().all() and losses.isfinite().all() and losses.min() >= 0):
         raise ValueError("an estimate needs losses that are finite and not negative; this learner has others")
@@ -96,15 +99,16 @@ def _streams(
     batch_size: int,
     tasks: int,
     generator: torch.Generator,
+    like: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return features `[B, T, F]` and query losses `[B, T]` of the streams of fresh tasks."""
-    task = family.sample(tasks, generator).to(estimate.center.device)
+    """Return features `[B, T, F]` and query losses `[B, T]` of the streams of fresh tasks, computed like `like`."""
+    task = family.sample(tasks, generator).to(like.device).to(like.dtype)
     running, features, losses = estimate.init(tasks), [], []
     for seen in prequential(learner, task.support.split(batch_size)):
         running = estimate.update(running, seen)
         features.append(estimate.features(running))
         losses.append(learner.loss(task.query, seen.state))
-    return torch.stack(features, dim=1), torch.stack(losses, dim=1)
+    return torch.stack(features, dim=1), torch.stack(losses, dim=1).to(estimate.center)
 
 
 def _drawn_stops(log_m: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..tree import tree_map
+from ..tree import where
 from .estimate import prequential
 
 if TYPE_CHECKING:
@@ -92,5 +92,4 @@ def _keep(kept: Stopped, now: Stopped) -> Stopped:
     """Return what was kept where it had stopped, and the present elsewhere."""
     if len(kept.steps) == 1:
         return now
-    done = kept.reached
-    return tree_map(lambda a, b: torch.where(done.view(-1, *[1] * (a.dim() - 1)), a, b), kept, now)
+    return where(kept.reached, kept, now)

@@ -115,7 +115,7 @@ def closed_form(family: TaskFamily, features: int = 512, strength: float = 1.0) 
 
 def bayesian(
     family: TaskFamily,
-    features: int = 128,
+    features: int = 64,
     precisions: Sequence[Sequence[float]] | None = None,
     learnt: bool = True,
     activation: Callable[[Tensor], Tensor] = torch.relu,

@@ -92,7 +92,7 @@ def _smoother(
     strength: float = 0.1,
     hidden: Sequence[int] = (32,),
     members: int = 4,
-    lag: int = 512,
+    lag: int = 1024,
     damping: float = 0.1,
 ) -> Learner:
     if family.classes is not None:

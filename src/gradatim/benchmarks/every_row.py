@@ -144,7 +144,7 @@ def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.neural_network import MLPRegressor
 
-    widths, penalties = ((32,), (0.01,)) if smoke else ((32, 64), (0.03, 0.1, 0.3, 1.0))
+    widths, penalties = ((32,), (0.01,)) if smoke else ((32, 64), (0.01, 0.03, 0.1, 0.3, 1.0))
     most = {"max_iter": 20 if smoke else 3000}
     mlp = partial(MLPRegressor, solver="lbfgs", **most)
     return {

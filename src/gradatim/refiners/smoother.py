@@ -67,7 +67,7 @@ class Smoother(Refiner):
         start: Tensor,
         shapes: tuple[tuple[int, int], ...],
         x_dim: int,
-        lag: int = 512,
+        lag: int = 1024,
         strength: float = 0.1,
         damping: float = 0.1,
     ) -> None:

@@ -83,6 +83,9 @@ def test_finished_work_is_taken_and_that_of_a_learner_built_otherwise_is_not(tmp
     monkeypatch.setattr(Study, "_train", lambda self, name, made, threads: asked.append(name) or name)
     saved(home)
     study.train({"a": TINY})
+    hidden = replace(TINY, settings={"hidden": [4]})  # comes back from a file as a tuple
+    saved(tmp_path / "runs" / "b", hidden)
+    study.train({"b": hidden})
     assert asked == []
     for change in (
         older,

@@ -161,10 +161,11 @@ def _current(path: Path, recipe: Recipe) -> bool:
 
 
 def _same(one: Recipe, other: Recipe) -> bool:
-    """Return whether two recipes make the same weights, threads aside."""
-    return replace(one, train=replace(one.train, threads=None)) == replace(
-        other, train=replace(other.train, threads=None)
+    """Return whether two recipes make the same weights, threads aside; a list in settings equals a tuple."""
+    first, second = (
+        json.dumps(replace(r, train=replace(r.train, threads=None)).to_json()) for r in (one, other)
     )
+    return first == second
 
 
 def sample(family: TaskFamily, tasks: int, seed: int) -> Task:

@@ -191,11 +191,11 @@ def tuned(study: Study, part: Part, name: str) -> dict[str, Any]:
 
 def _baseline(study: Study, part: Part, name: str, task: Task, setting: dict[str, Any]) -> Values:
     """Judge a baseline under a setting."""
-    steps = part.costly.get(name, part.steps)
+    steps, learner = part.costly.get(name, part.steps), build(name, part.family, **setting)
     values = study.arrays(
         f"{part.name}-{name}",
-        [_about(part), setting, list(steps)],
-        lambda: curves(build(name, part.family, **setting), task, part.batch_size, steps, part.metrics),
+        [_about(part), setting, list(steps), fingerprint(learner)],
+        lambda: curves(learner, task, part.batch_size, steps, part.metrics),
     )
     settings = {f"setting {key}": np.asarray(value) for key, value in setting.items()}
     return {**values, "steps": np.asarray(steps), **settings}

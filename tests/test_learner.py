@@ -233,15 +233,19 @@ def test_unknown_methods_and_settings_are_refused():
         build("adam", CLASSES, momentum=0.9)
     assert build("momentum", CLASSES, momentum=0.8, lr=0.3).refiner.momentum == 0.8
     for name, row in METHODS.items():
+        family = REGRESSION if row.regression else CLASSES
         for setting, values in row.grid.items():
             assert all(a < b for a, b in pairwise(values)), name
-            assert getattr(build(name, CLASSES, **{setting: values[0]}).refiner, setting) == values[0]
+            assert getattr(build(name, family, **{setting: values[0]}).refiner, setting) == values[0]
+        if row.regression:
+            with pytest.raises(ValueError, match=f"{name} fits squared loss; this family has classes"):
+                build(name, CLASSES)
 
 
 @pytest.mark.parametrize("scheme", [Greedy(4, 3), Unrolled(4, 3)], ids=str)
 def test_there_is_nothing_to_meta_train_in_an_unlearnt_method(scheme):
     for name, row in METHODS.items():
-        learner = build(name, CLASSES, CONFIG)
+        learner = build(name, REGRESSION if row.regression else CLASSES, CONFIG)
         assert bool(list(learner.refiner.parameters())) == row.learnt == learner.refiner.capabilities.learnt
         if not row.learnt:
             with pytest.raises(ValueError, match="has nothing to meta-train: use it as it is"):

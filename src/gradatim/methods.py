@@ -32,7 +32,8 @@ class Method:
 
     Fields: `summary`; `build(family, config, **settings) -> Learner`; `learnt`: whether it is meta-trained; `one_step`:
     meta-trained to answer after a single mini-batch; `grid`: settings to be tuned on meta-training tasks, with the
-    values to try; `settings`: what else `build` takes, e.g. the widths of hidden layers.
+    values to try; `settings`: what else `build` takes, e.g. the widths of hidden layers;
+    `regression`: it knows no classes.
     """
 
     summary: str
@@ -41,6 +42,7 @@ class Method:
     one_step: bool = False
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    regression: bool = False
 
 
 def _sgd(family: TaskFamily, config: RowsConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
@@ -95,10 +97,6 @@ def _smoother(
     lag: int = 1024,
     damping: float = 0.1,
 ) -> Learner:
-    if family.classes is not None:
-        raise ValueError(
-            "a smoother fits squared loss; this family has classes: choose 'bayesian' or a parametric method"
-        )
     predictor = Ensemble(linear(family, tuple(hidden)), members)
     start = predictor.initial(torch.Generator().manual_seed(0))
     shapes = predictor.member.layout.shapes
@@ -209,6 +207,7 @@ METHODS: dict[str, Method] = {
         learnt=False,
         grid={"strength": (0.003, 0.01, 0.03, 0.1)},
         settings=("hidden", "members", "lag"),
+        regression=True,
     ),
     "kalman": Method(
         "an extended Kalman filter on the weights of networks (regression)",
@@ -216,6 +215,7 @@ METHODS: dict[str, Method] = {
         learnt=False,
         grid={"strength": (0.003, 0.01, 0.03, 0.1)},
         settings=("hidden", "members"),
+        regression=True,
     ),
     "newton": Method(
         "damped Newton, one step a mini-batch",
@@ -244,7 +244,7 @@ def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **set
     """Return the learner of a method for a family; `settings` are those of its row.
 
     Raises:
-        ValueError: an unknown method, or a setting it does not have.
+        ValueError: an unknown method, a setting it does not have, classes where it knows none.
 
     Example:
         >>> learner = build("adam", LinearRegression(8), lr=0.1)
@@ -254,4 +254,8 @@ def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **set
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {sorted(known) or 'none'}")
+    if row.regression and family.classes is not None:
+        raise ValueError(
+            f"{name} fits squared loss; this family has classes: choose 'bayesian' or a parametric method"
+        )
     return row.build(family, config or RowsConfig(), **settings)

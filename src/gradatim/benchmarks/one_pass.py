@@ -165,7 +165,7 @@ def _record(
     return {
         "name": name,
         "method": name,
-        "family": "mnist, one pass",
+        "family": "mnist-one-pass",
         "signal": None,
         "steps": 500,
         "rows": 50_000,

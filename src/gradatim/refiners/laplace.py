@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
+from ..tree import where
 from .moments import check_inputs
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class Laplace(Refiner):
             chances = (softer * (a @ moved.mT)).softmax(-1)
             precision = precision + self._hessian(a, chances, softer * mask)
             log_weight = log_weight - height + self._volume(state.precision) - self._volume(precision)
-        return LaplaceState(moved, precision, log_weight.log_softmax(1), before + evidence.rows)
+        after = LaplaceState(moved, precision, log_weight.log_softmax(1), before + evidence.rows)
+        return where(evidence.rows > 0, after, state)
 
     def read(self, state: LaplaceState) -> Tensor:
         """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""

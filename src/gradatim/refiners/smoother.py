@@ -77,7 +77,8 @@ class Smoother(Refiner):
                 "a smoother needs lag >= 0, strength > 0 and damping >= 0; got "
                 f"lag {lag}, strength {strength}, damping {damping}"
             )
-        self.member, self.x_dim, self.lag, self.damping = member, x_dim, lag, damping
+        self.member, self.x_dim = member, x_dim
+        self.lag, self.strength, self.damping = lag, strength, damping
         fan_in = torch.cat([torch.full((rows * width,), width) for rows, width in shapes])
         self.register_buffer("start", start.clone())
         self.register_buffer("prior", strength * fan_in.to(start))

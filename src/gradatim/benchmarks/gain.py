@@ -182,7 +182,7 @@ def _network(smoke: bool) -> Part:
         "curvature": _recipe("parametric-gradients", family, shorter, curved, hidden=[32]),
     }
     head = _recipe("bayesian", family, whole)
-    recipes["bayesian"] = replace(head, train=replace(head.train, iterations=30, tasks=4))
+    recipes["bayesian"] = replace(head, train=replace(head.train, tasks=4))
     return Part(
         "network",
         replace(family, support_rows=SIZE * steps[-1], query_rows=500),

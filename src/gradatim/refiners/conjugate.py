@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
-from .moments import MomentsState, accumulate, add, empty
+from .moments import MomentsState, accumulate, add, empty, log_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,18 +73,14 @@ class Conjugate(Refiner):
         forget: float = 1.0,
     ) -> None:
         super().__init__()
-        start = torch.tensor(precisions, dtype=torch.get_default_dtype())
-        if start.shape[1:] != (len(blocks),) or not bool((start > 0).all()):
-            raise ValueError(
-                f"every prior needs a positive precision for each of the {len(blocks)} blocks; got {precisions}"
-            )
+        start = log_precisions(blocks, precisions)
         if not 0 < forget <= 1:
             raise ValueError(f"a forgetting factor lies in (0, 1], 1 forgets nothing; got {forget}")
         self.blocks, self.outputs, self.classes, self.forget = tuple(blocks), outputs, classes, forget
         self.capabilities = Capabilities(
             mergeable=forget == 1, forgets=forget < 1, learnt=learnt, greedy=not learnt
         )
-        self.log_precision = nn.Parameter(start.log(), requires_grad=learnt)
+        self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
         self.log_noise = nn.Parameter(torch.full((2,), -1.0), requires_grad=learnt)
         self.register_buffer("like", torch.zeros(()))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
 from ..tree import where
-from .moments import check_inputs
+from .moments import check_inputs, log_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,8 @@ class Laplace(Refiner):
     `iterations` of Newton's method a mini-batch.
 
     Raises:
-        ValueError: a precision that is not positive or missing; in a step, inputs of another width.
+        ValueError: a precision that is not positive or missing, fewer than two classes, no iteration; in a step, inputs
+            of another width.
 
     Example:
         >>> refiner = Laplace((8, 1), 4, precisions=((1.0, 1.0),))
@@ -73,18 +74,14 @@ class Laplace(Refiner):
         iterations: int = 3,
     ) -> None:
         super().__init__()
-        start = torch.tensor(precisions, dtype=torch.get_default_dtype())
         if classes < 2 or iterations < 1:
             raise ValueError(
                 f"a softmax head needs classes >= 2 and iterations >= 1; got {classes}, {iterations}"
             )
-        if start.shape[1:] != (len(blocks),) or not bool((start > 0).all()):
-            raise ValueError(
-                f"every prior needs a positive precision for each of the {len(blocks)} blocks; got {precisions}"
-            )
+        start = log_precisions(blocks, precisions)
         self.blocks, self.classes, self.iterations = tuple(blocks), classes, iterations
         self.capabilities = Capabilities(mergeable=True, learnt=learnt, greedy=not learnt)
-        self.log_precision = nn.Parameter(start.log(), requires_grad=learnt)
+        self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
         self.register_buffer("like", torch.zeros(()))
 

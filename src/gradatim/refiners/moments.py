@@ -73,6 +73,20 @@ def check_inputs(evidence: Evidence, width: int) -> tuple[Tensor, Batch]:
     return evidence.inputs[0], evidence.batch
 
 
+def log_precisions(blocks: Sequence[int], precisions: Sequence[Sequence[float]]) -> Tensor:
+    """Return the logs `[K, blocks]` of the precisions of K priors.
+
+    Raises:
+        ValueError: a precision that is not positive or missing.
+    """
+    start = torch.tensor(precisions, dtype=torch.get_default_dtype())
+    if start.shape[1:] != (len(blocks),) or not bool((start > 0).all()):
+        raise ValueError(
+            f"every prior needs a positive precision for each of the {len(blocks)} blocks; got {precisions}"
+        )
+    return start.log()
+
+
 def add(*states: MomentsState) -> MomentsState:
     """Return the statistics of all rows."""
     return tree_map(lambda *parts: sum(parts[1:], parts[0]), *states)

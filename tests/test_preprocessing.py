@@ -1,0 +1,563 @@
+"""Tables as they come: every container gives the same rows, and the map decided from the first rows stays."""
+
+import copy
+import json
+import math
+import pickle
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from gradatim.preprocessing import LEVELS, SPARE, WIDTH, Category, Columns, Encoder, Number, read_columns
+
+WORDS = ("red", "green", "blue", None)
+NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0, math.nan])
+
+
+def mixed(rows: int = 40, seed: int = 0) -> Columns:
+    """Two columns of numbers, the second with gaps, and one of words."""
+    rng = np.random.default_rng(seed)
+    gaps = np.where(rng.random(rows) < 0.3, np.nan, rng.integers(0, 5, rows))
+    words = np.array(WORDS, dtype=object)[rng.integers(0, 4, rows)]
+    return Columns(("size", "count", "colour"), (rng.normal(size=rows), gaps, words))
+
+
+def words(*items: str | None, name: str = "word") -> Columns:
+    return Columns((name,), (np.array(items, dtype=object),))
+
+
+def numbers(*items: float, name: str = "size") -> Columns:
+    return Columns((name,), (np.array(items, dtype=np.float64),))
+
+
+def same(a: Columns, b: Columns) -> None:
+    assert a.names == b.names and a.kinds == b.kinds and a.rows == b.rows
+    for left, right in zip(a.values, b.values, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+# Reading
+
+
+DAYS = [datetime(2020, 1, 1, 12), datetime(2021, 6, 1), None]
+TABLE = {
+    "i": [3, -1, 7],
+    "f": [1.5, None, -2.0],
+    "b": [True, False, True],
+    "s": ["a", None, "b"],
+    "t": DAYS,
+    "d": [timedelta(days=1), timedelta(hours=6), None],
+}
+READ = {
+    "i": [3.0, -1.0, 7.0],
+    "f": [1.5, np.nan, -2.0],
+    "b": [1.0, 0.0, 1.0],
+    "s": ["a", None, "b"],
+    "t": [18262.5, 18779.0, np.nan],
+    "d": [1.0, 0.25, np.nan],
+}
+
+
+def frames() -> list:
+    def made(module: str, build) -> object:
+        return pytest.param((module, build), id=module)
+
+    def pandas_nullable(pd):
+        return pd.DataFrame(TABLE).convert_dtypes()
+
+    def arrow_batch(pa):
+        return pa.RecordBatch.from_pydict(TABLE)
+
+    return [
+        made("pandas", lambda pd: pd.DataFrame(TABLE)),
+        pytest.param(("pandas", pandas_nullable), id="pandas-nullable"),
+        made("polars", lambda pl: pl.DataFrame(TABLE)),
+        made("pyarrow", lambda pa: pa.table(TABLE)),
+        pytest.param(("pyarrow", arrow_batch), id="pyarrow-batch"),
+    ]
+
+
+@pytest.mark.parametrize("frame", frames())
+def test_every_frame_gives_the_same_rows(frame):
+    module, build = frame
+    columns = read_columns(build(pytest.importorskip(module)))
+    assert columns.names == tuple(READ) and columns.named
+    for name, values in zip(columns.names, columns.values, strict=True):
+        dtype = object if name == "s" else np.float64
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(values, np.array(READ[name], dtype=dtype))
+
+
+def test_arrays_and_lists_give_the_rows_of_frames():
+    rows = [list(row) for row in zip(*TABLE.values(), strict=True)]
+    for X in (rows, np.array(rows, dtype=object)):
+        columns = read_columns(X)
+        assert columns.names == ("x0", "x1", "x2", "x3", "x4", "x5") and not columns.named
+        for name, values in zip(READ, columns.values, strict=True):
+            np.testing.assert_array_equal(values, np.array(READ[name], dtype=values.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int8", "uint64", "bool", "object"])
+def test_arrays_of_numbers_become_one_block(dtype):
+    X = np.array([[1, 0], [0, 1], [1, 1]]).astype(dtype)
+    columns = read_columns(X)
+    assert columns.kinds == ("number", "number")
+    np.testing.assert_array_equal(np.stack(columns.values, 1), X.astype(float))
+
+
+def test_numeric_frames_sparse_and_masked_arrays_agree_with_arrays():
+    X = np.random.default_rng(0).normal(size=(6, 3)).round(1)
+    X[X < 0] = 0
+    wanted = read_columns(X)
+    same(read_columns(sparse.csr_matrix(X)), wanted)
+    same(read_columns(sparse.coo_array(X)), wanted)
+    same(read_columns(X.tolist()), wanted)
+    same(read_columns(np.asfortranarray(X)), wanted)
+    same(read_columns(pytest.importorskip("pandas").DataFrame(X)), wanted)  # names 0, 1, 2 only count
+    polars = read_columns(pytest.importorskip("polars").DataFrame(X, schema=["a", "b", "c"]))
+    np.testing.assert_array_equal(polars.block, X)
+    masked = read_columns(np.ma.masked_array(X, mask=X == 0))
+    np.testing.assert_array_equal(np.stack(masked.values, 1), np.where(X == 0, np.nan, X))
+
+
+def test_categoricals_are_text_whatever_their_categories():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"n": pd.Categorical([1, 2, None]), "s": pd.Categorical(["x", None, "y"])})
+    same(
+        read_columns(frame),
+        Columns(("n", "s"), (words("1", "2", None).values[0], words("x", None, "y").values[0])),
+    )
+    pl = pytest.importorskip("polars")
+    series = [
+        pl.Series("n", ["1", "2", None], dtype=pl.Categorical),
+        pl.Series("s", ["x", None, "y"], dtype=pl.Enum(["x", "y"])),
+    ]
+    same(read_columns(pl.DataFrame(series)), read_columns(frame))
+
+
+def test_objects_are_numbers_only_where_all_of_them_are():
+    cells = [
+        [True, 1, b"raw", date(2020, 1, 2), "1.5", Decimal("0.5")],
+        [None, "a", 2.0, datetime(2020, 1, 2, tzinfo=UTC), "2", 3],
+        [False, 0.5, math.nan, np.datetime64("NaT"), None, np.float32(1)],
+    ]
+    columns = read_columns(np.array(cells, dtype=object))
+    assert [v.tolist() for v in columns.values[1:3]] == [["1", "a", "0.5"], ["raw", "2", None]]
+    np.testing.assert_array_equal(columns.values[0], [1, np.nan, 0])
+    np.testing.assert_array_equal(columns.values[3], [18263, 18263, np.nan])
+    assert columns.values[4].tolist() == ["1.5", "2", None]
+    np.testing.assert_array_equal(columns.values[5], [0.5, 3, 1])
+
+
+def test_a_column_with_nothing_in_it_is_of_any_kind():
+    pl = pytest.importorskip("polars")
+    empty = read_columns(pl.DataFrame({"word": [None, None]}, schema={"word": pl.String}))
+    assert empty.kinds == ("category",) and empty.values[0].tolist() == [None, None]
+    assert read_columns([[None], [math.nan]]).kinds == ("number",)
+    assert np.isnan(read_columns(pl.DataFrame({"word": [None, None]})).values[0]).all()
+    assert Encoder.gather(empty).extend(words("a")).tables[0].levels == ("a",)
+    assert Encoder.gather(numbers(1, 3, name="word")).encode(empty).tolist() == [[0], [0]]
+
+
+def test_dates_are_days_in_every_unit():
+    for unit in ("D", "h", "s", "ms", "us", "ns"):
+        X = np.array([["2020-01-02"], ["NaT"]], dtype=f"datetime64[{unit}]")
+        np.testing.assert_array_equal(read_columns(X).values[0], [18263, np.nan])
+    pd = pytest.importorskip("pandas")
+    zoned = pd.DataFrame({"t": pd.to_datetime(["2020-01-02 01:00", None]).tz_localize("Europe/Paris")})
+    np.testing.assert_array_equal(read_columns(zoned).values[0], [18263, np.nan])
+
+
+BAD = [
+    (np.zeros(3), "Reshape your data"),
+    ([1.0, 2.0], "Reshape your data"),
+    ([], "Reshape your data"),
+    ("train.csv", "Expected 2D array, got scalar array.*Reshape your data"),
+    (np.zeros((2, 2, 2)), "Found array with dim 3, while dim <= 2 is required"),
+    (np.zeros((12, 0)), r"0 feature\(s\) \(shape=\(12, 0\)\) while a minimum of 1 is required"),
+    (np.zeros((0, 3)), r"0 sample\(s\) \(shape=\(0, 3\)\) while a minimum of 1 is required"),
+    (np.ones((2, 1)) * 1j, "Complex data not supported"),
+    ([[1j, "a"], [2, "b"]], "Complex data not supported: column 'x0'"),
+    ([[1, 2], [3]], "rows of equal length"),
+    ([[0.0, math.inf]], "column 'x1' contains infinity"),
+    ([[None, -math.inf], ["a", 0]], "column 'x1' contains infinity"),
+    (np.array([[10**400]], dtype=object), "column 'x0' contains infinity"),
+    (sparse.csr_matrix([[0.0, math.inf]]), "column 'x1' contains infinity"),
+]
+
+
+@pytest.mark.parametrize(("X", "said"), BAD, ids=range(len(BAD)))
+def test_what_is_no_table_is_refused(X, said):
+    with pytest.raises(ValueError, match=said):
+        read_columns(X)
+
+
+def test_frames_are_refused_by_the_name_of_the_column():
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="column 'a' stands twice"):
+        read_columns(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+    with pytest.raises(ValueError, match="column 'b' contains infinity"):
+        read_columns(pd.DataFrame({"a": ["x"], "b": [math.inf]}))
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        read_columns(pd.DataFrame({"a": []}))
+    with pytest.raises(TypeError, match="argument must be a string or a number: column 'a' holds a dict"):
+        read_columns(pd.DataFrame({"a": [{"b": 1}, 2]}))
+    with pytest.raises(ValueError, match="Reshape your data"):
+        read_columns(pd.Series([1, 2]))
+    pa = pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match="column 'a' stands twice"):
+        read_columns(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]))
+    pl = pytest.importorskip("polars")
+    with pytest.raises(TypeError, match="column 'l' holds a"):
+        read_columns(pl.DataFrame({"l": [[1], [2]]}))
+
+
+def test_tables_are_joined_by_name_and_kind():
+    table = mixed(30)
+    same(Columns.joined([table.take(slice(0, 10)), table.take(np.arange(10, 30))]), table)
+    block = read_columns(np.arange(12.0).reshape(6, 2))
+    joined = Columns.joined([block.take(slice(0, 2)), block.take(np.arange(6) >= 2)])
+    np.testing.assert_array_equal(joined.block, block.block)
+    turned = Columns(table.names[::-1], table.values[::-1])
+    same(Columns.joined([table, turned]).take(slice(30, None)), table)
+    gaps = Columns.joined([numbers(math.nan, name="word"), words("a", "2"), numbers(1.0, name="word")])
+    assert gaps.values[0].tolist() == [None, "a", "2", "1"]
+    with pytest.raises(ValueError, match="column 'word' changed its type"):
+        Columns.joined([numbers(1.0, name="word"), words("a")])
+    with pytest.raises(ValueError, match="at least one"):
+        Columns.joined([])
+
+
+# Gathering
+
+
+@settings(deadline=None)  # no timing in tests
+@given(
+    st.lists(st.tuples(NUMBERS, st.sampled_from(WORDS), st.integers(0, 5)), min_size=1, max_size=30),
+    st.randoms(),
+)
+def test_whole_weights_are_repeated_rows_and_order_does_not_matter(rows, random):
+    if not any(weight for *_, weight in rows):
+        return
+    values = np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=object)
+    columns, weight = Columns(("n", "w"), values), np.array([row[2] for row in rows])
+    encoder = Encoder.gather(columns, weight)
+    repeated = np.repeat(np.arange(len(rows)), weight)
+    assert Encoder.gather(columns.take(repeated)) == encoder  # bit for bit
+    random.shuffle(repeated)
+    assert Encoder.gather(columns.take(repeated)) == encoder
+    order = np.array(random.sample(range(len(rows)), len(rows)))
+    assert Encoder.gather(columns.take(order), weight[order] * 8.0) == encoder
+
+
+def test_statistics_are_numpys():
+    rng = np.random.default_rng(1)
+    x, weight = rng.gamma(2.0, size=200), rng.random(200)
+    table = Encoder.gather(numbers(*x), weight).tables[0]
+    mean = np.average(x, weights=weight)
+    assert table.mean == pytest.approx(mean, rel=1e-13)
+    assert table.std == pytest.approx(np.sqrt(np.average((x - mean) ** 2, weights=weight)), rel=1e-13)
+    wanted = np.quantile(x, np.arange(1, 16) / 16, weights=weight, method="inverted_cdf")
+    np.testing.assert_array_equal(table.quantiles, wanted)
+    assert (table.low, table.high, table.missing) == (x.min(), x.max(), False)
+
+
+def test_weights_are_checked():
+    for weight, said in [
+        ([1.0], "shape"),
+        ([1, -1], "nonnegative"),
+        ([1, math.nan], "finite"),
+        ([0, 0], "zero"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            Encoder.gather(numbers(1, 2), np.array(weight))
+
+
+def test_levels_are_the_most_frequent_in_sorted_order():
+    many = [f"l{j:03d}" for j in range(50) for _ in range(2)] + ["z"] * 3
+    table = Encoder.gather(words(*many)).tables[0]
+    assert table.levels == (*(f"l{j:03d}" for j in range(LEVELS - 1)), "z")  # ties by name
+    assert (table.slots, table.crowded, table.missing) == (LEVELS + SPARE, True, False)
+    assert Encoder.gather(words("b", "a", None)).tables[0] == Category(
+        ("a", "b"), 2 + SPARE, True, True, False
+    )
+
+
+def test_a_million_words_make_a_small_table():
+    items = np.array([f"id{j}" for j in range(10**6)], dtype=object)
+    encoder = Encoder.gather(read_columns(items[:, None]))
+    assert encoder.tables[0].levels == tuple(sorted(sorted(items)[:LEVELS]))
+    assert encoder.width == LEVELS + SPARE + 1 and len(json.dumps(encoder.to_json())) < 2000
+    hot = encoder.encode(read_columns(items[:1000, None]))
+    assert (hot.sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "levels"), [(1, 40), (14, 40), (20, 40), (60, 40), (200, 3), (300, 2), (500, 9)]
+)
+def test_the_codes_of_all_columns_fit_the_budget(columns, levels):
+    rng = np.random.default_rng(0)
+    cells = np.array([f"l{j}" for j in range(levels)], dtype=object)[rng.integers(0, levels, (300, columns))]
+    cells[0] = "l0"
+    encoder = Encoder.gather(read_columns(cells))
+    assert columns <= encoder.width <= WIDTH
+    assert all(len(table.levels) >= 1 for table in encoder.tables)
+    assert encoder.encode(read_columns(cells)).any(0).sum() >= columns
+
+
+# Encoding
+
+
+def test_numbers_are_standardised_with_flags_and_codes():
+    columns = Columns(("n", "w"), (np.array([1.0, 3.0, np.nan]), np.array(["b", "a", "a"], dtype=object)))
+    rows = Encoder.gather(columns).encode(columns)
+    code = np.zeros((3, 7))
+    code[[0, 1, 2], [1, 0, 0]] = 1
+    np.testing.assert_array_equal(rows, np.hstack([[[-1, 0], [1, 0], [0, 1]], code]))
+
+
+def test_tails_grow_like_the_logarithm():
+    encoder = Encoder.gather(numbers(-1, 1))  # mean 0, std 1
+    z = encoder.encode(numbers(3, -3, 4, -10, 1e300, -1.7e308))[:, 0]
+    wanted = [3, -3, 3 + math.log(2), -3 - math.log(8), 3 + math.log(1e300), -3 - math.log(1.7e308)]
+    np.testing.assert_allclose(z, wanted, rtol=1e-15)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e-5, 1.0, 1e9, 1e300, 1.7e308])
+def test_wild_scales_stay_finite(scale):
+    x = np.array([-1.0, -0.5, 0.0, 0.25, 1.0]) * scale
+    encoder = Encoder.gather(numbers(*x))
+    rows = encoder.encode(numbers(*x))
+    plain = Encoder.gather(numbers(*x / scale)).encode(numbers(*x / scale))
+    np.testing.assert_allclose(
+        rows, plain, rtol=1e-12 if scale > 1e-310 else 1e-2
+    )  # subnormal numbers have few digits
+    assert np.isfinite(encoder.encode(numbers(1e-320, 1e300, -1.7e308))).all()
+    assert Encoder.from_json(json.loads(json.dumps(encoder.to_json()))) == encoder
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.0, 1e300, 1e-300])
+def test_constant_columns_are_zero(value):
+    encoder = Encoder.gather(numbers(*[value] * 7, math.nan))
+    assert encoder.tables[0] == Number(value, 1.0, value, value, True, (value,))
+    np.testing.assert_array_equal(encoder.encode(numbers(value, math.nan)), [[0, 0], [0, 1]])
+    assert len(encoder.steps(10)[0]) == 0
+
+
+def test_a_column_without_a_number_is_zero_and_flagged():
+    encoder = Encoder.gather(numbers(math.nan, math.nan))
+    np.testing.assert_array_equal(encoder.encode(numbers(math.nan, 2.0)), [[0, 1], [2, 0]])
+    assert len(encoder.steps(10)[0]) == 0
+
+
+def test_rows_do_not_depend_on_each_other():
+    columns = mixed(5000)
+    encoder = Encoder.gather(columns.take(slice(0, 100)))
+    rows = encoder.encode(columns)
+    pieces = [encoder.encode(columns.take(slice(j, j + 7))) for j in range(0, 5000, 7)]
+    np.testing.assert_array_equal(np.concatenate(pieces), rows)
+    block = read_columns(np.stack(columns.values[:2], 1).astype(float))
+    np.testing.assert_array_equal(Encoder.gather(block.take(slice(0, 100))).encode(block), rows[:, :3])
+
+
+def test_unseen_levels_and_unseen_missing_are_other():
+    encoder = Encoder.gather(words("a", "b"))
+    hot = encoder.encode(words("a", "b", "c", None))
+    assert hot.argmax(1).tolist() == [0, 1, 2 + SPARE, 2 + SPARE] and (hot.sum(1) == 1).all()
+    hot = Encoder.gather(words("a", None)).encode(words("c", None))
+    assert hot.argmax(1).tolist() == [1 + SPARE, 2 + SPARE]
+
+
+def test_columns_are_put_right_by_name_and_refused_by_name():
+    table = mixed()
+    encoder = Encoder.gather(table)
+    turned = Columns(table.names[::-1], table.values[::-1])
+    np.testing.assert_array_equal(encoder.encode(turned), encoder.encode(table))
+    with pytest.raises(
+        ValueError, match="column 'colour' is missing: Model wants the columns 'size', 'count', 'colour'"
+    ):
+        encoder.encode(Columns(table.names[:2], table.values[:2]), "Model")
+    with pytest.raises(ValueError, match="column 'word' is unknown: Encoder wants"):
+        encoder.encode(Columns((*table.names, "word"), (*table.values, table.values[2])))
+
+
+def test_columns_without_names_are_counted():
+    X = np.random.default_rng(0).normal(size=(9, 4))
+    encoder = Encoder.gather(read_columns(X))
+    with pytest.raises(ValueError, match="X has 1 features, but Model is expecting 4 features as input"):
+        encoder.encode(read_columns(X[:, [1]]), "Model")
+    frame = Columns.of_block(tuple("dcba"), X)
+    np.testing.assert_array_equal(encoder.encode(frame), encoder.encode(read_columns(X)))
+    np.testing.assert_array_equal(Encoder.gather(frame).encode(read_columns(X)), encoder.encode(frame))
+
+
+def test_a_column_may_not_change_its_type_but_text_may_hold_numbers():
+    known = Encoder.gather(numbers(1, 3))
+    np.testing.assert_array_equal(
+        known.encode(words("1", None, "3", name="size")), known.encode(numbers(1, math.nan, 3))
+    )
+    with pytest.raises(
+        ValueError, match=r"column 'size' changed its type: Encoder knows it as numbers.*'big'"
+    ):
+        known.encode(words("1", "big", name="size"))
+    with pytest.raises(ValueError, match="column 'size' contains infinity"):
+        known.encode(words("1", "inf", name="size"))
+    named = Encoder.gather(words("a", "b"))
+    with pytest.raises(
+        ValueError, match=r"column 'word' changed its type: Model knows it as categories.*number 7"
+    ):
+        named.encode(numbers(math.nan, 7, name="word"), "Model")
+    assert named.encode(numbers(math.nan, name="word")).argmax() == 2 + SPARE
+    either = Encoder.gather(read_columns([[1], ["a"], [2.5]]))
+    np.testing.assert_array_equal(either.encode(read_columns([[2.5], [1.0]])).argmax(1), [1, 0])
+
+
+# What comes later
+
+
+def test_new_levels_take_free_slots_and_move_nothing():
+    columns = mixed()
+    encoder = Encoder.gather(columns)
+    assert encoder.extend(columns) is encoder
+    before = encoder.encode(columns)
+    gaps, late = np.zeros(6), np.array(["q", "p", "z", "z", "red", None], dtype=object)
+    later = Columns(columns.names, (gaps, gaps, late))
+    grown = encoder.extend(later)
+    assert grown.tables[2].levels == ("blue", "green", "red", "z", "p", "q")  # frequent first, ties by name
+    assert grown.tables[:2] == encoder.tables[:2] and grown.width == encoder.width
+    np.testing.assert_array_equal(grown.encode(columns), before)
+    full = grown.extend(Columns(columns.names, (gaps[:2], gaps[:2], np.array(["x", "y"], dtype=object))))
+    assert full.tables[2].levels[6:] == ("x",)
+    assert full.extend(Columns(columns.names, (gaps[:1], gaps[:1], np.array(["w"], dtype=object)))) is full
+    assert Encoder.gather(numbers(1, 2)).extend(numbers(9)) == Encoder.gather(numbers(1, 2))
+
+
+def test_maps_merge_where_only_levels_were_added():
+    base = Encoder.gather(Columns(("a", "b"), (words("x", "y").values[0], words("u", "v").values[0])))
+
+    def later(a: str, b: str) -> Columns:
+        return Columns(("a", "b"), (words(a).values[0], words(b).values[0]))
+
+    left, right = base.extend(later("new", "u")), base.extend(later("x", "late"))
+    assert left.same_map(right) and left != right and base.same_map(left)
+    both = left.merged(right)
+    assert both == right.merged(left) == left.extend(later("x", "late"))
+    other = base.extend(later("odd", "u"))
+    assert not left.same_map(other)
+    with pytest.raises(ValueError, match=r"column 'a' is mapped in two ways, levels .*'new'.* here, .*'odd'"):
+        left.merged(other)
+    with pytest.raises(
+        ValueError, match="column 'size' is mapped in two ways, mean 2 and std 1 here, 3 and 2 there"
+    ):
+        Encoder.gather(numbers(1, 3)).merged(Encoder.gather(numbers(1, 5)))
+    with pytest.raises(ValueError, match="other columns \\('size' here, 'word' there\\)"):
+        Encoder.gather(numbers(1)).merged(Encoder.gather(words("a")))
+    with pytest.raises(ValueError, match="numbers in one, categories in the other"):
+        Encoder.gather(numbers(1)).merged(Encoder.gather(words("a", name="size")))
+
+
+def test_strays_are_rows_that_the_map_was_not_made_for():
+    columns = mixed()
+    encoder = Encoder.gather(columns)
+    assert encoder.strays(columns) == {}
+    low, high = encoder.tables[0].low, encoder.tables[0].high
+    size = np.array([2 * high - low - 0.01, 2 * high - low + 0.01, 2 * low - high - 0.01, np.nan])
+    late = Columns(columns.names, (size, np.zeros(4), np.array(["red", "new", "old", None], dtype=object)))
+    assert encoder.strays(late) == {"size": 0.5, "colour": 0.5}
+    assert encoder.extend(late).strays(late) == {"size": 0.5}
+    crowded = Encoder.gather(words(*(f"l{j}" for j in range(40))))
+    assert crowded.strays(words("new")) == {}
+    assert Encoder.gather(numbers(-1.7e308, 1e300)).strays(numbers(1.7e308)) == {}
+    assert Encoder.gather(numbers(1e-300, 2e-300)).strays(numbers(1e300)) == {"size": 1.0}
+
+
+def test_steps_split_the_rows_at_quantiles():
+    x = np.random.default_rng(0).gamma(1.0, size=(1600, 1))
+    columns = read_columns(x)
+    encoder = Encoder.gather(columns)
+    place, cut = encoder.steps(100)
+    assert place.tolist() == [0] * 15 and place.dtype == np.int64
+    above = (encoder.encode(columns)[:, place] > cut).mean(0)
+    np.testing.assert_allclose(above, 1 - np.arange(1, 16) / 16, atol=1e-12)  # exact: inverted cdf, no ties
+    np.testing.assert_array_equal(encoder.steps(3)[1], cut[[3, 7, 11]])
+    np.testing.assert_array_equal(encoder.steps(1)[1], cut[[7]])
+
+
+def test_steps_stay_within_their_budget():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=(200, 3)), rng.integers(0, 2, (200, 2)), np.ones(200)])
+    encoder = Encoder.gather(read_columns(X))
+    for budget in range(60):
+        place, cut = encoder.steps(budget)
+        assert len(place) == len(cut) <= budget and (np.diff(place) >= 0).all()
+        assert len(set(zip(place.tolist(), cut.tolist(), strict=True))) == len(cut)
+    assert np.bincount(encoder.steps(47)[0]).tolist() == [15, 15, 15, 1, 1]
+    assert np.bincount(encoder.steps(20)[0]).tolist() == [6, 6, 6, 1, 1]
+    assert encoder.steps(2)[0].tolist() == [0, 1]
+    assert len(Encoder.gather(words("a")).steps(9)[0]) == 0
+
+
+# Files
+
+
+def test_json_gives_the_same_map_back():
+    columns = mixed()
+    encoder = Encoder.gather(columns, np.random.default_rng(2).random(columns.rows)).extend(
+        Columns(columns.names, (np.zeros(1), np.zeros(1), np.array(["\u2603 new"], dtype=object)))
+    )
+    back = Encoder.from_json(json.loads(json.dumps(encoder.to_json(), allow_nan=False)))
+    assert back == encoder and back.to_json() == encoder.to_json()
+    np.testing.assert_array_equal(back.encode(columns), encoder.encode(columns))
+    assert pickle.loads(pickle.dumps(encoder)) == encoder == copy.deepcopy(encoder)
+    assert hash(back) == hash(encoder)
+
+
+def spoilt(change) -> dict:
+    value = Encoder.gather(mixed()).to_json()
+    change(value)
+    return value
+
+
+SPOILT = [
+    (lambda v: v.pop("columns"), "format, named and columns"),
+    (lambda v: v.update(format=2), r"encoder\.format must be 1; got 2"),
+    (lambda v: v.update(columns=[]), "at least one column"),
+    (lambda v: v["columns"].append(3), r"encoder\.columns\[3\]\.name"),
+    (
+        lambda v: v["columns"][1].update(name="size"),
+        r"encoder\.columns\[1\]\.name .* stands once; got 'size'",
+    ),
+    (
+        lambda v: v["columns"][0].update(kind="image"),
+        r"encoder\.columns\[0\]\.kind must be one of number, category",
+    ),
+    (lambda v: v["columns"][0].update(kind=[]), r"encoder\.columns\[0\]\.kind must be one of"),
+    (lambda v: v["columns"][0].pop("std"), r"encoder\.columns\[0\]\.std is missing"),
+    (lambda v: v["columns"][0].update(std=0.0), r"encoder\.columns\[0\]: std must be positive"),
+    (
+        lambda v: v["columns"][0].update(mean=math.nan),
+        r"encoder\.columns\[0\]: mean, std, low and high must be finite",
+    ),
+    (lambda v: v["columns"][0].update(mean=10**400), r"encoder\.columns\[0\]"),
+    (lambda v: v["columns"][0].update(mean="1"), r"encoder\.columns\[0\]\.mean must be float; got '1'"),
+    (lambda v: v["columns"][0].update(low=9e9), r"encoder\.columns\[0\]: low must not be above high"),
+    (lambda v: v["columns"][0]["quantiles"].reverse(), r"encoder\.columns\[0\]: quantiles must rise"),
+    (lambda v: v["columns"][0].update(color=1), r"encoder\.columns\[0\]\.color is unknown"),
+    (lambda v: v["columns"][2].update(slots=1), r"encoder\.columns\[2\]: slots must hold"),
+    (lambda v: v["columns"][2].update(slots=True), r"encoder\.columns\[2\]\.slots must be int"),
+    (lambda v: v["columns"][2]["levels"].append("red"), r"encoder\.columns\[2\]: levels must differ"),
+    (lambda v: v["columns"][2]["levels"].append(None), r"encoder\.columns\[2\]\.levels must be"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), SPOILT, ids=range(len(SPOILT)))
+def test_spoilt_json_is_refused_by_its_field(change, said):
+    with pytest.raises(ValueError, match=said):
+        Encoder.from_json(spoilt(change))
+    with pytest.raises(ValueError, match="format, named and columns"):
+        Encoder.from_json([])

@@ -11,7 +11,16 @@ from gradatim.families import (
     RandomNetworkRegression,
 )
 from gradatim.methods import METHODS, build
-from gradatim.predictors import CrossEntropy, Decoder, Ensemble, Network, Readout, SquaredError
+from gradatim.predictors import (
+    Committee,
+    CrossEntropy,
+    Decoder,
+    Ensemble,
+    Landmarks,
+    Network,
+    Readout,
+    SquaredError,
+)
 from gradatim.refiners import CONSTANT, DECAYING, Gain, RowsConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme
@@ -203,10 +212,22 @@ def test_capabilities_that_lie_about_saving_are_found():
         lambda out: Decoder(3, out, tokens=3, token_width=4, units=2, width=8),
         lambda out: Ensemble(Network(3, out, (4,)), 2),
         lambda out: Decoder(3, out, tokens=1, token_width=4),
+        lambda out: Landmarks(torch.eye(3), torch.eye(3), out),
+        lambda out: Committee(3, out, 2, ramps=4, products=3, steps=[(1, 0.0)]),
         lambda out: Readout(out),
         lambda out: Readout(out, "latents", 8),
     ],
-    ids=["linear", "network", "decoder", "ensemble", "one-vector", "readout", "latents"],
+    ids=[
+        "linear",
+        "network",
+        "decoder",
+        "ensemble",
+        "one-vector",
+        "landmarks",
+        "committee",
+        "readout",
+        "latents",
+    ],
 )
 def test_predictors_keep_the_laws(make, family):
     check_predictor(make(CrossEntropy(3) if family.classes else SquaredError()), family)

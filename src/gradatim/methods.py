@@ -17,7 +17,7 @@ from .learner import Learner
 from .names import hint
 from .predictors import Ensemble, Features, likelihood
 from .refiners import SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig, Smoother
-from .regimes import bayesian, closed_form, explicit, implicit, linear, parametric
+from .regimes import bayesian, closed_form, committee, explicit, implicit, linear, parametric
 from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 
 if TYPE_CHECKING:
@@ -114,6 +114,12 @@ def _bayesian(family: TaskFamily, config: RowsConfig, activation: str = "relu", 
     return bayesian(family, activation=_ACTIVATIONS[activation], **settings)
 
 
+def _experts(family: TaskFamily, config: RowsConfig, seed: int = 0) -> Learner:
+    inner = torch.special.ndtri(torch.linspace(0, 1, 17)[1:-1]).tolist()
+    steps = [(column, threshold) for threshold in inner for column in range(family.x_dim)]
+    return committee(family.x_dim, likelihood(family.y_dim, family.classes), steps, seed)
+
+
 def _bagged(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
     one = parametric(family, BOTH, config, **settings)
     return Learner(one.predictor, Bagged(one.refiner), one.signal)
@@ -167,6 +173,12 @@ METHODS: dict[str, Method] = {
         "the default: a Bayesian head on x and learnt features, priors averaged by what the task's rows say",
         _bayesian,
         settings=("features", "precisions", "activation"),
+    ),
+    "experts": Method(
+        "ridge heads on families of fixed features, averaged by prequential likelihood: the estimators' learner",
+        _experts,
+        learnt=False,
+        settings=("seed",),
     ),
     "parametric-one-step": Method(
         "weights from a single refinement", _parametric(BOTH), one_step=True, settings=_FORM

@@ -3,6 +3,7 @@
 from .bagged import Bagged
 from .conjugate import OFF, Conjugate
 from .drift import Bank, RunLength
+from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
 from .laplace import Laplace
 from .moments import Ridge
@@ -21,6 +22,7 @@ __all__ = [
     "Bagged",
     "Bank",
     "Conjugate",
+    "Experts",
     "Gain",
     "Laplace",
     "Newton",

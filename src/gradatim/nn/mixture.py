@@ -1,0 +1,55 @@
+"""Predictive distributions of several experts, and how likely they find an answer.
+
+Source: Raftery et al. 1997, eq. 1 (averaging); Cesa-Bianchi, Lugosi 2006, section 3.3 (regret).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SHARPNESS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+"""What regressed one-hot codes are multiplied by to make logits: an expert each."""
+
+FLOOR = 1e-3
+"""Of every expert's probability a share that goes to all classes alike: nothing is impossible."""
+
+TAILS = tuple((scale, freedom) for freedom in (3.0, 8.0, 50.0) for scale in (0.6, 0.8, 1.0, 1.25, 1.6))
+"""Student laws about a regressed mean, an expert each: width over the noise's deviation, degrees of freedom."""
+
+
+def log_chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
+    """Return log probabilities `[..., E, T, C]` of experts' scores `[..., E, C]`, one for each sharpness.
+
+    `variants [T]` bool: which of them (default: all).
+    """
+    sharpness = torch.tensor(SHARPNESS).to(scores)
+    logits = scores[..., None, :] * (sharpness if variants is None else sharpness[variants])[:, None]
+    return ((1 - FLOOR) * logits.softmax(-1) + FLOOR / scores.shape[-1]).log()
+
+
+def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
+    """Return log densities `[..., E, T]` of y `[..., C]` under Student tails about `mean [..., E, C]`, summed over C.
+
+    `noise [..., E, C]`: variance estimates, positive.
+    """
+    scale, freedom = torch.tensor(TAILS).to(mean).unbind(1)
+    width = scale[:, None] * noise.sqrt()[..., None, :]
+    apart = ((y[..., None, :] - mean)[..., None, :] / width).square()
+    freedom = freedom[:, None]
+    constant = torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - (freedom * math.pi).log() / 2
+    return (constant - width.log() - (freedom + 1) / 2 * (apart / freedom).log1p()).sum(-1)
+
+
+def cumulative(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
+    """Return the probabilities `[..., E, T]` of at most y `[...]` under Student tails about `mean [..., E]`."""
+    scale, freedom = torch.tensor(TAILS).to(mean).unbind(1)
+    return _student((y[..., None] - mean)[..., None] / (scale * noise.sqrt()[..., None]), freedom)
+
+
+def _student(t: Tensor, freedom: Tensor) -> Tensor:
+    """Return the cumulative probability of Student's t to 1e-3, by a normal deviate (Wallace 1959, eq. 3.3)."""
+    deviate = (freedom * (t.square() / freedom).log1p()).sqrt() * (8 * freedom + 1) / (8 * freedom + 3)
+    return torch.special.ndtr(t.sign() * deviate)

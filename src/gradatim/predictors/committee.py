@@ -1,0 +1,222 @@
+"""f as a committee: linear heads on several families of fixed features, averaged by how likely each has been.
+
+Source: Rahimi, Recht 2007 (random features); Raftery et al. 1997, eq. 1 (averaging).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..nn.mixture import SHARPNESS, TAILS, cumulative, log_chances
+from ..predictor import Predictor
+from .likelihoods import CrossEntropy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..batch import Batch
+    from .likelihoods import Likelihood
+
+MOST = 960
+"""Features in all: their second moments, packed in float32, take 1.85 MB."""
+
+PIECES = 4_000_000
+"""Numbers that a prediction makes at a time."""
+
+_BISECTIONS = 50
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How many features of each family there are: `ramps` relu(W x + b), `products` of two inputs, `steps`."""
+
+    ramps: int
+    products: int
+    steps: int
+
+
+def widths(x_dim: int, most: int = MOST) -> Widths:
+    """Return the widths for x of width x_dim: as many as fit beside x and 1, `steps` at most.
+
+    Example:
+        >>> widths(20)
+        Widths(ramps=256, products=210, steps=128)
+    """
+    room = max(0, most - 1 - x_dim)
+    share = min(1.0, room / 640)
+    pairs = x_dim * (x_dim + 1) // 2
+    return Widths(int(256 * share), min(pairs, int(256 * share)), int(128 * share))
+
+
+class Committee(Predictor):
+    """`p(y | x) = sum_e w_e p_e(y | theta_e phi(x))`, `phi(x) = [x, 1, relu(W x + b), x_i x_j / 2, 1[x_k > t] / 2]`.
+
+    W ~ N(0, 1 / x_dim) and b ~ N(0, 1 / 4), the pairs i <= j too, are drawn once; nothing is learnt. Expert e sees some
+    of the families (a block each; see `Experts`). Of classes: log probabilities, each expert's scores made logits by
+    every `SHARPNESS`. Of a regression: the mean; `quantiles` knows the rest. The latent `[B, S]` is theta `[E, D, C]`,
+    the log weights `[E, T]` and the noise variances `[E, C]`, flat.
+
+    Args: `x_dim`; `likelihood`; `experts` E; `ramps`, `products`: how many; `steps`: (k, t) of every step feature;
+    `seed` of the draws.
+
+    Raises:
+        ValueError: a size below 1; a step at a column that is not there.
+
+    Example:
+        >>> f = Committee(8, CrossEntropy(3), experts=2, ramps=16, products=10, steps=[(0, 0.5)])
+        >>> f.blocks
+        (9, 16, 10, 1)
+
+    Source: Rahimi, Recht 2007; Raftery et al. 1997, eq. 1.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    pairs: Tensor
+    column: Tensor
+    threshold: Tensor
+
+    def __init__(
+        self,
+        x_dim: int,
+        likelihood: Likelihood,
+        experts: int,
+        ramps: int,
+        products: int,
+        steps: Sequence[tuple[int, float]] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(x_dim, experts) < 1 or min(ramps, products) < 0:
+            raise ValueError(
+                f"a committee needs x_dim and experts >= 1, ramps and products >= 0; got {x_dim}, {experts}, "
+                f"{ramps}, {products}"
+            )
+        if any(not 0 <= column < x_dim for column, _ in steps):
+            raise ValueError(f"a step is taken at a column of x, 0 .. {x_dim - 1}; got {steps}")
+        self.x_dim, self.likelihood, self.experts, self.seed = x_dim, likelihood, experts, seed
+        self.output_dim = likelihood.output_dim
+        self.classes = isinstance(likelihood, CrossEntropy)
+        generator = torch.Generator().manual_seed(seed)
+        pairs = torch.triu_indices(x_dim, x_dim)
+        chosen = torch.randperm(pairs.shape[1], generator=generator)[:products]
+        self.register_buffer("pairs", pairs[:, chosen])
+        like = torch.get_default_dtype()
+        drawn = torch.randn(x_dim + 1, ramps, generator=generator, dtype=torch.float64).to(like)
+        self.register_buffer("weight", drawn[:-1] / x_dim**0.5)
+        self.register_buffer("bias", drawn[-1] / 2)
+        self.register_buffer("column", torch.tensor([column for column, _ in steps], dtype=torch.int64))
+        self.register_buffer("threshold", torch.tensor([threshold for _, threshold in steps], dtype=like))
+        self.blocks = (x_dim + 1, ramps, self.pairs.shape[1], len(self.column))
+        self.variants = len(SHARPNESS if self.classes else TAILS)
+        heads = experts * sum(self.blocks) * self.output_dim
+        self.latent_shape = (heads + experts * self.variants + experts * self.output_dim,)
+
+    def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
+        """Return phi(x) `[B, N, D]`."""
+        return [self.features(x)]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return phi(x) `[..., D]`."""
+        ramps = (x @ self.weight + self.bias).relu()
+        products = x[..., self.pairs[0]] * x[..., self.pairs[1]] / 2
+        steps = (x[..., self.column] > self.threshold).to(x) / 2
+        return torch.cat([x, torch.ones_like(x[..., :1]), ramps, products, steps], dim=-1)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return log probabilities of classes `[B, N, C]`, or the means `[B, N, C]` of a regression."""
+        theta, log_weight, _ = self._parts(latent)
+        if not self.classes:
+            share = log_weight.logsumexp(2).exp()[..., None, None]
+            return self.scores(x, (share * theta).sum(1, keepdim=True))[:, :, 0]
+        alive = log_weight > -torch.inf
+        experts, variants = alive.any(2).any(0), alive.any(1).any(0)
+        scores = self.scores(x, theta[:, experts])
+        chances = log_chances(scores, variants).exp()
+        weight = log_weight[:, experts][:, :, variants].exp()
+        return torch.einsum("bnetc,bet->bnc", chances, weight).log()
+
+    def scores(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Return `theta_e phi(x)` `[B, N, E, C]` of heads `[B, E, D, C]`, without making phi where that is faster.
+
+        A family that no head uses is passed over, a sum of steps is looked up, one of products is `x' Q x`.
+        """
+        outputs = theta.shape[1], theta.shape[3]
+        linear, ramps, products, steps = theta.transpose(1, 2).flatten(2).split(self.blocks, dim=1)
+        scores = torch.baddbmm(linear[:, -1:], x, linear[:, :-1])
+        if bool(ramps.any()):
+            scores = torch.baddbmm(scores, (x @ self.weight + self.bias).relu_(), ramps)
+        if bool(products.any()):
+            scores = scores + self._products(x, products)
+        if bool(steps.any()):
+            scores = scores + self._steps(x, steps)
+        return scores.unflatten(2, outputs)
+
+    def _products(self, x: Tensor, heads: Tensor) -> Tensor:
+        """Return the sums of products `[B, N, H]` of heads `[B, P, H]`."""
+        one, other = self.pairs
+        width = x.shape[2]
+        if width**2 > 2 * len(one):
+            return (x[..., one] * x[..., other] / 2) @ heads
+        square = heads.new_zeros(len(heads), heads.shape[2], width, width)
+        square[:, :, one, other] = heads.mT / 2
+        return ((x[:, None] @ square) * x[:, None]).sum(-1).mT
+
+    def _steps(self, x: Tensor, heads: Tensor) -> Tensor:
+        """Return the sums of steps `[B, N, H]` of heads `[B, S, H]`: a table of their partial sums for each column."""
+        total = heads.new_zeros(len(heads), x.shape[1], heads.shape[2])
+        for column in self.column.unique().tolist():
+            own = self.column == column
+            threshold, order = self.threshold[own].sort()
+            sums = torch.nn.functional.pad(heads[:, own][:, order].cumsum(1) / 2, (0, 0, 1, 0))
+            place = torch.searchsorted(threshold, x[..., column].contiguous())
+            total += sums.gather(1, place[..., None].expand(-1, -1, heads.shape[2]))
+        return total
+
+    def quantiles(self, x: Tensor, latent: Tensor, levels: Tensor) -> Tensor:
+        """Return the quantiles `[B, N, Q]` of a regression's first output at `levels [Q]`, by bisection."""
+        theta, log_weight, noise = self._parts(latent)
+        mean = self.scores(x, theta[..., :1])[..., 0]
+        noise, weight = noise[:, None, None, :, 0], log_weight.exp()[:, None, None]
+        reach = 100 * noise.amax((1, 2, 3)).sqrt()[:, None, None]
+        low = (mean.amin(2)[..., None] - reach).expand(-1, -1, len(levels))
+        high = (mean.amax(2)[..., None] + reach).expand(-1, -1, len(levels))
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            below = (weight * cumulative(middle, mean[:, :, None], noise)).sum((3, 4)) < levels
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def variance(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return the variance of a regression's predictive distribution, `[B, N, C]`."""
+        theta, log_weight, noise = self._parts(latent)
+        means = self.scores(x, theta)
+        weight = log_weight.exp()
+        share = weight.sum(2)[:, None, :, None]
+        width = (weight * torch.tensor([s * s * v / (v - 2) for s, v in TAILS]).to(weight)).sum(2)
+        apart = (means - (share * means).sum(2, keepdim=True)).square()
+        return (share * apart).sum(2) + (width[..., None] * noise).sum(1)[:, None]
+
+    def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the likelihood's loss of each row, `[B, N]`."""
+        return self.likelihood.row_loss(self(batch.x, latent), batch.y)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where x has another width, or y cannot be scored."""
+        self.check_x(batch.x)
+        self.likelihood.check(batch)
+
+    def _parts(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return theta `[B, E, D, C]`, log weights `[B, E, T]`, noise `[B, E, C]`."""
+        width, tail = sum(self.blocks), self.experts * self.output_dim
+        sizes = (self.experts * width * self.output_dim, self.experts * self.variants, tail)
+        theta, log_weight, noise = latent.split(sizes, dim=1)
+        return (
+            theta.unflatten(1, (self.experts, width, self.output_dim)),
+            log_weight.unflatten(1, (self.experts, self.variants)),
+            noise.unflatten(1, (self.experts, self.output_dim)),
+        )

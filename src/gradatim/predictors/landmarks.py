@@ -1,0 +1,77 @@
+"""f of known form in its last layer alone: a linear head, the latent, on how near x is to each of some landmarks.
+
+Source: Broomhead, Lowe 1988, eq. 3 (radial basis functions); Williams, Seeger 2001 (rows as centres).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..predictor import Predictor
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from .likelihoods import Likelihood
+
+
+class Landmarks(Predictor):
+    """`f(x, theta) = theta phi(x)`, `phi(x) = [x, s_k exp(-|x - c_k|^2 / (spread Dx)), 1]`.
+
+    c_k are rows of other tasks, or the first of this one; s_k makes every feature's mean square 1 on `rows`. The latent
+    is theta `[B, C (Dx + K + 1)]`.
+
+    Args: `centres [K, Dx]`; `rows [n, Dx]`: what the features are scaled on; `likelihood`; `spread`, of standardised x.
+
+    Raises:
+        ValueError: no centres or rows, widths that differ, spread not positive.
+
+    Example:
+        >>> f = Landmarks(x[:100], x, CrossEntropy(10), spread=1.0)
+        >>> learner = Learner(f, Conjugate(f.blocks, 10, [(1.0, 1.0, 1.0)], classes=True), CLOSED_FORM)
+
+    Source: Broomhead, Lowe 1988, eq. 3.
+    """
+
+    centres: Tensor
+    scale: Tensor
+
+    def __init__(self, centres: Tensor, rows: Tensor, likelihood: Likelihood, spread: float = 1.0) -> None:
+        super().__init__()
+        if centres.dim() != 2 or centres.shape[1:] != rows.shape[1:] or 0 in (*centres.shape, *rows.shape):
+            raise ValueError(
+                "landmarks need centres [K, Dx] and rows [n, Dx] of one width, at least one of each; got "
+                f"{tuple(centres.shape)} and {tuple(rows.shape)}"
+            )
+        if not spread > 0:
+            raise ValueError(f"landmarks need spread > 0; got {spread}")
+        self.x_dim, self.likelihood, self.spread = centres.shape[1], likelihood, spread
+        self.output_dim = likelihood.output_dim
+        self.blocks = (self.x_dim, len(centres), 1)
+        self.latent_shape = (self.output_dim * sum(self.blocks),)
+        self.register_buffer("centres", centres.clone())
+        self.register_buffer("scale", torch.ones(len(centres), dtype=centres.dtype))
+        self.scale = self._near(rows).square().mean(0).clamp(min=1e-12).rsqrt()
+
+    def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
+        """Return phi(x) `[B, N, Dx + K + 1]`."""
+        return [torch.cat([x, self._near(x) * self.scale, torch.ones_like(x[..., :1])], dim=-1)]
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return outputs `[B, N, output_dim]` of heads theta `[B, S]` at x `[B, N, x_dim]`."""
+        (phi,) = self.inputs(x, latent)
+        return phi @ latent.unflatten(1, (self.output_dim, -1)).mT
+
+    def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the likelihood's loss of each row, `[B, N]`."""
+        return self.likelihood.row_loss(self(batch.x, latent), batch.y)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where x has another width, or y cannot be scored."""
+        self.check_x(batch.x)
+        self.likelihood.check(batch)
+
+    def _near(self, x: Tensor) -> Tensor:
+        return (-torch.cdist(x, self.centres).square() / (self.spread * x.shape[-1])).exp()

@@ -1,0 +1,249 @@
+"""Experts on shared moments: closed forms, likelihoods of rows before they are learnt, rows left out, mixtures."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from gradatim.batch import Batch
+from gradatim.learner import Learner
+from gradatim.nn.mixture import SHARPNESS, TAILS, cumulative, log_chances, log_density
+from gradatim.predictors import Committee, CrossEntropy, SquaredError, widths
+from gradatim.refiners import Experts
+from gradatim.refiners.experts import ROUNDING, STRENGTHS, VIEWS
+from gradatim.signal import CLOSED_FORM
+
+STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]
+
+
+def learner(classes=None, tasks=1):
+    blocks = (4, 5, 4, 3)
+    refiner = Experts(blocks, classes or 1, classes is not None)
+    likelihood = SquaredError(1) if classes is None else CrossEntropy(classes)
+    return Learner(Committee(3, likelihood, refiner.count, 5, 4, STEPS), refiner, CLOSED_FORM).double()
+
+
+def rows(n, classes=None, tasks=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(tasks, n, 3, generator=generator, dtype=torch.float64)
+    signal = (
+        x[..., :1]
+        + x[..., 1:2].abs()
+        + 0.3 * torch.randn(tasks, n, 1, generator=generator, dtype=torch.float64)
+    )
+    return Batch(
+        x, signal if classes is None else (signal > 0.5).long() + (signal > 1.5).long() * (classes > 2)
+    )
+
+
+def codes_of(y, classes):
+    return torch.nn.functional.one_hot(y[..., 0], classes).double() if classes else y
+
+
+def seen(blocks, view):
+    ends = np.cumsum([0, *blocks])
+    return np.concatenate([np.arange(ends[b], ends[b + 1]) for b in view])
+
+
+def heads(phi, codes, view, strength, blocks):
+    kept = seen(blocks, view)
+    a = phi[:, kept]
+    theta = np.zeros((phi.shape[1], codes.shape[1]))
+    theta[kept] = np.linalg.solve(a.T @ a + (strength + ROUNDING * len(a)) * np.eye(len(kept)), a.T @ codes)
+    return theta
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_every_head_is_the_ridge_of_its_view(classes):
+    made, batch = learner(classes), rows(60, classes)
+    state = made.adapt(batch, 60)
+    phi = made.predictor.features(batch.x)[0].numpy()
+    codes = codes_of(batch.y, classes)[0].numpy()
+    for v, view in enumerate(VIEWS):
+        for s, strength in enumerate(STRENGTHS):
+            want = heads(phi, codes, view, strength, made.refiner.blocks)
+            np.testing.assert_allclose(state.theta[0, v * len(STRENGTHS) + s].numpy(), want, atol=1e-9)
+
+
+def test_features_are_x_one_ramps_products_and_steps():
+    f, x = learner().predictor, rows(7).x
+    phi = f.features(x)
+    assert f.blocks == (4, 5, 4, 3)
+    assert torch.equal(phi[..., :3], x)
+    assert bool((phi[..., 3] == 1).all())
+    torch.testing.assert_close(phi[..., 4:9], (x @ f.weight + f.bias).clamp(min=0))
+    torch.testing.assert_close(phi[..., 9:13], x[..., f.pairs[0]] * x[..., f.pairs[1]] / 2)
+    torch.testing.assert_close(phi[..., 13], (x[..., 0] > -0.5).double() / 2)
+
+
+def test_rows_are_scored_before_they_are_learnt():
+    made, batch = learner(3), rows(48, 3)
+    want = 0
+    for n, state in enumerate(made.states(batch.split(16))):
+        if n == 3:
+            break
+        part = batch.slice(16 * n, 16 * n + 16)
+        scores = torch.einsum("bnd,bedc->bnec", made.predictor.features(part.x), state.theta)
+        which = part.y[..., None, None, :].expand(-1, -1, *scores.shape[2:3], len(SHARPNESS), 1)
+        want = want + log_chances(scores).gather(-1, which)[..., 0].sum(1)
+    torch.testing.assert_close(made.adapt(batch, 16).log_likelihood, want)
+    uniform = -16 * np.log(3)
+    first = made.adapt(batch.slice(0, 16), 16).log_likelihood
+    torch.testing.assert_close(first, torch.full_like(first, uniform))
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+def test_leaving_a_row_out_is_learning_the_others(classes):
+    made, batch = learner(classes), rows(25, classes)
+    refiner, weight = made.refiner, torch.ones(1, 25, dtype=torch.float64)
+    phi = made.predictor.features(batch.x)
+    state = refiner.solve(refiner.learn(refiner.init(1), phi, batch.y, weight))
+    found = refiner.left_out(state, phi, batch.y, weight)
+    codes = codes_of(batch.y, classes)[0].numpy()
+    expert = 4 * len(STRENGTHS) + 1
+    want = torch.zeros(refiner.variants, dtype=torch.float64)
+    for n in range(25):
+        others = np.arange(25) != n
+        a = phi[0].numpy()
+        ridge = STRENGTHS[1] + ROUNDING * (25 - 24)  # the strength's own rounding counts all 25 rows
+        kept = a[others]
+        theta = np.linalg.solve(
+            kept.T @ kept + (ridge + ROUNDING * 24) * np.eye(a.shape[1]), kept.T @ codes[others]
+        )
+        said = torch.from_numpy(a[n] @ theta)
+        if classes:
+            want += log_chances(said[None])[0, :, int(batch.y[0, n, 0])]
+        else:
+            want += log_density(batch.y[0, n], said[None], state.noise[0, expert][None])[0]
+    torch.testing.assert_close(found[0, expert], want, rtol=1e-8, atol=1e-8)
+
+
+def test_a_row_of_weight_two_is_two_rows():
+    made, batch = learner(3), rows(30, 3)
+    refiner = made.refiner
+    weight = torch.ones(1, 30, dtype=torch.float64)
+    weight[:, :10] = 2
+    phi = made.predictor.features(batch.x)
+    twice = [torch.cat([part, part[:, :10]], dim=1) for part in (phi, batch.y)]
+    ones = torch.ones(1, 40, dtype=torch.float64)
+    one = refiner.solve(refiner.learn(refiner.init(1), phi, batch.y, weight))
+    two = refiner.solve(refiner.learn(refiner.init(1), *twice, ones))
+    torch.testing.assert_close(one.theta, two.theta)
+    torch.testing.assert_close(
+        refiner.left_out(one, phi, batch.y, weight), refiner.left_out(two, *twice, ones), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_the_noise_is_that_of_generalised_cross_validation():
+    made, batch = learner(), rows(50)
+    state = made.adapt(batch, 50)
+    a = made.predictor.features(batch.x)[0].numpy()
+    y = batch.y[0].numpy()
+    for s, strength in enumerate(STRENGTHS):
+        hat = a @ np.linalg.solve(a.T @ a + (strength + ROUNDING * 50) * np.eye(a.shape[1]), a.T)
+        want = 50 * ((y - hat @ y) ** 2).sum() / (50 - np.trace(hat)) ** 2
+        assert float(state.noise[0, 4 * len(STRENGTHS) + s, 0]) == pytest.approx(want, rel=1e-4)
+
+
+def test_merged_states_hold_the_moments_and_the_likelihoods_of_both():
+    made, batch = learner(3), rows(64, 3)
+    parts = [made.adapt(batch.slice(at, at + 16), 16) for at in range(0, 64, 16)]
+    whole, merged = made.adapt(batch, 16), made.merge(parts)
+    torch.testing.assert_close(merged.moments, whole.moments)
+    torch.testing.assert_close(merged.log_likelihood, sum(part.log_likelihood for part in parts))
+    nested = made.merge([parts[3], made.merge([parts[1], made.merge([parts[2], parts[0]])])])
+    torch.testing.assert_close(made.refiner.read(nested), made.refiner.read(merged))
+
+
+def test_the_average_is_hardly_behind_the_best_expert():
+    made, batch = learner(3), rows(640, 3, seed=3)
+    lost = 0.0
+    for n, state in enumerate(made.states(batch.split(32))):
+        if n < 20:
+            part = batch.slice(32 * n, 32 * n + 32)
+            # weights by rows so far; heads as they were when the rows were scored
+            weight = (
+                state.log_likelihood.flatten(1).log_softmax(1).unflatten(1, state.log_likelihood.shape[1:])
+            )
+            each = made.refiner.score(state, made.predictor.features(part.x), part.y, part.mask.double())
+            lost -= float((weight + each).flatten(1).logsumexp(1))
+    best = float(-state.log_likelihood.max())
+    assert lost <= best + np.log(made.refiner.count * len(SHARPNESS)) + 1e-6
+
+
+def test_heads_that_only_score_are_solved_when_rows_have_grown():
+    made, batch = learner(2), rows(1600, 2)
+    solved = [float(state.solved) for state in made.states(batch.split(16))]
+    assert solved[10] == 160
+    assert len(set(solved)) < 80
+    assert solved[-1] < 1600
+    state = made.adapt(batch, 16)
+    fresh = made.refiner.read(state)
+    torch.testing.assert_close(fresh, made.refiner.read(made.refiner.solve(state)))
+
+
+def test_tails_are_student_distributions():
+    y, mean, noise = (torch.tensor(v, dtype=torch.float64) for v in ([[0.7]], [[[0.2]]], [[[0.5]]]))
+    found = log_density(y, mean, noise)[0, 0]
+    below = cumulative(y[:, 0], mean[..., 0], noise[..., 0])[0, 0]
+    for t, (scale, freedom) in enumerate(TAILS):
+        law = stats.t(freedom, 0.2, scale * 0.5**0.5)
+        assert float(found[t]) == pytest.approx(law.logpdf(0.7))
+        assert float(below[t]) == pytest.approx(law.cdf(0.7), abs=1e-3)
+    chances = log_chances(torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64)).exp()
+    torch.testing.assert_close(chances.sum(-1), torch.ones(1, len(SHARPNESS), dtype=torch.float64))
+
+
+def test_quantiles_and_variance_are_the_mixtures():
+    made, batch = learner(), rows(200)
+    latent = made.refiner.read(made.adapt(batch, 20))
+    f, x = made.predictor, batch.x[:, :3]
+    theta, log_weight, noise = f._parts(latent)
+    means = torch.einsum("bnd,bedc->bnec", f.features(x), theta)[..., 0]
+    levels = torch.tensor([0.025, 0.1, 0.5, 0.9, 0.975], dtype=torch.float64)
+    found = f.quantiles(x, latent, levels)
+    at = found[..., None].expand(-1, -1, -1, means.shape[2])
+    for q in range(5):
+        below = cumulative(at[:, :, q, 0], means, noise[:, None, :, 0])
+        torch.testing.assert_close(
+            (below * log_weight.exp()[:, None]).sum((2, 3)), levels[q].expand(1, 3), atol=1e-8, rtol=0
+        )
+    rng = np.random.default_rng(0)
+    weight = log_weight.exp()[0].flatten().numpy()
+    draws = rng.choice(len(weight), size=200_000, p=weight / weight.sum())
+    expert, tail = np.divmod(draws, len(TAILS))
+    scale, freedom = np.array(TAILS)[tail].T
+    sample = means[0, 0].numpy()[expert] + scale * noise[0, :, 0].sqrt().numpy()[expert] * rng.standard_t(
+        freedom
+    )
+    assert float(f.variance(x, latent)[0, 0, 0]) == pytest.approx(np.var(sample), rel=0.05)
+    assert float(f(x, latent)[0, 0, 0]) == pytest.approx(np.mean(sample), abs=0.01)
+
+
+def test_new_classes_find_room():
+    two, four, batch = learner(2), learner(4), rows(100, 2)
+    state = two.adapt(batch, 10)
+    wider = four.refiner.widened(state, torch.tensor([1, 3]))
+    torch.testing.assert_close(wider.theta[..., [1, 3]], state.theta)
+    assert not bool(wider.theta[..., [0, 2]].any())
+    chances = four.predict(batch.x, wider).exp()[0]
+    same = two.predict(batch.x, state).argmax(-1)[0]
+    assert torch.equal(chances.argmax(-1), torch.tensor([1, 3])[same])
+
+
+def test_features_fit_the_room():
+    for x_dim in (1, 8, 64, 200, 500, 959, 2000):
+        found = widths(x_dim)
+        assert min(found.ramps, found.products, found.steps) >= 0
+        assert x_dim > 959 or x_dim + 1 + found.ramps + found.products + found.steps <= 960
+
+
+@pytest.mark.parametrize("blocks", [(), (0, 3), (1, 2, 3, 4, 5), (3, -1)])
+def test_blocks_that_cannot_be_are_refused(blocks):
+    with pytest.raises(ValueError, match="one to four blocks"):
+        Experts(blocks, 1)
+
+
+def test_steps_of_columns_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"0 \.\. 2"):
+        Committee(3, SquaredError(1), 1, 2, 2, [(3, 0.0)])

@@ -14,7 +14,7 @@ import gradatim
 from gradatim import cli
 from gradatim.benchmarks import BENCHMARKS
 from gradatim.commands import options, train
-from gradatim.commands.judge import rebuild
+from gradatim.recipes import rebuild
 from gradatim.families import LinearRegression
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error

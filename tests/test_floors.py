@@ -21,12 +21,13 @@ FLOORS = {
     5: ["refiners/", "learner"],
     6: ["regimes", "metrics", "probing/", "stopping/"],
     7: ["training/"],
-    8: ["methods", "preprocessing"],
-    9: ["estimators", "recipes", "report", "testing/"],
-    10: ["__init__", "benchmarks/", "distributed"],
-    11: ["commands/"],
-    12: ["cli"],
-    13: ["__main__"],
+    8: ["methods", "preprocessing/"],
+    9: ["recipes", "report", "testing/"],
+    10: ["estimators/"],
+    11: ["__init__", "benchmarks/", "distributed"],
+    12: ["commands/"],
+    13: ["cli"],
+    14: ["__main__"],
 }
 # Modules of gradatim that a room must not import although they stand on a lower floor.
 FORBIDDEN = {"refiners/": ["predictors/", "families/"], "families/": ["learner", "refiner", "refiners/"]}
@@ -35,7 +36,7 @@ RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
     "ray": ["distributed"],
-    "sklearn": ["estimators", "benchmarks/", "families/datasets"],
+    "sklearn": ["estimators/", "benchmarks/", "families/datasets"],
     "matplotlib": ["probing/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.

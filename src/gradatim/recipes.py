@@ -17,10 +17,13 @@ from .family import TaskFamily
 from .methods import build, method
 from .names import hint
 from .refiners import Gain, RowsConfig
+from .training.checkpoint import load_weights, read_header
 from .training.schemes import Greedy, Scheme, Unrolled
 from .training.train import TrainConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .learner import Learner
 
 FAMILIES: dict[str, type[TaskFamily]] = {
@@ -102,6 +105,33 @@ def from_json(value: dict[str, Any]) -> Recipe:
         _make(TrainConfig, value.get("train", {}), "train"),
         {key: tuple(part) if isinstance(part, list) else part for key, part in settings.items()},
     )
+
+
+def unwrapped(value: Any, path: Path) -> dict[str, Any]:
+    """Return the recipe's JSON in what a run.json or a checkpoint's header holds.
+
+    Raises:
+        ValueError: there is none.
+    """
+    value = value.get("recipe", value) if isinstance(value, dict) else value
+    if not isinstance(value, dict) or not {"method", "family", "scheme"} <= value.keys():
+        raise ValueError(f"{path} holds no recipe: give what gradatim train wrote")
+    return value
+
+
+def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
+    """Return the learner of a checkpoint, in eval mode, with its recipe and header.
+
+    Raises:
+        ValueError: a file that is missing, truncated, foreign, or written without a recipe.
+    """
+    header = read_header(path, "checkpoint")
+    recipe = from_json(unwrapped(header.get("recipe"), path))
+    learner = recipe.learner()
+    if recipe.train.precision == "64-true":
+        learner = learner.to(torch.float64)
+    load_weights(learner, path)
+    return learner.eval(), recipe, header
 
 
 def digits() -> Recipe:

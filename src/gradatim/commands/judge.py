@@ -14,7 +14,7 @@ import numpy as np
 
 from ..names import nearest
 from .show import size, table, wrote
-from .train import provenance, unwrapped
+from .train import provenance
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -52,6 +52,8 @@ def evaluate(options: Namespace, console: Console) -> None:
 
     refuse_impossible(options)
     path = found(options.checkpoint)
+    from ..recipes import rebuild
+
     learner, recipe, header = rebuild(path)
     steps = counts(options.steps)
     batch_size = recipe.scheme.batch_size if options.batch_size is None else options.batch_size
@@ -168,26 +170,6 @@ def found(name: str) -> Path:
     return file
 
 
-def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
-    """Return the learner of a checkpoint, in eval mode, with its recipe and header.
-
-    Raises:
-        ValueError: a file that is missing, truncated, foreign, or written without a recipe.
-    """
-    import torch
-
-    from ..recipes import from_json
-    from ..training.checkpoint import load_weights, read_header
-
-    header = read_header(path, "checkpoint")
-    recipe = from_json(unwrapped(header.get("recipe"), path))
-    learner = recipe.learner()
-    if recipe.train.precision == "64-true":
-        learner = learner.to(torch.float64)
-    load_weights(learner, path)
-    return learner.eval(), recipe, header
-
-
 def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `info`."""
     parser.add_argument("checkpoint", help="a checkpoint, a saved state, or a run's folder")
@@ -199,7 +181,7 @@ def info(options: Namespace, console: Console) -> None:
     Raises:
         ValueError: a file that is missing, truncated or foreign.
     """
-    from ..recipes import from_json
+    from ..recipes import from_json, unwrapped
     from ..training.checkpoint import part, read
 
     path = found(options.checkpoint)

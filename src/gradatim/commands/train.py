@@ -130,19 +130,9 @@ def stored(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} must hold a recipe in JSON ({error}): give one that gradatim wrote"
         ) from error
+    from ..recipes import unwrapped
+
     return unwrapped(value, path)
-
-
-def unwrapped(value: Any, path: Path) -> dict[str, Any]:
-    """Return the recipe's JSON in what a run.json or a checkpoint's header holds.
-
-    Raises:
-        ValueError: there is none.
-    """
-    value = value.get("recipe", value) if isinstance(value, dict) else value
-    if not isinstance(value, dict) or not {"method", "family", "scheme"} <= value.keys():
-        raise ValueError(f"{path} holds no recipe: give what gradatim train wrote")
-    return value
 
 
 def overridden(options: Namespace) -> Recipe:

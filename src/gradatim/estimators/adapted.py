@@ -1,0 +1,306 @@
+"""What is known of one table: how its columns become numbers, and what its rows have said so far.
+
+Source: Dawid 1984 (every row is scored before it is learnt).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..batch import Batch
+from ..predictors import Committee, CrossEntropy, SquaredError, widths
+from ..preprocessing import Encoder
+from ..refiners import Experts
+from ..regimes import committee
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from ..learner import Learner
+    from ..preprocessing import Columns
+    from ..refiner import State
+    from .rows import Rows
+
+WARM = 256
+"""Rows that are kept as they came; then the map from columns to numbers is fixed, and they are let go."""
+
+GROWN = 1.1
+"""While rows are kept, everything is made anew from them when they have grown by this factor."""
+
+PIECE = 2048
+"""Rows that are read or answered at a time."""
+
+
+@dataclass
+class Adapted:
+    """A task, one table: the map of its columns, and for each member a learner and its state.
+
+    Fields: `outputs`: how many classes, or None: a regression; `seeds`: one for each member's features; `given`: the
+    learner that takes the place of the shipped one; `device`; `encoder`, the map; `centre`, `scale` of a regression's
+    y; `warm`: the rows while the map is not yet fixed; `built`: how many of them the states know; `told`: columns
+    that a warning has named.
+    """
+
+    outputs: int | None
+    seeds: tuple[int, ...]
+    given: Learner | None = None
+    device: str = "cpu"
+    encoder: Encoder | None = None
+    centre: float = 0.0
+    scale: float = 1.0
+    warm: Rows | None = None
+    built: int = 0
+    told: frozenset[str] = frozenset()
+    learners: list[Learner] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    answering: tuple[list[Learner], list[Tensor], Adapted] | None = None
+
+    @property
+    def rows(self) -> float:
+        """Return the number of rows learnt, weighted."""
+        if self.warm is not None:
+            return float(self.warm.weight.sum())
+        if self.given is not None or not self.states:
+            return float("nan")
+        return float(self.states[0].moments.rows[0])
+
+    def fit(self, rows: Rows, batch_size: int, passes: int) -> None:
+        """Learn a whole table: the map from all rows; experts are weighed by rows left out, not by rows to come."""
+        self._map(rows)
+        self.states = [self._start(learner) for learner in self.learners]
+        if self.given is not None:
+            for _ in range(passes):
+                self._each(rows, batch_size, _learn)
+            return
+        self._each(rows, PIECE, _learn)
+        self.states = [
+            _experts(learner)[1].solve(state)
+            for learner, state in zip(self.learners, self.states, strict=True)
+        ]
+        self._each(rows, PIECE, _weigh)
+
+    def partial_fit(self, rows: Rows, batch_size: int) -> None:
+        """Learn rows in mini-batches, each scored before it is learnt; the first `WARM` decide the map."""
+        self.answering = None
+        for piece in rows.pieces(batch_size):
+            if self.encoder is not None and self.warm is None:
+                self.encoder = self.encoder.extend(piece.columns)
+                self._each(piece, batch_size, _score_and_learn)
+                continue
+            if self.states and self.given is None:
+                self._each(piece, batch_size, _score)
+            self.warm = piece.copy() if self.warm is None else self.warm.and_then(piece)
+            if len(self.warm) >= min(WARM, GROWN * self.built):
+                self._build(batch_size)
+            if len(self.warm) >= WARM:
+                self.warm = None
+
+    def outputs_of(self, columns: Columns, batch_size: int, levels: np.ndarray | None = None) -> np.ndarray:
+        """Return log probabilities `[n, C]`, or of a regression mean and variance `[n, 2]`, or quantiles `[n, Q]`."""
+        learners, latents, ready = self._ready(batch_size)
+        made = []
+        with torch.inference_mode():
+            for start in range(0, columns.rows, PIECE):
+                x = ready.numbers(columns.take(slice(start, start + PIECE)))
+                each = [
+                    self._answer(learner, latent, x, levels)
+                    for learner, latent in zip(learners, latents, strict=True)
+                ]
+                moments = self.outputs is None and levels is None
+                made.append(_mean(torch.stack(each), moments))
+        return torch.cat(made).cpu().numpy()
+
+    def numbers(self, columns: Columns) -> Tensor:
+        """Return x `[1, n, d]` of rows."""
+        assert self.encoder is not None
+        return torch.from_numpy(self.encoder.encode(columns))[None].to(self.device)
+
+    def widen(self, place: np.ndarray, outputs: int) -> None:
+        """Make room for new classes: what was class c is now class `place[c]` of `outputs`."""
+        if self.given is not None:
+            raise ValueError(
+                f"the learner given as model answers {self.outputs} classes; got rows of {outputs}: give one for more"
+            )
+        self.outputs, self.answering = outputs, None
+        if self.warm is not None:
+            self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
+        if self.encoder is not None:
+            self.learners = [self.make(seed) for seed in self.seeds]
+            index = torch.from_numpy(place.astype(np.int64)).to(self.device)
+            self.states = [
+                _experts(learner)[1].widened(state, index)
+                for learner, state in zip(self.learners, self.states, strict=True)
+            ]
+
+    def merge(self, other: Adapted) -> None:
+        """Learn what another has learnt under the same map."""
+        if self.encoder is None or other.encoder is None or self.warm is not None or other.warm is not None:
+            raise ValueError(
+                f"merging needs two fixed maps, and a map is fixed after {WARM} rows: learn more rows first, or learn "
+                "the few rows of one with the other's partial_fit"
+            )
+        self.encoder = self.encoder.merged(other.encoder)
+        if (self.centre, self.scale, self.seeds) != (other.centre, other.scale, other.seeds):
+            raise ValueError("merging needs one scale of y and one random_state: begin both with fork()")
+        self.states = [
+            learner.merge([one, two])
+            for learner, one, two in zip(self.learners, self.states, other.states, strict=True)
+        ]
+        self.answering = None
+
+    def forget(self) -> None:
+        """Forget all rows, and keep the map."""
+        self.states, self.answering = [self._start(learner) for learner in self.learners], None
+
+    def _map(self, rows: Rows) -> None:
+        """Fix the map from rows, and make the learners for it."""
+        self.encoder = Encoder.gather(rows.columns, rows.weight)
+        if self.outputs is None:
+            total = rows.weight.sum()
+            self.centre = float((rows.weight * rows.y).sum() / total)
+            spread = float(np.sqrt((rows.weight * (rows.y - self.centre) ** 2).sum() / total))
+            self.scale = spread if spread > 1e-12 * max(1.0, abs(self.centre)) else 1.0
+        self.learners = [self.make(seed) for seed in self.seeds]
+
+    def make(self, seed: int) -> Learner:
+        """Return a member: the given learner, or experts on features drawn from a seed."""
+        assert self.encoder is not None
+        if self.given is not None:
+            width, outputs = self.given.predictor.x_dim, self.given.predictor.output_dim
+            if width not in (None, self.encoder.width) or outputs != (self.outputs or 1):
+                raise ValueError(
+                    f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
+                    f"{self.encoder.width} inputs (numbers standardised, flags of missing ones, a code for each "
+                    f"category) and wants {self.outputs or 1} outputs: give a learner of that size"
+                )
+            return copy.deepcopy(self.given).double().to(self.device)
+        columns, thresholds = self.encoder.steps(widths(self.encoder.width).steps)
+        steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
+        likelihood = SquaredError(1) if self.outputs is None else CrossEntropy(self.outputs)
+        return committee(self.encoder.width, likelihood, steps, seed).double().to(self.device)
+
+    def _start(self, learner: Learner) -> State:
+        return learner.refiner.init(1)
+
+    def _build(self, batch_size: int) -> None:
+        """Make map, learners and states anew from all rows kept; what experts have been worth is carried over."""
+        assert self.warm is not None
+        before = self.states
+        self._map(self.warm)
+        self.states = [self._start(learner) for learner in self.learners]
+        self._each(self.warm, PIECE if self.given is None else batch_size, _learn)
+        if before and self.given is None:
+            self.states = [
+                state._replace(log_likelihood=old.log_likelihood)
+                for state, old in zip(self.states, before, strict=True)
+            ]
+        self.built = len(self.warm)
+
+    def _ready(self, batch_size: int) -> tuple[list[Learner], list[Tensor], Adapted]:
+        """Return learners and what they answer with, all rows counted; it is kept until more are learnt."""
+        if self.answering is None:
+            ready = self
+            if self.warm is not None and self.built < len(self.warm):
+                ready = copy.copy(self)
+                ready._build(batch_size)
+            with torch.no_grad():
+                latents = [
+                    learner.refiner.read(state)
+                    for learner, state in zip(ready.learners, ready.states, strict=True)
+                ]
+            self.answering = ready.learners, latents, ready
+        return self.answering
+
+    def _each(self, rows: Rows, size: int, do: Callable[..., State]) -> None:
+        """Let every member's state go through the rows, `size` at a time."""
+        for piece in rows.pieces(size):
+            x = self.numbers(piece.columns)
+            y = torch.from_numpy(piece.y)[None, :, None].to(self.device)
+            y = (y - self.centre) / self.scale if self.outputs is None else y.long()
+            weight = torch.from_numpy(piece.weight)[None].to(self.device)
+            with torch.no_grad():
+                self.states = [
+                    do(learner, state, x, y, weight)
+                    for learner, state in zip(self.learners, self.states, strict=True)
+                ]
+
+    def _answer(self, learner: Learner, latent: Tensor, x: Tensor, levels: np.ndarray | None) -> Tensor:
+        """Return one member's answer at x: probabilities, mean and variance, or quantiles, `[n, ...]`."""
+        f = learner.predictor
+        if self.outputs is not None:
+            return f(x, latent)[0].softmax(-1)
+        if not isinstance(f, Committee):
+            if levels is not None:
+                raise ValueError(
+                    "the learner given as model answers a mean only: quantiles need the shipped one"
+                )
+            mean = f(x, latent)[0, :, :1]
+            return torch.cat([self.centre + self.scale * mean, torch.full_like(mean, torch.nan)], dim=-1)
+        if levels is not None:
+            return self.centre + self.scale * f.quantiles(x, latent, torch.from_numpy(levels).to(x))[0]
+        mean, variance = f(x, latent)[0], f.variance(x, latent)[0]
+        return torch.cat([self.centre + self.scale * mean, self.scale**2 * variance], dim=-1)
+
+
+def _mean(each: Tensor, moments: bool) -> Tensor:
+    """Return the mean of members' answers `[M, n, ...]`; their disagreement adds to the variance."""
+    mean = each.mean(0)
+    if moments:
+        mean[:, 1] += each[..., 0].var(0, correction=0)
+    return mean
+
+
+def _experts(learner: Learner) -> tuple[Committee, Experts]:
+    """Return the parts of the shipped learner."""
+    f, refiner = learner.predictor, learner.refiner
+    assert isinstance(f, Committee)
+    assert isinstance(refiner, Experts)
+    return f, refiner
+
+
+def _rows_of_one(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+    """Return the state of a given learner after a step."""
+    if bool((weight != 1).any()):
+        raise ValueError(
+            "the learner given as model counts every row once: sample_weight needs the shipped one"
+        )
+    return learner.step(state, Batch(x, y))
+
+
+def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+    """Return the state with rows learnt."""
+    if not isinstance(learner.refiner, Experts):
+        return _rows_of_one(learner, state, x, y, weight)
+    f, refiner = _experts(learner)
+    return refiner.learn(state, f.features(x), y, weight)
+
+
+def _score(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+    """Return the state with its experts scored on rows that they have not seen."""
+    f, refiner = _experts(learner)
+    found = refiner.score(state, f.features(x), y, weight)
+    return state._replace(log_likelihood=state.log_likelihood + found)
+
+
+def _score_and_learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+    """Return the state with rows scored, then learnt."""
+    if not isinstance(learner.refiner, Experts):
+        return _rows_of_one(learner, state, x, y, weight)
+    f, refiner = _experts(learner)
+    a = f.features(x)
+    found = refiner.score(state, a, y, weight)
+    return refiner.learn(state._replace(log_likelihood=state.log_likelihood + found), a, y, weight)
+
+
+def _weigh(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+    """Return the state with its experts scored on rows that they have seen, each left out."""
+    f, refiner = _experts(learner)
+    found = refiner.left_out(state, f.features(x), y, weight)
+    return state._replace(log_likelihood=state.log_likelihood + found)

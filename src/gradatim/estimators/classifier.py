@@ -1,0 +1,152 @@
+"""A classifier whose `partial_fit` is a learned update.
+
+Source: Pedregosa et al. 2011 (the estimator's interface).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from .base import Refined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class RefinedClassifier(ClassifierMixin, Refined):
+    """Classify rows of a table, from the first ones to any number, in one pass at bounded memory.
+
+    `p(y | x) = sum_e w_e softmax_e(theta_e phi(x))`: ridge heads on families of features, several strengths and
+    sharpnesses of each, weighted by the likelihood they gave to rows before they saw them (`refiners.Experts`).
+
+    Tables may be NumPy arrays, SciPy sparse matrices, pandas, polars or Arrow tables, of numbers, booleans, strings,
+    categories and dates, with missing values. `partial_fit` gathers how columns are mapped to numbers from the first
+    256 rows and then keeps that map; `fit` takes it from all rows.
+
+    Args: `model`: `"experts"`, the path of a checkpoint, or a `Learner` (its inputs must be as wide as the encoded
+    table); `batch_size`: rows that are learnt at a time; `n_passes` over the rows in `fit`, of a given learner;
+    `n_estimators`: members that draw other features, averaged; `device`; `random_state`.
+
+    Attributes: `classes_`; `n_features_in_`; `feature_names_in_` of named columns.
+
+    Example:
+        >>> model = RefinedClassifier()
+        >>> for X, y in stream:
+        ...     model.partial_fit(X, y)
+        >>> model.predict_proba(X_new)
+
+    Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984; Raftery et al. 1997, eq. 1.
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn a whole table, forgetting what was known; rows of weight k count as k rows.
+
+        Raises:
+            ValueError: no rows, infinity, a y that is no class, lengths that differ.
+        """
+        y = self._checked(y)
+        labels, codes = np.unique(y, return_inverse=True)
+        rows = self._rows(X, codes, sample_weight, reset=True)
+        task = self._new_task(len(labels))
+        task.fit(rows, self.batch_size, self.n_passes)
+        self.classes_, self.task_ = labels, task
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Learn more rows. `classes`: all that there are, as far as they are known; new ones may come at any time.
+
+        Raises:
+            ValueError: as `fit`; other columns than before, labels of another type.
+        """
+        y = self._checked(y)
+        begun = hasattr(self, "task_")
+        known = self.classes_ if begun else np.unique(y if classes is None else np.asarray(classes))
+        if classes is not None and begun:
+            known = _union(known, np.asarray(classes))
+        labels = _union(known, y)
+        rows = self._rows(X, np.searchsorted(labels, y), sample_weight, reset=not begun)
+        if begun:
+            self._warn_of_strays(rows.columns)
+        task = copy.copy(self.task_) if begun else self._new_task(len(labels))
+        if begun and len(labels) > len(self.classes_):
+            task.widen(np.searchsorted(labels, self.classes_), len(labels))
+        task.partial_fit(rows, self.batch_size)
+        self.classes_, self.task_ = labels, task
+        return self
+
+    def remap(self, X: Any, y: Any) -> Self:
+        """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
+        fresh = type(self)(**self.get_params(deep=False)).partial_fit(X, y, classes=self.classes_)
+        self.__dict__.update(fresh.__dict__)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities `[n, C]`, float64, columns as in `classes_`.
+
+        Raises:
+            ValueError: other columns than were learnt.
+        """
+        check_is_fitted(self)
+        columns = self._columns(X, reset=False)
+        chances = self.task_.outputs_of(columns, self.batch_size)
+        return chances / chances.sum(1, keepdims=True)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logs of `predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most likely class of each row, `[n]`."""
+        chances = self.predict_proba(X)
+        return self.classes_[chances.argmax(1)]
+
+    def staged_predict_proba(self, X: Any, more: tuple[Any, Any]) -> Iterator[np.ndarray]:
+        """Yield the probabilities of X after each further mini-batch of rows `more = (X, y)`: the anytime curve.
+
+        A copy learns them; the estimator stays as it is. One that has not begun yields the uniform first.
+        """
+        made = copy.deepcopy(self)
+        rows, y = more
+        y = np.asarray(y)
+        if hasattr(made, "task_"):
+            yield made.predict_proba(X)
+        else:
+            labels = np.unique(y)
+            yield np.full((len(X), len(labels)), 1 / len(labels))
+        for start in range(0, len(y), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            taken = rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
+            yield made.partial_fit(taken, y[part], classes=np.unique(y)).predict_proba(X)
+
+    def _checked(self, y: Any) -> np.ndarray:
+        """Return labels `[n]`, of one type."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if y.dtype == object:
+            kinds = {type(label).__name__ for label in y.tolist()}
+            if len(kinds) > 1:
+                raise ValueError(f"labels must be of one type; got {', '.join(sorted(kinds))}")
+        known = getattr(self, "classes_", None)
+        if known is not None and hasattr(self, "task_"):
+            _union(known, y)
+        return y
+
+
+def _union(known: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Return all labels, sorted; raise ValueError where words meet numbers."""
+    words = [part.dtype.kind in "OUS" for part in (known, more)]
+    if words[0] != words[1]:
+        kinds = ["words" if word else "numbers" for word in words]
+        raise ValueError(
+            f"labels change type: classes so far are {kinds[0]}, {known[:4].tolist()}, these are {kinds[1]}, "
+            f"{np.unique(more)[:4].tolist()}: use one type"
+        )
+    return np.union1d(known, more)

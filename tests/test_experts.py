@@ -20,7 +20,10 @@ def learner(classes=None, tasks=1):
     blocks = (4, 5, 4, 3)
     refiner = Experts(blocks, classes or 1, classes is not None)
     likelihood = SquaredError(1) if classes is None else CrossEntropy(classes)
-    return Learner(Committee(3, likelihood, refiner.count, 5, 4, STEPS), refiner, CLOSED_FORM).double()
+    landmarks = torch.randn(5, 3, generator=torch.Generator().manual_seed(7))
+    return Learner(
+        Committee(3, likelihood, refiner.count, landmarks, 4, STEPS), refiner, CLOSED_FORM
+    ).double()
 
 
 def rows(n, classes=None, tasks=1, seed=0):
@@ -65,13 +68,15 @@ def test_every_head_is_the_ridge_of_its_view(classes):
             np.testing.assert_allclose(state.theta[0, v * len(STRENGTHS) + s].numpy(), want, atol=1e-9)
 
 
-def test_features_are_x_one_ramps_products_and_steps():
+def test_features_are_x_one_nearness_products_and_steps():
     f, x = learner().predictor, rows(7).x
     phi = f.features(x)
     assert f.blocks == (4, 5, 4, 3)
     assert torch.equal(phi[..., :3], x)
     assert bool((phi[..., 3] == 1).all())
-    torch.testing.assert_close(phi[..., 4:9], (x @ f.weight + f.bias).clamp(min=0))
+    near = (-torch.cdist(f.landmarks, f.landmarks).square() / 3).exp()
+    want = (-torch.cdist(x, f.landmarks).square() / 3).exp() / near.square().mean(0).sqrt()
+    torch.testing.assert_close(phi[..., 4:9], want, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(phi[..., 9:13], x[..., f.pairs[0]] * x[..., f.pairs[1]] / 2)
     torch.testing.assert_close(phi[..., 13], (x[..., 0] > -0.5).double() / 2)
 
@@ -234,8 +239,8 @@ def test_new_classes_find_room():
 def test_features_fit_the_room():
     for x_dim in (1, 8, 64, 200, 500, 959, 2000):
         found = widths(x_dim)
-        assert min(found.ramps, found.products, found.steps) >= 0
-        assert x_dim > 959 or x_dim + 1 + found.ramps + found.products + found.steps <= 960
+        assert min(found.landmarks, found.products, found.steps) >= 0
+        assert x_dim > 899 or x_dim + 1 + found.landmarks + found.products + found.steps <= 900
 
 
 @pytest.mark.parametrize("blocks", [(), (0, 3), (1, 2, 3, 4, 5), (3, -1)])
@@ -246,4 +251,4 @@ def test_blocks_that_cannot_be_are_refused(blocks):
 
 def test_steps_of_columns_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match=r"0 \.\. 2"):
-        Committee(3, SquaredError(1), 1, 2, 2, [(3, 0.0)])
+        Committee(3, SquaredError(1), 1, torch.zeros(2, 3), 2, [(3, 0.0)])

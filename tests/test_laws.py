@@ -213,7 +213,7 @@ def test_capabilities_that_lie_about_saving_are_found():
         lambda out: Ensemble(Network(3, out, (4,)), 2),
         lambda out: Decoder(3, out, tokens=1, token_width=4),
         lambda out: Landmarks(torch.eye(3), torch.eye(3), out),
-        lambda out: Committee(3, out, 2, ramps=4, products=3, steps=[(1, 0.0)]),
+        lambda out: Committee(3, out, 2, torch.eye(3)[:2], products=3, steps=[(1, 0.0)]),
         lambda out: Readout(out),
         lambda out: Readout(out, "latents", 8),
     ],

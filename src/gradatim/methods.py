@@ -114,10 +114,11 @@ def _bayesian(family: TaskFamily, config: RowsConfig, activation: str = "relu", 
     return bayesian(family, activation=_ACTIVATIONS[activation], **settings)
 
 
-def _experts(family: TaskFamily, config: RowsConfig, seed: int = 0) -> Learner:
+def _experts(family: TaskFamily, config: RowsConfig, landmarks: int = 128, seed: int = 0) -> Learner:
     inner = torch.special.ndtri(torch.linspace(0, 1, 17)[1:-1]).tolist()
     steps = [(column, threshold) for threshold in inner for column in range(family.x_dim)]
-    return committee(family.x_dim, likelihood(family.y_dim, family.classes), steps, seed)
+    rows = torch.randn(landmarks, family.x_dim, generator=torch.Generator().manual_seed(seed))
+    return committee(likelihood(family.y_dim, family.classes), rows, steps, seed=seed)
 
 
 def _bagged(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
@@ -178,7 +179,7 @@ METHODS: dict[str, Method] = {
         "ridge heads on families of fixed features, averaged by prequential likelihood: the estimators' learner",
         _experts,
         learnt=False,
-        settings=("seed",),
+        settings=("landmarks", "seed"),
     ),
     "parametric-one-step": Method(
         "weights from a single refinement", _parametric(BOTH), one_step=True, settings=_FORM

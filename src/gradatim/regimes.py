@@ -144,22 +144,26 @@ def bayesian(
 
 
 def committee(
-    x_dim: int, likelihood: Likelihood, steps: Sequence[tuple[int, float]] = (), seed: int = 0
+    likelihood: Likelihood,
+    landmarks: Tensor,
+    steps: Sequence[tuple[int, float]] = (),
+    spread: float = 1.0,
+    seed: int = 0,
 ) -> Learner:
     """Return the learner of tables: experts on families of fixed features, nothing learnt, averaged by likelihood.
 
-    `steps`: (column of x, threshold) of step features, the first of them, as there is room (`widths`); `seed` of the
-    random features. Its states are exact, additive, and at most 1.85 MB in float32.
+    `landmarks [K, x_dim]`: rows that nearness is measured to; `steps`: (column of x, threshold) of step features; of
+    both the first, as there is room (`widths`); `seed` of the pairs that are multiplied. States are exact and additive.
 
-    Source: Rahimi, Recht 2007; Raftery et al. 1997 (averaging).
+    Source: Broomhead, Lowe 1988; Raftery et al. 1997 (averaging).
     """
+    x_dim = landmarks.shape[1]
     room = widths(x_dim)
+    landmarks, steps = landmarks[: room.landmarks], steps[: room.steps]
     outputs, classes = likelihood.output_dim, isinstance(likelihood, CrossEntropy)
-    blocks = (x_dim + 1, room.ramps, room.products, len(steps[: room.steps]))
-    refiner = Experts(blocks, outputs, classes)
-    predictor = Committee(
-        x_dim, likelihood, refiner.count, room.ramps, room.products, steps[: room.steps], seed
-    )
+    blocks = (x_dim + 1, len(landmarks), room.products, len(steps))
+    refiner = Experts(blocks if room.landmarks else blocks[:1], outputs, classes)
+    predictor = Committee(x_dim, likelihood, refiner.count, landmarks, room.products, steps, spread, seed)
     return Learner(predictor, refiner, CLOSED_FORM)
 
 

@@ -17,6 +17,7 @@ from ..predictors import Committee, CrossEntropy, SquaredError, widths
 from ..preprocessing import Encoder
 from ..refiners import Experts
 from ..regimes import committee
+from ..training.states import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 WARM = 256
 """Rows that are kept as they came; then the map from columns to numbers is fixed, and they are let go."""
 
-GROWN = 1.1
-"""While rows are kept, everything is made anew from them when they have grown by this factor."""
+SPREAD = 0.4
+"""Of the log of the distance at which later members' nearness fades; the first has 1."""
 
 PIECE = 2048
 """Rows that are read or answered at a time."""
@@ -44,7 +45,7 @@ class Adapted:
 
     Fields: `outputs`: how many classes, or None: a regression; `seeds`: one for each member's features; `given`: the
     learner that takes the place of the shipped one; `device`; `encoder`, the map; `centre`, `scale` of a regression's
-    y; `warm`: the rows while the map is not yet fixed; `built`: how many of them the states know; `told`: columns
+    y; `warm`: the rows while the map is not yet fixed; `told`: columns
     that a warning has named.
     """
 
@@ -56,7 +57,6 @@ class Adapted:
     centre: float = 0.0
     scale: float = 1.0
     warm: Rows | None = None
-    built: int = 0
     told: frozenset[str] = frozenset()
     learners: list[Learner] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
@@ -71,35 +71,34 @@ class Adapted:
             return float("nan")
         return float(self.states[0].moments.rows[0])
 
-    def fit(self, rows: Rows, batch_size: int, passes: int) -> None:
-        """Learn a whole table: the map from all rows; experts are weighed by rows left out, not by rows to come."""
+    def fit(self, rows: Rows, batch_size: int, passes: int = 1) -> None:
+        """Learn a whole table anew: the map from all rows, and experts weighed by how well they do on rows left out."""
         self._map(rows)
-        self.states = [self._start(learner) for learner in self.learners]
+        self.states = [learner.refiner.init(1) for learner in self.learners]
         if self.given is not None:
             for _ in range(passes):
                 self._each(rows, batch_size, _learn)
             return
         self._each(rows, PIECE, _learn)
-        self.states = [
-            _experts(learner)[1].solve(state)
-            for learner, state in zip(self.learners, self.states, strict=True)
-        ]
+        self.settle()
         self._each(rows, PIECE, _weigh)
 
     def partial_fit(self, rows: Rows, batch_size: int) -> None:
-        """Learn rows in mini-batches, each scored before it is learnt; the first `WARM` decide the map."""
+        """Learn rows in mini-batches, each scored before it is learnt; the first `WARM` decide the map.
+
+        As long as rows are kept, what is known is what `fit` would make of them.
+        """
         self.answering = None
         for piece in rows.pieces(batch_size):
             if self.encoder is not None and self.warm is None:
                 self.encoder = self.encoder.extend(piece.columns)
                 self._each(piece, batch_size, _score_and_learn)
                 continue
-            if self.states and self.given is None:
-                self._each(piece, batch_size, _score)
             self.warm = piece.copy() if self.warm is None else self.warm.and_then(piece)
-            if len(self.warm) >= min(WARM, GROWN * self.built):
-                self._build(batch_size)
+            if self.given is not None:
+                self._map(self.warm)
             if len(self.warm) >= WARM:
+                self.fit(self.warm, batch_size)
                 self.warm = None
 
     def outputs_of(self, columns: Columns, batch_size: int, levels: np.ndarray | None = None) -> np.ndarray:
@@ -110,7 +109,7 @@ class Adapted:
             for start in range(0, columns.rows, PIECE):
                 x = ready.numbers(columns.take(slice(start, start + PIECE)))
                 each = [
-                    self._answer(learner, latent, x, levels)
+                    ready._answer(learner, latent, x, levels)
                     for learner, latent in zip(learners, latents, strict=True)
                 ]
                 moments = self.outputs is None and levels is None
@@ -132,7 +131,8 @@ class Adapted:
         if self.warm is not None:
             self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
         if self.encoder is not None:
-            self.learners = [self.make(seed) for seed in self.seeds]
+            kept = [_experts(learner)[0].landmarks for learner in self.learners]
+            self.learners = [self.make(seed, rows) for seed, rows in zip(self.seeds, kept, strict=True)]
             index = torch.from_numpy(place.astype(np.int64)).to(self.device)
             self.states = [
                 _experts(learner)[1].widened(state, index)
@@ -147,30 +147,60 @@ class Adapted:
                 "the few rows of one with the other's partial_fit"
             )
         self.encoder = self.encoder.merged(other.encoder)
-        if (self.centre, self.scale, self.seeds) != (other.centre, other.scale, other.seeds):
-            raise ValueError("merging needs one scale of y and one random_state: begin both with fork()")
+        alike = (self.centre, self.scale, self.seeds) == (other.centre, other.scale, other.seeds)
+        if not alike or [*map(fingerprint, self.learners)] != [*map(fingerprint, other.learners)]:
+            raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
         self.states = [
             learner.merge([one, two])
             for learner, one, two in zip(self.learners, self.states, other.states, strict=True)
         ]
         self.answering = None
 
+    def settle(self) -> None:
+        """Solve for all heads, those too that only score rows to come."""
+        if self.given is None:
+            self.states = [
+                _experts(learner)[1].solve(state)
+                for learner, state in zip(self.learners, self.states, strict=True)
+            ]
+
     def forget(self) -> None:
         """Forget all rows, and keep the map."""
-        self.states, self.answering = [self._start(learner) for learner in self.learners], None
+        self.states, self.answering = [learner.refiner.init(1) for learner in self.learners], None
+
+    def map_so_far(self) -> Encoder:
+        """Return the map, or what it would be if it were fixed now."""
+        if self.warm is not None:
+            return Encoder.gather(self.warm.columns, self.warm.weight)
+        assert self.encoder is not None
+        return self.encoder
 
     def _map(self, rows: Rows) -> None:
-        """Fix the map from rows, and make the learners for it."""
+        """Take the map from rows, and make the learners for it."""
         self.encoder = Encoder.gather(rows.columns, rows.weight)
         if self.outputs is None:
             total = rows.weight.sum()
             self.centre = float((rows.weight * rows.y).sum() / total)
             spread = float(np.sqrt((rows.weight * (rows.y - self.centre) ** 2).sum() / total))
             self.scale = spread if spread > 1e-12 * max(1.0, abs(self.centre)) else 1.0
-        self.learners = [self.make(seed) for seed in self.seeds]
+        kept = [self._landmarks(rows, seed) for seed in self.seeds]
+        self.learners = [self.make(seed, rows) for seed, rows in zip(self.seeds, kept, strict=True)]
 
-    def make(self, seed: int) -> Learner:
-        """Return a member: the given learner, or experts on features drawn from a seed."""
+    def _landmarks(self, rows: Rows, seed: int) -> Tensor:
+        """Return some of the rows `[K, d]` as landmarks: each once, those whose hash is least, in whatever order."""
+        assert self.encoder is not None
+        if self.given is not None:
+            return torch.zeros(0, self.encoder.width)
+        most = widths(self.encoder.width).landmarks
+        kept = np.empty((0, self.encoder.width), dtype=np.float32)
+        for piece in rows.pieces(PIECE):
+            kept = np.concatenate([kept, self.encoder.encode(piece.columns).astype(np.float32)])
+            found, at = np.unique(hashes(kept, seed), return_index=True)
+            kept = kept[at[np.argsort(found, kind="stable")][:most]]
+        return torch.from_numpy(kept)
+
+    def make(self, seed: int, landmarks: Tensor) -> Learner:
+        """Return a member: the given learner, or experts on features of its own."""
         assert self.encoder is not None
         if self.given is not None:
             width, outputs = self.given.predictor.x_dim, self.given.predictor.output_dim
@@ -184,32 +214,17 @@ class Adapted:
         columns, thresholds = self.encoder.steps(widths(self.encoder.width).steps)
         steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
         likelihood = SquaredError(1) if self.outputs is None else CrossEntropy(self.outputs)
-        return committee(self.encoder.width, likelihood, steps, seed).double().to(self.device)
-
-    def _start(self, learner: Learner) -> State:
-        return learner.refiner.init(1)
-
-    def _build(self, batch_size: int) -> None:
-        """Make map, learners and states anew from all rows kept; what experts have been worth is carried over."""
-        assert self.warm is not None
-        before = self.states
-        self._map(self.warm)
-        self.states = [self._start(learner) for learner in self.learners]
-        self._each(self.warm, PIECE if self.given is None else batch_size, _learn)
-        if before and self.given is None:
-            self.states = [
-                state._replace(log_likelihood=old.log_likelihood)
-                for state, old in zip(self.states, before, strict=True)
-            ]
-        self.built = len(self.warm)
+        member = self.seeds.index(seed)
+        spread = 1.0 if member == 0 else float(np.exp(SPREAD * np.random.default_rng(seed).standard_normal()))
+        return committee(likelihood, landmarks.double(), steps, spread, seed).double().to(self.device)
 
     def _ready(self, batch_size: int) -> tuple[list[Learner], list[Tensor], Adapted]:
         """Return learners and what they answer with, all rows counted; it is kept until more are learnt."""
         if self.answering is None:
             ready = self
-            if self.warm is not None and self.built < len(self.warm):
+            if self.warm is not None:
                 ready = copy.copy(self)
-                ready._build(batch_size)
+                ready.fit(self.warm, batch_size)
             with torch.no_grad():
                 latents = [
                     learner.refiner.read(state)
@@ -257,6 +272,15 @@ def _mean(each: Tensor, moments: bool) -> Tensor:
     return mean
 
 
+def hashes(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Return a number for each row of float32 `[n, d]` that depends on its values and the seed alone, `[n]` uint64."""
+    rng = np.random.default_rng(seed)
+    odd = rng.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    bits = (rows + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 is 0
+    mixed = ((bits * odd) ^ (bits * odd >> np.uint64(29))).sum(1, dtype=np.uint64)
+    return (mixed ^ (mixed >> np.uint64(31))) * odd[0]
+
+
 def _experts(learner: Learner) -> tuple[Committee, Experts]:
     """Return the parts of the shipped learner."""
     f, refiner = learner.predictor, learner.refiner
@@ -280,13 +304,6 @@ def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor)
         return _rows_of_one(learner, state, x, y, weight)
     f, refiner = _experts(learner)
     return refiner.learn(state, f.features(x), y, weight)
-
-
-def _score(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state with its experts scored on rows that they have not seen."""
-    f, refiner = _experts(learner)
-    found = refiner.score(state, f.features(x), y, weight)
-    return state._replace(log_likelihood=state.log_likelihood + found)
 
 
 def _score_and_learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:

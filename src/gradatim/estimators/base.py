@@ -108,23 +108,29 @@ class Refined(BaseEstimator):
         made.task_.forget()
         return made
 
-    def save(self, path: Path | str) -> Path:
+    def save(self, path: Path | str, header: dict[str, Any] | None = None) -> Path:
         """Write the estimator and all that it knows to one file, without pickle; return its path.
 
-        Moments are packed in float32: what is answered after `load` differs by rounding.
+        `header`: what else to remember, plain JSON. Moments are packed in float32: what is answered after `load`
+        differs by rounding. Heads that score rows to come are solved anew, here and in the file: both go on alike.
 
         Raises:
             ValueError: the file cannot be written; what stood there stays.
         """
         check_is_fitted(self)
         about = {
+            **(header or {}),
             "estimator": type(self).__name__,
             "params": self._plain_params(),
             "n_features": self.n_features_in_,
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", [])] or None,
             "classes": _plain_labels(self._labels()),
         }
-        return write_table(path, self.task_, about)
+        task = copy.copy(self.task_)
+        task.settle()
+        written = write_table(path, task, about)
+        self.task_ = task
+        return written
 
     @classmethod
     def load(cls, path: Path | str, model: str | Path | Learner | None = None) -> Self:
@@ -218,15 +224,17 @@ class Refined(BaseEstimator):
         """Say once which columns have left the range that their map was made for."""
         if self.task_.encoder is None or self.task_.warm is not None or columns.rows < STRAYS:
             return
-        for name, share in self.task_.encoder.strays(columns).items():
-            if share > STRAY and name not in self.task_.told:
-                self.task_.told = self.task_.told | {name}
-                warnings.warn(
-                    f"column {name!r}: {share:.0%} of these rows lie outside the range its map was made for; answers "
-                    "there are extrapolated. Call remap(X, y) to begin again with rows like these",
-                    DriftWarning,
-                    stacklevel=3,
-                )
+        shares = self.task_.encoder.strays(columns)
+        gone = [name for name, share in shares.items() if share > STRAY and name not in self.task_.told]
+        if gone:
+            self.task_.told = self.task_.told.union(gone)
+            named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in gone[:8])
+            warnings.warn(
+                f"{len(gone)} columns have left the range that their map was made for: {named}; answers there are "
+                "extrapolated. Call remap(X, y) to begin again with rows like these",
+                DriftWarning,
+                stacklevel=3,
+            )
 
 
 def _few(labels: np.ndarray | None, most: int | None = 8) -> str:

@@ -129,11 +129,11 @@ class RefinedClassifier(ClassifierMixin, Refined):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
         if y.dtype == object:
             kinds = {type(label).__name__ for label in y.tolist()}
             if len(kinds) > 1:
                 raise ValueError(f"labels must be of one type; got {', '.join(sorted(kinds))}")
+        check_classification_targets(y)
         known = getattr(self, "classes_", None)
         if known is not None and hasattr(self, "task_"):
             _union(known, y)

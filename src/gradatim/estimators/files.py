@@ -48,7 +48,7 @@ def load_learner(path: Path | str, shipped: str) -> Learner:
     """
     if not Path(path).exists():
         raise ValueError(
-            f"no model is called {str(path)!r} and no file has that name: {shipped}, or give a checkpoint"
+            f"no model is called {str(path)!r} and no file has that name: {shipped} or give a checkpoint"
         )
     return rebuild(Path(path))[0]
 
@@ -63,6 +63,7 @@ def write_table(path: Path | str, task: Adapted, about: dict[str, Any]) -> Path:
     for at, (learner, state) in enumerate(zip(task.learners, task.states, strict=True)):
         if isinstance(learner.refiner, Experts):
             parts = pack(state.moments)._asdict() | {"log_likelihood": state.log_likelihood}
+            parts["landmarks"] = learner.predictor.get_buffer("landmarks").float()
         else:
             parts = flatten(state)
         tensors |= {f"{at}.{name}": part for name, part in parts.items()}
@@ -81,10 +82,9 @@ def write_table(path: Path | str, task: Adapted, about: dict[str, Any]) -> Path:
     header = {
         **about,
         "kind": "state",
-        "map": None if task.encoder is None else task.encoder.to_json(),
+        "map": task.map_so_far().to_json(),
         "target": [task.centre, task.scale],
         "warm": warm,
-        "built": task.built,
         "seeds": list(task.seeds),
         "learners": [] if task.given is None else [fingerprint(learner) for learner in task.learners],
         "rows": float(task.rows),
@@ -113,9 +113,14 @@ def restore(task: Adapted, tensors: dict[str, Tensor], header: dict[str, Any], p
         ValueError: the file contradicts itself, or was written with another learner.
     """
     task.seeds, (task.centre, task.scale) = tuple(header["seeds"]), header["target"]
-    task.built, task.warm = int(header["built"]), _warm(tensors, header["warm"])
+    task.warm = _warm(tensors, header["warm"])
+    if task.warm is not None:
+        return
     task.encoder = Encoder.from_json(header["map"])
-    task.learners = [task.make(seed) for seed in task.seeds]
+    none = torch.zeros(0, task.encoder.width)
+    task.learners = [
+        task.make(seed, tensors.get(f"{at}.landmarks", none)) for at, seed in enumerate(task.seeds)
+    ]
     task.states = [
         _state(
             learner,

@@ -1,6 +1,6 @@
 """f as a committee: linear heads on several families of fixed features, averaged by how likely each has been.
 
-Source: Rahimi, Recht 2007 (random features); Raftery et al. 1997, eq. 1 (averaging).
+Source: Broomhead, Lowe 1988, eq. 3 (nearness to rows); Raftery et al. 1997, eq. 1 (averaging).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..batch import Batch
     from .likelihoods import Likelihood
 
-MOST = 960
-"""Features in all: their second moments, packed in float32, take 1.85 MB."""
+MOST = 900
+"""Features in all: their second moments, packed in float32, take 1.6 MB."""
 
 PIECES = 4_000_000
 """Numbers that a prediction makes at a time."""
@@ -32,50 +32,50 @@ _BISECTIONS = 50
 
 @dataclass(frozen=True)
 class Widths:
-    """How many features of each family there are: `ramps` relu(W x + b), `products` of two inputs, `steps`."""
+    """How many features of each family there are at most: near to `landmarks`, `products` of two inputs, `steps`."""
 
-    ramps: int
+    landmarks: int
     products: int
     steps: int
 
 
 def widths(x_dim: int, most: int = MOST) -> Widths:
-    """Return the widths for x of width x_dim: as many as fit beside x and 1, `steps` at most.
+    """Return the widths for x of width x_dim: as many as fit beside x and 1.
 
     Example:
         >>> widths(20)
-        Widths(ramps=256, products=210, steps=128)
+        Widths(landmarks=256, products=210, steps=128)
     """
-    room = max(0, most - 1 - x_dim)
-    share = min(1.0, room / 640)
+    share = min(1.0, max(0, most - 1 - x_dim) / 640)
     pairs = x_dim * (x_dim + 1) // 2
     return Widths(int(256 * share), min(pairs, int(256 * share)), int(128 * share))
 
 
 class Committee(Predictor):
-    """`p(y | x) = sum_e w_e p_e(y | theta_e phi(x))`, `phi(x) = [x, 1, relu(W x + b), x_i x_j / 2, 1[x_k > t] / 2]`.
+    """`p(y | x) = sum_e w_e p_e(y | theta_e phi(x))`, `phi(x) = [x, 1, near(x), x_i x_j / 2, 1[x_k > t] / 2]`.
 
-    W ~ N(0, 1 / x_dim) and b ~ N(0, 1 / 4), the pairs i <= j too, are drawn once; nothing is learnt. Expert e sees some
-    of the families (a block each; see `Experts`). Of classes: log probabilities, each expert's scores made logits by
-    every `SHARPNESS`. Of a regression: the mean; `quantiles` knows the rest. The latent `[B, S]` is theta `[E, D, C]`,
-    the log weights `[E, T]` and the noise variances `[E, C]`, flat.
+    `near_k(x) = s_k exp(-|x - c_k|^2 / (spread x_dim))`, c_k rows of x that are kept, s_k such that its mean square
+    over them is 1. The pairs i <= j are drawn once; nothing is learnt. Expert e sees some of the families (a block each,
+    see `Experts`). Of classes: log probabilities, each expert's scores made logits by every `SHARPNESS`. Of a
+    regression: the mean; `quantiles` and `variance` say the rest. The latent `[B, S]` is theta `[E, D, C]`, the log
+    weights `[E, T]` and the noise variances `[E, C]`, flat.
 
-    Args: `x_dim`; `likelihood`; `experts` E; `ramps`, `products`: how many; `steps`: (k, t) of every step feature;
-    `seed` of the draws.
+    Args: `x_dim`; `likelihood`; `experts` E; `landmarks [K, x_dim]`: the rows c; `products`: how many; `steps`: (k, t)
+    of every step feature; `spread`; `seed` of the draws.
 
     Raises:
-        ValueError: a size below 1; a step at a column that is not there.
+        ValueError: a size below 1, landmarks of another width, a step at a column that is not there, spread <= 0.
 
     Example:
-        >>> f = Committee(8, CrossEntropy(3), experts=2, ramps=16, products=10, steps=[(0, 0.5)])
+        >>> f = Committee(8, CrossEntropy(3), 2, torch.randn(16, 8), products=10, steps=[(0, 0.5)])
         >>> f.blocks
         (9, 16, 10, 1)
 
-    Source: Rahimi, Recht 2007; Raftery et al. 1997, eq. 1.
+    Source: Broomhead, Lowe 1988, eq. 3; Raftery et al. 1997, eq. 1.
     """
 
-    weight: Tensor
-    bias: Tensor
+    landmarks: Tensor
+    slope: Tensor
     pairs: Tensor
     column: Tensor
     threshold: Tensor
@@ -85,36 +85,45 @@ class Committee(Predictor):
         x_dim: int,
         likelihood: Likelihood,
         experts: int,
-        ramps: int,
+        landmarks: Tensor,
         products: int,
         steps: Sequence[tuple[int, float]] = (),
+        spread: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(x_dim, experts) < 1 or min(ramps, products) < 0:
+        if min(x_dim, experts) < 1 or products < 0 or landmarks.shape[1:] != (x_dim,) or not spread > 0:
             raise ValueError(
-                f"a committee needs x_dim and experts >= 1, ramps and products >= 0; got {x_dim}, {experts}, "
-                f"{ramps}, {products}"
+                "a committee needs x_dim and experts >= 1, products >= 0, landmarks [K, x_dim] and spread > 0; got "
+                f"{x_dim}, {experts}, {products}, {tuple(landmarks.shape)}, {spread}"
             )
         if any(not 0 <= column < x_dim for column, _ in steps):
             raise ValueError(f"a step is taken at a column of x, 0 .. {x_dim - 1}; got {steps}")
-        self.x_dim, self.likelihood, self.experts, self.seed = x_dim, likelihood, experts, seed
+        self.x_dim, self.likelihood, self.experts = x_dim, likelihood, experts
+        self.spread, self.seed = spread, seed
         self.output_dim = likelihood.output_dim
         self.classes = isinstance(likelihood, CrossEntropy)
-        generator = torch.Generator().manual_seed(seed)
+        self._near(landmarks)
         pairs = torch.triu_indices(x_dim, x_dim)
-        chosen = torch.randperm(pairs.shape[1], generator=generator)[:products]
+        chosen = torch.randperm(pairs.shape[1], generator=torch.Generator().manual_seed(seed))[:products]
         self.register_buffer("pairs", pairs[:, chosen])
-        like = torch.get_default_dtype()
-        drawn = torch.randn(x_dim + 1, ramps, generator=generator, dtype=torch.float64).to(like)
-        self.register_buffer("weight", drawn[:-1] / x_dim**0.5)
-        self.register_buffer("bias", drawn[-1] / 2)
         self.register_buffer("column", torch.tensor([column for column, _ in steps], dtype=torch.int64))
-        self.register_buffer("threshold", torch.tensor([threshold for _, threshold in steps], dtype=like))
-        self.blocks = (x_dim + 1, ramps, self.pairs.shape[1], len(self.column))
+        thresholds = torch.tensor([threshold for _, threshold in steps], dtype=landmarks.dtype)
+        self.register_buffer("threshold", thresholds)
+        self.blocks = (x_dim + 1, len(landmarks), self.pairs.shape[1], len(self.column))
         self.variants = len(SHARPNESS if self.classes else TAILS)
         heads = experts * sum(self.blocks) * self.output_dim
         self.latent_shape = (heads + experts * self.variants + experts * self.output_dim,)
+
+    def _near(self, landmarks: Tensor) -> None:
+        """Keep the landmarks, and nearness to them as `exp([x, |x|^2, 1] slope)`: one product of matrices."""
+        c, width = landmarks.double(), self.spread * landmarks.shape[1]
+        near = (-torch.cdist(c, c).square() / width).exp()
+        scale = near.square().mean(0).clamp(min=1e-12).rsqrt() if len(c) else c[:, 0]
+        offset = scale.log() - c.square().sum(1) / width
+        slope = torch.cat([2 * c.mT / width, -torch.ones_like(offset)[None] / width, offset[None]])
+        self.register_buffer("landmarks", landmarks.clone())
+        self.register_buffer("slope", slope.to(landmarks))
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
         """Return phi(x) `[B, N, D]`."""
@@ -122,10 +131,14 @@ class Committee(Predictor):
 
     def features(self, x: Tensor) -> Tensor:
         """Return phi(x) `[..., D]`."""
-        ramps = (x @ self.weight + self.bias).relu()
         products = x[..., self.pairs[0]] * x[..., self.pairs[1]] / 2
         steps = (x[..., self.column] > self.threshold).to(x) / 2
-        return torch.cat([x, torch.ones_like(x[..., :1]), ramps, products, steps], dim=-1)
+        return torch.cat([x, torch.ones_like(x[..., :1]), self.near(x), products, steps], dim=-1)
+
+    def near(self, x: Tensor) -> Tensor:
+        """Return how near x is to each landmark, `[..., K]`."""
+        more = torch.stack([x.square().sum(-1), torch.ones_like(x[..., 0])], dim=-1)
+        return (torch.cat([x, more], dim=-1) @ self.slope).exp_()
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return log probabilities of classes `[B, N, C]`, or the means `[B, N, C]` of a regression."""
@@ -146,10 +159,10 @@ class Committee(Predictor):
         A family that no head uses is passed over, a sum of steps is looked up, one of products is `x' Q x`.
         """
         outputs = theta.shape[1], theta.shape[3]
-        linear, ramps, products, steps = theta.transpose(1, 2).flatten(2).split(self.blocks, dim=1)
+        linear, near, products, steps = theta.transpose(1, 2).flatten(2).split(self.blocks, dim=1)
         scores = torch.baddbmm(linear[:, -1:], x, linear[:, :-1])
-        if bool(ramps.any()):
-            scores = torch.baddbmm(scores, (x @ self.weight + self.bias).relu_(), ramps)
+        if bool(near.any()):
+            scores = torch.baddbmm(scores, self.near(x), near)
         if bool(products.any()):
             scores = scores + self._products(x, products)
         if bool(steps.any()):

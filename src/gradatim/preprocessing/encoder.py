@@ -18,7 +18,7 @@ from .maps import LEVELS, QUANTILES, SPARE, Category, Number, Tally, from_json, 
 WIDTH = 512
 """One-hot codes of all columns together; beyond it each column of categories gets fewer levels, but at least one."""
 
-SOFT = 3.0
+SOFT = 6.0
 """Standardised numbers beyond it grow like their logarithm."""
 
 FORMAT = 1

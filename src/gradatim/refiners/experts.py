@@ -68,7 +68,7 @@ class Experts(Refiner):
         ValueError: no block, or more than four; in a step, inputs of another width.
 
     Example:
-        >>> f = Committee(8, CrossEntropy(3), 20, ramps=16, products=10)
+        >>> f = Committee(8, CrossEntropy(3), 20, torch.randn(16, 8), products=10)
         >>> learner = Learner(f, Experts(f.blocks, 3, classes=True), CLOSED_FORM)
 
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984, eq. 1; Raftery et al. 1997, eq. 1.
@@ -85,7 +85,7 @@ class Experts(Refiner):
             raise ValueError(f"experts see one to four blocks, the first not empty; got {tuple(blocks)}")
         self.blocks, self.outputs, self.classes = tuple(blocks), outputs, classes
         self.variants = len(SHARPNESS if classes else TAILS)
-        there = (tuple(b for b in view if b < len(blocks) and blocks[b]) for view in VIEWS)
+        there = (tuple(block for block in view if block < len(blocks)) for view in VIEWS)
         self.views = tuple(dict.fromkeys(there))
         self.register_buffer("like", torch.zeros(()))
 
@@ -145,7 +145,7 @@ class Experts(Refiner):
             theta[:, index] = torch.where(kept, whole, theta[:, index])
             if not self.classes:
                 noise[:, index] = torch.where(
-                    kept[..., 0], self._noise(state.moments, seen, head, factor), noise[:, index]
+                    kept[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
                 )
         return state._replace(theta=theta, noise=noise, solved=torch.where(rows > 1e-12, rows, 0.0))
 
@@ -162,7 +162,7 @@ class Experts(Refiner):
         for index, seen, factor in self._factors(state.moments, every):
             own = a[:, None, :, seen]
             if many:
-                mean = self._hat(state.moments, seen, factor) / state.moments.rows[:, None]
+                mean = self._hat(state.moments, index, factor) / state.moments.rows[:, None]
                 reach = mean[..., None].expand(-1, -1, a.shape[1])
             else:
                 columns = own.mT.expand(-1, len(index), -1, -1)
@@ -227,9 +227,7 @@ class Experts(Refiner):
         """
         ends = torch.tensor(self.blocks).cumsum(0).tolist()
         place = torch.arange(ends[-1], device=moments.gram.device).split(self.blocks)
-        strength = torch.tensor(STRENGTHS, dtype=moments.gram.dtype, device=moments.gram.device)
-        strength = strength + ROUNDING * moments.rows[:, None]
-        made = []
+        strength, made = self._strength(moments), []
         for at, view in enumerate(self.views):
             index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
             wanted = alive[:, index].any(0)
@@ -243,17 +241,24 @@ class Experts(Refiner):
             made.append((index, seen, torch.linalg.cholesky(gram)))
         return made
 
-    def _noise(self, moments: MomentsState, seen: Tensor, head: Tensor, factor: Tensor) -> Tensor:
+    def _noise(
+        self, moments: MomentsState, index: Tensor, seen: Tensor, head: Tensor, factor: Tensor
+    ) -> Tensor:
         """Return variances `[B, S, C]` of what is left: `n RSS / (n - tr(H))^2`, generalised cross-validation."""
         gram = moments.gram[:, None, seen][:, :, :, seen]
         rest = moments.squares[:, None] - (2 * moments.cross[:, None, seen] * head).sum(2)
         rest = (rest + (head * (gram @ head)).sum(2)).clamp(min=0)
-        hat, rows = self._hat(moments, seen, factor), moments.rows[:, None]
+        hat, rows = self._hat(moments, index, factor), moments.rows[:, None]
         free = (rows - hat).clamp(min=0.02 * rows.clamp(min=1))
         # of a few rows one estimate is as good as a prior row of variance 1
         return (rows[..., None] * rest + 1e-3) / (free.square()[..., None] + 1e-3)
 
-    def _hat(self, moments: MomentsState, seen: Tensor, factor: Tensor) -> Tensor:
-        """Return the degrees of freedom `[B, S]`: the trace of (G + s I)^-1 G."""
-        gram = moments.gram[:, None, seen][:, :, :, seen].expand_as(factor)
-        return torch.cholesky_solve(gram, factor).diagonal(dim1=-2, dim2=-1).sum(-1)
+    def _hat(self, moments: MomentsState, index: Tensor, factor: Tensor) -> Tensor:
+        """Return the degrees of freedom `[B, S]`: the trace of (G + s I)^-1 G, d - s tr (G + s I)^-1."""
+        strength = self._strength(moments)[:, index % len(STRENGTHS)]
+        return factor.shape[-1] - strength * torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def _strength(self, moments: MomentsState) -> Tensor:
+        """Return every s `[B, S]`, with room for rounding."""
+        strength = torch.tensor(STRENGTHS, dtype=moments.gram.dtype, device=moments.gram.device)
+        return strength + ROUNDING * moments.rows[:, None]

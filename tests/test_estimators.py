@@ -1,0 +1,370 @@
+"""The estimators: scikit-learn's own checks, one pass in any portions, merging, files, any kind of table, bad input."""
+
+import copy
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from safetensors import safe_open
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from gradatim import LinearClassification, LinearRegression
+from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor
+from gradatim.methods import build
+from gradatim.training.checkpoint import read, write
+
+
+@parametrize_with_checks([RefinedClassifier(), RefinedRegressor()])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    x, y = load_breast_cancer(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    return x[order], y[order]
+
+
+@pytest.fixture(scope="module")
+def learnt(cancer):
+    x, y = cancer
+    return RefinedClassifier().partial_fit(x[:400], y[:400])
+
+
+def test_a_pass_answers_better_than_the_majority_from_the_second_mini_batch(cancer):
+    x, y = cancer
+    model, wrong = RefinedClassifier(), 0
+    for start in range(0, 400, 32):
+        if start:
+            wrong += (model.predict(x[start : start + 32]) != y[start : start + 32]).sum()
+        model.partial_fit(x[start : start + 32], y[start : start + 32], classes=[0, 1])
+    assert wrong <= 0.06 * 368
+    assert model.score(x[400:], y[400:]) >= 0.95
+    whole = RefinedClassifier().fit(x[:400], y[:400])
+    assert whole.score(x[400:], y[400:]) >= 0.95
+
+
+def test_portions_do_not_matter(cancer, learnt):
+    x, y = cancer
+    parts = RefinedClassifier()
+    for start in range(0, 400, 32):
+        part = slice(start, min(start + 32, 400))
+        parts.partial_fit(x[part], y[part], classes=[0, 1])
+    np.testing.assert_allclose(parts.predict_proba(x), learnt.predict_proba(x), atol=1e-10)
+
+
+def test_answers_depend_on_nothing_but_their_row(cancer, learnt):
+    x, _ = cancer
+    whole = learnt.predict_proba(x)
+    np.testing.assert_allclose(
+        np.concatenate([learnt.predict_proba(x[s : s + 7]) for s in range(0, len(x), 7)]), whole, atol=1e-9
+    )
+    order = np.random.default_rng(1).permutation(len(x))
+    np.testing.assert_allclose(learnt.predict_proba(x[order]), whole[order], atol=1e-9)
+    np.testing.assert_allclose(whole.sum(1), 1, atol=1e-12)
+    np.testing.assert_allclose(learnt.predict_log_proba(x), np.log(whole))
+
+
+def test_names_of_classes_are_only_names(cancer, learnt):
+    x, y = cancer
+    renamed = RefinedClassifier().partial_fit(x[:400], np.array(["yes", "no"])[y[:400]])
+    assert renamed.classes_.tolist() == ["no", "yes"]
+    np.testing.assert_allclose(renamed.predict_proba(x)[:, ::-1], learnt.predict_proba(x), atol=1e-9)
+
+
+def turned_features_change(x, y, members, rows):
+    """Return by how much the order of features changes probabilities, on average."""
+    turned = np.random.default_rng(1).permutation(x.shape[1])
+    models = [RefinedClassifier(n_estimators=members).fit(part[:rows], y[:rows]) for part in (x, x[:, turned])]
+    one, other = models[0].predict_proba(x[rows:]), models[1].predict_proba(x[rows:][:, turned])
+    return float(np.abs(one - other).mean())
+
+
+def test_the_order_of_features_matters_little_and_less_with_more_members(cancer):
+    x, y = load_wine(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    assert turned_features_change(x[order], y[order], 1, 90) < 1e-9  # nothing is drawn: all pairs, all rows
+    apart = [turned_features_change(*cancer, members, 400) for members in (1, 4)]
+    assert apart[0] <= 0.02
+    assert apart[1] <= apart[0]
+
+
+def test_shards_learnt_apart_are_one_pass(cancer, learnt):
+    x, y = cancer
+    base = RefinedClassifier().partial_fit(x[:288], y[:288])
+    one, two = (
+        base.fork().partial_fit(x[288:336], y[288:336]),
+        base.fork().partial_fit(x[336:400], y[336:400]),
+    )
+    merged = copy.deepcopy(base).merge(one).merge(two)
+    moments, wanted = merged.task_.states[0].moments, learnt.task_.states[0].moments
+    for name in moments._fields:
+        torch.testing.assert_close(getattr(moments, name), getattr(wanted, name))
+    assert np.abs(merged.predict_proba(x) - learnt.predict_proba(x)).mean() < 0.02
+    other = copy.deepcopy(base).merge(two).merge(one)
+    np.testing.assert_allclose(other.predict_proba(x), merged.predict_proba(x), atol=1e-8)
+
+
+def test_merging_what_does_not_fit_is_refused_and_harms_nothing(cancer, learnt):
+    x, y = cancer
+    before = learnt.predict_proba(x)
+    with pytest.raises(ValueError, match="map"):
+        learnt.merge(RefinedClassifier().partial_fit(x[100:400], y[100:400]))
+    with pytest.raises(ValueError, match="same classes"):
+        learnt.merge(RefinedClassifier().partial_fit(x[:400], y[:400] + 5))
+    with pytest.raises(ValueError, match="fixed after 256 rows"):
+        learnt.merge(RefinedClassifier().partial_fit(x[:40], y[:40]))
+    with pytest.raises(ValueError, match="merges with another"):
+        learnt.merge(RefinedRegressor().partial_fit(x[:400], y[:400]))
+    with pytest.raises(ValueError, match="not fixed yet"):
+        RefinedClassifier().partial_fit(x[:40], y[:40]).fork()
+    np.testing.assert_array_equal(learnt.predict_proba(x), before)
+
+
+@pytest.mark.parametrize("rows", [1, 40, 400])
+@pytest.mark.parametrize("kind", [RefinedClassifier, RefinedRegressor])
+def test_saved_and_loaded_it_goes_on(kind, rows, cancer, tmp_path):
+    x, y = cancer
+    y = y if kind is RefinedClassifier else x[:, 0] + y
+    answer = "predict_proba" if kind is RefinedClassifier else "predict"
+    model = kind(n_estimators=1 + (rows == 40)).partial_fit(x[:rows], y[:rows])
+    path = model.save(tmp_path / "task.safetensors")
+    loaded = kind.load(path)
+    assert loaded.get_params() == model.get_params()
+    for made in (loaded, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_allclose(getattr(made, answer)(x), getattr(model, answer)(x), rtol=1e-3, atol=1e-4)
+        made.partial_fit(x[400:464], y[400:464])
+    model.partial_fit(x[400:464], y[400:464])
+    np.testing.assert_allclose(getattr(loaded, answer)(x), getattr(model, answer)(x), rtol=1e-3, atol=1e-3)
+
+
+def test_words_categories_dates_and_gaps_survive_a_file(tmp_path):
+    frame, y = mixed(400)
+    model = RefinedClassifier().partial_fit(frame[:50], y[:50])
+    loaded = RefinedClassifier.load(model.save(tmp_path / "warm.safetensors"))
+    np.testing.assert_allclose(loaded.predict_proba(frame), model.predict_proba(frame), atol=1e-4)
+    loaded.partial_fit(frame[50:], y[50:])
+    again = RefinedClassifier.load(loaded.save(tmp_path / "cold.safetensors"))
+    np.testing.assert_allclose(again.predict_proba(frame), loaded.predict_proba(frame), atol=1e-4)
+    assert list(again.feature_names_in_) == list(frame.columns)
+
+
+def test_files_that_are_not_ours_are_refused(cancer, learnt, tmp_path):
+    path = learnt.save(tmp_path / "task.safetensors")
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(ValueError, match="RefinedClassifier"):
+        RefinedRegressor.load(path)
+    whole = path.read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "foreign").write_bytes(pickle.dumps(learnt))
+    for name in ("cut", "foreign", "missing"):
+        with pytest.raises(ValueError, match=name):
+            RefinedClassifier.load(tmp_path / name)
+    tensors, header = read(path)
+    header.pop("gradatim_format")
+    write(tmp_path / "other", tensors, {"kind": "state"})
+    with pytest.raises(ValueError, match="not one of a table"):
+        RefinedClassifier.load(tmp_path / "other")
+    write(tmp_path / "short", {k: v for k, v in tensors.items() if "gram" not in k}, header)
+    with pytest.raises(ValueError, match="contradicts itself"):
+        RefinedClassifier.load(tmp_path / "short")
+    with safe_open(path, "pt") as file:
+        text = json.loads(file.metadata()["gradatim"])
+    newer = whole.replace(b'gradatim_format\\": 1', b'gradatim_format\\": 9')
+    assert newer != whole, text["gradatim_format"]
+    (tmp_path / "newer").write_bytes(newer)
+    with pytest.raises(ValueError, match="upgrade gradatim"):
+        RefinedClassifier.load(tmp_path / "newer")
+
+
+def mixed(n):
+    rng = np.random.default_rng(0)
+    word = rng.choice(["red", "green", "blue", None], n)
+    number = np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n))
+    day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1000, n), "D")
+    frame = pd.DataFrame(
+        {
+            "number": number,
+            "word": word,
+            "kind": pd.Categorical(rng.choice(["a", "b"], n)),
+            "flag": rng.random(n) < 0.5,
+            "day": day,
+            "constant": 1.0,
+            "empty": np.nan,
+        }
+    )
+    return frame, ((word == "red") ^ (np.nan_to_num(number) > 0)).astype(int)
+
+
+def test_tables_as_they_come():
+    frame, y = mixed(600)
+    model = RefinedClassifier().partial_fit(frame[:400], y[:400])
+    assert model.score(frame[400:], y[400:]) > 0.75
+    want = model.predict_proba(frame)
+    for other in (pl.from_pandas(frame), pa.Table.from_pandas(frame)):
+        np.testing.assert_allclose(model.predict_proba(other), want, atol=1e-9)
+    x = sparse.random(300, 40, 0.2, random_state=0, format="csr")
+    target = (np.asarray(x.sum(1)).ravel() > 4).astype(int)
+    one = RefinedClassifier().fit(x, target).predict_proba(x)
+    np.testing.assert_allclose(RefinedClassifier().fit(x.toarray(), target).predict_proba(x.toarray()), one)
+
+
+def test_words_and_classes_that_come_later():
+    frame, y = mixed(500)
+    model = RefinedClassifier().partial_fit(frame[:300], y[:300])
+    later = frame[300:].copy()
+    later["word"] = later["word"].where(later["word"] != "blue", "violet")
+    target = np.where(later["word"] == "violet", 2, y[300:])
+    model.partial_fit(later, target)
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert model.predict_proba(later).shape == (200, 3)
+    assert (model.predict(later)[later["word"] == "violet"] == 2).mean() > 0.8
+    early = (
+        RefinedClassifier().partial_fit(frame[:20], np.zeros(20, int)).partial_fit(frame[20:40], y[20:40] + 1)
+    )
+    assert early.predict_proba(frame).shape == (500, 3)
+
+
+@pytest.mark.parametrize("kind", [RefinedClassifier, RefinedRegressor])
+def test_the_first_rows_are_fitted_whole(kind, cancer):
+    x, y = cancer
+    y = y if kind is RefinedClassifier else 1000 + 7 * x[:, 0] + y
+    answer = "predict_proba" if kind is RefinedClassifier else "predict"
+    parts = kind()
+    for start in range(0, 96, 32):
+        parts.partial_fit(x[start : start + 32], y[start : start + 32])
+    whole = kind().fit(x[:96], y[:96])
+    np.testing.assert_allclose(getattr(parts, answer)(x), getattr(whole, answer)(x), rtol=1e-9)
+
+
+def test_one_class_and_many_classes():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4))
+    assert (RefinedClassifier().partial_fit(x, np.full(400, 3)).predict(x) == 3).all()
+    y = (np.argsort(np.argsort(x[:, 0])) // 4).astype(int)
+    model = RefinedClassifier().partial_fit(x, y, classes=np.arange(120))
+    chances = model.predict_proba(x)
+    assert chances.shape == (400, 120)
+    assert (np.abs(chances.argmax(1) - y) <= 10).mean() > 0.5
+
+
+def test_five_hundred_features_and_one():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 500)) * 10.0 ** rng.uniform(-6, 6, 500)
+    y = (x[:, 3] > 0).astype(int)
+    assert RefinedClassifier().fit(x, y).predict_proba(x).shape == (300, 2)
+    assert RefinedClassifier().fit(x[:, 3:4], y).score(x[:, 3:4], y) > 0.97
+
+
+def test_a_stage_is_what_partial_fit_would_answer(cancer, learnt):
+    x, y = cancer
+    before = learnt.predict_proba(x)
+    stages = list(learnt.staged_predict_proba(x, (x[400:], y[400:])))
+    np.testing.assert_array_equal(stages[0], before)
+    np.testing.assert_array_equal(learnt.predict_proba(x), before)
+    wanted = copy.deepcopy(learnt).partial_fit(x[400:], y[400:]).predict_proba(x)
+    np.testing.assert_allclose(stages[-1], wanted, atol=1e-10)
+    fresh = list(RefinedClassifier().staged_predict_proba(x, (x[:64], y[:64])))
+    assert np.all(fresh[0] == 0.5)
+    assert len(fresh) == 3
+
+
+def test_a_regression_says_how_sure_it_is():
+    x, y = load_diabetes(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    x, y = x[order], y[order]
+    model = RefinedRegressor().partial_fit(x[:300], y[:300])
+    mean, deviation = model.predict(x[300:], return_std=True)
+    assert model.score(x[300:], y[300:]) > 0.38
+    levels = [0.025, 0.1, 0.5, 0.9, 0.975]
+    found = model.predict(x[300:], quantiles=levels)
+    assert (np.diff(found, axis=1) > 0).all()
+    inside = ((y[300:] > found[:, 1]) & (y[300:] < found[:, 3])).mean()
+    assert inside == pytest.approx(0.8, abs=0.08)
+    np.testing.assert_allclose(mean, model.predict(x[300:]))
+    assert np.median(deviation) == pytest.approx(np.sqrt(np.mean((mean - y[300:]) ** 2)), rel=0.25)
+    scaled = RefinedRegressor().partial_fit(x[:300], 1e6 * y[:300] - 7)
+    np.testing.assert_allclose(scaled.predict(x[300:]), 1e6 * mean - 7, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"\(0, 1\)"):
+        model.predict(x, quantiles=[0.5, 1.0])
+
+
+@pytest.mark.parametrize("given", ["learner", "checkpoint"])
+def test_a_learner_takes_the_place_of_the_shipped_one(given, tmp_path):
+    family = LinearClassification(4, 3)
+    learner = build("ridge", family, strength=1.0)
+    model = learner
+    if given == "checkpoint":
+        pytest.skip("written by test_cli through gradatim train")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4))
+    y = x[:, :3].argmax(1)
+    made = RefinedClassifier(model=model).fit(x, y)
+    assert made.score(x, y) > 0.85
+    path = made.save(tmp_path / "task.safetensors")
+    loaded = RefinedClassifier.load(path, model=learner)
+    np.testing.assert_allclose(loaded.predict_proba(x), made.predict_proba(x))
+    with pytest.raises(ValueError, match="another learner"):
+        RefinedClassifier.load(path, model=build("ridge", family, strength=2.0))
+    with pytest.raises(ValueError, match="wants 4 inputs"):
+        RefinedClassifier(model=learner).fit(x[:, :3], y)
+    with pytest.raises(ValueError, match="sample_weight"):
+        RefinedClassifier(model=learner).fit(x, y, sample_weight=np.full(300, 2.0))
+    regressor = RefinedRegressor(model=build("ridge", LinearRegression(4, 0.5), strength=1.0)).fit(x, x[:, 0])
+    assert regressor.score(x, x[:, 0]) > 0.99
+
+
+def test_settings_that_cannot_be_are_refused(cancer):
+    x, y = cancer
+    for settings, sentence in (
+        ({"batch_size": 0}, "batch_size"),
+        ({"n_passes": 2}, "counts every row once"),
+        ({"n_estimators": 1.5}, "n_estimators"),
+        ({"model": "experst"}, "did you mean 'experts'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            RefinedClassifier(**settings).fit(x, y)
+
+
+def test_bad_rows_change_nothing(cancer, learnt):
+    x, y = cancer
+    before = learnt.predict_proba(x)
+    broken = x[:64].copy()
+    broken[40, 3] = np.inf
+    cases = [
+        (broken, y[:64], "infinity"),
+        (x[:64, :5], y[:64], "features"),
+        (x[:64], np.array(["a"] * 64), "change type"),
+        (x[:64], y[:60], "inconsistent"),
+        (x[:0], y[:0], "0 sample"),
+        (np.full((64, 30), "word", dtype=object), y[:64], "x0"),
+    ]
+    for rows, target, sentence in cases:
+        with pytest.raises(ValueError, match=sentence):
+            learnt.partial_fit(rows, target)
+        np.testing.assert_array_equal(learnt.predict_proba(x), before)
+    with pytest.raises(ValueError, match="one type"):
+        RefinedClassifier().fit(x[:4], np.array(["a", 1, "b", 2], dtype=object))
+    with pytest.raises(ValueError, match="negative"):
+        RefinedClassifier().fit(x, y, sample_weight=-np.ones(len(y)))
+
+
+def test_a_scale_that_leaves_its_range_is_reported_once_and_can_be_mapped_anew(cancer):
+    x, y = cancer
+    model = RefinedClassifier().partial_fit(x[:400], y[:400])
+    with pytest.warns(DriftWarning, match="30 columns have left"):
+        model.partial_fit(x[400:464] * 100, y[400:464])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DriftWarning)
+        model.partial_fit(x[464:528] * 100, y[464:528])
+    model.remap(x[:464] * 100, y[:464])
+    assert model.score(x[464:] * 100, y[464:]) > 0.93

@@ -1,4 +1,4 @@
-"""The command line: `gradatim list | train | eval | info | bench | demo`. The only place that prints.
+"""The command line: `gradatim list | fit | update | predict | train | eval | info | bench | demo`. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import judge, train
+from .commands import judge, tables, train
 from .commands.options import Command, first_line, parse
 from .commands.show import table, wrote
 from .names import hint
@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _refuse(_sentence(error), 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             raise
-        return _refuse("interrupted; train goes on with --resume", 130)
+        return _refuse(str(stop) or "interrupted; train goes on with --resume", 130)
     return 0
 
 
@@ -158,6 +158,24 @@ def _demo(options: Namespace, console: Console) -> None:
 COMMANDS: dict[str, Command] = {
     "list": Command(
         "show methods, task families, recipes and benchmarks", "gradatim list", _no_options, _list
+    ),
+    "fit": Command(
+        "learn a table in a CSV or Parquet file, of any length, in one pass, and keep what is known in a small state",
+        "gradatim fit train.csv --target y --state task.safetensors",
+        tables.fit_options,
+        tables.fit,
+    ),
+    "update": Command(
+        "learn one more file into a state; a kill at any moment leaves the old state or the new one",
+        "gradatim update more.parquet --state task.safetensors",
+        tables.update_options,
+        tables.update,
+    ),
+    "predict": Command(
+        "answer the rows of a file from a state",
+        "gradatim predict test.csv --state task.safetensors --out predictions.csv --proba",
+        tables.predict_options,
+        tables.predict,
     ),
     "train": Command(
         "meta-train a learner by a recipe, any field of which an option can change",

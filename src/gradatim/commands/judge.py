@@ -14,6 +14,7 @@ import numpy as np
 
 from ..names import nearest
 from .show import size, table, wrote
+from .tables import described
 from .train import provenance
 
 if TYPE_CHECKING:
@@ -188,7 +189,9 @@ def info(options: Namespace, console: Console) -> None:
     tensors, header = read(path)
     lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
     lines.append(["size", size(path.stat().st_size)])
-    if header["kind"] == "state":
+    if "estimator" in header:
+        lines += described(header)
+    elif header["kind"] == "state":
         lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
     weights = part(tensors, "weights")
     if weights:

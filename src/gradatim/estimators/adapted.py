@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ..batch import Batch
 from ..predictors import Committee, CrossEntropy, SquaredError, widths
 from ..preprocessing import Encoder
 from ..refiners import Experts
+from ..refiners.experts import GROWTH
 from ..regimes import committee
 from ..training.states import fingerprint
 
@@ -39,13 +40,22 @@ PIECE = 2048
 """Rows that are read or answered at a time."""
 
 
+class Encoded(NamedTuple):
+    """Rows of one task as tensors: `x [1, n, d]`, `y [1, n, 1]`, `weight [1, n]`."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+
+
 @dataclass
 class Adapted:
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
     Fields: `outputs`: how many classes, or None: a regression; `seeds`: one for each member's features; `given`: the
     learner that takes the place of the shipped one; `device`; `encoder`, the map; `centre`, `scale` of a regression's
-    y; `warm`: the rows while the map is not yet fixed; `told`: columns
+    y; `warm`: the rows while the map is not yet fixed; `late`: rows that came since, to be
+    taken in soon; `told`: columns
     that a warning has named.
     """
 
@@ -57,6 +67,7 @@ class Adapted:
     centre: float = 0.0
     scale: float = 1.0
     warm: Rows | None = None
+    late: tuple[Encoded, ...] = ()
     told: frozenset[str] = frozenset()
     learners: list[Learner] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
@@ -69,6 +80,7 @@ class Adapted:
             return float(self.warm.weight.sum())
         if self.given is not None or not self.states:
             return float("nan")
+        self._take_in()
         return float(self.states[0].moments.rows[0])
 
     def fit(self, rows: Rows, batch_size: int, passes: int = 1) -> None:
@@ -79,7 +91,7 @@ class Adapted:
             for _ in range(passes):
                 self._each(rows, batch_size, _learn)
             return
-        self._each(rows, PIECE, _learn)
+        self._each(rows, PIECE, _add)
         self.settle()
         self._each(rows, PIECE, _weigh)
 
@@ -92,7 +104,7 @@ class Adapted:
         for piece in rows.pieces(batch_size):
             if self.encoder is not None and self.warm is None:
                 self.encoder = self.encoder.extend(piece.columns)
-                self._each(piece, batch_size, _score_and_learn)
+                self._later(piece)
                 continue
             self.warm = piece.copy() if self.warm is None else self.warm.and_then(piece)
             if self.given is not None:
@@ -127,6 +139,7 @@ class Adapted:
             raise ValueError(
                 f"the learner given as model answers {self.outputs} classes; got rows of {outputs}: give one for more"
             )
+        self._take_in()
         self.outputs, self.answering = outputs, None
         if self.warm is not None:
             self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
@@ -146,6 +159,8 @@ class Adapted:
                 f"merging needs two fixed maps, and a map is fixed after {WARM} rows: learn more rows first, or learn "
                 "the few rows of one with the other's partial_fit"
             )
+        self._take_in()
+        other._take_in()
         self.encoder = self.encoder.merged(other.encoder)
         alike = (self.centre, self.scale, self.seeds) == (other.centre, other.scale, other.seeds)
         if not alike or [*map(fingerprint, self.learners)] != [*map(fingerprint, other.learners)]:
@@ -158,6 +173,7 @@ class Adapted:
 
     def settle(self) -> None:
         """Solve for all heads, those too that only score rows to come."""
+        self._take_in()
         if self.given is None:
             self.states = [
                 _experts(learner)[1].solve(state)
@@ -166,6 +182,7 @@ class Adapted:
 
     def forget(self) -> None:
         """Forget all rows, and keep the map."""
+        self.late, self.told = (), frozenset()
         self.states, self.answering = [learner.refiner.init(1) for learner in self.learners], None
 
     def map_so_far(self) -> Encoder:
@@ -225,6 +242,7 @@ class Adapted:
             if self.warm is not None:
                 ready = copy.copy(self)
                 ready.fit(self.warm, batch_size)
+            self._take_in()
             with torch.no_grad():
                 latents = [
                     learner.refiner.read(state)
@@ -233,18 +251,44 @@ class Adapted:
             self.answering = ready.learners, latents, ready
         return self.answering
 
+    def _later(self, piece: Rows) -> None:
+        """Encode a mini-batch, and take it in with those before it when heads are due, or `WARM` rows wait.
+
+        The heads that score rows change only then, so it makes no difference to wait; moments of many rows are cheaper.
+        """
+        self.late = (*self.late, self._encoded(piece))
+        if self.given is not None:
+            return self._take_in()
+        waiting = sum(float(rows.weight.sum()) for rows in self.late)
+        known = float(self.states[0].moments.rows[0])
+        if waiting >= WARM or known + waiting > (1 + GROWTH) * float(self.states[0].solved[0]):
+            self._take_in()
+        return None
+
+    def _take_in(self) -> None:
+        """Score and learn the rows that wait."""
+        if self.late:
+            parts = (torch.cat(part, dim=1) for part in zip(*self.late, strict=True))
+            self.late = ()
+            self._all(Encoded(*parts), _score_and_learn)
+
+    def _encoded(self, piece: Rows) -> Encoded:
+        """Return rows as tensors of one task; the numbers of a regression standardised."""
+        y = torch.from_numpy(piece.y)[None, :, None].to(self.device)
+        y = (y - self.centre) / self.scale if self.outputs is None else y.long()
+        return Encoded(self.numbers(piece.columns), y, torch.from_numpy(piece.weight)[None].to(self.device))
+
     def _each(self, rows: Rows, size: int, do: Callable[..., State]) -> None:
         """Let every member's state go through the rows, `size` at a time."""
         for piece in rows.pieces(size):
-            x = self.numbers(piece.columns)
-            y = torch.from_numpy(piece.y)[None, :, None].to(self.device)
-            y = (y - self.centre) / self.scale if self.outputs is None else y.long()
-            weight = torch.from_numpy(piece.weight)[None].to(self.device)
-            with torch.no_grad():
-                self.states = [
-                    do(learner, state, x, y, weight)
-                    for learner, state in zip(self.learners, self.states, strict=True)
-                ]
+            self._all(self._encoded(piece), do)
+
+    def _all(self, rows: Encoded, do: Callable[..., State]) -> None:
+        """Let every member's state go through the rows at once."""
+        with torch.no_grad():
+            self.states = [
+                do(learner, state, *rows) for learner, state in zip(self.learners, self.states, strict=True)
+            ]
 
     def _answer(self, learner: Learner, latent: Tensor, x: Tensor, levels: np.ndarray | None) -> Tensor:
         """Return one member's answer at x: probabilities, mean and variance, or quantiles, `[n, ...]`."""
@@ -289,7 +333,7 @@ def _experts(learner: Learner) -> tuple[Committee, Experts]:
     return f, refiner
 
 
-def _rows_of_one(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
     """Return the state of a given learner after a step."""
     if bool((weight != 1).any()):
         raise ValueError(
@@ -298,18 +342,16 @@ def _rows_of_one(learner: Learner, state: State, x: Tensor, y: Tensor, weight: T
     return learner.step(state, Batch(x, y))
 
 
-def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state with rows learnt."""
-    if not isinstance(learner.refiner, Experts):
-        return _rows_of_one(learner, state, x, y, weight)
+def _add(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
+    """Return the state with rows in its moments, no head solved for."""
     f, refiner = _experts(learner)
-    return refiner.learn(state, f.features(x), y, weight)
+    return refiner.add(state, f.features(x), y, weight)
 
 
 def _score_and_learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
     """Return the state with rows scored, then learnt."""
     if not isinstance(learner.refiner, Experts):
-        return _rows_of_one(learner, state, x, y, weight)
+        return _learn(learner, state, x, y, weight)
     f, refiner = _experts(learner)
     a = f.features(x)
     found = refiner.score(state, a, y, weight)

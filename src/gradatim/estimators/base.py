@@ -198,18 +198,18 @@ class Refined(BaseEstimator):
     def _columns(self, X: Any, reset: bool) -> Columns:
         """Return X by column, checked against the columns of before."""
         columns = read_columns(X)
-        validate_data(self, X, skip_check_array=True, reset=reset)
+        plain = isinstance(X, np.ndarray) and not hasattr(self, "feature_names_in_")
+        if reset or not plain or len(columns.names) != self.n_features_in_:
+            validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
         return columns
 
     def _rows(self, X: Any, y: np.ndarray, sample_weight: Any, reset: bool) -> Rows:
         """Return checked rows, those of weight 0 left away."""
         columns = self._columns(X, reset)
-        check_consistent_length(X, y)
-        weight = (
-            np.ones(len(y))
-            if sample_weight is None
-            else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        )
+        check_consistent_length(columns.values[0], y)
+        if sample_weight is None:
+            return Rows(columns, y.astype(np.float64), np.ones(len(y)))
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if (weight < 0).any():
             raise ValueError("sample_weight must not be negative")
         rows = Rows(columns, y.astype(np.float64), np.asarray(weight, dtype=np.float64))

@@ -128,15 +128,14 @@ class RefinedClassifier(ClassifierMixin, Refined):
         """Return labels `[n]`, of one type."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iub":
+            return y  # what there is most, and needs no look
         y = column_or_1d(y, warn=True)
         if y.dtype == object:
             kinds = {type(label).__name__ for label in y.tolist()}
             if len(kinds) > 1:
                 raise ValueError(f"labels must be of one type; got {', '.join(sorted(kinds))}")
         check_classification_targets(y)
-        known = getattr(self, "classes_", None)
-        if known is not None and hasattr(self, "task_"):
-            _union(known, y)
         return y
 
 

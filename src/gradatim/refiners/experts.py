@@ -26,7 +26,7 @@ VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3))
 """The blocks that an expert sees, those that are there: x; x and one family of features; everything."""
 
 STRENGTHS = (0.5, 2.0, 8.0, 32.0)
-GROWTH = 0.1
+GROWTH = 0.2
 """Heads that only score rows are solved again when the rows have grown by it."""
 
 BEHIND = 20.0
@@ -118,6 +118,12 @@ class Experts(Refiner):
 
     def learn(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
         """Return the state with rows added to the moments; heads are solved again once the rows have grown."""
+        state = self.add(state, a, y, weight)
+        due = state.moments.rows > (1 + GROWTH) * state.solved
+        return where(due, self.solve(state), state) if bool(due.any()) else state
+
+    def add(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
+        """Return the state with rows added to the moments, its heads left as they are."""
         codes = self._codes(y).to(a)
         weighed = (a * weight[..., None]).mT
         gram, cross, squares, rows = state.moments
@@ -127,9 +133,7 @@ class Experts(Refiner):
             squares + (codes.square() * weight[..., None]).sum(1),
             rows + weight.sum(1),
         )
-        state = state._replace(moments=moments)
-        due = state.moments.rows > (1 + GROWTH) * state.solved
-        return where(due, self.solve(state), state) if bool(due.any()) else state
+        return state._replace(moments=moments)
 
     def solve(self, state: ExpertsState) -> ExpertsState:
         """Return the state with heads solved from all its rows, those of experts far behind left as they are."""

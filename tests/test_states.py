@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_t
 
 from gradatim import regimes
+from gradatim.batch import Batch
 from gradatim.benchmarks.every_row import excess_loss
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.learner import Learner
@@ -20,6 +22,7 @@ from gradatim.refiners import CONSTANT, OFF, Conjugate, Gain, Laplace, RowsConfi
 from gradatim.refiners.moments import MomentsState, pack, unpack
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import randomised
+from gradatim.training.states import load_state, save_state
 
 LINEAR = LinearRegression(4, 0.5, support_rows=48, query_rows=20)
 CLASSES = LinearClassification(3, 3, support_rows=48, query_rows=20)
@@ -121,29 +124,109 @@ def test_forgetting_counts_rows_by_their_age_and_stays_finite():
 # --- Laplace
 
 
-def heads(precisions=((1.0, 1.0),)):
-    f = Network(3, CrossEntropy(3))
-    return Learner(f, Laplace((3, 1), 3, precisions, iterations=300), CLOSED_FORM).double()
+def heads(precisions=((1.0, 1.0),), classes=3, **settings):
+    f = Network(3, CrossEntropy(classes))
+    return Learner(f, Laplace((3, 1), classes, precisions, **settings), CLOSED_FORM).double()
 
 
-def test_a_first_mini_batch_is_answered_by_penalised_moderated_logistic_regression():
+def inputs(rows):
+    return torch.cat([rows.x, torch.ones_like(rows.x[..., :1])], dim=-1)
+
+
+def cost(theta, a, y, prior):
+    """Return cross-entropy and prior of one task at theta `[C, D]`, precisions `prior [D]`."""
+    return torch.nn.functional.cross_entropy(a @ theta.T, y, reduction="sum") + (prior * theta**2).sum() / 2
+
+
+def fitted(a, y, prior, classes=3):
+    """Return the theta that minimises `cost`, by scipy."""
+
+    def both(flat):
+        theta = torch.from_numpy(flat).view(classes, -1).requires_grad_()
+        loss = cost(theta, a, y, prior)
+        return loss.item(), torch.autograd.grad(loss, theta)[0].flatten().numpy()
+
+    wanted = minimize(both, np.zeros(classes * a.shape[1]), jac=True, options={"gtol": 1e-9}).x
+    return torch.from_numpy(wanted).view(classes, -1)
+
+
+def test_rows_in_the_window_are_answered_by_one_penalised_logistic_regression():
+    """In one mini-batch, in six, and in three shards merged: to a tenth of a nat, and once converged to 1e-6."""
     task, learner = drawn(CLASSES), heads()
-    state = learner.adapt(task.support, 48)
+    prior = torch.ones(4).double()
+    shards = [learner.adapt(task.support.slice(at, at + 16), 8) for at in (0, 16, 32)]
+    states = [learner.adapt(task.support, size) for size in (48, 8)]
+    found = [learner.merge(group) for group in ([states[0]], [states[1]], shards)]  # a merge of one converges
     for b in range(3):
-        a = np.c_[task.support.x[b].numpy(), np.ones(48)]
-        y = task.support.y[b, :, 0].numpy()
-        halfway = np.eye(4) + 3 / 2 * (1 / 3 * 2 / 3) * a.T @ a / 2
-        k = (1 + np.pi / 8 * np.einsum("ni,ni->n", a, np.linalg.solve(halfway, a.T).T)) ** -0.5
+        a, y = inputs(task.support)[b], task.support.y[b, :, 0]
+        wanted = fitted(a, y, prior)
+        for state in states:
+            assert cost(state.theta[b, 0], a, y, prior) < cost(wanted, a, y, prior) + 0.1
+        for state in found:
+            torch.testing.assert_close(state.theta[b, 0], wanted, rtol=1e-6, atol=1e-6)
 
-        def loss(flat, a=a, y=y, k=k):
-            logits = k[:, None] * (a @ flat.reshape(3, 4).T)
-            each = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(48), y]
-            return (each / k).sum() + flat @ flat / 2
 
-        wanted = minimize(loss, np.zeros(12), options={"gtol": 1e-8}).x
-        found = learner.refiner.read(state)[b].detach().numpy().reshape(3, 4)
-        wanted = wanted.reshape(3, 4)  # what is common to all classes says nothing
-        np.testing.assert_allclose(found - found.mean(0), wanted - wanted.mean(0), atol=1e-4)
+@pytest.mark.parametrize("lag", [0, 20, 32])
+def test_rows_that_leave_are_replaced_by_their_expansion(lag):
+    """Height, slope and blocks of the Hessian where they left, C / (C - 1) times; whole mini-batches leave."""
+    task, learner = drawn(CLASSES), heads(((1.0, 2.0),), lag=lag)
+    prior = torch.tensor([1.0, 1, 1, 2]).double()
+    first = learner.adapt(task.support.slice(0, 32), 32)  # absorbed at once where it does not fit
+    state = learner.step(first, task.support.slice(32, 40))
+    gone = 40 if lag < 8 else 32  # at lag 32 the first has to leave for the second
+    assert (state.age > 0).sum(1).tolist() == [40 - gone] * 3 and state.age.shape == (3, lag)
+    assert (first.age > 0).sum(1).tolist() == [32 if lag == 32 else 0] * 3
+    for b in range(3):
+        a, y = inputs(task.support)[b], task.support.y[b, :, 0]
+        at = [(first.theta if lag < 32 else state.theta, slice(0, 32))]
+        at += [(state.theta, slice(32, 40))] if lag < 8 else []
+        precision, shift, floor = torch.diag(prior).expand(3, 4, 4), 0.0, 0.0
+        for theta, rows in at:
+            theta = theta[b, 0]
+            part = (a[rows], y[rows], 0 * prior)
+            whole = torch.autograd.functional.hessian(lambda t, part=part: cost(t, *part), theta)
+            blocks = torch.stack([whole[c, :, c] for c in range(3)]) * 3 / 2
+            slope = torch.autograd.functional.jacobian(lambda t, part=part: cost(t, *part), theta)
+            pull = torch.einsum("cij,cj->ci", blocks, theta)
+            precision, shift = precision + blocks, shift + pull - slope
+            floor = floor + cost(theta, *part) - (slope * theta).sum() + (theta * pull).sum() / 2
+        torch.testing.assert_close(state.precision[b, 0], precision)
+        torch.testing.assert_close(state.shift[b, 0], shift)
+        torch.testing.assert_close(state.floor[b, 0], floor)
+
+
+def test_evidence_of_two_classes_is_that_of_logistic_regression():
+    """Brute force on the contrast of the two: its prior has half the precision, `log Z` from its whole Hessian."""
+    family = LinearClassification(3, 2, support_rows=40)
+    task, precisions = drawn(family), ((1.0, 2.0), (10.0, 0.5))
+    learner = heads(precisions, classes=2)
+    state = learner.merge([learner.adapt(task.support, 8)])  # a merge of one converges
+    found = learner.refiner.log_evidence(state)
+    for b in range(3):
+        a, y = inputs(task.support)[b].numpy(), task.support.y[b, :, 0].numpy()
+        for k, (slope, bias) in enumerate(precisions):
+            prior = np.array([slope] * 3 + [bias]) / 2
+
+            def loss(w, a=a, y=y, prior=prior):
+                return np.logaddexp(0, (1 - 2 * y) * (a @ w)).sum() + (prior * w * w).sum() / 2
+
+            w = minimize(loss, np.zeros(4), options={"gtol": 1e-8}).x
+            p = 1 / (1 + np.exp(-a @ w))
+            hessian = (a.T * (p * (1 - p))) @ a + np.diag(prior)
+            wanted = -loss(w) + (np.log(prior).sum() - np.linalg.slogdet(hessian)[1]) / 2
+            assert found[b, k].item() == pytest.approx(wanted, abs=1e-5)
+    weight = found.softmax(1)[..., None, None]  # the priors are alike likely
+    torch.testing.assert_close(learner.refiner.read(state), (weight * state.theta).sum(1).flatten(1))
+
+
+def test_evidence_hardly_changes_when_rows_leave_the_window():
+    task, precisions = drawn(replace(CLASSES, support_rows=480)), ((1.0, 1.0), (0.1, 0.1))
+    found = []
+    for lag in (480, 160):
+        learner = heads(precisions, lag=lag)
+        found.append(learner.refiner.log_evidence(learner.adapt(task.support, 16)))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1.0)
+    torch.testing.assert_close(found[1].diff(), found[0].diff(), rtol=0, atol=0.3)
 
 
 def test_the_excess_loss_of_classes_falls_like_one_over_rows():
@@ -154,21 +237,35 @@ def test_the_excess_loss_of_classes_falls_like_one_over_rows():
     assert 0.04 < late / early < 0.16  # 1/10 if every row counts
 
 
+def test_one_pass_is_nearly_as_good_as_one_fit_to_all_rows():
+    """2,560 rows, of which 256 are in the window: excess loss .0058 against .0055 on 64 tasks (lab book)."""
+    family = LinearClassification(8, 4, support_rows=2560, query_rows=400)
+    task = family.sample(16, torch.Generator().manual_seed(0))
+    losses = []
+    for lag, size in ((256, 16), (2560, 2560)):
+        refiner = Laplace((8, 1), 4, ((1.0, 1.0),), lag=lag)
+        learner = Learner(Network(8, CrossEntropy(4)), refiner, CLOSED_FORM)
+        losses.append(
+            excess_loss(learner.predict(task.query.x, learner.adapt(task.support, size)), task).mean()
+        )
+    assert losses[0] < 1.15 * losses[1]
+
+
 @pytest.mark.parametrize("classes", [2, 10, 50])
 def test_newton_steps_never_raise_what_they_lower(classes):
     """Rows of two classes that x does not tell apart: a block for each class misses how the two pull on each other."""
     generator = torch.Generator().manual_seed(0)
-    a = torch.randn(1, 1, 500, 8, generator=generator).double()
-    y = torch.randint(0, 2, (500,), generator=generator)
-    codes = torch.nn.functional.one_hot(y, classes).double()[None, None]
-    theta = torch.zeros(1, 1, classes, 8).double()
-    precision = torch.eye(8).double().expand(1, 1, classes, 8, 8)
-    lows = []
+    x = torch.randn(1, 500, 3, generator=generator).double()
+    y = torch.randint(0, 2, (1, 500, 1), generator=generator)
+    prior, lows = torch.ones(4).double(), []
     for steps in (1, 2, 3, 10, 30):
-        head = Laplace((8,), classes, ((1.0,),), iterations=steps)
-        lows.append(head._mode(a, codes, torch.ones(1, 1, 500, 1).double(), theta, precision)[1].item())
-    assert lows == sorted(lows, reverse=True)
-    assert lows[2] < lows[-1] * (1 + 1e-3)  # three are enough
+        learner = heads(classes=classes, lag=500, iterations=steps)
+        state = learner.adapt(Batch(x, y), 500)
+        lows.append(cost(state.theta[0, 0], inputs(Batch(x, y))[0], y[0, :, 0], prior).item())
+    best = learner.merge([state])
+    lows.append(cost(best.theta[0, 0], inputs(Batch(x, y))[0], y[0, :, 0], prior).item())
+    assert all(late < early + 1e-9 for early, late in pairwise(lows))
+    assert lows[-2] < lows[-1] + 0.2
 
 
 def test_excess_loss_is_zero_at_the_truth_and_positive_elsewhere():
@@ -177,12 +274,28 @@ def test_excess_loss_is_zero_at_the_truth_and_positive_elsewhere():
     )
     assert excess_loss(task.truth, task).abs().max() == 0
     assert excess_loss(task.truth + torch.randn_like(task.truth), task).min() > 0
+    shifted = task.truth + torch.randn_like(task.truth[..., :1])
+    assert excess_loss(shifted, task).abs().max() < 1e-6  # float32; the same distribution
+
+
+def test_excess_loss_is_what_losses_on_drawn_labels_have_on_average():
+    task = LinearClassification(3, 4, support_rows=4, query_rows=100_000).sample(
+        2, torch.Generator().manual_seed(0)
+    )
+    outputs = 0.5 * task.truth
+    y = task.query.y[..., 0]
+    drawn_loss = [torch.nn.functional.cross_entropy(o.mT, y, reduction="none") for o in (outputs, task.truth)]
+    torch.testing.assert_close(
+        excess_loss(outputs, task), (drawn_loss[0] - drawn_loss[1]).mean(1), rtol=0, atol=0.01
+    )  # three standard errors of 100,000 rows
 
 
 # --- merging
 
 
-@pytest.mark.parametrize("make", [exact, heads, lambda: randomised(regimes.bayesian(CLASSES, 8))])
+@pytest.mark.parametrize(
+    "make", [exact, heads, lambda: heads(lag=8), lambda: randomised(regimes.bayesian(CLASSES, 8))]
+)
 def test_merging_does_not_depend_on_the_order_or_the_grouping_of_shards(make):
     learner = make()
     task = drawn(LINEAR if learner.predictor.output_dim == 1 else CLASSES)
@@ -192,31 +305,60 @@ def test_merging_does_not_depend_on_the_order_or_the_grouping_of_shards(make):
         torch.testing.assert_close(learner.refiner.read(learner.merge(other)), wanted, rtol=1e-8, atol=1e-9)
 
 
-def test_a_merged_posterior_counts_the_prior_once():
-    task, learner = drawn(CLASSES), heads(((1.0, 2.0), (10.0, 10.0)))
+@pytest.mark.parametrize("lag", [0, 16, 256])
+def test_a_merged_posterior_counts_the_prior_once(lag):
+    """Quadratics add but for the prior, windows stand side by side, and theta is where slope and shift balance."""
+    task, learner = drawn(CLASSES), heads(((1.0, 2.0), (10.0, 10.0)), lag=lag)
     one, two = (learner.adapt(task.support.slice(*part), 8) for part in ((0, 16), (16, 48)))
     merged = learner.merge([one, two])
     prior = torch.stack([torch.tensor([1.0, 1, 1, 2]), torch.full((4,), 10.0)]).double().diag_embed()
     torch.testing.assert_close(merged.precision, one.precision + two.precision - prior[None, :, None])
-    pulled = sum(s.precision @ s.theta[..., None] for s in (one, two))
-    torch.testing.assert_close(merged.precision @ merged.theta[..., None], pulled)
+    torch.testing.assert_close(merged.shift, one.shift + two.shift)
+    torch.testing.assert_close(merged.floor, one.floor + two.floor)
     torch.testing.assert_close(merged.rows, torch.full((3,), 48.0).double())
-    for part, wanted in zip(learner.merge([one, learner.refiner.init(3)]), one, strict=True):
+    present = [(state.age > 0).sum(1) for state in (one, two, merged)]
+    assert torch.equal(present[0] + present[1], present[2])
+    assert (merged.age.diff() >= 0).all()
+    assert learner.refiner._said(merged, merged.theta)[1].abs().max() < 1e-8
+    alone, beside = learner.merge([one]), learner.merge([one, learner.refiner.init(3)])
+    for part, wanted in zip(beside, alone, strict=True):
         torch.testing.assert_close(part, wanted)  # a shard without rows says nothing
 
 
-def test_merged_classes_are_within_a_stated_factor_of_one_pass():
+def test_a_merged_window_is_cut_by_the_next_step_also_where_it_brings_no_rows(tmp_path):
+    task, learner = drawn(CLASSES), heads(lag=16)
+    shards = [learner.adapt(task.support.slice(at, at + 16), 8) for at in (0, 16)]
+    merged = learner.merge(shards)
+    assert (merged.age > 0).sum(1).tolist() == [32] * 3
+    save_state(tmp_path / "merged", merged, learner)
+    kept = load_state(tmp_path / "merged", learner)  # longer than the lag
+    batch = task.support.slice(32, 40)
+    mask = batch.mask.clone()
+    mask[0] = False
+    state = learner.step(kept, Batch._trusted(batch.x, batch.y, mask))
+    assert (state.age > 0).sum(1).tolist() == [16, 8, 8]  # the last mini-batches of both shards count 16 rows
+    assert torch.equal(state.theta[0], merged.theta[0])
+    assert state.rows.tolist() == [32, 40, 40]
+    whole = learner.merge([learner.adapt(task.support.slice(0, 32), 16)])
+    assert (
+        learner.merge([state]).theta[0] - whole.theta[0]
+    ).abs().max() < 0.2  # a row linearised near the answer
+
+
+def test_merged_classes_are_as_good_as_one_pass():
+    """8 shards of 320 rows; the bar of `gradatim bench gain` is 1.02, on more tasks."""
     family = LinearClassification(8, 4, support_rows=2560, query_rows=400)
-    task = family.sample(32, torch.Generator().manual_seed(0))
+    task = family.sample(16, torch.Generator().manual_seed(0))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        learner = regimes.bayesian(family, 16)
+        learner = regimes.bayesian(family, 8)
     with torch.no_grad():
         shards = [learner.adapt(task.support.slice(at, at + 320), 16) for at in range(0, 2560, 320)]
         merged, whole = learner.merge(shards), learner.adapt(task.support, 16)
     losses = [excess_loss(learner.predict(task.query.x, s), task).mean() for s in (merged, whole)]
-    assert losses[0] < 1.5 * losses[1]
-    assert (merged.log_weight.argmax(1) == whole.log_weight.argmax(1)).all()  # the same prior is believed
+    assert losses[0] < 1.05 * losses[1]
+    believed = [learner.refiner.log_evidence(state).argmax(1) for state in (merged, whole)]
+    assert torch.equal(*believed)  # the same prior
 
 
 def test_merged_statistics_are_those_of_one_pass():

@@ -138,7 +138,10 @@ class Learner(nn.Module):
         """
         if not states:
             raise ValueError("merging needs at least one state; got none")
-        shapes = [{name: part.shape for name, part in flatten(state).items()} for state in states]
+        like = flatten(self.refiner.init(1)) if self.refiner.capabilities.mergeable else {}
+        shapes = [
+            {name: _fixed(part, like.get(name)) for name, part in flatten(state).items()} for state in states
+        ]
         for other in shapes[1:]:
             for name in shapes[0] | other:
                 if shapes[0].get(name) != other.get(name):
@@ -175,6 +178,13 @@ class Learner(nn.Module):
     def forward(self, scheme: Episode, task: Task, generator: torch.Generator) -> Tensor:
         """Return the loss of one whole episode, all steps included: one call, so that DDP and FSDP are correct."""
         return scheme.loss(self, task, generator)
+
+
+def _fixed(part: Tensor, like: Tensor | None) -> Size:
+    """Return a tensor's shape, with 0 for a width that grows with the rows seen: one that is 0 before any (`like`)."""
+    if like is None or like.dim() != part.dim():
+        return part.shape
+    return Size(0 if none == 0 else width for width, none in zip(part.shape, like.shape, strict=True))
 
 
 def _shape(shapes: dict[str, Size], name: str) -> str:

@@ -123,7 +123,7 @@ def bayesian(
 ) -> Learner:
     """Return the default learner: a head on x and on meta-learnt features that knows how sure it is.
 
-    Every row counts, early and late: a regression's posterior is exact (`Conjugate`), that of classes a Gaussian
+    Every row counts, early and late: a regression's posterior is exact (`Conjugate`), that of classes nearly so
     (`Laplace`). Priors with and without the features are averaged by what the task's own rows say, so that features
     do no harm where a linear f is right. `precisions`: the priors' start, for (x, features, 1; no 1 without intercept).
 

@@ -1,6 +1,7 @@
-"""A softmax head that knows how sure it is: a Gaussian posterior, moved and sharpened by every mini-batch.
+"""A softmax head that knows how sure it is: the last rows as they came, a Gaussian in place of all before them.
 
-Source: Ritter et al. 2018 (online Laplace), eqs. 8-9; MacKay 1992 (moderation); Raftery et al. 1997 (averaging).
+Source: Moore 1973, Bell 1994 (fixed-lag smoothing, and its Newton form); Ritter et al. 2018 (online Laplace), eqs. 8-9;
+Liu, Ihler 2014 (merging shards in natural parameters); Raftery et al. 1997 (averaging).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
-from ..tree import where
 from .moments import check_inputs, log_precisions
 
 if TYPE_CHECKING:
@@ -21,46 +21,63 @@ if TYPE_CHECKING:
     from ..signal import Evidence
 
 
-MODERATION = torch.pi / 8
-"""Of the probit that comes nearest to a logistic curve (MacKay 1992)."""
-
 _HALVINGS = 12
-"""Of a Newton step at most: blocks leave out how classes pull on each other, and a whole step can overshoot."""
+"""Of a Newton step at most: far from the answer a whole step can overshoot."""
+
+_ROUNDING, _TINY = 1e-12, 1e-200
+"""By this share of itself a sum of losses may seem to rise where it does not; in place of nothing in a denominator."""
+
+_STEP = (0.5, 4)
+"""Of a mini-batch: in nats, what the last Newton step promises at most (it is as long as the posterior's standard
+deviation, and ends much nearer); steps of conjugate gradients in each."""
+
+_MERGE = (1e-20, 100, 15)
+"""Of a merge: the same, down to rounding; Newton steps at most; steps of conjugate gradients in each."""
 
 
 class LaplaceState(NamedTuple):
-    """Of K priors: `theta [B, K, C, D]`, `precision [B, K, C, D, D]`, `log_weight [B, K]`; and `rows [B]`; float64."""
+    """Of K priors: `theta [B, K, C, D]`; of the prior and the rows that left the window, `theta' P theta / 2 -
+    h' theta + c`: `precision [B, K, C, D, D]`, `shift [B, K, C, D]`, `floor [B, K]`; all float64. The window, oldest
+    first: `inputs [B, L, D]`, `labels [B, L]` (int64), `age [B, L]`: of which mini-batch (0: no row). `rows [B]`.
+    """
 
     theta: Tensor
     precision: Tensor
-    log_weight: Tensor
+    shift: Tensor
+    floor: Tensor
+    inputs: Tensor
+    labels: Tensor
+    age: Tensor
     rows: Tensor
 
 
 class Laplace(Refiner):
-    """`theta_t = argmin sum_n ce(y_n, k_n theta a_n) / k_n + |theta - theta_{t-1}|^2_P / 2`, then `P = P + H(theta_t)`.
+    """`theta_t = argmin  sum over window and mini-batch of ce(y_n, theta a_n) + theta'P theta / 2 - h'theta + c`.
 
-    P is the precision of a Gaussian posterior, one block for each class, H the mini-batch's Hessian there,
-    `H_c = C / (C - 1) sum_n k_n p_c (1 - p_c) a a'` (equal to the whole one on contrasts of equally likely classes). So
-    every row counts once, early and late, at constant memory. `k_n = (1 + pi / 8 v_n)^-1/2`, v_n the variance of the
-    logits there: while theta is uncertain its logits say less than they seem to, and curvature at
-    a start near zero would hold theta back for good. One posterior for each of K priors; the answer is their mean,
-    weighted by the evidence of the mini-batches so far.
+    Rows beyond the window are replaced by their quadratic at theta_t: `P += H`, `h += H theta - g`,
+    `c += f - g'theta + theta'H theta / 2`, with f their loss, g its slope and H one block for each class,
+    `H_c = C / (C - 1) sum_n p_c (1 - p_c) a a'` (equal to the whole one on contrasts of equally likely classes). A row
+    that is linearised when it is met, where theta is short and curvature large, holds it back for good; after `lag`
+    more rows it does not. While all rows are in the window the answer is that of one fit to them.
+
+    One posterior for each of K priors; the answer is their mean, weighted by Laplace's evidence of all rows so far,
+    `log p_k - min (loss + theta'P theta / 2 - h'theta + c) + (C - 1) / 2C sum_c log |P_0| / |P_c + H_c|`.
 
     Args: `blocks`: how many inputs share a precision; `classes` C; `precisions [K, blocks]`: of the priors
     `theta ~ N(0, P_0^-1)`, where they start; `learnt`: whether these, and the weights of the priors, are meta-trained;
-    `iterations` of Newton's method a mini-batch.
+    `lag` L, in rows: whole mini-batches leave together; `iterations` of Newton's method at most a mini-batch.
 
     Raises:
-        ValueError: a precision that is not positive or missing, fewer than two classes, no iteration; in a step, inputs
-            of another width.
+        ValueError: a precision that is not positive or missing, fewer than two classes, no iteration, lag negative; in
+            a step, inputs of another width.
 
     Example:
         >>> refiner = Laplace((8, 1), 4, precisions=((1.0, 1.0),))
 
-    Source: Ritter et al. 2018, eqs. 8-9.
+    Source: Bell 1994, eq. 2; Ritter et al. 2018, eqs. 8-9.
     """
 
+    keeps_rows = True
     needs_observations = True
     needs_inputs = True
     like: Tensor
@@ -71,46 +88,45 @@ class Laplace(Refiner):
         classes: int,
         precisions: Sequence[Sequence[float]],
         learnt: bool = False,
-        iterations: int = 3,
+        lag: int = 256,
+        iterations: int = 20,
     ) -> None:
         super().__init__()
-        if classes < 2 or iterations < 1:
+        if classes < 2 or iterations < 1 or lag < 0:
             raise ValueError(
-                f"a softmax head needs classes >= 2 and iterations >= 1; got {classes}, {iterations}"
+                "a softmax head needs classes >= 2, iterations >= 1 and lag >= 0; got "
+                f"classes {classes}, iterations {iterations}, lag {lag}"
             )
         start = log_precisions(blocks, precisions)
-        self.blocks, self.classes, self.iterations = tuple(blocks), classes, iterations
+        self.blocks, self.classes, self.lag, self.iterations = tuple(blocks), classes, lag, iterations
+        self.keeps_rows = lag > 0
         self.capabilities = Capabilities(mergeable=True, learnt=learnt, greedy=not learnt)
         self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
         self.register_buffer("like", torch.zeros(()))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> LaplaceState:
-        """Return the priors."""
+        """Return the priors, and a window of no rows (`L = 0`: it grows)."""
         precision = torch.diag_embed(self._prior())[None, :, None].expand(n_tasks, -1, self.classes, -1, -1)
-        log_weight = self.log_prior.double().log_softmax(0).expand(n_tasks, -1)
-        return LaplaceState(
-            torch.zeros_like(precision[..., 0]), precision, log_weight, log_weight.new_zeros(n_tasks)
-        )
+        none = torch.zeros_like(precision[..., 0])
+        window = none.new_zeros(n_tasks, 0)
+        inputs = self.like.new_zeros(n_tasks, 0, none.shape[-1])
+        floor, rows = none.new_zeros(none.shape[:2]), none.new_zeros(n_tasks)
+        return LaplaceState(none, precision, none, floor, inputs, window.long(), window, rows)
 
     def step(self, state: LaplaceState, evidence: Evidence) -> LaplaceState:
-        """Return the posteriors after one more mini-batch."""
+        """Return the posteriors after one more mini-batch, and the window moved on."""
         inputs, batch = check_inputs(evidence, sum(self.blocks))
-        theta, precision, log_weight, before = state
+        seen = evidence.rows > 0
         with torch.autocast(inputs.device.type, enabled=False):
-            a, mask = inputs.to(theta)[:, None], batch.mask[:, None, :, None]
-            codes = torch.nn.functional.one_hot(batch.y[..., 0], self.classes).to(theta)[:, None] * mask
-            softer = self._moderation(a, mask, theta, precision)
-            moved, height = self._mode(a, codes, softer, theta, precision)
-            chances = (softer * (a @ moved.mT)).softmax(-1)
-            precision = precision + self._hessian(a, chances, softer * mask)
-            log_weight = log_weight - height + self._volume(state.precision) - self._volume(precision)
-        after = LaplaceState(moved, precision, log_weight.log_softmax(1), before + evidence.rows)
-        return where(evidence.rows > 0, after, state)
+            after = _ordered(_joined(state, inputs, batch))
+            moved = self._mode(after, _STEP[0], self.iterations, _STEP[1])
+            after = after._replace(theta=torch.where(seen[:, None, None, None], moved, state.theta))
+            return self._absorbed(after)._replace(rows=state.rows + evidence.rows)
 
     def read(self, state: LaplaceState) -> Tensor:
         """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""
-        weight = state.log_weight.exp()[..., None, None]
+        weight = (self.log_prior.double() + self.log_evidence(state)).softmax(1)[..., None, None]
         return (weight * state.theta).sum(1).flatten(1).to(self.like)
 
     def at(self, state: LaplaceState) -> Tensor:
@@ -118,88 +134,175 @@ class Laplace(Refiner):
         return self.like.new_zeros(len(state.rows), self.classes * sum(self.blocks))
 
     def merge(self, states: Sequence[LaplaceState]) -> LaplaceState:
-        """Return the product of the posteriors, the prior counted once: means weighted by precision.
+        """Return the posterior of all rows: quadratics added, the prior counted once, windows side by side.
 
-        As exact as the quadratics that stand for past rows: 8 shards of 320 rows of linear classification have about
-        1.3 times the excess loss of one pass (`gradatim bench gain`). The weight of a prior is multiplied by how well
-        the posteriors under it agree: each has paid alone for learning what all of them learnt,
-        `p(D) = prod_s p(D_s) integral prod_s q_s(theta) / p(theta)^(S - 1)`.
+        Exact where all rows are still in the windows; as exact as the quadratics that stand for those that left where
+        not. The window is that of all states together; the next step absorbs what exceeds the lag.
         """
-        extra = len(states) - 1
-        precision = sum((s.precision for s in states[1:]), states[0].precision)
-        precision = precision - extra * torch.diag_embed(self._prior())[None, :, None]
-        pulled = torch.stack([s.precision @ s.theta[..., None] for s in states]).sum(0)
-        theta = torch.cholesky_solve(pulled, torch.linalg.cholesky(precision))[..., 0]
-        log_weight = sum((s.log_weight for s in states[1:]), states[0].log_weight)
-        log_weight = log_weight - extra * self.log_prior.double().log_softmax(0)
-        log_weight = log_weight + self._overlap(states, theta, precision)
-        rows = sum((s.rows for s in states[1:]), states[0].rows)
-        return LaplaceState(theta, precision, log_weight.log_softmax(1), rows)
+        total = {
+            name: torch.stack([getattr(s, name) for s in states]).sum(0)
+            for name in ("precision", "shift", "floor", "rows")
+        }
+        window = {
+            name: torch.cat([getattr(s, name) for s in states], dim=1) for name in ("inputs", "labels", "age")
+        }
+        with torch.autocast(self.like.device.type, enabled=False):
+            pulled = torch.stack([s.precision @ s.theta[..., None] for s in states]).sum(0)
+            start = torch.cholesky_solve(pulled, torch.linalg.cholesky(total["precision"]))[..., 0]
+            surplus = (len(states) - 1) * torch.diag_embed(self._prior())[None, :, None]
+            total["precision"] = total["precision"] - surplus
+            merged = _ordered(LaplaceState(theta=start, **total, **window))
+            return merged._replace(theta=self._mode(merged, *_MERGE), inputs=merged.inputs.to(self.like))
 
-    def _overlap(self, states: Sequence[LaplaceState], theta: Tensor, precision: Tensor) -> Tensor:
-        """Return the log of the integral in `merge`, `[B, K]`, for the merged mean and precision."""
-
-        def density(at: Tensor, p: Tensor) -> Tensor:
-            pull = (at * (p @ at[..., None])[..., 0]).sum((2, 3)) / 2
-            return self._volume(p) - pull
-
-        prior = torch.diag_embed(self._prior())[None, :, None].expand_as(precision)
-        own = torch.stack([density(s.theta, s.precision) for s in states]).sum(0)
-        return own - (len(states) - 1) * self._volume(prior) - density(theta, precision)
-
-    def _volume(self, precision: Tensor) -> Tensor:
-        """Return half the log determinant of all blocks, `[B, K]`.
+    def log_evidence(self, state: LaplaceState) -> Tensor:
+        """Return Laplace's `log p(rows | prior k)`, `[B, K]`.
 
         A shift of all classes alike changes nothing that is said: of C blocks C - 1 count.
         """
-        factor = torch.linalg.cholesky(precision)
-        return factor.diagonal(dim1=-2, dim2=-1).log().sum((2, 3)) * (self.classes - 1) / self.classes
+        with torch.autocast(state.theta.device.type, enabled=False):
+            height, _, chances = self._said(state, state.theta)
+            factor = torch.linalg.cholesky(state.precision + self._blocks(state, chances))
+            volume = self._prior().log().sum(1) / 2 * self.classes
+            volume = volume - factor.diagonal(dim1=-2, dim2=-1).log().sum((2, 3))
+            return volume * (self.classes - 1) / self.classes - height
 
-    def _moderation(self, a: Tensor, mask: Tensor, theta: Tensor, precision: Tensor) -> Tensor:
-        """Return k_n `[B, K, N, 1]`; v_n is the variance of the logits halfway through the mini-batch."""
-        chances = (a @ theta.mT).softmax(-1)
-        halfway = precision + self._hessian(a, chances, mask / 2)
-        factor = torch.linalg.cholesky(halfway)
-        variance = torch.linalg.solve_triangular(factor, a.mT[:, :, None], upper=False).square().sum(-2)
-        return (1 + MODERATION * variance.mean(2)).rsqrt()[..., None]
+    def _mode(self, state: LaplaceState, least: float, iterations: int, conjugate: int) -> Tensor:
+        """Return the theta at which Q and the losses of the window are lowest, `[B, K, C, D]`, from the state's own.
 
-    def _mode(
-        self, a: Tensor, codes: Tensor, softer: Tensor, theta: Tensor, precision: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the least of moderated loss and pull to theta: where it is, `[B, K, C, D]`, and how low.
-
-        By Newton steps, halved until they do not raise it; `codes` are zero at absent rows.
+        By Newton steps, each from so many of conjugate gradients, halved until they do not raise it; the last is one
+        that promises less than `least`.
         """
-
-        def height(at: Tensor) -> Tensor:
-            apart = at - theta
-            pull = (apart * (precision @ apart[..., None])[..., 0]).sum((2, 3)) / 2
-            return pull - (codes / softer * (softer * (a @ at.mT)).log_softmax(-1)).sum((2, 3))
-
-        mask = codes.sum(-1, keepdim=True)
-        moved, low = theta, height(theta)
-        for _ in range(self.iterations):
-            chances = (softer * (a @ moved.mT)).softmax(-1)
-            pull = (precision @ (theta - moved)[..., None])[..., 0]
-            slope = (codes - chances * mask).mT @ a + pull
-            factor = torch.linalg.cholesky(precision + self._hessian(a, chances, softer * mask))
-            move = torch.cholesky_solve(slope[..., None], factor)[..., 0]
+        theta = state.theta
+        low, slope, chances = self._said(state, theta)
+        factor = torch.linalg.cholesky(state.precision + self._blocks(state, chances))
+        inverse = torch.cholesky_inverse(factor)
+        there = torch.zeros_like(low, dtype=torch.bool)
+        for _ in range(iterations):
+            move = _solved(state, chances, slope, inverse, conjugate)
+            promised = (slope * move).sum((2, 3)) / 2
+            move = torch.where(there[..., None, None], 0, move)
             for _ in range(_HALVINGS):
-                now = height(moved + move)
-                higher = now > low
+                now, slope, chances = self._said(state, theta + move)
+                higher = now > low + _ROUNDING * low.abs()
                 if not bool(higher.any()):
                     break
                 move = torch.where(higher[..., None, None], move / 2, move)
-            moved = torch.where((now <= low)[..., None, None], moved + move, moved)
-            low = torch.minimum(now, low)
-        return moved, low
+            else:
+                move = torch.where(higher[..., None, None], 0, move)
+                now, slope, chances = self._said(state, theta + move)
+            theta, low, there = theta + move, now, there | (promised <= least)
+            if bool(there.all()):
+                break
+        return theta
+
+    def _said(self, state: LaplaceState, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Q and the losses of the window at theta `[B, K]`, minus their slope there `[B, K, C, D]`, and the
+        probabilities `[B, L, K, C]`, zero where no row is.
+        """
+        losses, slope, chances = self._rows_say(state, theta)
+        pull = (state.precision @ theta[..., None])[..., 0]
+        height = (theta * (pull / 2 - state.shift)).sum((2, 3)) + state.floor + losses
+        return height, slope + state.shift - pull, chances
+
+    def _rows_say(self, state: LaplaceState, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `_said` does, of the losses of the window alone."""
+        a, mask, shape = state.inputs.to(theta), (state.age > 0)[..., None, None], theta.shape[1:3]
+        logs = (a @ theta.flatten(1, 2).mT).unflatten(2, shape).log_softmax(-1)
+        codes = torch.nn.functional.one_hot(state.labels, self.classes)[:, :, None] * mask
+        chances = logs.exp() * mask
+        slope = ((codes - chances).flatten(2).mT @ a).unflatten(1, shape)
+        return -(codes * logs).sum((1, 3)), slope, chances
+
+    def _blocks(self, state: LaplaceState, chances: Tensor) -> Tensor:
+        """Return H of the window `[B, K, C, D, D]`, class by class: of `[B, L, K, C, D]` no tensor is made."""
+        a = state.inputs.to(chances)
+        spread = chances * (1 - chances) * (self.classes / (self.classes - 1))
+        each = [
+            (a.mT @ (a[:, :, None] * s[..., None]).flatten(2)).unflatten(2, (s.shape[2], -1)).transpose(1, 2)
+            for s in spread.unbind(3)
+        ]
+        return torch.stack(each, dim=2)
+
+    def _absorbed(self, state: LaplaceState) -> LaplaceState:
+        """Return the state with the rows beyond the lag in its quadratic, and a window of `lag`.
+
+        A mini-batch stays while it and all after it are at most `lag` rows: the order inside one plays no part.
+        """
+        age, count = state.age, state.age.shape[1]
+        kept = (age > 0) & (count - torch.searchsorted(age, age) <= self.lag)
+        leaving = (age > 0) & ~kept
+        if bool(leaving.any()):
+            oldest = int(leaving.any(0).nonzero().max()) + 1
+            gone = _window(state, slice(oldest), leaving)
+            losses, slope, chances = self._rows_say(gone, state.theta)
+            curvature = self._blocks(gone, chances)
+            pull = (curvature @ state.theta[..., None])[..., 0]
+            state = state._replace(
+                precision=state.precision + curvature,
+                shift=state.shift + pull + slope,
+                floor=state.floor + losses + (state.theta * (slope + pull / 2)).sum((2, 3)),
+            )
+        state = _window(state, slice(max(count - self.lag, 0), None), kept)
+        short = self.lag - state.age.shape[1]
+        pad = torch.nn.functional.pad
+        return state._replace(
+            inputs=pad(state.inputs, (0, 0, short, 0)).to(self.like),
+            labels=pad(state.labels, (short, 0)),
+            age=pad(state.age, (short, 0)),
+        )
 
     def _prior(self) -> Tensor:
         """Return the diagonal of P_0 `[K, D]`."""
         counts = torch.tensor(self.blocks, device=self.like.device)
         return self.log_precision.double().exp().repeat_interleave(counts, dim=1)
 
-    def _hessian(self, a: Tensor, chances: Tensor, weight: Tensor) -> Tensor:
-        """Return H `[B, K, C, D, D]` of inputs `[B, 1, N, D]`, probabilities `[B, K, N, C]`, weights `[B, K, N, 1]`."""
-        spread = (weight * chances * (1 - chances)).mT * (self.classes / (self.classes - 1))
-        return (a[:, :, None] * spread[..., None]).mT @ a[:, :, None]
+
+def _solved(state: LaplaceState, chances: Tensor, slope: Tensor, inverse: Tensor, steps: int) -> Tensor:
+    """Return the whole Hessian's inverse times a slope, `[B, K, C, D]`, by conjugate gradients.
+
+    `inverse [B, K, C, D, D]`: of the blocks, somewhere near; the metric they take.
+    """
+    a, shape = state.inputs.to(slope), slope.shape[1:3]
+    move, rest = torch.zeros_like(slope), slope
+    toward = (inverse @ rest[..., None])[..., 0]
+    along, size = toward, (rest * toward).sum((2, 3), keepdim=True)
+    for _ in range(steps):
+        logits = (a @ along.flatten(1, 2).mT).unflatten(2, shape)
+        bent = chances * (logits - (chances * logits).sum(-1, keepdim=True))
+        pushed = (bent.flatten(2).mT @ a).unflatten(1, shape) + (state.precision @ along[..., None])[..., 0]
+        share = size / (along * pushed).sum((2, 3), keepdim=True).clamp(min=_TINY)
+        move, rest = move + share * along, rest - share * pushed
+        toward = (inverse @ rest[..., None])[..., 0]
+        before, size = size, (rest * toward).sum((2, 3), keepdim=True)
+        along = toward + size / before.clamp(min=_TINY) * along
+    return move
+
+
+def _joined(state: LaplaceState, inputs: Tensor, batch: Batch) -> LaplaceState:
+    """Return the state with a mini-batch in its window."""
+    latest = torch.nn.functional.pad(state.age, (1, 0)).amax(1, keepdim=True)
+    absent = ~batch.mask
+    return state._replace(
+        inputs=torch.cat([state.inputs, inputs.to(state.inputs).masked_fill(absent[..., None], 0)], dim=1),
+        labels=torch.cat([state.labels, batch.y[..., 0].masked_fill(absent, 0)], dim=1),
+        age=torch.cat([state.age, (latest + 1) * batch.mask], dim=1),
+    )
+
+
+def _ordered(state: LaplaceState) -> LaplaceState:
+    """Return the state with its window oldest first, absent rows before, as few as may be; in float64."""
+    age, order = state.age.sort(dim=1, stable=True)
+    few = slice(int((age == 0).sum(1).min()), None)
+    order = order[:, few]
+    return state._replace(
+        inputs=state.inputs.to(state.theta).gather(1, order[..., None].expand(-1, -1, state.inputs.shape[2])),
+        labels=state.labels.gather(1, order),
+        age=age[:, few].contiguous(),
+    )
+
+
+def _window(state: LaplaceState, part: slice, mask: Tensor) -> LaplaceState:
+    """Return the state with a part of its window, of which only the rows in `mask` are there."""
+    inputs, labels, age = (rows[:, part] for rows in (state.inputs, state.labels, state.age))
+    mask = mask[:, part]
+    return state._replace(inputs=inputs * mask[..., None], labels=labels * mask, age=age * mask)

@@ -14,11 +14,10 @@ import gradatim
 from gradatim import cli
 from gradatim.benchmarks import BENCHMARKS
 from gradatim.commands import options, train
-from gradatim.recipes import rebuild
 from gradatim.families import LinearRegression
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
-from gradatim.recipes import FAMILIES, RECIPES, from_json, recipe
+from gradatim.recipes import FAMILIES, RECIPES, from_json, rebuild, recipe
 from gradatim.refiners import Gain
 from gradatim.training.checkpoint import load_weights, read, write
 from gradatim.training.log import Log
@@ -155,6 +154,7 @@ def test_a_folder_below_a_file_ends_in_one_line(capsys, tmp_path, linear):
     file = tmp_path / "file"
     file.write_text("mine")
     calls = (
+        ["train-demo", "--smoke"],
         ["demo", "--smoke"],
         ["train", "linear", *LINEAR],
         ["bench", "core", "--smoke", "--workers", "1"],

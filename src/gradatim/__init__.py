@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import gradatim.metrics as metrics
 
     from .batch import Batch, Task
+    from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor
     from .families import ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression
     from .family import TaskFamily
     from .learner import Learner
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "": ("families", "metrics"),
     "batch": ("Batch", "Task"),
+    "estimators": ("DriftWarning", "RefinedClassifier", "RefinedRegressor"),
     "families": (
         "ImageClassification",
         "LinearClassification",
@@ -60,6 +62,9 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabet)
+    "RefinedClassifier",
+    "RefinedRegressor",
+    "DriftWarning",
     "Batch",
     "Task",
     "TaskFamily",

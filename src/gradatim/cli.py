@@ -1,4 +1,4 @@
-"""The command line: `gradatim list | fit | update | predict | train | eval | info | bench | demo`. It alone prints.
+"""The command line: list, fit, update, predict, train, eval, info, bench, demo, train-demo. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
 """
@@ -155,6 +155,12 @@ def _demo(options: Namespace, console: Console) -> None:
     wrote(console, run(Path(options.out), options.smoke, console))
 
 
+def _train_demo(options: Namespace, console: Console) -> None:
+    from .benchmarks.train_demo import run
+
+    wrote(console, run(Path(options.out), options.smoke, console))
+
+
 COMMANDS: dict[str, Command] = {
     "list": Command(
         "show methods, task families, recipes and benchmarks", "gradatim list", _no_options, _list
@@ -202,9 +208,15 @@ COMMANDS: dict[str, Command] = {
         _bench,
     ),
     "demo": Command(
-        "meta-train on digits, adapt to unseen tasks beside the baselines, draw the curve",
+        "learn a real table in one pass, mini-batch by mini-batch, beside other learners, and draw the curve",
         "gradatim demo",
         _demo_options,
         _demo,
+    ),
+    "train-demo": Command(
+        "meta-train on digits, adapt to unseen tasks beside the baselines, draw the curve",
+        "gradatim train-demo",
+        _demo_options,
+        _train_demo,
     ),
 }

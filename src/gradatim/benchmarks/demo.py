@@ -1,108 +1,117 @@
-"""`gradatim demo`: meta-train on digits, adapt to unseen tasks one mini-batch at a time, beside the baselines.
+"""`gradatim demo`: a real table, one pass, mini-batches of 32; what each learner answers as rows come in.
 
-Source: Mittal et al. 2025, figure 1: one learner, many tasks, a better answer after every mini-batch.
+Source: Alpaydin, Kaynak 1998 (the digits, from scikit-learn); the protocol is that of `tables_protocol`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
+from rich.progress import Progress
+from rich.table import Table as Shown
 
-from ..methods import METHODS, build
-from ..metrics import curve, error_rate
 from ..probing.plots import Curve, curves
 from ..provenance import provenance
-from ..recipes import Recipe, recipe
 from ..training.checkpoint import write_bytes
-from ..training.train import train
-from .study import fresh, interval, once, sample, tune
+from .tables_batch import final_error
+from .tables_data import Table
+from .tables_peers import CLASSIFIERS, OURS, RIDGE, OnePass
+from .tables_protocol import SIZE, errors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
 
-    from ..batch import Task
-    from ..learner import Learner
+LEARNERS = (OURS, RIDGE, "sgd", "mlp-64", "gaussian-nb")
+BATCH = {
+    "logistic regression": "batch-logistic-1",
+    "MLP": "batch-mlp-0.0001",
+    "random forest": "batch-forest",
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    RIDGE: {"temperature": 4.0},
+    "mlp-64": {"learning_rate_init": 0.01, "repeats": 4},
+    "sgd": {"learning_rate": "constant", "eta0": 0.1, "repeats": 4},
+    "gaussian-nb": {"var_smoothing": 0.1},
+}
+"""As `gradatim bench tables` chose them, on other tables."""
 
-STEPS = (1, 2, 5, 10, 20)
-BASELINES = ("sgd", "momentum", "adam", "ridge", "lbfgs")
+ASKED = (32, 64, 128, 256, 512, 1024)
 
 
 def run(out: Path, smoke: bool, console: Console) -> list[Path]:
-    """Run the demonstration below `out`; return the checkpoint, the table as JSON and the picture."""
-    base = recipe("digits")
-    base = replace(
-        base,
-        scheme=replace(base.scheme, batch_size=25),
-        family=replace(base.family, support_rows=250),
-        refiner=recipe("mnist").refiner,
-    )
-    if smoke:
-        base = replace(base, train=replace(base.train, iterations=20, tasks=4))
-    ours = _meta_train(base, out / "gradatim", console)
-    one_step = _meta_train(once(base, "parametric-one-step"), out / "one-step", console)
-    batch = base.scheme.batch_size
-    unseen = replace(base.family.on("test"), support_rows=batch * STEPS[-1], query_rows=100)
-    task = sample(unseen, 8 if smoke else 64, seed=0)
-    tuning = sample(replace(base.family, support_rows=10 * batch, query_rows=64), 8 if smoke else 32, seed=1)
-    console.print(f"adapting to {task.n_tasks} unseen tasks of unseen images, {batch} rows a mini-batch")
-    rows = {
-        "gradatim": _accuracy(ours, task, batch),
-        "one step, trained apart": _accuracy(one_step, task, batch),
-    }
-    for name in BASELINES:
-        make = partial(build, name, base.family)
-        setting = tune(make, METHODS[name].grid, tuning, batch, 10, error_rate)
-        said = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-        rows[f"{name} ({said})"] = _accuracy(make(**setting), task, batch)
-    about = {"recipe": base.to_json(), "tasks": task.n_tasks, **provenance()}
-    return [out / "gradatim" / "learner.safetensors", *_show(rows, batch, about, out, console)]
-
-
-def _meta_train(asked: Recipe, out: Path, console: Console) -> Learner:
-    """Return the meta-trained learner of a recipe; a finished run in `out` is taken as it is."""
+    """Run the demonstration below `out`; return the numbers as JSON and the picture."""
+    table = _digits(300 if smoke else None)
+    rows = int((1 - table.held) * len(table.x))
+    asked = [n for n in ASKED if n < rows] + [rows]
     console.print(
-        f"meta-training {asked.method} on the training pool of the digits, {asked.train.iterations} iterations"
+        f"{len(table.x)} images of digits as a table of {table.x.shape[1]} columns: {rows} rows to learn, once, {SIZE} "
+        f"at a time; {len(table.x) - rows} held out"
     )
-    fresh(out, asked)
-    header = {"recipe": asked.to_json(), **provenance()}
-    return train(asked.learner(), asked.family, asked.scheme, asked.train, out, header, resume=True).learner
+    found: dict[str, dict[str, Any]] = {}
+    whole: dict[str, float] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("learning", total=len(LEARNERS) + len(BATCH))
+        for name in LEARNERS:
+            learner = CLASSIFIERS[name].make(table, 0, **SETTINGS.get(name, {}))
+            found[name] = _follow(learner, table, asked)
+            bar.advance(task)
+        for name, reference in BATCH.items():
+            whole[name] = final_error(reference, table, 0)
+            bar.advance(task)
+    return _show(found, whole, asked, out, console)
 
 
-def _accuracy(learner: Learner, task: Task, batch: int) -> np.ndarray:
-    """Return the accuracy of each task after each of STEPS, `[steps, B]`."""
-    return 1 - curve(learner, task, batch, STEPS, {"error": error_rate})["error"]
+def _digits(rows: int | None) -> Table:
+    from sklearn.datasets import load_digits
+
+    x, y = map(np.asarray, load_digits(return_X_y=True))
+    return Table("digits", x[:rows].astype(np.float64), y[:rows].astype(np.int64), classes=10)
+
+
+def _follow(learner: OnePass, table: Table, asked: list[int]) -> dict[str, Any]:
+    """Return the error on held-out rows after each of `asked`, on mini-batches before they were learnt, and seconds."""
+    x, y, held_x, held_y = table.split(0)
+    held, before, spent = [], [], 0.0
+    for start in range(0, len(x), SIZE):
+        part = slice(start, start + SIZE)
+        begun = time.perf_counter()
+        said = learner.say(x[part]) if start else np.full((len(x[part]), table.classes), 1 / table.classes)
+        learner.learn(x[part], y[part])
+        spent += time.perf_counter() - begun
+        before.append(errors(said, y[part]))
+        if min(start + SIZE, len(x)) in asked:
+            held.append(float(errors(learner.say(held_x), held_y).mean()))
+    return {"held": held, "prequential": float(np.concatenate(before).mean()), "seconds": spent}
 
 
 def _show(
-    rows: dict[str, np.ndarray], batch: int, about: dict[str, Any], out: Path, console: Console
+    found: dict[str, dict[str, Any]], whole: dict[str, float], asked: list[int], out: Path, console: Console
 ) -> list[Path]:
     """Print the table, write it as JSON and draw the anytime curve."""
-    table = Table(title="accuracy on unseen tasks (%, ± 95% over tasks)", title_justify="left")
-    table.add_column("after")
-    for step in STEPS:
-        table.add_column(f"{step} step{'s' * (step > 1)}\n{step * batch} rows", justify="right")
-    stored, lines = {}, []
-    for name, values in rows.items():
-        stats = [interval(row) for row in values]
-        table.add_row(name, *(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" for mean, low, high in stats))
-        stored[name] = [
-            {"steps": s, "mean": m, "low": lo, "high": hi}
-            for s, (m, lo, hi) in zip(STEPS, stats, strict=True)
-        ]
-        lines.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
-    console.print(table)
-    result = out / "demo.json"
-    text = json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"
-    write_bytes(result, text.encode())
-    picture = out / "demo.png"
-    notice = curves(picture, "unseen tasks of unseen digits", "mini-batches seen", "error", lines)
+    shown = Shown(title="accuracy on held-out rows (%), after so many rows", title_justify="left")
+    shown.add_column("one pass")
+    for n in asked:
+        shown.add_column(str(n), justify="right")
+    shown.add_column("before each\nmini-batch", justify="right")
+    shown.add_column("seconds", justify="right")
+    lines = []
+    for name, run in found.items():
+        accuracies = [f"{100 * (1 - error):.1f}" for error in (*run["held"], run["prequential"])]
+        shown.add_row(name, *accuracies, f"{run['seconds']:.1f}")
+        lines.append(Curve(name, asked, *[run["held"]] * 3))
+    for name, error in whole.items():
+        shown.add_row(f"batch {name}", *[""] * (len(asked) - 1), f"{100 * (1 - error):.1f}", "", "")
+        lines.append(Curve(f"batch {name}, all rows", asked, *[[error] * len(asked)] * 3))
+    console.print(shown)
+    result, picture = out / "demo.json", out / "demo.png"
+    stored = {"rows": asked, "one pass": found, "batch": whole}
+    write_bytes(result, (json.dumps({**provenance(), **stored}, indent=1) + "\n").encode())
+    notice = curves(picture, "digits, one pass", "rows learnt", "error on held-out rows", lines)
     if notice is not None:
         console.print(notice)
     return [result] if notice else [result, picture]

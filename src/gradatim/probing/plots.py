@@ -71,7 +71,8 @@ def curves(
         )
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
     axes.set(xscale="log", yscale="log" if log_y else "linear", title=title)
-    ticks = sorted({x for line in lines for x in line.x if f"{x:g}".rstrip("0") in ("1", "2", "5")})
+    places = sorted({x for line in lines for x in line.x})
+    ticks = [x for x in places if f"{x:g}".rstrip("0") in ("1", "2", "5")] or places
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     low, high = axes.get_ylim()

@@ -84,7 +84,9 @@ def test_names_of_classes_are_only_names(cancer, learnt):
 def turned_features_change(x, y, members, rows):
     """Return by how much the order of features changes probabilities, on average."""
     turned = np.random.default_rng(1).permutation(x.shape[1])
-    models = [RefinedClassifier(n_estimators=members).fit(part[:rows], y[:rows]) for part in (x, x[:, turned])]
+    models = [
+        RefinedClassifier(n_estimators=members).fit(part[:rows], y[:rows]) for part in (x, x[:, turned])
+    ]
     one, other = models[0].predict_proba(x[rows:]), models[1].predict_proba(x[rows:][:, turned])
     return float(np.abs(one - other).mean())
 

@@ -323,8 +323,8 @@ def test_numbers_are_standardised_with_flags_and_codes():
 
 def test_tails_grow_like_the_logarithm():
     encoder = Encoder.gather(numbers(-1, 1))  # mean 0, std 1
-    z = encoder.encode(numbers(3, -3, 4, -10, 1e300, -1.7e308))[:, 0]
-    wanted = [3, -3, 3 + math.log(2), -3 - math.log(8), 3 + math.log(1e300), -3 - math.log(1.7e308)]
+    z = encoder.encode(numbers(6, -6, 7, -13, 1e300, -1.7e308))[:, 0]
+    wanted = [6, -6, 6 + math.log(2), -6 - math.log(8), 6 + math.log(1e300), -6 - math.log(1.7e308)]
     np.testing.assert_allclose(z, wanted, rtol=1e-15)
 
 

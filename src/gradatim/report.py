@@ -13,7 +13,7 @@ from typing import Any
 from .probing.plots import Curve, curves
 from .training.checkpoint import write_bytes
 
-SHOWN = (1, 2, 5, 10, 20, 40, 50, 80, 98, 100, 160, 200, 400, 500, 1000)
+SHOWN = (1, 2, 5, 10, 20, 40, 50, 80, 98, 100, 160, 200, 400, 500, 625, 1000, 1875)
 AXES = {"steps": "mini-batches seen", "rows": "rows seen"}
 
 
@@ -37,12 +37,15 @@ def render(path: Path) -> list[Path]:
     if result["smoke"]:
         lines += ["A smoke run: tiny sizes, numbers without meaning.", ""]
     lines += [
-        f"Rendered from `{path.name}`; commit {result['commit']}, torch {result['torch']}, {result['seeds']} "
-        "meta-training seeds. Intervals are 95%: over seeds and tasks together, or over tasks where nothing is "
-        "meta-trained. Settings of baselines are tuned on meta-training tasks, to be best after 10 steps.",
+        f"Rendered from `{path.name}`; commit {result['commit']}, torch {result['torch']}{_about(result)}",
         "",
         *_claims(result["claims"]),
     ]
+    for title, name in result.get("pictures", []):
+        pictures.append(path.with_name(name))
+        lines += [f"![{title}]({name})", ""]
+    for listing in result.get("listings", []):
+        lines += _listing(**listing)
     panels: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for record in result["records"]:
         if record["seed"] not in ("all", None):
@@ -62,6 +65,23 @@ def render(path: Path) -> list[Path]:
     page = path.with_suffix(".md")
     write_bytes(page, ("\n".join(lines) + "\n").encode())
     return [page, *pictures]
+
+
+def _about(result: dict[str, Any]) -> str:
+    """Return how to read the numbers: the benchmark's own words, or those of benchmarks that meta-train."""
+    if "about" in result:
+        return f". {result['about']}"
+    return (
+        f", {result['seeds']} meta-training seeds. Intervals are 95%: over seeds and tasks together, or over tasks "
+        "where nothing is meta-trained. Settings of baselines are tuned on meta-training tasks, to be best after 10 "
+        "steps."
+    )
+
+
+def _listing(title: str, columns: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a table of a benchmark's own under its title."""
+    head = [f"## {title}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return [*head, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def _claims(claims: list[dict[str, Any]]) -> list[str]:

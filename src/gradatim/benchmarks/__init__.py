@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..names import hint
-from . import core, gain, images
+from . import core, gain, images, tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, str] = {
     "core": "linear regression and digits in three regimes, throughput, kill and resume",
     "gain": "gains, states that carry their precision, merging, drift and stopping, far past the trained horizon",
     "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
+    "tables": "the estimators on real tables in one strict pass, against peers that also see each row once",
 }
 
 
@@ -33,5 +34,5 @@ def run(name: str, out: Path, smoke: bool, seeds: int, workers: int, console: Co
     """
     if name not in BENCHMARKS:
         raise ValueError(f"no benchmark is called {name!r}: {hint(name, BENCHMARKS)}")
-    study = {"core": core, "gain": gain, "images": images}[name]
+    study = {"core": core, "gain": gain, "images": images, "tables": tables}[name]
     return study.run(out, smoke, seeds, workers, console)

@@ -55,7 +55,7 @@ class Committee(Predictor):
     """`p(y | x) = sum_e w_e p_e(y | theta_e phi(x))`, `phi(x) = [x, 1, near(x), x_i x_j / 2, 1[x_k > t] / 2]`.
 
     `near_k(x) = s_k exp(-|x - c_k|^2 / (spread x_dim))`, c_k rows of x that are kept, s_k such that its mean square
-    over them is 1. The pairs i <= j are drawn once; nothing is learnt. Expert e sees some of the families (a block each,
+    over them is 1. Pairs i <= j are drawn once; nothing is learnt. Expert e sees some of the families (a block each,
     see `Experts`). Of classes: log probabilities, each expert's scores made logits by every `SHARPNESS`. Of a
     regression: the mean; `quantiles` and `variance` say the rest. The latent `[B, S]` is theta `[E, D, C]`, the log
     weights `[E, T]` and the noise variances `[E, C]`, flat.

@@ -360,10 +360,107 @@ def test_bad_rows_change_nothing(cancer, learnt):
         RefinedClassifier().fit(x, y, sample_weight=-np.ones(len(y)))
 
 
+def drifted(n, seed):
+    """Return rows whose columns are nearly equal and far outside the range of the first ones."""
+    rng = np.random.default_rng(seed)
+    return 30 * (rng.normal(size=(n, 1)) + 1e-3 * rng.normal(size=(n, 8)))
+
+
+def test_moments_of_wild_rows_are_read_again(tmp_path):
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(256, 8))
+    model = RefinedRegressor().partial_fit(first, first[:, 0] > 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DriftWarning)
+        rows = drifted(20_000, 1)
+        model.partial_fit(rows, rows[:, 0] > 0)
+    loaded = RefinedRegressor.load(model.save(tmp_path / "task"))
+    np.testing.assert_allclose(loaded.predict(rows[:50]), model.predict(rows[:50]), atol=0.02)
+
+
+@pytest.mark.parametrize("noise", [1e-1, 1e-4])
+def test_the_noise_survives_a_file(noise, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 5))
+    model = RefinedRegressor().partial_fit(x, x.sum(1) + noise * rng.normal(size=2000))
+    before = model.predict(x[:20], return_std=True)[1]
+    after = RefinedRegressor.load(model.save(tmp_path / "task")).predict(x[:20], return_std=True)[1]
+    np.testing.assert_allclose(after, before, rtol=0.05)
+
+
+def test_rows_that_wait_are_nobody_elses(cancer):
+    x, y = cancer
+    model, weight, rows, labels = (
+        RefinedClassifier().partial_fit(x[:256], y[:256]),
+        np.ones(20),
+        x[:20].copy(),
+        y[:20].copy(),
+    )
+    model.partial_fit(rows, labels, sample_weight=weight)
+    same = copy.deepcopy(model)
+    weight[:], rows[:], labels[:] = 50, 0, 1 - labels
+    assert model.task_.rows == 276
+    np.testing.assert_array_equal(model.predict_proba(x), same.predict_proba(x))
+
+
+def test_what_is_interrupted_loses_nothing(cancer, monkeypatch):
+    x, y = cancer
+    model = RefinedClassifier().partial_fit(x[:256], y[:256]).partial_fit(x[256:276], y[256:276])
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gradatim.estimators.adapted._score_and_learn", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.predict_proba(x)
+    assert model.task_.rows == 276
+    before = model.predict_proba(x)
+    with pytest.raises(ValueError):
+        model.fit(x[:, :3], y[:10])
+    np.testing.assert_array_equal(model.predict_proba(x), before)
+
+
+def test_rows_of_little_weight_do_not_pile_up(cancer):
+    x, y = cancer
+    model = RefinedClassifier().partial_fit(x[:300], y[:300])
+    for _ in range(20):
+        model.partial_fit(x[300:332], y[300:332], sample_weight=np.full(32, 1e-6))
+    assert sum(rows.y.shape[1] for rows in model.task_.late) < 300
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1.0, 1e12])
+def test_the_unit_of_y_is_only_a_unit(unit):
+    x, y = load_diabetes(return_X_y=True)
+    plain = RefinedRegressor().fit(x[:100], y[:100]).predict(x[100:], quantiles=[0.1, 0.9])
+    scaled = RefinedRegressor().fit(x[:100], unit * y[:100]).predict(x[100:], quantiles=[0.1, 0.9])
+    np.testing.assert_allclose(scaled / unit, plain, rtol=1e-6)
+
+
+def test_odd_calls_are_refused_in_a_sentence(cancer, learnt, tmp_path):
+    x, y = cancer
+    with pytest.raises(ValueError, match="with itself"):
+        learnt.merge(learnt)
+    with pytest.raises(ValueError, match="change type"):
+        learnt.partial_fit(x[:32], y[:32] > 0)
+    with pytest.raises(ValueError, match="use another unit"):
+        RefinedRegressor().partial_fit(x[:32], np.full(32, 1e160))
+    given = RefinedClassifier(model=build("ridge", LinearClassification(30, 2), strength=1.0))
+    with pytest.raises(ValueError, match="sample_weight"):
+        given.partial_fit(x[:50], y[:50], sample_weight=np.full(50, 2.0))
+    path = given.partial_fit(x[:50], y[:50]).save(tmp_path / "given")
+    with pytest.raises(ValueError, match="model=learner"):
+        RefinedClassifier.load(path)
+    fork = copy.deepcopy(learnt).fork()
+    before = fork.predict_proba(x)
+    fork.save(tmp_path / "fork")
+    np.testing.assert_array_equal(fork.predict_proba(x), before)
+
+
 def test_a_scale_that_leaves_its_range_is_reported_once_and_can_be_mapped_anew(cancer):
     x, y = cancer
     model = RefinedClassifier().partial_fit(x[:400], y[:400])
-    with pytest.warns(DriftWarning, match="30 columns have left"):
+    with pytest.warns(DriftWarning, match="30 in all"):
         model.partial_fit(x[400:464] * 100, y[400:464])
     with warnings.catch_warnings():
         warnings.simplefilter("error", DriftWarning)

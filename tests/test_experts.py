@@ -52,7 +52,7 @@ def heads(phi, codes, view, strength, blocks):
     kept = seen(blocks, view)
     a = phi[:, kept]
     theta = np.zeros((phi.shape[1], codes.shape[1]))
-    theta[kept] = np.linalg.solve(a.T @ a + (strength + ROUNDING * len(a)) * np.eye(len(kept)), a.T @ codes)
+    theta[kept] = np.linalg.solve(a.T @ a + np.diag(strength + ROUNDING * (a**2).sum(0)), a.T @ codes)
     return theta
 
 
@@ -110,11 +110,9 @@ def test_leaving_a_row_out_is_learning_the_others(classes):
     for n in range(25):
         others = np.arange(25) != n
         a = phi[0].numpy()
-        ridge = STRENGTHS[1] + ROUNDING * (25 - 24)  # the strength's own rounding counts all 25 rows
+        ridge = STRENGTHS[1] + ROUNDING * (a**2).sum(0)  # the slack counts all 25 rows
         kept = a[others]
-        theta = np.linalg.solve(
-            kept.T @ kept + (ridge + ROUNDING * 24) * np.eye(a.shape[1]), kept.T @ codes[others]
-        )
+        theta = np.linalg.solve(kept.T @ kept + np.diag(ridge), kept.T @ codes[others])
         said = torch.from_numpy(a[n] @ theta)
         if classes:
             want += log_chances(said[None])[0, :, int(batch.y[0, n, 0])]
@@ -145,7 +143,7 @@ def test_the_noise_is_that_of_generalised_cross_validation():
     a = made.predictor.features(batch.x)[0].numpy()
     y = batch.y[0].numpy()
     for s, strength in enumerate(STRENGTHS):
-        hat = a @ np.linalg.solve(a.T @ a + (strength + ROUNDING * 50) * np.eye(a.shape[1]), a.T)
+        hat = a @ np.linalg.solve(a.T @ a + np.diag(strength + ROUNDING * (a**2).sum(0)), a.T)
         want = 50 * ((y - hat @ y) ** 2).sum() / (50 - np.trace(hat)) ** 2
         assert float(state.noise[0, 4 * len(STRENGTHS) + s, 0]) == pytest.approx(want, rel=1e-4)
 
@@ -194,7 +192,9 @@ def test_tails_are_student_distributions():
     for t, (scale, freedom) in enumerate(TAILS):
         law = stats.t(freedom, 0.2, scale * 0.5**0.5)
         assert float(found[t]) == pytest.approx(law.logpdf(0.7))
-        assert float(below[t]) == pytest.approx(law.cdf(0.7), abs=1e-3)
+        assert float(below[t]) == pytest.approx(law.cdf(0.7), abs=1e-12)
+        far = cumulative(y[:, 0] - 1e3, mean[..., 0], noise[..., 0])[0, 0]
+        assert float(far[t]) == pytest.approx(law.cdf(0.7 - 1e3), abs=1e-14)
     chances = log_chances(torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64)).exp()
     torch.testing.assert_close(chances.sum(-1), torch.ones(1, len(SHARPNESS), dtype=torch.float64))
 

@@ -36,6 +36,9 @@ WARM = 256
 SPREAD = 0.4
 """Of the log of the distance at which later members' nearness fades; the first has 1."""
 
+NUMBERS = 30_000
+"""Rows times classes that are answered at a time, at most: each is a number for every way of answering."""
+
 PIECE = 2048
 """Rows that are read or answered at a time."""
 
@@ -85,6 +88,7 @@ class Adapted:
 
     def fit(self, rows: Rows, batch_size: int, passes: int = 1) -> None:
         """Learn a whole table anew: the map from all rows, and experts weighed by how well they do on rows left out."""
+        self._refuse_weights(rows)
         self._map(rows)
         self.states = [learner.refiner.init(1) for learner in self.learners]
         if self.given is not None:
@@ -100,6 +104,7 @@ class Adapted:
 
         As long as rows are kept, what is known is what `fit` would make of them.
         """
+        self._refuse_weights(rows)
         self.answering = None
         for piece in rows.pieces(batch_size):
             if self.encoder is not None and self.warm is None:
@@ -108,18 +113,22 @@ class Adapted:
                 continue
             self.warm = piece.copy() if self.warm is None else self.warm.and_then(piece)
             if self.given is not None:
-                self._map(self.warm)
+                copy.copy(self)._map(self.warm)  # refuses a learner of another size
             if len(self.warm) >= WARM:
                 self.fit(self.warm, batch_size)
                 self.warm = None
 
     def outputs_of(self, columns: Columns, batch_size: int, levels: np.ndarray | None = None) -> np.ndarray:
-        """Return log probabilities `[n, C]`, or of a regression mean and variance `[n, 2]`, or quantiles `[n, Q]`."""
+        """Return probabilities `[n, C]`, or of a regression mean and variance `[n, 2]`, or quantiles `[n, Q]`."""
         learners, latents, ready = self._ready(batch_size)
         made = []
         with torch.inference_mode():
-            for start in range(0, columns.rows, PIECE):
-                x = ready.numbers(columns.take(slice(start, start + PIECE)))
+            size = min(
+                PIECE,
+                max(64, NUMBERS // max(f.output_dim for f in (learner.predictor for learner in learners))),
+            )
+            for start in range(0, columns.rows, size):
+                x = ready.numbers(columns.take(slice(start, start + size)))
                 each = [
                     ready._answer(learner, latent, x, levels)
                     for learner, latent in zip(learners, latents, strict=True)
@@ -174,6 +183,7 @@ class Adapted:
     def settle(self) -> None:
         """Solve for all heads, those too that only score rows to come."""
         self._take_in()
+        self.answering = None
         if self.given is None:
             self.states = [
                 _experts(learner)[1].solve(state)
@@ -184,6 +194,13 @@ class Adapted:
         """Forget all rows, and keep the map."""
         self.late, self.told = (), frozenset()
         self.states, self.answering = [learner.refiner.init(1) for learner in self.learners], None
+
+    def _refuse_weights(self, rows: Rows) -> None:
+        """Raise ValueError where a given learner would have to weigh rows."""
+        if self.given is not None and (rows.weight != 1).any():
+            raise ValueError(
+                "the learner given as model counts every row once: sample_weight needs the shipped one"
+            )
 
     def map_so_far(self) -> Encoder:
         """Return the map, or what it would be if it were fixed now."""
@@ -199,7 +216,7 @@ class Adapted:
             total = rows.weight.sum()
             self.centre = float((rows.weight * rows.y).sum() / total)
             spread = float(np.sqrt((rows.weight * (rows.y - self.centre) ** 2).sum() / total))
-            self.scale = spread if spread > 1e-12 * max(1.0, abs(self.centre)) else 1.0
+            self.scale = spread if spread > 1e-12 * float(np.abs(rows.y).max()) else 1.0
         kept = [self._landmarks(rows, seed) for seed in self.seeds]
         self.learners = [self.make(seed, rows) for seed, rows in zip(self.seeds, kept, strict=True)]
 
@@ -212,8 +229,8 @@ class Adapted:
         kept = np.empty((0, self.encoder.width), dtype=np.float32)
         for piece in rows.pieces(PIECE):
             kept = np.concatenate([kept, self.encoder.encode(piece.columns).astype(np.float32)])
-            found, at = np.unique(hashes(kept, seed), return_index=True)
-            kept = kept[at[np.argsort(found, kind="stable")][:most]]
+            _, at = np.unique(hashes(kept, seed), return_index=True)
+            kept = kept[at[:most]]
         return torch.from_numpy(kept)
 
     def make(self, seed: int, landmarks: Tensor) -> Learner:
@@ -261,16 +278,17 @@ class Adapted:
             return self._take_in()
         waiting = sum(float(rows.weight.sum()) for rows in self.late)
         known = float(self.states[0].moments.rows[0])
-        if waiting >= WARM or known + waiting > (1 + GROWTH) * float(self.states[0].solved[0]):
+        if sum(rows.y.shape[1] for rows in self.late) >= WARM or known + waiting > (1 + GROWTH) * float(
+            self.states[0].solved[0]
+        ):
             self._take_in()
         return None
 
     def _take_in(self) -> None:
         """Score and learn the rows that wait."""
         if self.late:
-            parts = (torch.cat(part, dim=1) for part in zip(*self.late, strict=True))
-            self.late = ()
-            self._all(Encoded(*parts), _score_and_learn)
+            rows = Encoded(*(torch.cat(part, dim=1) for part in zip(*self.late, strict=True)))
+            self.states, self.late = self._all(rows, _score_and_learn), ()
 
     def _encoded(self, piece: Rows) -> Encoded:
         """Return rows as tensors of one task; the numbers of a regression standardised."""
@@ -281,12 +299,12 @@ class Adapted:
     def _each(self, rows: Rows, size: int, do: Callable[..., State]) -> None:
         """Let every member's state go through the rows, `size` at a time."""
         for piece in rows.pieces(size):
-            self._all(self._encoded(piece), do)
+            self.states = self._all(self._encoded(piece), do)
 
-    def _all(self, rows: Encoded, do: Callable[..., State]) -> None:
-        """Let every member's state go through the rows at once."""
+    def _all(self, rows: Encoded, do: Callable[..., State]) -> list[State]:
+        """Return every member's state after the rows."""
         with torch.no_grad():
-            self.states = [
+            return [
                 do(learner, state, *rows) for learner, state in zip(self.learners, self.states, strict=True)
             ]
 
@@ -335,10 +353,6 @@ def _experts(learner: Learner) -> tuple[Committee, Experts]:
 
 def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
     """Return the state of a given learner after a step."""
-    if bool((weight != 1).any()):
-        raise ValueError(
-            "the learner given as model counts every row once: sample_weight needs the shipped one"
-        )
     return learner.step(state, Batch(x, y))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from .files import load_learner, read_table, restore, write_table
 from .rows import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SHIPPED = ("experts",)
@@ -82,6 +84,8 @@ class Refined(BaseEstimator):
             >>> whole = base.merge(parts[0]).merge(parts[1])
         """
         check_is_fitted(self)
+        if other is self:
+            raise ValueError("an estimator does not merge with itself: its rows would count twice")
         if type(other) is not type(self):
             raise ValueError(f"a {type(self).__name__} merges with another; got a {type(other).__name__}")
         check_is_fitted(other)
@@ -133,10 +137,13 @@ class Refined(BaseEstimator):
         return written
 
     @classmethod
-    def load(cls, path: Path | str, model: str | Path | Learner | None = None) -> Self:
+    def load(
+        cls, path: Path | str, model: str | Path | Learner | None = None, device: str | None = None
+    ) -> Self:
         """Return the estimator that `save` wrote.
 
-        `model`: the learner, where one was given (a file holds what was learnt of a table, not the learner's weights).
+        `model`: the learner, where one was given (a file holds what was learnt of a table, not the learner's weights);
+        `device` in place of the one it was on.
 
         Raises:
             ValueError: a file that is missing, truncated, foreign, newer than this gradatim, of another estimator, or
@@ -145,7 +152,12 @@ class Refined(BaseEstimator):
         about, tensors = read_table(path)
         if about["estimator"] != cls.__name__:
             raise ValueError(f"{path} holds a {about['estimator']}: load it with {about['estimator']}.load")
-        made = cls(**{**about["params"], **({} if model is None else {"model": model})})
+        if about["params"]["model"] == "given" and model is None:
+            raise ValueError(
+                f"{path} was written with a learner given as model: load(path, model=learner) wants it"
+            )
+        changes = {"model": model, "device": device}
+        made = cls(**about["params"] | {name: value for name, value in changes.items() if value is not None})
         made.n_features_in_ = about["n_features"]
         if about["feature_names"] is not None:
             made.feature_names_in_ = np.array(about["feature_names"], dtype=object)
@@ -164,6 +176,17 @@ class Refined(BaseEstimator):
         tags.input_tags.categorical = True
         return tags
 
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Put everything back as it was where something is raised."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
     def _labels(self) -> np.ndarray | None:
         return getattr(self, "classes_", None)
 
@@ -171,7 +194,8 @@ class Refined(BaseEstimator):
         params = self.get_params(deep=False)
         if isinstance(params["model"], Learner):
             params["model"] = "given"
-        params["model"] = str(params["model"])
+        params["model"], params["device"] = str(params["model"]), str(params["device"])
+        params |= {name: int(params[name]) for name in ("batch_size", "n_passes", "n_estimators")}
         if not isinstance(params["random_state"], int | None):
             params["random_state"] = None
         return params
@@ -209,7 +233,7 @@ class Refined(BaseEstimator):
         check_consistent_length(columns.values[0], y)
         if sample_weight is None:
             return Rows(columns, y.astype(np.float64), np.ones(len(y)))
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         if (weight < 0).any():
             raise ValueError("sample_weight must not be negative")
         rows = Rows(columns, y.astype(np.float64), np.asarray(weight, dtype=np.float64))
@@ -230,8 +254,8 @@ class Refined(BaseEstimator):
             self.task_.told = self.task_.told.union(gone)
             named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in gone[:8])
             warnings.warn(
-                f"{len(gone)} columns have left the range that their map was made for: {named}; answers there are "
-                "extrapolated. Call remap(X, y) to begin again with rows like these",
+                f"columns have left the range that their map was made for, {len(gone)} in all: {named}; answers there "
+                "are extrapolated. Call remap(X, y) to begin again with rows like these",
                 DriftWarning,
                 stacklevel=3,
             )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+KINDS = {"O": "words", "U": "words", "S": "words", "b": "truth values"}
+
+
 class RefinedClassifier(ClassifierMixin, Refined):
     """Classify rows of a table, from the first ones to any number, in one pass at bounded memory.
 
@@ -50,12 +53,13 @@ class RefinedClassifier(ClassifierMixin, Refined):
         Raises:
             ValueError: no rows, infinity, a y that is no class, lengths that differ.
         """
-        y = self._checked(y)
-        labels, codes = np.unique(y, return_inverse=True)
-        rows = self._rows(X, codes, sample_weight, reset=True)
-        task = self._new_task(len(labels))
-        task.fit(rows, self.batch_size, self.n_passes)
-        self.classes_, self.task_ = labels, task
+        with self._unharmed():
+            y = self._checked(y)
+            labels, codes = np.unique(y, return_inverse=True)
+            rows = self._rows(X, codes, sample_weight, reset=True)
+            task = self._new_task(len(labels))
+            task.fit(rows, self.batch_size, self.n_passes)
+            self.classes_, self.task_ = labels, task
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -64,24 +68,26 @@ class RefinedClassifier(ClassifierMixin, Refined):
         Raises:
             ValueError: as `fit`; other columns than before, labels of another type.
         """
-        y = self._checked(y)
-        begun = hasattr(self, "task_")
-        known = self.classes_ if begun else np.unique(y if classes is None else np.asarray(classes))
-        if classes is not None and begun:
-            known = _union(known, np.asarray(classes))
-        labels = _union(known, y)
-        rows = self._rows(X, np.searchsorted(labels, y), sample_weight, reset=not begun)
-        if begun:
-            self._warn_of_strays(rows.columns)
-        task = copy.copy(self.task_) if begun else self._new_task(len(labels))
-        if begun and len(labels) > len(self.classes_):
-            task.widen(np.searchsorted(labels, self.classes_), len(labels))
-        task.partial_fit(rows, self.batch_size)
-        self.classes_, self.task_ = labels, task
+        with self._unharmed():
+            y = self._checked(y)
+            begun = hasattr(self, "task_")
+            known = self.classes_ if begun else np.unique(y if classes is None else self._checked(classes))
+            if classes is not None and begun:
+                known = _union(known, self._checked(classes))
+            labels = _union(known, y)
+            rows = self._rows(X, np.searchsorted(labels, y), sample_weight, reset=not begun)
+            if begun:
+                self._warn_of_strays(rows.columns)
+            task = copy.copy(self.task_) if begun else self._new_task(len(labels))
+            if begun and len(labels) > len(self.classes_):
+                task.widen(np.searchsorted(labels, self.classes_), len(labels))
+            task.partial_fit(rows, self.batch_size)
+            self.classes_, self.task_ = labels, task
         return self
 
     def remap(self, X: Any, y: Any) -> Self:
         """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
+        check_is_fitted(self)
         fresh = type(self)(**self.get_params(deep=False)).partial_fit(X, y, classes=self.classes_)
         self.__dict__.update(fresh.__dict__)
         return self
@@ -141,11 +147,11 @@ class RefinedClassifier(ClassifierMixin, Refined):
 
 def _union(known: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Return all labels, sorted; raise ValueError where words meet numbers."""
-    words = [part.dtype.kind in "OUS" for part in (known, more)]
-    if words[0] != words[1]:
-        kinds = ["words" if word else "numbers" for word in words]
+    kinds = [KINDS.get(part.dtype.kind, "numbers") for part in (known, more)]
+    if kinds[0] != kinds[1]:
         raise ValueError(
             f"labels change type: classes so far are {kinds[0]}, {known[:4].tolist()}, these are {kinds[1]}, "
             f"{np.unique(more)[:4].tolist()}: use one type"
         )
-    return np.union1d(known, more)
+    new = np.setdiff1d(more, known)
+    return np.union1d(known, new) if len(new) else known

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learner import Learner
+    from ..refiners.experts import ExpertsState
     from .adapted import Adapted
 
 WANTED = (
@@ -62,8 +63,7 @@ def write_table(path: Path | str, task: Adapted, about: dict[str, Any]) -> Path:
     tensors: dict[str, Tensor] = {}
     for at, (learner, state) in enumerate(zip(task.learners, task.states, strict=True)):
         if isinstance(learner.refiner, Experts):
-            parts = pack(state.moments)._asdict() | {"log_likelihood": state.log_likelihood}
-            parts["landmarks"] = learner.predictor.get_buffer("landmarks").float()
+            parts = _packed(state) | {"landmarks": learner.predictor.get_buffer("landmarks").float()}
         else:
             parts = flatten(state)
         tensors |= {f"{at}.{name}": part for name, part in parts.items()}
@@ -139,22 +139,40 @@ def _state(learner: Learner, parts: dict[str, Tensor], path: Path | str) -> Any:
     like = refiner.init(1)
     if not isinstance(refiner, Experts):
         return unflatten(like, parts)
-    wanted = {name: part.shape for name, part in pack(like.moments)._asdict().items()}
-    wanted["log_likelihood"] = like.log_likelihood.shape
+    wanted = {name: part.shape for name, part in _packed(like).items()}
     for name, shape in wanted.items():
         if name not in parts or parts[name].shape != shape:
             came = list(parts[name].shape) if name in parts else "nothing"
             raise ValueError(
                 f"{path} contradicts itself: its map wants {name!r} of {list(shape)}; it holds {came}"
             )
+    scale = parts["scale"].to(like.theta)
     moments = unpack(Packed(*(parts[name] for name in Packed._fields)), like.moments.gram)
-    return refiner.solve(
-        like._replace(moments=moments, log_likelihood=parts["log_likelihood"].to(like.theta))
+    moments = moments._replace(
+        gram=moments.gram * scale[:, :, None] * scale[:, None],
+        cross=moments.cross * scale[:, :, None],
+        squares=parts["squares"].to(like.theta),
+        rows=parts["rows"].to(like.theta),
     )
+    state = like._replace(moments=moments, log_likelihood=parts["log_likelihood"].to(like.theta))
+    return refiner.solve(state)._replace(noise=parts["noise"].to(like.theta))
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: part for name, part in tensors.items() if name.startswith(prefix)}
+def _packed(state: ExpertsState) -> dict[str, Tensor]:
+    """Return moments of features brought to a mean square of 1 / rows, in float32, and the rest as it is."""
+    scale = state.moments.gram.diagonal(dim1=-2, dim2=-1).sqrt()
+    safe = torch.where(scale > 0, scale, 1.0)
+    moments = state.moments._replace(
+        gram=state.moments.gram / (safe[:, :, None] * safe[:, None]),
+        cross=state.moments.cross / safe[:, :, None],
+    )
+    exact = {
+        "squares": state.moments.squares,
+        "rows": state.moments.rows,
+        "scale": safe,
+        "noise": state.noise,
+    }
+    return pack(moments)._asdict() | exact | {"log_likelihood": state.log_likelihood}
 
 
 def _warm(tensors: dict[str, Tensor], header: dict[str, Any] | None) -> Rows | None:

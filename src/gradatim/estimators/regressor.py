@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+LARGEST = 1e100
+"""Larger numbers have squares that overflow."""
+
+
 class RefinedRegressor(RegressorMixin, Refined):
     """Predict numbers from rows of a table, from the first ones to any number, in one pass at bounded memory.
 
@@ -40,10 +44,11 @@ class RefinedRegressor(RegressorMixin, Refined):
         Raises:
             ValueError: no rows, infinity, a y that is no finite number, lengths that differ.
         """
-        rows = self._rows(X, self._checked(y), sample_weight, reset=True)
-        task = self._new_task(None)
-        task.fit(rows, self.batch_size, self.n_passes)
-        self.task_ = task
+        with self._unharmed():
+            rows = self._rows(X, self._checked(y), sample_weight, reset=True)
+            task = self._new_task(None)
+            task.fit(rows, self.batch_size, self.n_passes)
+            self.task_ = task
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -52,17 +57,19 @@ class RefinedRegressor(RegressorMixin, Refined):
         Raises:
             ValueError: as `fit`; other columns than before.
         """
-        begun = hasattr(self, "task_")
-        rows = self._rows(X, self._checked(y), sample_weight, reset=not begun)
-        if begun:
-            self._warn_of_strays(rows.columns)
-        task = copy.copy(self.task_) if begun else self._new_task(None)
-        task.partial_fit(rows, self.batch_size)
-        self.task_ = task
+        with self._unharmed():
+            begun = hasattr(self, "task_")
+            rows = self._rows(X, self._checked(y), sample_weight, reset=not begun)
+            if begun:
+                self._warn_of_strays(rows.columns)
+            task = copy.copy(self.task_) if begun else self._new_task(None)
+            task.partial_fit(rows, self.batch_size)
+            self.task_ = task
         return self
 
     def remap(self, X: Any, y: Any) -> Self:
         """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
+        check_is_fitted(self)
         fresh = type(self)(**self.get_params(deep=False)).partial_fit(X, y)
         self.__dict__.update(fresh.__dict__)
         return self
@@ -87,6 +94,9 @@ class RefinedRegressor(RegressorMixin, Refined):
         """Return finite numbers `[n]`."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        return np.asarray(
-            _check_y(column_or_1d(y, warn=True), y_numeric=True, estimator=self), dtype=np.float64
-        )
+        y = np.asarray(_check_y(column_or_1d(y, warn=True), y_numeric=True, estimator=self), dtype=np.float64)
+        if np.abs(y).max(initial=0) > LARGEST:
+            raise ValueError(
+                f"y must be below {LARGEST:g} in size; got {np.abs(y).max():g}: use another unit"
+            )
+        return y

@@ -35,7 +35,7 @@ def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
 
     `noise [..., E, C]`: variance estimates, positive.
     """
-    scale, freedom = torch.tensor(TAILS).to(mean).unbind(1)
+    scale, freedom = torch.tensor(TAILS, dtype=mean.dtype, device=mean.device).unbind(1)
     width = scale[:, None] * noise.sqrt()[..., None, :]
     apart = ((y[..., None, :] - mean)[..., None, :] / width).square()
     freedom = freedom[:, None]
@@ -45,11 +45,17 @@ def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
 
 def cumulative(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """Return the probabilities `[..., E, T]` of at most y `[...]` under Student tails about `mean [..., E]`."""
-    scale, freedom = torch.tensor(TAILS).to(mean).unbind(1)
+    scale, freedom = torch.tensor(TAILS, dtype=mean.dtype, device=mean.device).unbind(1)
     return _student((y[..., None] - mean)[..., None] / (scale * noise.sqrt()[..., None]), freedom)
 
 
 def _student(t: Tensor, freedom: Tensor) -> Tensor:
-    """Return the cumulative probability of Student's t to 1e-3, by a normal deviate (Wallace 1959, eq. 3.3)."""
-    deviate = (freedom * (t.square() / freedom).log1p()).sqrt() * (8 * freedom + 1) / (8 * freedom + 3)
-    return torch.special.ndtr(t.sign() * deviate)
+    """Return the cumulative probability of Student's t `[..., T]`, `freedom [T]` 3 or even (Abramowitz 26.7.3-4)."""
+    angle = (t / freedom.sqrt()).atan()
+    sine, square = angle.sin(), angle.cos().square()
+    three = (angle + sine * angle.cos()) * 2 / math.pi
+    term, total = torch.ones_like(t), torch.ones_like(t)
+    for k in range(2, int(freedom.max()) - 1, 2):
+        term = term * square * (k - 1) / k
+        total = total + torch.where(freedom > k + 1, term, 0.0)
+    return (1 + torch.where(freedom == 3, three, sine * total)) / 2

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 MOST = 900
 """Features in all: their second moments, packed in float32, take 1.6 MB."""
 
-PIECES = 4_000_000
-"""Numbers that a prediction makes at a time."""
-
-_BISECTIONS = 50
+_BISECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -195,7 +192,7 @@ class Committee(Predictor):
         theta, log_weight, noise = self._parts(latent)
         mean = self.scores(x, theta[..., :1])[..., 0]
         noise, weight = noise[:, None, None, :, 0], log_weight.exp()[:, None, None]
-        reach = 100 * noise.amax((1, 2, 3)).sqrt()[:, None, None]
+        reach = 1e4 * noise.amax((1, 2, 3)).sqrt()[:, None, None]
         low = (mean.amin(2)[..., None] - reach).expand(-1, -1, len(levels))
         high = (mean.amax(2)[..., None] + reach).expand(-1, -1, len(levels))
         for _ in range(_BISECTIONS):
@@ -210,7 +207,7 @@ class Committee(Predictor):
         means = self.scores(x, theta)
         weight = log_weight.exp()
         share = weight.sum(2)[:, None, :, None]
-        width = (weight * torch.tensor([s * s * v / (v - 2) for s, v in TAILS]).to(weight)).sum(2)
+        width = (weight * weight.new_tensor([s * s * v / (v - 2) for s, v in TAILS])).sum(2)
         apart = (means - (share * means).sum(2, keepdim=True)).square()
         return (share * apart).sum(2) + (width[..., None] * noise).sum(1)[:, None]
 

@@ -38,8 +38,11 @@ NEGLIGIBLE = 1e-4
 EXACT = 10_000
 """Rows up to which each is left out by itself; of more, the mean is exact enough, and much faster."""
 
+RESOLVED = 1e-7
+"""Of the mean square of y: the least noise that moments rounded to float32 can tell from none."""
+
 ROUNDING = 3e-6
-"""Of the rows, added to every strength: moments rounded to float32 stay positive definite."""
+"""Of a feature's own second moment, added to every strength: moments rounded to float32 stay positive definite."""
 
 
 class ExpertsState(NamedTuple):
@@ -58,8 +61,8 @@ class Experts(Refiner):
 
     Expert e sees some blocks of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`), and answers in several
     ways: one-hot codes regressed and sharpened, or Student tails of several widths about the mean. Its weight is the
-    likelihood it gave to rows before it had seen them, so the average is never more than log(E T) nats behind the best
-    expert. G and M are the same for all, additive, and exact to merge.
+    likelihood it gave to rows before it had seen them, so scores so far decide: the average of E T of them is behind
+    the best by log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
 
     Args: `blocks`: widths of x with 1, and of up to three families of features; `outputs` C; `classes`: whether y is a
     class index.
@@ -140,7 +143,6 @@ class Experts(Refiner):
         best = state.log_likelihood.amax(2)
         alive = best >= best.amax(1, keepdim=True) - BEHIND
         theta, noise = state.theta.clone(), state.noise.clone()
-        rows = state.moments.rows.clamp(min=1e-12)
         for index, seen, factor in self._factors(state.moments, alive):
             head = torch.cholesky_solve(state.moments.cross[:, None, seen], factor)
             kept = alive[:, index, None, None]
@@ -151,7 +153,8 @@ class Experts(Refiner):
                 noise[:, index] = torch.where(
                     kept[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
                 )
-        return state._replace(theta=theta, noise=noise, solved=torch.where(rows > 1e-12, rows, 0.0))
+        solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
+        return where(state.moments.rows > 0, solved, state)
 
     def left_out(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been.
@@ -166,7 +169,7 @@ class Experts(Refiner):
         for index, seen, factor in self._factors(state.moments, every):
             own = a[:, None, :, seen]
             if many:
-                mean = self._hat(state.moments, index, factor) / state.moments.rows[:, None]
+                mean = self._hat(state.moments, index, seen, factor) / state.moments.rows[:, None]
                 reach = mean[..., None].expand(-1, -1, a.shape[1])
             else:
                 columns = own.mT.expand(-1, len(index), -1, -1)
@@ -231,7 +234,7 @@ class Experts(Refiner):
         """
         ends = torch.tensor(self.blocks).cumsum(0).tolist()
         place = torch.arange(ends[-1], device=moments.gram.device).split(self.blocks)
-        strength, made = self._strength(moments), []
+        made = []
         for at, view in enumerate(self.views):
             index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
             wanted = alive[:, index].any(0)
@@ -241,7 +244,7 @@ class Experts(Refiner):
             seen = torch.cat([place[block] for block in view])
             gram = moments.gram if len(seen) == ends[-1] else moments.gram[:, seen][:, :, seen]
             gram = gram[:, None].repeat(1, len(index), 1, 1)
-            gram.diagonal(dim1=-2, dim2=-1).add_(strength[:, wanted, None])
+            gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(gram, index))
             made.append((index, seen, torch.linalg.cholesky(gram)))
         return made
 
@@ -251,18 +254,19 @@ class Experts(Refiner):
         """Return variances `[B, S, C]` of what is left: `n RSS / (n - tr(H))^2`, generalised cross-validation."""
         gram = moments.gram[:, None, seen][:, :, :, seen]
         rest = moments.squares[:, None] - (2 * moments.cross[:, None, seen] * head).sum(2)
-        rest = (rest + (head * (gram @ head)).sum(2)).clamp(min=0)
-        hat, rows = self._hat(moments, index, factor), moments.rows[:, None]
+        rest = torch.maximum(rest + (head * (gram @ head)).sum(2), RESOLVED * moments.squares[:, None])
+        hat, rows = self._hat(moments, index, seen, factor), moments.rows[:, None]
         free = (rows - hat).clamp(min=0.02 * rows.clamp(min=1))
         # of a few rows one estimate is as good as a prior row of variance 1
         return (rows[..., None] * rest + 1e-3) / (free.square()[..., None] + 1e-3)
 
-    def _hat(self, moments: MomentsState, index: Tensor, factor: Tensor) -> Tensor:
-        """Return the degrees of freedom `[B, S]`: the trace of (G + s I)^-1 G, d - s tr (G + s I)^-1."""
-        strength = self._strength(moments)[:, index % len(STRENGTHS)]
-        return factor.shape[-1] - strength * torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).sum(-1)
+    def _hat(self, moments: MomentsState, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
+        """Return the degrees of freedom `[B, S]`: the trace of (G + R)^-1 G, d - tr (G + R)^-1 R, R diagonal."""
+        gram = moments.gram[:, None, seen][:, :, :, seen]
+        inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
+        return factor.shape[-1] - (self._ridge(gram, index) * inverse).sum(-1)
 
-    def _strength(self, moments: MomentsState) -> Tensor:
-        """Return every s `[B, S]`, with room for rounding."""
-        strength = torch.tensor(STRENGTHS, dtype=moments.gram.dtype, device=moments.gram.device)
-        return strength + ROUNDING * moments.rows[:, None]
+    def _ridge(self, gram: Tensor, index: Tensor) -> Tensor:
+        """Return the diagonal of R `[B, S, d]` for experts `index [S]`: their strength, and room for rounding."""
+        strength = torch.tensor(STRENGTHS, dtype=gram.dtype, device=gram.device)[index % len(STRENGTHS)]
+        return strength[:, None] + ROUNDING * gram.diagonal(dim1=-2, dim2=-1)

@@ -19,8 +19,8 @@ import torch
 
 from gradatim import cli
 from gradatim.commands import reading, streaming, tables
-from gradatim.commands.layout import Layout
-from gradatim.commands.progress import Watch
+from gradatim.commands.layout import Schema
+from gradatim.commands.progress import Bar
 from gradatim.estimators import RefinedClassifier, RefinedRegressor
 from gradatim.training.checkpoint import read, write
 
@@ -238,7 +238,7 @@ def test_rows_without_a_target_are_skipped_and_counted(capsys, tmp_path):
 def test_the_task_follows_from_the_target(tmp_path, values, asked, task, classes):
     pd.DataFrame({"x": 0, "y": list(values)}).to_csv(tmp_path / "file.csv", index=False)
     source = reading.open_table(tmp_path / "file.csv")
-    layout = Layout.of(source, "y", asked)
+    layout = Schema.of(source, "y", asked)
     assert layout.task == task
     if classes is not None:
         found = tables._first_classes(source, layout, layout.wanted(source, "state", True))
@@ -474,11 +474,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, suffix):
         pa.parquet.write_table(table, path, row_group_size=10_000)
     del table
     source = reading.open_table(path)
-    layout, model = Layout.of(source, "y", "auto"), Counter()
+    layout, model = Schema.of(source, "y", "auto"), Counter()
     kinds, pool, most = layout.wanted(source, "state", True), pa.default_memory_pool(), [0]
     resting = pool.bytes_allocated()
 
-    class Gauge(Watch):
+    class Gauge(Bar):
         def at(self, share, status):
             most[0] = max(most[0], pool.bytes_allocated() - resting)
 
@@ -550,9 +550,9 @@ def test_a_killed_update_leaves_the_old_state_or_the_new_one(state, tmp_path):
 
 def test_a_layout_is_plain_json(home):
     header = read(home / "kind.safetensors")[1]
-    layout = Layout.from_json(header, "state")
-    assert Layout.from_json({"table": json.loads(json.dumps(layout.to_json()))}, "state") == layout
-    assert layout == Layout(
+    layout = Schema.from_json(header, "state")
+    assert Schema.from_json({"table": json.loads(json.dumps(layout.to_json()))}, "state") == layout
+    assert layout == Schema(
         "kind",
         "classification",
         "text",

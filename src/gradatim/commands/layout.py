@@ -30,7 +30,7 @@ MOST = 1000
 
 
 @dataclass(frozen=True)
-class Layout:
+class Schema:
     """The columns of a table: `target`, of kind `label`; `columns`, name to kind, in order; `dropped` ones."""
 
     target: str
@@ -42,7 +42,7 @@ class Layout:
     @classmethod
     def of(
         cls, source: Source, target: str, task: str, dropped: Sequence[str] = (), texts: Sequence[str] = ()
-    ) -> Layout:
+    ) -> Schema:
         """Return the layout of a table that is to be learnt; `texts`: columns to be read as words.
 
         Raises:
@@ -69,7 +69,7 @@ class Layout:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, header: Mapping[str, Any], path: Path | str) -> Layout:
+    def from_json(cls, header: Mapping[str, Any], path: Path | str) -> Schema:
         """Return the layout in a state's header.
 
         Raises:

@@ -15,11 +15,11 @@ SECONDS = 10.0
 """The least time between two lines where there is no terminal."""
 
 
-class Watch:
+class Bar:
     """A progress bar of one file, with what is found so far and the time left.
 
     Example:
-        >>> with Watch(shown=True, what="learning train.csv") as watch:
+        >>> with Bar(shown=True, what="learning train.csv") as watch:
         ...     watch.at(0.5, "20,000 rows, accuracy 0.871")
     """
 

@@ -23,8 +23,8 @@ from .reading import arrow
 if TYPE_CHECKING:
     from typing import Self
 
-    from .layout import Layout
-    from .progress import Watch
+    from .layout import Schema
+    from .progress import Bar
     from .reading import Source, Table
 
 PIECE = 1024
@@ -61,10 +61,10 @@ class Told:
 def learn(
     model: Any,
     source: Source,
-    layout: Layout,
+    layout: Schema,
     kinds: dict[str, str],
     known: float,
-    watch: Watch,
+    watch: Bar,
     classes: Any = None,
 ) -> Told:
     """Let an estimator learn a file in one pass, each piece predicted before it is learnt.
@@ -140,7 +140,7 @@ def _judge(told: Told, said: np.ndarray, y: np.ndarray) -> None:
     told.wrong += float((said != y).sum() if told.task == CLASSIFICATION else np.square(said - y).sum())
 
 
-def refuse_many(classes: Any, layout: Layout, path: Path) -> None:
+def refuse_many(classes: Any, layout: Schema, path: Path) -> None:
     """Raise ValueError where a target has more classes than one has."""
     if len(classes) > MOST:
         raise ValueError(
@@ -150,7 +150,7 @@ def refuse_many(classes: Any, layout: Layout, path: Path) -> None:
 
 
 def answer(
-    model: Any, source: Source, layout: Layout, kinds: dict[str, str], chances: bool, levels: Sequence[float]
+    model: Any, source: Source, layout: Schema, kinds: dict[str, str], chances: bool, levels: Sequence[float]
 ) -> Iterator[tuple[Table, float]]:
     """Yield predictions as tables, each with the share of the file that is done.
 

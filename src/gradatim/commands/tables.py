@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .layout import CLASSIFICATION, REGRESSION, TASKS, Layout
-from .progress import Watch
+from .layout import CLASSIFICATION, REGRESSION, TASKS, Schema
+from .progress import Bar
 from .reading import DATE, ZONED, open_table
 from .show import wrote
 from .streaming import Written, answer, learn, refuse_many
@@ -113,7 +113,7 @@ def fit(options: Namespace, console: Console) -> None:
     state = _writable(options.state, "--state", options.force, options.file)
     source = open_table(options.file)
     texts, dropped = (_listed(options[name]) for name in ("text", "drop"))
-    layout = Layout.of(source, options.target, options.task, dropped, texts)
+    layout = Schema.of(source, options.target, options.task, dropped, texts)
     kinds = layout.wanted(source, state, labelled=True)
     given = None if options.classes is None else layout.classes(options.classes, _listed(options.classes))
     classes = None
@@ -187,7 +187,7 @@ def predict(options: Namespace, console: Console) -> None:
     rows, begun = 0, time.perf_counter()
     with (
         _interruptible(out),
-        Watch(not options.quiet, f"predicting {source.path.name}") as watch,
+        Bar(not options.quiet, f"predicting {source.path.name}") as watch,
         Written(out) as file,
     ):
         for table, done in answer(model, source, layout, kinds, options.proba, levels):
@@ -198,7 +198,7 @@ def predict(options: Namespace, console: Console) -> None:
     wrote(console, [out])
 
 
-def opened(state: Path) -> tuple[Any, Layout, float]:
+def opened(state: Path) -> tuple[Any, Schema, float]:
     """Return the estimator in a state, the columns of its files, and the rows that it knows.
 
     Raises:
@@ -208,7 +208,7 @@ def opened(state: Path) -> tuple[Any, Layout, float]:
     from ..estimators.files import read_table
 
     header, _ = read_table(state)
-    layout = Layout.from_json(header, state)
+    layout = Schema.from_json(header, state)
     kinds = {kind.__name__: kind for kind in (RefinedClassifier, RefinedRegressor)}
     if header["estimator"] not in kinds:
         raise ValueError(f"{state} holds a {header['estimator']}, which is not known here: upgrade gradatim")
@@ -257,7 +257,7 @@ def _mapped(column: Mapping[str, Any], kind: str) -> str:
 def _learnt(
     model: Any,
     source: Source,
-    layout: Layout,
+    layout: Schema,
     kinds: dict[str, str],
     known: float,
     quiet: bool,
@@ -265,12 +265,12 @@ def _learnt(
 ) -> tuple[Told, float]:
     """Learn a file under a progress bar; return what was found and the seconds it took."""
     begun = time.perf_counter()
-    with Watch(not quiet, f"learning {source.path.name}") as watch:
+    with Bar(not quiet, f"learning {source.path.name}") as watch:
         told = learn(model, source, layout, kinds, known, watch, classes)
     return told, time.perf_counter() - begun
 
 
-def _report(console: Console, told: Told, seconds: float, layout: Layout, model: Any) -> None:
+def _report(console: Console, told: Told, seconds: float, layout: Schema, model: Any) -> None:
     """Say what was learnt."""
     count = f" of {_count(len(model.classes_), 'class', 'classes')}" if layout.task == CLASSIFICATION else ""
     skipped = f"; {_rows(told.skipped)} without {layout.target!r} skipped" if told.skipped else ""
@@ -281,14 +281,14 @@ def _report(console: Console, told: Told, seconds: float, layout: Layout, model:
         _say(console, f"note: {note}")
 
 
-def _first_classes(source: Source, layout: Layout, kinds: dict[str, str]) -> np.ndarray:
+def _first_classes(source: Source, layout: Schema, kinds: dict[str, str]) -> np.ndarray:
     """Return the classes among the first rows of a file."""
     table, _ = next(source.stream(kinds))
     y, there = layout.labels(table, source.path)
     return np.unique(y[there])
 
 
-def _chosen(layout: Layout, classes: np.ndarray | None, asked: str, given: bool) -> str:
+def _chosen(layout: Schema, classes: np.ndarray | None, asked: str, given: bool) -> str:
     """Return what kind of task a target makes, and how to say otherwise."""
     if classes is None:
         change = "" if asked != "auto" else " (by --task classification whole numbers are classes)"

@@ -40,7 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """As `gradatim bench tables` chose them, on other tables."""
 
-ASKED = (32, 64, 128, 256, 512, 1024)
+ASKED = (32, 64, 128, 256, 512)
 
 
 def run(out: Path, smoke: bool, console: Console) -> list[Path]:

@@ -57,9 +57,8 @@ class Adapted:
 
     Fields: `outputs`: how many classes, or None: a regression; `seeds`: one for each member's features; `given`: the
     learner that takes the place of the shipped one; `device`; `encoder`, the map; `centre`, `scale` of a regression's
-    y; `warm`: the rows while the map is not yet fixed; `late`: rows that came since, to be
-    taken in soon; `told`: columns
-    that a warning has named.
+    y; `warm`: the rows while the map is not yet fixed; `late`: rows that came since, to be taken in soon; `told`:
+    columns that a warning has named.
     """
 
     outputs: int | None

@@ -244,7 +244,7 @@ class Experts(Refiner):
             seen = torch.cat([place[block] for block in view])
             gram = moments.gram if len(seen) == ends[-1] else moments.gram[:, seen][:, :, seen]
             gram = gram[:, None].repeat(1, len(index), 1, 1)
-            gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(gram, index))
+            gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(moments, index, seen))
             made.append((index, seen, torch.linalg.cholesky(gram)))
         return made
 
@@ -262,11 +262,10 @@ class Experts(Refiner):
 
     def _hat(self, moments: MomentsState, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
         """Return the degrees of freedom `[B, S]`: the trace of (G + R)^-1 G, d - tr (G + R)^-1 R, R diagonal."""
-        gram = moments.gram[:, None, seen][:, :, :, seen]
         inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
-        return factor.shape[-1] - (self._ridge(gram, index) * inverse).sum(-1)
+        return factor.shape[-1] - (self._ridge(moments, index, seen) * inverse).sum(-1)
 
-    def _ridge(self, gram: Tensor, index: Tensor) -> Tensor:
+    def _ridge(self, moments: MomentsState, index: Tensor, seen: Tensor) -> Tensor:
         """Return the diagonal of R `[B, S, d]` for experts `index [S]`: their strength, and room for rounding."""
-        strength = torch.tensor(STRENGTHS, dtype=gram.dtype, device=gram.device)[index % len(STRENGTHS)]
-        return strength[:, None] + ROUNDING * gram.diagonal(dim1=-2, dim2=-1)
+        own = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
+        return own.new_tensor(STRENGTHS)[index % len(STRENGTHS)][:, None] + ROUNDING * own

@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from gradatim import LinearClassification, LinearRegression
 from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor
 from gradatim.methods import build
+from gradatim.nn.mixture import cumulative
 from gradatim.training.checkpoint import read, write
 
 
@@ -280,6 +281,34 @@ def test_a_stage_is_what_partial_fit_would_answer(cancer, learnt):
     assert len(fresh) == 3
 
 
+def test_stages_of_sparse_rows_and_of_a_class_that_is_new(cancer):
+    x, y = cancer
+    begun = RefinedClassifier().partial_fit(x[:300], y[:300])
+    before = begun.predict_proba(x)
+    thin = sparse.csr_matrix(x[300:364])
+    first, *rest = begun.staged_predict_proba(thin, (thin, np.full(64, 7)))
+    assert [stage.shape for stage in (first, *rest)] == [(64, 3)] * 3
+    np.testing.assert_allclose(first[:, :2], before[300:364], atol=1e-12)
+    assert not first[:, 2].any()
+    assert rest[-1][:, 2].mean() > 0.2
+
+
+def test_quantiles_of_several_members_are_those_of_their_mixture():
+    x, y = load_diabetes(return_X_y=True)
+    model = RefinedRegressor(n_estimators=3).fit(x[:200], y[:200])
+    found = model.predict(x[200:210], quantiles=[0.05, 0.5])
+    task = model.task_
+    learners, latents, ready = task._ready(32)
+    rows = ready.numbers(model._columns(x[200:210], reset=False))
+    at = torch.from_numpy((found - task.centre) / task.scale)[None]
+    total = torch.zeros_like(at)
+    for learner, latent in zip(learners, latents, strict=True):
+        tails = learner.predictor.tails(rows, latent)
+        below = cumulative(at, tails.mean[:, :, None], tails.noise[:, None, None])
+        total += (tails.weight[:, None, None] * below).sum((3, 4)) / 3
+    torch.testing.assert_close(total[0], torch.tensor([0.05, 0.5]).double().expand(10, 2), atol=1e-8, rtol=0)
+
+
 def test_a_regression_says_how_sure_it_is():
     x, y = load_diabetes(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
@@ -411,7 +440,7 @@ def test_what_is_interrupted_loses_nothing(cancer, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gradatim.estimators.adapted._score_and_learn", interrupt)
+        patch.setattr("gradatim.estimators.adapted._learn", interrupt)
         with pytest.raises(KeyboardInterrupt):
             model.predict_proba(x)
     assert model.task_.rows == 276

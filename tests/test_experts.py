@@ -7,7 +7,7 @@ from scipy import stats
 
 from gradatim.batch import Batch
 from gradatim.learner import Learner
-from gradatim.nn.mixture import SHARPNESS, TAILS, cumulative, log_chances, log_density
+from gradatim.nn.mixture import SHARPNESS, TAILS, chances, cumulative, log_density
 from gradatim.predictors import Committee, CrossEntropy, SquaredError, widths
 from gradatim.refiners import Experts
 from gradatim.refiners.experts import ROUNDING, STRENGTHS, VIEWS
@@ -81,6 +81,16 @@ def test_features_are_x_one_nearness_products_and_steps():
     torch.testing.assert_close(phi[..., 13], (x[..., 0] > -0.5).double() / 2)
 
 
+def test_thresholds_are_kept_to_the_last_bit_whatever_their_order():
+    steps = [(1, 0.1), (0, 0.3), (1, -0.2)]
+    f = Committee(2, CrossEntropy(2), 1, torch.zeros(0, 2, dtype=torch.float64), 0, steps).double()
+    x = torch.tensor([[[0.3, 0.1], [np.nextafter(0.3, 1), np.nextafter(0.1, 1)]]], dtype=torch.float64)
+    want = torch.tensor([[[0, 0, 0.5], [0.5, 0.5, 0.5]]], dtype=torch.float64)
+    assert torch.equal(f.features(x)[..., 3:], want)
+    theta = torch.randn(1, 2, f.features(x).shape[2], 2, dtype=torch.float64)
+    torch.testing.assert_close(f.scores(x, theta), torch.einsum("bnd,bedc->bnec", f.features(x), theta))
+
+
 def test_rows_are_scored_before_they_are_learnt():
     made, batch = learner(3), rows(48, 3)
     want = 0
@@ -90,7 +100,7 @@ def test_rows_are_scored_before_they_are_learnt():
         part = batch.slice(16 * n, 16 * n + 16)
         scores = torch.einsum("bnd,bedc->bnec", made.predictor.features(part.x), state.theta)
         which = part.y[..., None, None, :].expand(-1, -1, *scores.shape[2:3], len(SHARPNESS), 1)
-        want = want + log_chances(scores).gather(-1, which)[..., 0].sum(1)
+        want = want + chances(scores).gather(-1, which)[..., 0].log().sum(1)
     torch.testing.assert_close(made.adapt(batch, 16).log_likelihood, want)
     uniform = -16 * np.log(3)
     first = made.adapt(batch.slice(0, 16), 16).log_likelihood
@@ -103,7 +113,7 @@ def test_leaving_a_row_out_is_learning_the_others(classes):
     refiner, weight = made.refiner, torch.ones(1, 25, dtype=torch.float64)
     phi = made.predictor.features(batch.x)
     state = refiner.solve(refiner.learn(refiner.init(1), phi, batch.y, weight))
-    found = refiner.left_out(state, phi, batch.y, weight)
+    found = refiner.left_out(state, refiner.factors(state), phi, batch.y, weight)
     codes = codes_of(batch.y, classes)[0].numpy()
     expert = 4 * len(STRENGTHS) + 1
     want = torch.zeros(refiner.variants, dtype=torch.float64)
@@ -115,7 +125,7 @@ def test_leaving_a_row_out_is_learning_the_others(classes):
         theta = np.linalg.solve(kept.T @ kept + np.diag(ridge), kept.T @ codes[others])
         said = torch.from_numpy(a[n] @ theta)
         if classes:
-            want += log_chances(said[None])[0, :, int(batch.y[0, n, 0])]
+            want += chances(said[None])[0, :, int(batch.y[0, n, 0])].log()
         else:
             want += log_density(batch.y[0, n], said[None], state.noise[0, expert][None])[0]
     torch.testing.assert_close(found[0, expert], want, rtol=1e-8, atol=1e-8)
@@ -133,7 +143,10 @@ def test_a_row_of_weight_two_is_two_rows():
     two = refiner.solve(refiner.learn(refiner.init(1), *twice, ones))
     torch.testing.assert_close(one.theta, two.theta)
     torch.testing.assert_close(
-        refiner.left_out(one, phi, batch.y, weight), refiner.left_out(two, *twice, ones), rtol=1e-9, atol=1e-9
+        refiner.left_out(one, refiner.factors(one), phi, batch.y, weight),
+        refiner.left_out(two, refiner.factors(two), *twice, ones),
+        rtol=1e-9,
+        atol=1e-9,
     )
 
 
@@ -195,8 +208,8 @@ def test_tails_are_student_distributions():
         assert float(below[t]) == pytest.approx(law.cdf(0.7), abs=1e-12)
         far = cumulative(y[:, 0] - 1e3, mean[..., 0], noise[..., 0])[0, 0]
         assert float(far[t]) == pytest.approx(law.cdf(0.7 - 1e3), abs=1e-14)
-    chances = log_chances(torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64)).exp()
-    torch.testing.assert_close(chances.sum(-1), torch.ones(1, len(SHARPNESS), dtype=torch.float64))
+    three = chances(torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(three.sum(-1), torch.ones(1, len(SHARPNESS), dtype=torch.float64))
 
 
 def test_quantiles_and_variance_are_the_mixtures():
@@ -206,7 +219,7 @@ def test_quantiles_and_variance_are_the_mixtures():
     theta, log_weight, noise = f._parts(latent)
     means = torch.einsum("bnd,bedc->bnec", f.features(x), theta)[..., 0]
     levels = torch.tensor([0.025, 0.1, 0.5, 0.9, 0.975], dtype=torch.float64)
-    found = f.quantiles(x, latent, levels)
+    found = f.tails(x, latent).quantiles(levels)
     at = found[..., None].expand(-1, -1, -1, means.shape[2])
     for q in range(5):
         below = cumulative(at[:, :, q, 0], means, noise[:, None, :, 0])

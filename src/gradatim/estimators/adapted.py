@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..batch import Batch
+from ..nn.mixture import Tails
 from ..predictors import Committee, CrossEntropy, SquaredError, widths
 from ..preprocessing import Encoder
 from ..refiners import Experts
@@ -21,8 +22,6 @@ from ..regimes import committee
 from ..training.states import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from ..learner import Learner
@@ -40,7 +39,10 @@ NUMBERS = 30_000
 """Rows times classes that are answered at a time, at most: each is a number for every way of answering."""
 
 PIECE = 2048
-"""Rows that are read or answered at a time."""
+"""Rows that are read at a time."""
+
+ASKED = 8192
+"""Rows that are answered at a time, at most."""
 
 
 class Encoded(NamedTuple):
@@ -89,14 +91,29 @@ class Adapted:
         """Learn a whole table anew: the map from all rows, and experts weighed by how well they do on rows left out."""
         self._refuse_weights(rows)
         self._map(rows)
-        self.states = [learner.refiner.init(1) for learner in self.learners]
-        if self.given is not None:
-            for _ in range(passes):
-                self._each(rows, batch_size, _learn)
+        if self.given is None:
+            self.states = [self._fitted(learner, rows) for learner in self.learners]
             return
-        self._each(rows, PIECE, _add)
-        self.settle()
-        self._each(rows, PIECE, _weigh)
+        self.states = [learner.refiner.init(1) for learner in self.learners]
+        for _ in range(passes):
+            for piece in rows.pieces(batch_size):
+                self.states = self._learnt(self._encoded(piece))
+
+    def _fitted(self, learner: Learner, rows: Rows) -> State:
+        """Return the state of a member after all rows, its experts weighed by each row as if it had been left out."""
+        f, refiner = _experts(learner)
+        state = refiner.init(1)
+        with torch.no_grad():
+            for piece in rows.pieces(PIECE):
+                x, y, weight = self._encoded(piece)
+                state = refiner.add(state, f.features(x), y, weight)
+            factors = refiner.factors(state)
+            state = refiner.solve(state, factors)
+            for piece in rows.pieces(PIECE):
+                x, y, weight = self._encoded(piece)
+                found = refiner.left_out(state, factors, f.features(x), y, weight)
+                state = state._replace(log_likelihood=state.log_likelihood + found)
+        return state
 
     def partial_fit(self, rows: Rows, batch_size: int) -> None:
         """Learn rows in mini-batches, each scored before it is learnt; the first `WARM` decide the map.
@@ -121,19 +138,16 @@ class Adapted:
         """Return probabilities `[n, C]`, or of a regression mean and variance `[n, 2]`, or quantiles `[n, Q]`."""
         learners, latents, ready = self._ready(batch_size)
         made = []
+        most = max(learner.predictor.output_dim for learner in learners)
+        size = max(64, min(ASKED, NUMBERS // most))
         with torch.inference_mode():
-            size = min(
-                PIECE,
-                max(64, NUMBERS // max(f.output_dim for f in (learner.predictor for learner in learners))),
-            )
             for start in range(0, columns.rows, size):
                 x = ready.numbers(columns.take(slice(start, start + size)))
-                each = [
-                    ready._answer(learner, latent, x, levels)
-                    for learner, latent in zip(learners, latents, strict=True)
-                ]
-                moments = self.outputs is None and levels is None
-                made.append(_mean(torch.stack(each), moments))
+                if levels is None:
+                    each = [ready._answer(*pair, x) for pair in zip(learners, latents, strict=True)]
+                    made.append(_mean(torch.stack(each), self.outputs is None))
+                else:
+                    made.append(ready._quantiles(learners, latents, x, levels))
         return torch.cat(made).cpu().numpy()
 
     def numbers(self, columns: Columns) -> Tensor:
@@ -287,7 +301,7 @@ class Adapted:
         """Score and learn the rows that wait."""
         if self.late:
             rows = Encoded(*(torch.cat(part, dim=1) for part in zip(*self.late, strict=True)))
-            self.states, self.late = self._all(rows, _score_and_learn), ()
+            self.states, self.late = self._learnt(rows), ()
 
     def _encoded(self, piece: Rows) -> Encoded:
         """Return rows as tensors of one task; the numbers of a regression standardised."""
@@ -295,34 +309,33 @@ class Adapted:
         y = (y - self.centre) / self.scale if self.outputs is None else y.long()
         return Encoded(self.numbers(piece.columns), y, torch.from_numpy(piece.weight)[None].to(self.device))
 
-    def _each(self, rows: Rows, size: int, do: Callable[..., State]) -> None:
-        """Let every member's state go through the rows, `size` at a time."""
-        for piece in rows.pieces(size):
-            self.states = self._all(self._encoded(piece), do)
-
-    def _all(self, rows: Encoded, do: Callable[..., State]) -> list[State]:
+    def _learnt(self, rows: Encoded) -> list[State]:
         """Return every member's state after the rows."""
         with torch.no_grad():
             return [
-                do(learner, state, *rows) for learner, state in zip(self.learners, self.states, strict=True)
+                _learn(learner, state, *rows)
+                for learner, state in zip(self.learners, self.states, strict=True)
             ]
 
-    def _answer(self, learner: Learner, latent: Tensor, x: Tensor, levels: np.ndarray | None) -> Tensor:
-        """Return one member's answer at x: probabilities, mean and variance, or quantiles, `[n, ...]`."""
+    def _answer(self, learner: Learner, latent: Tensor, x: Tensor) -> Tensor:
+        """Return one member's answer at x: probabilities `[n, C]`, or mean and variance `[n, 2]`."""
         f = learner.predictor
         if self.outputs is not None:
             return f(x, latent)[0].softmax(-1)
-        if not isinstance(f, Committee):
-            if levels is not None:
-                raise ValueError(
-                    "the learner given as model answers a mean only: quantiles need the shipped one"
-                )
-            mean = f(x, latent)[0, :, :1]
-            return torch.cat([self.centre + self.scale * mean, torch.full_like(mean, torch.nan)], dim=-1)
-        if levels is not None:
-            return self.centre + self.scale * f.quantiles(x, latent, torch.from_numpy(levels).to(x))[0]
-        mean, variance = f(x, latent)[0], f.variance(x, latent)[0]
+        mean = f(x, latent)[0, :, :1]
+        variance = f.variance(x, latent)[0] if isinstance(f, Committee) else torch.full_like(mean, torch.nan)
         return torch.cat([self.centre + self.scale * mean, self.scale**2 * variance], dim=-1)
+
+    def _quantiles(
+        self, learners: list[Learner], latents: list[Tensor], x: Tensor, levels: np.ndarray
+    ) -> Tensor:
+        """Return the quantiles `[n, Q]` of all members' mixture at x."""
+        if self.given is not None:
+            raise ValueError("the learner given as model answers a mean only: quantiles need the shipped one")
+        each = [
+            _experts(learner)[0].tails(x, latent) for learner, latent in zip(learners, latents, strict=True)
+        ]
+        return self.centre + self.scale * Tails.joined(each).quantiles(torch.from_numpy(levels).to(x))[0]
 
 
 def _mean(each: Tensor, moments: bool) -> Tensor:
@@ -351,28 +364,10 @@ def _experts(learner: Learner) -> tuple[Committee, Experts]:
 
 
 def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state of a given learner after a step."""
-    return learner.step(state, Batch(x, y))
-
-
-def _add(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state with rows in its moments, no head solved for."""
-    f, refiner = _experts(learner)
-    return refiner.add(state, f.features(x), y, weight)
-
-
-def _score_and_learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state with rows scored, then learnt."""
+    """Return the state with rows scored, then learnt; of a given learner after a step."""
     if not isinstance(learner.refiner, Experts):
-        return _learn(learner, state, x, y, weight)
+        return learner.step(state, Batch(x, y))
     f, refiner = _experts(learner)
     a = f.features(x)
     found = refiner.score(state, a, y, weight)
     return refiner.learn(state._replace(log_likelihood=state.log_likelihood + found), a, y, weight)
-
-
-def _weigh(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state with its experts scored on rows that they have seen, each left out."""
-    f, refiner = _experts(learner)
-    found = refiner.left_out(state, f.features(x), y, weight)
-    return state._replace(log_likelihood=state.log_likelihood + found)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
 from .base import Refined
 
@@ -72,7 +72,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
             y = self._checked(y)
             begun = hasattr(self, "task_")
             known = self.classes_ if begun else np.unique(y if classes is None else self._checked(classes))
-            if classes is not None and begun:
+            if classes is not None and begun and not _same(known, np.asarray(classes)):
                 known = _union(known, self._checked(classes))
             labels = _union(known, y)
             rows = self._rows(X, np.searchsorted(labels, y), sample_weight, reset=not begun)
@@ -85,10 +85,11 @@ class RefinedClassifier(ClassifierMixin, Refined):
             self.classes_, self.task_ = labels, task
         return self
 
-    def remap(self, X: Any, y: Any) -> Self:
+    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
         check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False)).partial_fit(X, y, classes=self.classes_)
+        fresh = type(self)(**self.get_params(deep=False))
+        fresh.partial_fit(X, y, classes=self.classes_, sample_weight=sample_weight)
         self.__dict__.update(fresh.__dict__)
         return self
 
@@ -115,20 +116,24 @@ class RefinedClassifier(ClassifierMixin, Refined):
     def staged_predict_proba(self, X: Any, more: tuple[Any, Any]) -> Iterator[np.ndarray]:
         """Yield the probabilities of X after each further mini-batch of rows `more = (X, y)`: the anytime curve.
 
-        A copy learns them; the estimator stays as it is. One that has not begun yields the uniform first.
+        A copy learns them; the estimator stays as it is. Columns are for all classes, known or in y; of those that are
+        not yet known the first answer is 0, and one that has not begun yields the uniform first.
         """
         made = copy.deepcopy(self)
         rows, y = more
-        y = np.asarray(y)
-        if hasattr(made, "task_"):
-            yield made.predict_proba(X)
+        y = self._checked(y)
+        known = self.classes_ if hasattr(self, "task_") else np.unique(y)
+        labels = _union(known, y)
+        if hasattr(self, "task_"):
+            first = np.zeros((_num_samples(X), len(labels)))
+            first[:, np.searchsorted(labels, known)] = self.predict_proba(X)
         else:
-            labels = np.unique(y)
-            yield np.full((len(X), len(labels)), 1 / len(labels))
+            first = np.full((_num_samples(X), len(labels)), 1 / len(labels))
+        yield first
         for start in range(0, len(y), self.batch_size):
             part = slice(start, start + self.batch_size)
             taken = rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
-            yield made.partial_fit(taken, y[part], classes=np.unique(y)).predict_proba(X)
+            yield made.partial_fit(taken, y[part], classes=labels).predict_proba(X)
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return labels `[n]`, of one type."""
@@ -145,6 +150,11 @@ class RefinedClassifier(ClassifierMixin, Refined):
         return y
 
 
+def _same(known: np.ndarray, more: np.ndarray) -> bool:
+    """Say whether labels are the very ones that are known."""
+    return known.dtype.kind == more.dtype.kind and np.array_equal(known, more)
+
+
 def _union(known: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Return all labels, sorted; raise ValueError where words meet numbers."""
     kinds = [KINDS.get(part.dtype.kind, "numbers") for part in (known, more)]
@@ -153,5 +163,5 @@ def _union(known: np.ndarray, more: np.ndarray) -> np.ndarray:
             f"labels change type: classes so far are {kinds[0]}, {known[:4].tolist()}, these are {kinds[1]}, "
             f"{np.unique(more)[:4].tolist()}: use one type"
         )
-    new = np.setdiff1d(more, known)
-    return np.union1d(known, new) if len(new) else known
+    place = np.searchsorted(known, more).clip(max=len(known) - 1)
+    return known if (known[place] == more).all() else np.union1d(known, more)

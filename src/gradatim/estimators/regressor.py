@@ -67,10 +67,11 @@ class RefinedRegressor(RegressorMixin, Refined):
             self.task_ = task
         return self
 
-    def remap(self, X: Any, y: Any) -> Self:
+    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
         check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False)).partial_fit(X, y)
+        fresh = type(self)(**self.get_params(deep=False))
+        fresh.partial_fit(X, y, sample_weight=sample_weight)
         self.__dict__.update(fresh.__dict__)
         return self
 

@@ -6,9 +6,13 @@ Source: Raftery et al. 1997, eq. 1 (averaging); Cesa-Bianchi, Lugosi 2006, secti
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SHARPNESS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """What regressed one-hot codes are multiplied by to make logits: an expert each."""
@@ -20,14 +24,44 @@ TAILS = tuple((scale, freedom) for freedom in (3.0, 8.0, 50.0) for scale in (0.6
 """Student laws about a regressed mean, an expert each: width over the noise's deviation, degrees of freedom."""
 
 
-def log_chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
-    """Return log probabilities `[..., E, T, C]` of experts' scores `[..., E, C]`, one for each sharpness.
+_BISECTIONS = 64
+
+
+class Tails(NamedTuple):
+    """A mixture of Student laws for each row: `mean [B, N, E]`, `noise [B, E]`, `weight [B, E, T]`, summing to 1."""
+
+    mean: Tensor
+    noise: Tensor
+    weight: Tensor
+
+    @classmethod
+    def joined(cls, members: Sequence[Tails]) -> Tails:
+        """Return the mixture of several, of equal weight."""
+        mean, noise, weight = zip(*members, strict=True)
+        return cls(torch.cat(mean, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
+
+    def quantiles(self, levels: Tensor) -> Tensor:
+        """Return the quantiles `[B, N, Q]` at `levels [Q]`, by bisection."""
+        mean, noise, weight = self.mean[:, :, None], self.noise[:, None, None], self.weight[:, None, None]
+        reach = 1e4 * self.noise.amax(1).sqrt()[:, None, None]
+        low = (self.mean.amin(2)[..., None] - reach).expand(-1, -1, len(levels))
+        high = (self.mean.amax(2)[..., None] + reach).expand(-1, -1, len(levels))
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            below = (weight * cumulative(middle, mean, noise)).sum((3, 4)) < levels
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+
+def chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
+    """Return probabilities `[..., E, T, C]` of experts' scores `[..., E, C]`, one for each sharpness.
 
     `variants [T]` bool: which of them (default: all).
     """
     sharpness = torch.tensor(SHARPNESS).to(scores)
-    logits = scores[..., None, :] * (sharpness if variants is None else sharpness[variants])[:, None]
-    return ((1 - FLOOR) * logits.softmax(-1) + FLOOR / scores.shape[-1]).log()
+    behind = scores - scores.amax(-1, keepdim=True)
+    odds = (behind[..., None, :] * (sharpness if variants is None else sharpness[variants])[:, None]).exp_()
+    return odds.mul_((1 - FLOOR) / odds.sum(-1, keepdim=True)).add_(FLOOR / scores.shape[-1])
 
 
 def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ Source: Broomhead, Lowe 1988, eq. 3 (nearness to rows); Raftery et al. 1997, eq.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..nn.mixture import SHARPNESS, TAILS, cumulative, log_chances
+from ..nn.mixture import SHARPNESS, TAILS, Tails, chances
 from ..predictor import Predictor
 from .likelihoods import CrossEntropy
 
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 MOST = 900
 """Features in all: their second moments, packed in float32, take 1.6 MB."""
 
-_BISECTIONS = 64
+_CACHED = 2048  # rows at a time
+
+
+class _Heads(NamedTuple):
+    """H heads by family: `[B, ., H]` each, products also as squares `[B, d, H d]`; None where no head uses them."""
+
+    linear: Tensor
+    near: Tensor | None
+    products: Tensor | None
+    square: Tensor | None
+    steps: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Committee(Predictor):
     `near_k(x) = s_k exp(-|x - c_k|^2 / (spread x_dim))`, c_k rows of x that are kept, s_k such that its mean square
     over them is 1. Pairs i <= j are drawn once; nothing is learnt. Expert e sees some of the families (a block each,
     see `Experts`). Of classes: log probabilities, each expert's scores made logits by every `SHARPNESS`. Of a
-    regression: the mean; `quantiles` and `variance` say the rest. The latent `[B, S]` is theta `[E, D, C]`, the log
+    regression: the mean; `tails` and `variance` say the rest. The latent `[B, S]` is theta `[E, D, C]`, the log
     weights `[E, T]` and the noise variances `[E, C]`, flat.
 
     Args: `x_dim`; `likelihood`; `experts` E; `landmarks [K, x_dim]`: the rows c; `products`: how many; `steps`: (k, t)
@@ -76,6 +86,7 @@ class Committee(Predictor):
     pairs: Tensor
     column: Tensor
     threshold: Tensor
+    place: Tensor
 
     def __init__(
         self,
@@ -104,10 +115,8 @@ class Committee(Predictor):
         pairs = torch.triu_indices(x_dim, x_dim)
         chosen = torch.randperm(pairs.shape[1], generator=torch.Generator().manual_seed(seed))[:products]
         self.register_buffer("pairs", pairs[:, chosen])
-        self.register_buffer("column", torch.tensor([column for column, _ in steps], dtype=torch.int64))
-        thresholds = torch.tensor([threshold for _, threshold in steps], dtype=landmarks.dtype)
-        self.register_buffer("threshold", thresholds)
-        self.blocks = (x_dim + 1, len(landmarks), self.pairs.shape[1], len(self.column))
+        self._grid(steps, landmarks)
+        self.blocks = (x_dim + 1, len(landmarks), self.pairs.shape[1], len(self.place))
         self.variants = len(SHARPNESS if self.classes else TAILS)
         heads = experts * sum(self.blocks) * self.output_dim
         self.latent_shape = (heads + experts * self.variants + experts * self.output_dim,)
@@ -122,20 +131,36 @@ class Committee(Predictor):
         self.register_buffer("landmarks", landmarks.clone())
         self.register_buffer("slope", slope.to(landmarks))
 
+    def _grid(self, steps: Sequence[tuple[int, float]], like: Tensor) -> None:
+        """Keep the thresholds as a row for each column, infinite where it has fewer, and the place of each step."""
+        columns = sorted({column for column, _ in steps})
+        rows: list[list[float]] = [[] for _ in columns]
+        place = []
+        for column, threshold in steps:
+            row = columns.index(column)
+            place.append((row, len(rows[row])))
+            rows[row].append(threshold)
+        most = max(map(len, rows), default=0)
+        full = [[*row, *[torch.inf] * (most - len(row))] for row in rows]
+        self.register_buffer("column", torch.tensor(columns, dtype=torch.int64))
+        self.register_buffer("threshold", torch.tensor(full, dtype=like.dtype).reshape(len(columns), most))
+        self.register_buffer("place", torch.tensor([row * most + at for row, at in place], dtype=torch.int64))
+
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
         """Return phi(x) `[B, N, D]`."""
         return [self.features(x)]
 
     def features(self, x: Tensor) -> Tensor:
         """Return phi(x) `[..., D]`."""
-        products = x[..., self.pairs[0]] * x[..., self.pairs[1]] / 2
-        steps = (x[..., self.column] > self.threshold).to(x) / 2
-        return torch.cat([x, torch.ones_like(x[..., :1]), self.near(x), products, steps], dim=-1)
+        steps = self._above(x).mT.index_select(-1, self.place)
+        return torch.cat(
+            [x, torch.ones_like(x[..., :1]), self.near(x), self._pairs(x) / 2, steps / 2], dim=-1
+        )
 
     def near(self, x: Tensor) -> Tensor:
         """Return how near x is to each landmark, `[..., K]`."""
-        more = torch.stack([x.square().sum(-1), torch.ones_like(x[..., 0])], dim=-1)
-        return (torch.cat([x, more], dim=-1) @ self.slope).exp_()
+        more = torch.cat([x, x.square().sum(-1, keepdim=True), torch.ones_like(x[..., :1])], dim=-1)
+        return (more @ self.slope).exp_()
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return log probabilities of classes `[B, N, C]`, or the means `[B, N, C]` of a regression."""
@@ -145,61 +170,67 @@ class Committee(Predictor):
             return self.scores(x, (share * theta).sum(1, keepdim=True))[:, :, 0]
         alive = log_weight > -torch.inf
         experts, variants = alive.any(2).any(0), alive.any(1).any(0)
-        scores = self.scores(x, theta[:, experts])
-        chances = log_chances(scores, variants).exp()
+        heads = theta[:, experts]
+        scores = self.scores(x, heads[..., 1:] - heads[..., :1])  # of softmax only differences matter
+        made = chances(torch.nn.functional.pad(scores, (1, 0)), variants)
         weight = log_weight[:, experts][:, :, variants].exp()
-        return torch.einsum("bnetc,bet->bnc", chances, weight).log()
+        return torch.einsum("bnetc,bet->bnc", made, weight).log()
 
     def scores(self, x: Tensor, theta: Tensor) -> Tensor:
         """Return `theta_e phi(x)` `[B, N, E, C]` of heads `[B, E, D, C]`, without making phi where that is faster.
 
-        A family that no head uses is passed over, a sum of steps is looked up, one of products is `x' Q x`.
+        A family that no head uses is passed over, a sum of products is `x' Q x`; few rows at a time stay in the cache.
         """
         outputs = theta.shape[1], theta.shape[3]
-        linear, near, products, steps = theta.transpose(1, 2).flatten(2).split(self.blocks, dim=1)
-        scores = torch.baddbmm(linear[:, -1:], x, linear[:, :-1])
-        if bool(near.any()):
-            scores = torch.baddbmm(scores, self.near(x), near)
-        if bool(products.any()):
-            scores = scores + self._products(x, products)
-        if bool(steps.any()):
-            scores = scores + self._steps(x, steps)
-        return scores.unflatten(2, outputs)
+        heads = self._heads(theta.transpose(1, 2).flatten(2))
+        return torch.cat([self._scores(rows, heads) for rows in x.split(_CACHED, dim=1)], dim=1).unflatten(
+            2, outputs
+        )
 
-    def _products(self, x: Tensor, heads: Tensor) -> Tensor:
-        """Return the sums of products `[B, N, H]` of heads `[B, P, H]`."""
-        one, other = self.pairs
-        width = x.shape[2]
-        if width**2 > 2 * len(one):
-            return (x[..., one] * x[..., other] / 2) @ heads
-        square = heads.new_zeros(len(heads), heads.shape[2], width, width)
-        square[:, :, one, other] = heads.mT / 2
-        return ((x[:, None] @ square) * x[:, None]).sum(-1).mT
+    def _heads(self, theta: Tensor) -> _Heads:
+        """Return H heads `[B, D, H]` by family, in the form that is fastest."""
+        linear, near, products, steps = theta.split(self.blocks, dim=1)
+        square, width = None, self.landmarks.shape[1]
+        if bool(products.any()) and width**2 <= 2 * products.shape[1]:
+            one, other = self.pairs
+            square = theta.new_zeros(len(theta), width, theta.shape[2], width)
+            square[:, one, :, other] = products.transpose(0, 1) / 2
+            square = square.flatten(2)
+        grid = theta.new_zeros(len(theta), self.threshold.numel(), theta.shape[2])
+        return _Heads(
+            linear,
+            near if bool(near.any()) else None,
+            products / 2 if bool(products.any()) and square is None else None,
+            square,
+            grid.index_copy(1, self.place, steps / 2) if bool(steps.any()) else None,
+        )
 
-    def _steps(self, x: Tensor, heads: Tensor) -> Tensor:
-        """Return the sums of steps `[B, N, H]` of heads `[B, S, H]`: a table of their partial sums for each column."""
-        total = heads.new_zeros(len(heads), x.shape[1], heads.shape[2])
-        for column in self.column.unique().tolist():
-            own = self.column == column
-            threshold, order = self.threshold[own].sort()
-            sums = torch.nn.functional.pad(heads[:, own][:, order].cumsum(1) / 2, (0, 0, 1, 0))
-            place = torch.searchsorted(threshold, x[..., column].contiguous())
-            total += sums.gather(1, place[..., None].expand(-1, -1, heads.shape[2]))
-        return total
+    def _scores(self, x: Tensor, heads: _Heads) -> Tensor:
+        """Return the scores of a few rows, `[B, N, H]`."""
+        scores = torch.baddbmm(heads.linear[:, -1:], x, heads.linear[:, :-1])
+        if heads.near is not None:
+            scores = torch.baddbmm(scores, self.near(x), heads.near)
+        if heads.products is not None:
+            scores = torch.baddbmm(scores, self._pairs(x), heads.products)
+        if heads.square is not None:
+            scores = scores + ((x @ heads.square).unflatten(2, (-1, x.shape[2])) * x[:, :, None]).sum(-1)
+        if heads.steps is not None:
+            scores = torch.baddbmm(scores, self._above(x).mT, heads.steps)
+        return scores
 
-    def quantiles(self, x: Tensor, latent: Tensor, levels: Tensor) -> Tensor:
-        """Return the quantiles `[B, N, Q]` of a regression's first output at `levels [Q]`, by bisection."""
+    def _pairs(self, x: Tensor) -> Tensor:
+        """Return the products of two inputs `[..., P]`."""
+        return x.index_select(-1, self.pairs[0]) * x.index_select(-1, self.pairs[1])
+
+    def _above(self, x: Tensor) -> Tensor:
+        """Return 1 where x `[..., N, d]` is above a threshold, 0 where not: `[..., columns thresholds, N]`."""
+        columns = x.mT.index_select(-2, self.column)
+        return (columns[..., None, :] > self.threshold[..., None]).flatten(-3, -2).to(x)
+
+    def tails(self, x: Tensor, latent: Tensor) -> Tails:
+        """Return the predictive distribution of a regression's first output at x."""
         theta, log_weight, noise = self._parts(latent)
-        mean = self.scores(x, theta[..., :1])[..., 0]
-        noise, weight = noise[:, None, None, :, 0], log_weight.exp()[:, None, None]
-        reach = 1e4 * noise.amax((1, 2, 3)).sqrt()[:, None, None]
-        low = (mean.amin(2)[..., None] - reach).expand(-1, -1, len(levels))
-        high = (mean.amax(2)[..., None] + reach).expand(-1, -1, len(levels))
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            below = (weight * cumulative(middle, mean[:, :, None], noise)).sum((3, 4)) < levels
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        return Tails(self.scores(x, theta[..., :1])[..., 0], noise[..., 0], log_weight.exp())
 
     def variance(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return the variance of a regression's predictive distribution, `[B, N, C]`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..nn.mixture import SHARPNESS, TAILS, log_chances, log_density
+from ..nn.mixture import SHARPNESS, TAILS, chances, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .moments import MomentsState, add, check_inputs, empty
@@ -43,6 +43,14 @@ RESOLVED = 1e-7
 
 ROUNDING = 3e-6
 """Of a feature's own second moment, added to every strength: moments rounded to float32 stay positive definite."""
+
+
+class Factor(NamedTuple):
+    """Of the experts `index [S]` that see the features `seen [d]`: Cholesky factors `lower [B, S, d, d]` of G + s I."""
+
+    index: Tensor
+    seen: Tensor
+    lower: Tensor
 
 
 class ExpertsState(NamedTuple):
@@ -123,7 +131,10 @@ class Experts(Refiner):
         """Return the state with rows added to the moments; heads are solved again once the rows have grown."""
         state = self.add(state, a, y, weight)
         due = state.moments.rows > (1 + GROWTH) * state.solved
-        return where(due, self.solve(state), state) if bool(due.any()) else state
+        if not bool(due.any()):
+            return state
+        solved = self.solve(state)
+        return solved if bool(due.all()) else where(due, solved, state)
 
     def add(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
         """Return the state with rows added to the moments, its heads left as they are."""
@@ -138,12 +149,14 @@ class Experts(Refiner):
         )
         return state._replace(moments=moments)
 
-    def solve(self, state: ExpertsState) -> ExpertsState:
-        """Return the state with heads solved from all its rows, those of experts far behind left as they are."""
-        best = state.log_likelihood.amax(2)
-        alive = best >= best.amax(1, keepdim=True) - BEHIND
+    def solve(self, state: ExpertsState, factors: Sequence[Factor] | None = None) -> ExpertsState:
+        """Return the state with heads solved from all its rows, those of experts far behind left as they are.
+
+        `factors`: what `factors(state)` returned, where it has been asked already.
+        """
+        alive = self._alive(state)
         theta, noise = state.theta.clone(), state.noise.clone()
-        for index, seen, factor in self._factors(state.moments, alive):
+        for index, seen, factor in self.factors(state) if factors is None else factors:
             head = torch.cholesky_solve(state.moments.cross[:, None, seen], factor)
             kept = alive[:, index, None, None]
             whole = torch.zeros_like(theta[:, index])
@@ -156,7 +169,27 @@ class Experts(Refiner):
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
         return where(state.moments.rows > 0, solved, state)
 
-    def left_out(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    def factors(self, state: ExpertsState) -> list[Factor]:
+        """Return the Cholesky factors of every view's experts, those far behind in all tasks left out."""
+        moments, alive = state.moments, self._alive(state)
+        ends = torch.tensor(self.blocks).cumsum(0).tolist()
+        place = torch.arange(ends[-1], device=alive.device).split(self.blocks)
+        made = []
+        for at, view in enumerate(self.views):
+            index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
+            index = index[alive[:, index].any(0)]
+            if not len(index):
+                continue
+            seen = torch.cat([place[block] for block in view])
+            gram = moments.gram if len(seen) == ends[-1] else moments.gram[:, seen][:, :, seen]
+            gram = gram[:, None].repeat(1, len(index), 1, 1)
+            gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(moments, index, seen))
+            made.append(Factor(index, seen, torch.linalg.cholesky(gram)))
+        return made
+
+    def left_out(
+        self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
+    ) -> Tensor:
         """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been.
 
         `y - (y - theta a) / (1 - h)`, `h = a' (G + s I)^-1 a` (Allen 1974), so that experts who remember are not
@@ -164,9 +197,8 @@ class Experts(Refiner):
         """
         codes = self._codes(y).to(a)
         total = torch.zeros_like(state.log_likelihood)
-        every = torch.ones_like(total[:, :, 0], dtype=torch.bool)
         many = bool((state.moments.rows > EXACT).any())
-        for index, seen, factor in self._factors(state.moments, every):
+        for index, seen, factor in factors:
             own = a[:, None, :, seen]
             if many:
                 mean = self._hat(state.moments, index, seen, factor) / state.moments.rows[:, None]
@@ -219,7 +251,7 @@ class Experts(Refiner):
         """Return the summed log likelihoods `[B, E, T]` of scores `[B, N, E, C]`; what absent rows say is dropped."""
         if self.classes:
             which = y[..., None, None, :].expand(*scores.shape[:3], self.variants, 1)
-            each = log_chances(scores).gather(-1, which)[..., 0]
+            each = chances(scores).gather(-1, which)[..., 0].log()
         else:
             each = log_density(y.to(scores), scores, noise.expand_as(scores))
         return (each * weight[..., None, None]).sum(1)
@@ -227,26 +259,10 @@ class Experts(Refiner):
     def _codes(self, y: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(y[..., 0], self.outputs) if self.classes else y
 
-    def _factors(self, moments: MomentsState, alive: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return for each view: its experts `[S]`, its features, the Cholesky factors `[B, S, d, d]` of G + s I.
-
-        Only of experts that are alive in some task.
-        """
-        ends = torch.tensor(self.blocks).cumsum(0).tolist()
-        place = torch.arange(ends[-1], device=moments.gram.device).split(self.blocks)
-        made = []
-        for at, view in enumerate(self.views):
-            index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
-            wanted = alive[:, index].any(0)
-            if not bool(wanted.any()):
-                continue
-            index = index[wanted]
-            seen = torch.cat([place[block] for block in view])
-            gram = moments.gram if len(seen) == ends[-1] else moments.gram[:, seen][:, :, seen]
-            gram = gram[:, None].repeat(1, len(index), 1, 1)
-            gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(moments, index, seen))
-            made.append((index, seen, torch.linalg.cholesky(gram)))
-        return made
+    def _alive(self, state: ExpertsState) -> Tensor:
+        """Return which experts `[B, E]` are not far behind the best."""
+        best = state.log_likelihood.amax(2)
+        return best >= best.amax(1, keepdim=True) - BEHIND
 
     def _noise(
         self, moments: MomentsState, index: Tensor, seen: Tensor, head: Tensor, factor: Tensor

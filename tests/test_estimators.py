@@ -109,6 +109,7 @@ def test_shards_learnt_apart_are_one_pass(cancer, learnt):
         base.fork().partial_fit(x[336:400], y[336:400]),
     )
     merged = copy.deepcopy(base).merge(one).merge(two)
+    assert merged.task_.rows == learnt.task_.rows == 400  # rows that waited are taken in
     moments, wanted = merged.task_.states[0].moments, learnt.task_.states[0].moments
     for name in moments._fields:
         torch.testing.assert_close(getattr(moments, name), getattr(wanted, name))

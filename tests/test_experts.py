@@ -190,7 +190,7 @@ def test_the_average_is_hardly_behind_the_best_expert():
 def test_heads_that_only_score_are_solved_when_rows_have_grown():
     made, batch = learner(2), rows(1504, 2)
     solved = [float(state.solved) for state in made.states(batch.split(16))]
-    assert solved[5] == 80
+    assert solved[5] == 64
     assert len(set(solved)) < 80
     assert solved[-1] < 1504
     state = made.adapt(batch, 16)

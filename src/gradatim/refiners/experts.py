@@ -26,7 +26,7 @@ VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3))
 """The blocks that an expert sees, those that are there: x; x and one family of features; everything."""
 
 STRENGTHS = (0.5, 2.0, 8.0, 32.0)
-GROWTH = 0.2
+GROWTH = 0.3
 """Heads that only score rows are solved again when the rows have grown by it."""
 
 BEHIND = 20.0

@@ -69,6 +69,7 @@ def calibration(study: Study, smoke: bool, out: Path) -> tuple[list[dict[str, An
         for record in _records(key, name, values, times, run)
     ]
     result = claim("gain.stop_calibration", *bootstrap(error, *found[OURS], resamples=500), 0.05, "<=")
+    result["range"] = "tasks drawn again add their chance to an absolute deviation: above the value"
     beside = {
         "the worst bin": (OURS, worst),
         "what chance alone would measure": (OURS, chance),

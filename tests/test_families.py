@@ -111,7 +111,7 @@ class TestEveryFamily:
             lambda: ImageClassification(ways=11).sample(1, seeded()),
             "ways must be at most the 10 classes of digits",
         ),
-        (lambda: ImageClassification(query_rows=5000).sample(1, seeded()), "query_rows must leave images"),
+        (lambda: ImageClassification(query_rows=5000).sample(1, seeded()), "query_rows must leave rows"),
         (lambda: LinearRegression(8).covariance_roots(2, seeded()), "give it a condition"),
         (lambda: LinearRegression(8).oracle(LinearRegression(4).sample(1, seeded())), "x of width 8.*got 4"),
         (lambda: LinearRegression(8).oracle(LinearRegression(8).sample(1, seeded()), -1), "rows must be"),

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 
 import torch
 
-from .families import ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression
+from .families import (
+    EmbeddingClassification,
+    ImageClassification,
+    LinearClassification,
+    LinearRegression,
+    RandomNetworkRegression,
+)
 from .family import TaskFamily
 from .methods import build, method
 from .names import hint
@@ -28,7 +34,13 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, type[TaskFamily]] = {
     kind.__name__: kind
-    for kind in (ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression)
+    for kind in (
+        EmbeddingClassification,
+        ImageClassification,
+        LinearClassification,
+        LinearRegression,
+        RandomNetworkRegression,
+    )
 }
 SCHEMES: dict[str, type[Scheme]] = {"Greedy": Greedy, "Unrolled": Unrolled}
 

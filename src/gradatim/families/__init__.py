@@ -1,6 +1,13 @@
-"""Task families: simulated tasks, and tasks made of real images."""
+"""Task families: simulated tasks, and tasks made of real rows."""
 
 from .datasets import ImageClassification
+from .embeddings import EmbeddingClassification
 from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression
 
-__all__ = ["ImageClassification", "LinearClassification", "LinearRegression", "RandomNetworkRegression"]
+__all__ = [
+    "EmbeddingClassification",
+    "ImageClassification",
+    "LinearClassification",
+    "LinearRegression",
+    "RandomNetworkRegression",
+]

@@ -16,7 +16,7 @@ import torch
 from ..batch import Batch, Task
 from ..family import TaskFamily
 from .images import Labelled, check_source, image_folder, load_images
-from .sampling import check_count, check_rows, check_sample, draw_disjoint, permutations, support_mask
+from .sampling import SPLITS, check_count, check_rows, check_sample, draw_classes, support_mask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-SPLITS = ("train", "validation", "test")
 _CHUNK_PIXELS = 2**20
 
 
@@ -154,14 +153,9 @@ class ImageClassification(TaskFamily):
         """
         check_sample(n_tasks, generator)
         pool = self._pool()
-        n_classes = len(pool.counts)
-        chosen = permutations(torch.full((n_tasks,), n_classes), self.ways, generator)
-        counts = pool.counts[chosen]
-        ends = counts.cumsum(dim=1)
-        query, support = draw_disjoint(ends[:, -1], self.query_rows, self.support_rows, generator)
-        place = torch.cat((support, query), dim=1)
-        label = torch.searchsorted(ends, place, right=True)
-        index = place + (pool.starts[chosen] - ends + counts).gather(1, label)
+        index, label = draw_classes(
+            pool.starts, pool.counts, self.ways, self.support_rows, self.query_rows, n_tasks, generator
+        )
         x, y, n = self._features(pool, index, generator), label[..., None], self.support_rows
         support_batch = Batch(x[:, :n], y[:, :n], support_mask(self, n_tasks, generator))
         return Task(support_batch, Batch(x[:, n:], y[:, n:]))

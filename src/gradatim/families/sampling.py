@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..family import TaskFamily
 
 
+SPLITS = ("train", "validation", "test")
+"""The pools that a family of real rows is divided into."""
+
+
 def check_count(name: str, value: object, least: int) -> None:
     """Refuse a field that is not an integer of at least `least`.
 
@@ -156,7 +160,7 @@ def draw_disjoint(
     """
     if n_query >= int(sizes.min()):
         raise ValueError(
-            f"query_rows must leave images for the support; got {n_query} of a pool of {int(sizes.min())}: "
+            f"query_rows must leave rows for the support; got {n_query} of a pool of {int(sizes.min())}: "
             "ask for fewer query rows"
         )
     first = permutations(sizes, min(n_query + n_support, int(sizes.max())), generator)
@@ -170,3 +174,33 @@ def draw_disjoint(
     orders = torch.stack((torch.arange(width).expand(len(sizes), width), *shuffled), dim=1)
     order = orders[torch.arange(len(sizes))[:, None], place // left, place % left]
     return query, rest.gather(1, order)
+
+
+def draw_classes(
+    starts: Tensor,
+    counts: Tensor,
+    ways: int,
+    support_rows: int,
+    query_rows: int,
+    n_tasks: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return rows of random classes for support and query, and their classes in random order: index, label `[B, N]`.
+
+    A pool's rows are sorted by class: class c has `counts[c]` of them from `starts[c]` on. The first `support_rows` are
+    the support's, the others the query's (`draw_disjoint`); label lies in 0 .. ways - 1.
+
+    Raises:
+        ValueError: the query leaves nothing for the support.
+
+    Example:
+        >>> starts, counts = torch.tensor([0, 5]), torch.tensor([5, 5])
+        >>> index, label = draw_classes(starts, counts, 2, 4, 4, 1, torch.Generator().manual_seed(0))
+    """
+    chosen = permutations(torch.full((n_tasks,), len(counts)), ways, generator)
+    sizes = counts[chosen]
+    ends = sizes.cumsum(dim=1)
+    query, support = draw_disjoint(ends[:, -1], query_rows, support_rows, generator)
+    place = torch.cat((support, query), dim=1)
+    label = torch.searchsorted(ends, place, right=True)
+    return place + (starts[chosen] - ends + sizes).gather(1, label), label

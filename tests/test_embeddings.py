@@ -1,0 +1,128 @@
+"""Tasks in a frozen embedding space: disjoint classes, honest standardisation, files that cannot be right."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from gradatim.families import EmbeddingClassification
+from gradatim.families.embeddings import _pools, embedding_path, read_embeddings
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def rows():
+    """Ten classes of twenty rows in eight dimensions, each around a place of its own."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([f"class {k}" for k in range(10)], 20)
+    centres = 3 * rng.normal(size=(10, 8))
+    return {"embeddings": (np.repeat(centres, 20, 0) + rng.normal(size=(200, 8))), "labels": labels}
+
+
+@pytest.fixture
+def path(rows, tmp_path):
+    np.savez(tmp_path / "rows.npz", **rows)
+    return tmp_path / "rows.npz"
+
+
+def family(path, **fields):
+    return EmbeddingClassification(
+        str(path), **{"dim": None, "ways": 2, "support_rows": 20, "query_rows": 10, **fields}
+    )
+
+
+def test_a_task_is_rows_of_the_file_and_support_and_query_share_none(rows, path):
+    task = family(path).sample(50, seeded())
+    train = _pools(path)["train"].rows
+    for b in range(50):
+        x = torch.cat([task.support.x[b], task.query.x[b]])
+        assert len(torch.unique(x, dim=0)) == 30
+        place = (x[:, None] == train).all(-1).int().argmax(1)
+        assert torch.equal(train[place], x)
+        classes = place // 20
+        y = torch.cat([task.support.y[b], task.query.y[b]])[:, 0]
+        assert len({(int(c), int(label)) for c, label in zip(classes, y, strict=True)}) == 2
+
+
+def test_pools_share_no_class_and_only_that_of_training_decides_the_scale(rows, path):
+    pools = _pools(path)
+    assert [len(pools[split].counts) for split in ("train", "validation", "test")] == [6, 2, 2]
+    sizes = [set(map(tuple, pools[split].rows.tolist())) for split in pools]
+    assert sum(map(len, sizes)) == len(set.union(*sizes)) == 200
+    train = pools["train"].rows
+    torch.testing.assert_close(train.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(train.std(0, correction=0), torch.ones(8), atol=1e-5, rtol=0)
+    assert float(pools["test"].rows.mean(0).abs().max()) > 0.1
+
+
+def test_a_projection_is_drawn_for_each_task_and_keeps_the_scale(path):
+    made = family(path, dim=512, support_rows=100, query_rows=20).sample(2, seeded())
+    assert made.support.x.shape == (2, 100, 512)
+    assert not torch.equal(made.support.x[0, :, :8], made.support.x[1, :, :8])
+    projected = dataclasses.replace(family(path), dim=4)
+    assert projected.x_dim == 4 and family(path).x_dim == 8 and family(path).classes == 2
+
+
+def test_a_file_may_say_which_class_is_for_what(rows, tmp_path):
+    split = np.array(["train", "validation", "test", "test", "train"] * 2)[np.repeat(np.arange(10), 20)]
+    np.savez(tmp_path / "said.npz", **rows, split=split)
+    table = pa.table({"embeddings": rows["embeddings"].tolist(), "labels": rows["labels"], "split": split})
+    pq.write_table(table, tmp_path / "said.parquet")
+    for name in ("said.npz", "said.parquet"):
+        data = read_embeddings(tmp_path / name)
+        assert data.split.tolist() == [0, 1, 2, 2, 0, 0, 1, 2, 2, 0]
+        assert len(_pools(tmp_path / name)["test"].counts) == 4
+
+
+def test_codes_in_bytes_are_read(tmp_path):
+    z = {
+        "emb_q": np.array([[1, 2], [3, -4]], np.int8),
+        "scale": np.array([0.5, 2.0]),
+        "label": np.array([0, 1]),
+    }
+    np.savez(tmp_path / "q.npz", **z)
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "q.npz").embeddings, [[0.5, 4], [1.5, -8]])
+
+
+BAD = [
+    ({"labels": ["one"] * 200}, "the one class"),
+    ({"labels": ["a"] * 199}, r"\(200, 8\) and \(199,\)"),
+    ({"embeddings": np.full((200, 8), np.nan)}, "not finite"),
+    ({"embeddings": np.zeros(200)}, "embeddings \\[rows, width\\]"),
+    ({"split": ["train"] * 199 + ["tset"]}, "tset"),
+    ({"split": ["train"] * 199 + ["test"]}, "belong to one split"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD, ids=[said for _, said in BAD])
+def test_files_that_cannot_be_right_are_refused(rows, tmp_path, change, said):
+    np.savez(tmp_path / "bad.npz", **{**rows, **{name: np.array(value) for name, value in change.items()}})
+    with pytest.raises(ValueError, match=said):
+        read_embeddings(tmp_path / "bad.npz")
+
+
+def test_other_refusals(rows, path, tmp_path, monkeypatch):
+    np.savez(tmp_path / "half.npz", embeddings=rows["embeddings"])
+    with pytest.raises(ValueError, match="must hold embeddings and labels; it holds embeddings"):
+        read_embeddings(tmp_path / "half.npz")
+    for name in ("cut.npz", "cut.parquet"):
+        (tmp_path / name).write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_embeddings(tmp_path / name)
+    monkeypatch.delenv("GRADATIM_DATA", raising=False)
+    with pytest.raises(ValueError, match="GRADATIM_DATA"):
+        embedding_path("banking77")
+    with pytest.raises(ValueError, match="at most the 2 classes of rows"):
+        family(path, ways=3).on("test").sample(1, seeded())
+    with pytest.raises(ValueError, match="must leave rows"):
+        family(path, query_rows=40).sample(1, seeded())
+    with pytest.raises(ValueError, match="split"):
+        family(path).on("held out")
+    with pytest.raises(ValueError, match="dim"):
+        family(path, dim=0)

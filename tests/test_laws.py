@@ -71,6 +71,9 @@ VARIANTS = {
     "curvature-rows": lambda f: regimes.parametric(f, OBSERVATIONS, config(curvature=DECAYING)),
     "explicit-features": lambda f: regimes.explicit(f, BOTH, config(curvature=DECAYING), features=6),
     "explicit-features-rows": lambda f: regimes.explicit(f, PLAIN, config(curvature=CONSTANT), features=6),
+    "history": lambda f: regimes.parametric(f, BOTH, config(history=2)),
+    "history-rows-explicit": lambda f: regimes.explicit(f, PLAIN, config(history=1)),
+    "history-prefixes": lambda f: regimes.parametric(f, BOTH, config(prefixes=True, history=1)),
     "constant-gain": lambda f: regimes.parametric(f, BOTH, config(gain=CONSTANT)),
     "root-gain": lambda f: regimes.implicit(f, PLAIN, config(gain=Gain(power=0.5, value=0.7))),
 }

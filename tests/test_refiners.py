@@ -343,6 +343,36 @@ def test_memory_tokens_are_carried_and_need_unrolled_training():
         Greedy(5, 3).loss(learner, drawn(REGRESSION), torch.Generator().manual_seed(0))
 
 
+def test_history_holds_the_last_latents_and_gradients_and_contains_momentum():
+    learner = randomised(regimes.parametric(REGRESSION, GRADIENTS, replace(CONFIG, gain=CONSTANT, history=2)))
+    batches = ragged(drawn(REGRESSION))
+    states = list(learner.states(batches))
+    evidence = [learner.signal(learner.predictor, s.latent, b) for s, b in zip(states[:3], batches, strict=True)]
+    assert states[0].past.shape == (3, 2, 2, 3)
+    for lag in (0, 1):
+        torch.testing.assert_close(states[3].past[0, lag, 0], states[2 - lag].latent[0], rtol=0, atol=0)
+        torch.testing.assert_close(states[3].past[0, lag, 1], evidence[2 - lag].gradient[0], rtol=0, atol=0)
+    torch.testing.assert_close(states[2].past[1], states[1].past[1], rtol=0, atol=0)  # no rows
+    forgot = states[2]._replace(past=states[0].past)
+    assert not torch.allclose(learner.step(forgot, batches[2]).latent, states[3].latent)
+    tokens = learner.refiner.tokens
+    with torch.no_grad():
+        tokens.head[0].weight.zero_()
+        tokens.head[0].bias.zero_()
+        for rate, log in zip(tokens.rate, (np.log(0.1), np.log(0.7), -np.inf, -np.inf, -np.inf), strict=True):
+            rate[0].weight.zero_()
+            rate[0].bias.fill_(max(log, -8.0))
+    at, before = learner.refiner.init(3), None
+    gain, least = learner.refiner.gain.value, np.exp(-8.0)
+    for batch in batches:
+        gradient = learner.signal(learner.predictor, at.latent, batch).gradient[0]
+        after = learner.step(at, batch)
+        want = at.latent[0] - gain * 0.1 * gradient
+        want = want if before is None else want + gain * 0.7 * (at.latent[0] - before)
+        torch.testing.assert_close(after.latent[0], want, rtol=0, atol=20 * least)
+        at, before = after, at.latent[0]
+
+
 def test_rows_propose_the_gradient_where_their_cotangents_are_its():
     task = drawn(CLASSES)
     f, batch, theta = linear(CLASSES), task.support, torch.randn(3, 12, dtype=torch.float64)

@@ -84,6 +84,8 @@ class QueryRefiner(Refiner):
             raise ValueError("an implicit state keeps no tail average; got tail in the config: leave it out")
         if config.curvature is not None:
             raise ValueError("an implicit state has no curvature; got curvature in the config: leave it out")
+        if config.history:
+            raise ValueError("an implicit state has no history; got history in the config: leave it out")
         self.config, self.simplex = config, simplex
         self.capabilities = Capabilities(per_query=True, prefixes=config.prefixes)
         self.start = nn.Parameter(torch.zeros(state_width))

@@ -40,11 +40,12 @@ class RowsConfig:
     in the state; 1: of all rows seen; None: no such thing); `proximal`: its damping grows with the rows seen, see
     `Preconditioner`, what it proposes is taken whole, and all else times the gain squared, so that it leaves no bias;
     `precision`: proposals come with a precision and are fused by it, a learnt Kalman gain for each coordinate, times
-    `gain`'s value; `memory`: tokens carried beside the latent, trained by `Unrolled`.
+    `gain`'s value; `memory`: tokens carried beside the latent, trained by `Unrolled`; `history`: a step also sees the
+    last so many latents, and gradients where it sees those, and may move along them: no longer Markov in the latent.
 
     Raises:
-        ValueError: `at_average` without `tail`, a learnt gain beside `precision`, `proximal` without `curvature`, a
-            negative memory.
+        ValueError: `at_average` without `tail`, a learnt gain beside `precision`, `proximal` without `curvature` or
+            with `history`, a negative memory or history.
     """
 
     width: int = 64
@@ -58,6 +59,7 @@ class RowsConfig:
     proximal: bool = False
     precision: bool = False
     memory: int = 0
+    history: int = 0
 
     def __post_init__(self) -> None:
         if self.at_average and self.tail is None:
@@ -68,13 +70,17 @@ class RowsConfig:
             )
         if self.proximal and self.curvature is None:
             raise ValueError("a proximal step needs curvature; got None: give curvature=Gain(power=0.0)")
-        if self.memory < 0:
-            raise ValueError(f"memory is a number of tokens, at least 0; got {self.memory}")
+        if self.proximal and self.history:
+            raise ValueError("a proximal step is taken whole, from the last latent alone: leave out history")
+        for name, what in (("memory", "tokens"), ("history", "mini-batches")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is a number of {what}, at least 0; got {getattr(self, name)}")
 
 
 class RowsState(NamedTuple):
     """`latent [B, ...]`, `rows [B]`: how many it has seen; and, or None: `average [B, ...]` of the latents, the second
-    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`."""
+    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`, the last latents and gradients
+    `past [B, history, 1 or 2, ...]`, the newest first."""
 
     latent: Tensor
     rows: Tensor
@@ -82,6 +88,7 @@ class RowsState(NamedTuple):
     curvature: Tensor | None = None
     precision: Tensor | None = None
     memory: Tensor | None = None
+    past: Tensor | None = None
 
 
 class RowsRefiner(Refiner):
@@ -117,7 +124,9 @@ class RowsRefiner(Refiner):
         self.config = config
         self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
         self.capabilities = Capabilities(
-            prefixes=config.prefixes, mergeable=not config.memory, greedy=not config.memory
+            prefixes=config.prefixes,
+            mergeable=not (config.memory or config.history),
+            greedy=not config.memory,
         )
         self.start = nn.Parameter(start.clone())
         self.gain = LearntGain(config.gain, tuple(start.shape)) if config.gain.learnt else config.gain
@@ -127,7 +136,8 @@ class RowsRefiner(Refiner):
         if self.needs_inputs and not signal.gradients:
             self.propose = RowSlopes(matrices, config.width)
         slopes = max(signal.gradients, self.needs_inputs) + (self.needs_inputs and not config.proximal)
-        self.tokens = StateTokens(shapes, tuple(start.shape), config.width, slopes)
+        self.past = (1 + signal.gradients) * config.history
+        self.tokens = StateTokens(shapes, tuple(start.shape), config.width, slopes + self.past, self.past)
         self.trust = Trust(self.tokens) if config.precision else None
         self.memory = None
         if config.memory:
@@ -148,7 +158,11 @@ class RowsRefiner(Refiner):
             moments = latent.new_zeros(n_tasks, self.precondition.size)
         precision = None if self.trust is None else self.trust.prior.exp() * torch.ones_like(latent)
         memory = None if self.memory is None else self.memory.expand(n_tasks, *self.memory.shape)
-        return RowsState(latent, latent.new_zeros(n_tasks), average, moments, precision, memory)
+        past = None
+        if self.config.history:
+            past = torch.stack([latent, *[torch.zeros_like(latent)] * self.needs_gradients], dim=1)
+            past = torch.stack([past] * self.config.history, dim=1)
+        return RowsState(latent, latent.new_zeros(n_tasks), average, moments, precision, memory, past)
 
     def step(self, state: RowsState, evidence: Evidence) -> RowsState:
         """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
@@ -156,7 +170,7 @@ class RowsRefiner(Refiner):
         if evidence.lengths is not None:
             times = len(evidence.lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
-        latent, before, average, moments, precision, memory = state
+        latent, before, average, moments, precision, memory, past = state
         now = evidence.rows.to(latent.dtype)
         rows = None
         if self.rows is not None and evidence.batch is not None:
@@ -168,7 +182,8 @@ class RowsRefiner(Refiner):
             moments = seen if self._keeps_moments else None
             natural = self.precondition(descent, seen, now, before)
             slopes = (natural,) if self.config.proximal else (descent, natural)
-        refined = self._refine(origin, evidence, rows, slopes)
+        along_past = self._along_past(state)
+        refined = self._refine(origin, evidence, rows, (*slopes, *along_past))
         tokens = refined[:, : self.tokens.count]
         gain = self.gain(now, before)
         if self.trust is not None:
@@ -179,10 +194,15 @@ class RowsRefiner(Refiner):
             memory = move(memory, refined[:, self.tokens.count :], (now > 0).to(latent.dtype))
         freely, along = (gain**2, (now > 0).to(latent.dtype)) if self.config.proximal else (gain, gain)
         moved = move(latent, latent + self.tokens.free(tokens), freely)
-        moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, slopes), along)
+        directions = (*slopes, *along_past)
+        moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, directions), along)
+        if past is not None:
+            newest = torch.stack([latent, *([] if evidence.gradient is None else [evidence.gradient])], dim=1)
+            there = (now > 0).reshape(-1, *[1] * (past.dim() - 1))
+            past = torch.where(there, torch.cat([newest[:, None], past[:, :-1]], dim=1), past)
         if average is not None:
             average = move(average, moved, tail_weight(now, before, self.config.tail or 0.0))
-        return RowsState(moved, before + now, average, moments, precision, memory)
+        return RowsState(moved, before + now, average, moments, precision, memory, past)
 
     def read(self, state: RowsState) -> Tensor:
         """Return the tail average where one is kept, else the last iterate."""
@@ -198,9 +218,9 @@ class RowsRefiner(Refiner):
         Close to the sequential pass once every shard is past its first steps; not exact.
 
         Raises:
-            ValueError: states with memory tokens, which mean nothing in the mean.
+            ValueError: states with memory tokens or a history, which mean nothing in the mean.
         """
-        if self.config.memory:
+        if self.config.memory or self.config.history:
             return super().merge(states)
         fields = {name: [getattr(state, name) for state in states] for name in RowsState._fields}
         rows = torch.stack(fields["rows"])
@@ -226,6 +246,14 @@ class RowsRefiner(Refiner):
     @property
     def _keeps_moments(self) -> bool:
         return self.config.curvature is not None and self.config.curvature.power > 0
+
+    def _along_past(self, state: RowsState) -> list[Tensor]:
+        """Return where the last latents lie from here, and the last gradients, the newest first."""
+        if state.past is None:
+            return []
+        latents, *gradients = state.past.unbind(2)
+        apart = [there - state.latent for there in latents.unbind(1)]
+        return apart + [gradient for part in gradients for gradient in part.unbind(1)]
 
     def _descent(self, state: RowsState, evidence: Evidence, rows: Tensor | None) -> Tensor:
         """Return the gradient, or the direction that the rows propose in its place."""

@@ -28,11 +28,16 @@ class StateTokens(nn.Module):
 
     Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent, e.g. `Layout.shapes`
     for a token per weight row, `((1, S),)` for one token, `((K, Wz),)` for tokens of z; `latent_shape`; `width` W;
-    `slopes`: how many there are.
+    `slopes`: how many there are, the last `faint` of them starting at a step of nearly 0.
     """
 
     def __init__(
-        self, shapes: tuple[tuple[int, int], ...], latent_shape: tuple[int, ...], width: int, slopes: int
+        self,
+        shapes: tuple[tuple[int, int], ...],
+        latent_shape: tuple[int, ...],
+        width: int,
+        slopes: int,
+        faint: int = 0,
     ) -> None:
         super().__init__()
         self.shapes, self.latent_shape, self.slopes = shapes, latent_shape, slopes
@@ -41,7 +46,8 @@ class StateTokens(nn.Module):
         self.embed = nn.ModuleList(nn.Linear((1 + slopes) * inner, width) for _, inner in shapes)
         self.head = nn.ModuleList(_constant(width, inner, 0.0) for _, inner in shapes)
         self.rate = nn.ModuleList(
-            nn.ModuleList(_constant(width, inner, -1.0) for _, inner in shapes) for _ in range(slopes)
+            nn.ModuleList(_constant(width, inner, -5.0 if i >= slopes - faint else -1.0) for _, inner in shapes)
+            for i in range(slopes)
         )
         self.size = _constant(width, 1, 0.0)
 

@@ -16,9 +16,9 @@ import torch
 from .learner import Learner
 from .names import hint
 from .predictors import Ensemble, Features, likelihood
-from .refiners import SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig, Smoother
-from .regimes import bayesian, closed_form, committee, explicit, implicit, linear, parametric
-from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal
+from .refiners import MAML, SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig, Smoother
+from .regimes import bayesian, closed_form, committee, explicit, implicit, linear, ordering, parametric
+from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, SECOND_ORDER, Signal
 
 if TYPE_CHECKING:
     from .family import TaskFamily
@@ -33,7 +33,7 @@ class Method:
     Fields: `summary`; `build(family, config, **settings) -> Learner`; `learnt`: whether it is meta-trained; `one_step`:
     meta-trained to answer after a single mini-batch; `grid`: settings to be tuned on meta-training tasks, with the
     values to try; `settings`: what else `build` takes, e.g. the widths of hidden layers;
-    `regression`: it knows no classes.
+    `regression`: it knows no classes; `orders`: it answers with an order of x's columns, for families that ask for one.
     """
 
     summary: str
@@ -43,6 +43,7 @@ class Method:
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     regression: bool = False
+    orders: bool = False
 
 
 def _sgd(family: TaskFamily, config: RowsConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
@@ -104,6 +105,28 @@ def _smoother(
     return Learner(predictor, refiner, PLAIN)
 
 
+def _maml(signal: Signal) -> Build:
+    def make(
+        family: TaskFamily,
+        config: RowsConfig,
+        hidden: Sequence[int] = (),
+        rate: float = 0.1,
+        learnt_rate: bool = False,
+    ) -> Learner:
+        predictor = linear(family, tuple(hidden))
+        return Learner(predictor, MAML(predictor.initial(), rate, learnt_rate), signal)
+
+    return make
+
+
+def _meta_sgd(
+    family: TaskFamily, config: RowsConfig, hidden: Sequence[int] = (), rate: float = 0.1
+) -> Learner:
+    predictor = linear(family, tuple(hidden))
+    rates = torch.full(predictor.latent_shape, rate)
+    return Learner(predictor, MAML(predictor.initial(), rates, learnt_rate=True), SECOND_ORDER)
+
+
 def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
     return closed_form(family, **settings)
 
@@ -132,6 +155,10 @@ def _parametric(signal: Any) -> Build:
 
 def _explicit(signal: Any) -> Build:
     return lambda family, config, **settings: explicit(family, signal, config, **settings)
+
+
+def _order(family: TaskFamily, config: RowsConfig, token_width: int | None = 32) -> Learner:
+    return ordering(family, config=config, token_width=token_width)
 
 
 def _implicit(state: str) -> Build:
@@ -165,6 +192,22 @@ METHODS: dict[str, Method] = {
         f"implicit-{name}": Method(f"the query's {name}, refined by rows", _implicit(name))
         for name in ("logits", "latents", "probabilities")
     },
+    "explicit-order": Method(
+        "an order of x's columns: a token for each, refined by rows, and a learnt score of tokens (as AVICI)",
+        _order,
+        settings=("token_width",),
+        orders=True,
+    ),
+    "implicit-order": Method(
+        "an order of x's columns: their scores, refined by rows", partial(_order, token_width=None), orders=True
+    ),
+    "explicit-order-one-step": Method(
+        "an order of x's columns from a single refinement",
+        _order,
+        one_step=True,
+        settings=("token_width",),
+        orders=True,
+    ),
     "closed-form": Method(
         "a linear head on learnt features, from sufficient statistics (as R2-D2)",
         _closed_form,
@@ -195,6 +238,21 @@ METHODS: dict[str, Method] = {
     ),
     "hypernetwork": Method(
         "weights from the rows of one mini-batch", _parametric(PLAIN), one_step=True, settings=_FORM
+    ),
+    "maml": Method(
+        "gradient descent from a learnt start, trained through the gradients (second order)",
+        _maml(SECOND_ORDER),
+        settings=("hidden", "rate", "learnt_rate"),
+    ),
+    "first-order-maml": Method(
+        "gradient descent from a learnt start, gradients taken as constants in training",
+        _maml(GRADIENTS),
+        settings=("hidden", "rate", "learnt_rate"),
+    ),
+    "meta-sgd": Method(
+        "gradient descent from a learnt start, with a learnt rate for each parameter (second order)",
+        _meta_sgd,
+        settings=("hidden", "rate"),
     ),
     "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),
     "momentum": Method(
@@ -257,7 +315,8 @@ def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **set
     """Return the learner of a method for a family; `settings` are those of its row.
 
     Raises:
-        ValueError: an unknown method, a setting it does not have, classes where it knows none.
+        ValueError: an unknown method, a setting it does not have, classes where it knows none, or a family that asks
+            for an order of x's columns where it answers with y, or the other way round.
 
     Example:
         >>> learner = build("adam", LinearRegression(8), lr=0.1)
@@ -267,6 +326,12 @@ def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **set
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {sorted(known) or 'none'}")
+    if row.orders != family.orders:
+        fitting = [other for other, its in METHODS.items() if its.orders == family.orders]
+        raise ValueError(
+            f"{name} answers with {'an order of the columns' if row.orders else 'y at x'}, which "
+            f"{type(family).__name__} does not ask for: choose one of {', '.join(fitting)}"
+        )
     if row.regression and family.classes is not None:
         raise ValueError(
             f"{name} fits squared loss; this family has classes: choose 'bayesian' or a parametric method"

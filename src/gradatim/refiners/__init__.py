@@ -6,16 +6,19 @@ from .drift import Bank, RunLength
 from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
 from .laplace import Laplace
+from .maml import MAML
 from .moments import Ridge
 from .optimizers import SGD, Adam, Newton
 from .query import QueryRefiner
 from .refit import Refit
 from .rows import RowsConfig, RowsRefiner
 from .smoother import Smoother
+from .variables import VariableRefiner
 
 __all__ = [
     "CONSTANT",
     "DECAYING",
+    "MAML",
     "OFF",
     "SGD",
     "Adam",
@@ -33,4 +36,5 @@ __all__ = [
     "RowsRefiner",
     "RunLength",
     "Smoother",
+    "VariableRefiner",
 ]

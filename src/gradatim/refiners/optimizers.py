@@ -33,12 +33,16 @@ class _Unlearnt(Refiner):
     def _begin(self, n_tasks: int) -> Tensor:
         return self.start.expand(n_tasks, *self.start.shape)
 
-    @staticmethod
-    def _seen(evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """Return the gradient, and `[B]` 1.0 where a task has rows in the mini-batch."""
-        if evidence.gradient is None:
-            raise ValueError("an optimizer needs gradients; got a signal without them: use GRADIENTS")
-        return evidence.gradient, (evidence.rows > 0).to(evidence.gradient.dtype)
+
+def seen_gradient(evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """Return the gradient `[B, ...]`, and `[B]` 1.0 where a task has rows in the mini-batch.
+
+    Raises:
+        ValueError: a signal without gradients.
+    """
+    if evidence.gradient is None:
+        raise ValueError("an optimizer needs gradients; got a signal without them: use GRADIENTS")
+    return evidence.gradient, (evidence.rows > 0).to(evidence.gradient.dtype)
 
 
 class MomentumState(NamedTuple):
@@ -74,7 +78,7 @@ class SGD(_Unlearnt):
 
     def step(self, state: MomentumState, evidence: Evidence) -> MomentumState:
         """Return the state after one step down the gradient."""
-        gradient, seen = self._seen(evidence)
+        gradient, seen = seen_gradient(evidence)
         velocity = self.momentum * state.velocity + gradient
         rate = self.lr * (seen if self.decay is None else self.decay(seen, state.steps))
         theta = state.theta - rate.reshape(-1, *[1] * (gradient.dim() - 1)) * velocity
@@ -123,7 +127,7 @@ class Adam(_Unlearnt):
 
     def step(self, state: AdamState, evidence: Evidence) -> AdamState:
         """Return the state after one step of Adam."""
-        gradient, seen = self._seen(evidence)
+        gradient, seen = seen_gradient(evidence)
         beta1, beta2 = self.betas
         steps = state.steps + seen
         count = steps.clamp(min=1).reshape(-1, *[1] * (gradient.dim() - 1))
@@ -190,7 +194,7 @@ class Newton(_Unlearnt):
 
     def step(self, state: NewtonState, evidence: Evidence) -> NewtonState:
         """Return the state after one damped Newton step."""
-        gradient, _ = self._seen(evidence)
+        gradient, _ = seen_gradient(evidence)
         if evidence.inputs is None:
             raise ValueError("Newton needs the rows' inputs; got a signal without them: set inputs=True")
         now = evidence.rows.to(gradient.dtype)

@@ -7,6 +7,14 @@ Each check computes in float64 and raises AssertionError with a sentence that na
 
 from .learners import check_refiner
 from .parts import check_family, check_predictor, check_scheme
+from .references import meta_gradient_error
 from .tools import randomised
 
-__all__ = ["check_family", "check_predictor", "check_refiner", "check_scheme", "randomised"]
+__all__ = [
+    "check_family",
+    "check_predictor",
+    "check_refiner",
+    "check_scheme",
+    "meta_gradient_error",
+    "randomised",
+]

@@ -80,6 +80,14 @@ def test_a_file_may_say_which_class_is_for_what(rows, tmp_path):
         assert len(_pools(tmp_path / name)["test"].counts) == 4
 
 
+def test_a_file_for_transfer_has_no_class_for_training_and_is_scaled_by_all_its_rows(rows, tmp_path):
+    np.savez(tmp_path / "target.npz", **rows, split=np.full(200, "test"))
+    pools = _pools(tmp_path / "target.npz")
+    torch.testing.assert_close(pools["test"].rows.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="at most the 0 classes"):
+        family(tmp_path / "target.npz").sample(1, seeded())
+
+
 def test_codes_in_bytes_are_read(tmp_path):
     z = {
         "emb_q": np.array([[1, 2], [3, -4]], np.int8),

@@ -161,10 +161,9 @@ def _pools(path: Path) -> dict[str, _Pool]:
         split = np.empty(classes, dtype=np.int64)
         for place, part in enumerate(np.split(order, np.rint(np.cumsum(SHARES) * classes).astype(int))):
             split[part] = place
-    learnt = data.embeddings[split[data.labels] == 0]
-    if not len(learnt):
-        raise ValueError(f"{path} has no class for meta-training: split must say train for some")
-    mean, std = learnt.mean(0), learnt.std(0).clip(min=1e-6)
+    learnt = split[data.labels] == 0
+    known = data.embeddings[learnt] if learnt.any() else data.embeddings
+    mean, std = known.mean(0), known.std(0).clip(min=1e-6)
     pools = {}
     for place, name in enumerate(SPLITS):
         mine = np.flatnonzero(split[data.labels] == place)
@@ -182,9 +181,10 @@ class EmbeddingClassification(TaskFamily):
 
         x = P'z / |P_j|,   z = (e - mu) / sigma,   P_ij ~ N(0, 1) anew for each task; without `dim` x = z
 
-    `e` are the embeddings; `mu`, `sigma` their mean and deviation over the classes for meta-training. Pools share no
-    class: those of `validation` and `test` are never met in meta-training. A class's rows are drawn without
-    replacement, support and query share none; where the support asks for more rows than there are, it repeats them.
+    `e` are the embeddings; `mu`, `sigma` their mean and deviation over the classes for meta-training (over all rows of
+    a file that has none). Pools share no class: those of `validation` and `test` are never met in meta-training. Rows
+    are drawn without replacement, support and query share none; where the support asks for more rows than there are,
+    it repeats them.
 
     `source`: `banking77`, or an npz or Parquet file with `embeddings` and `labels` (`read_embeddings`), below
     `$GRADATIM_DATA` or anywhere. `dim`: features of a random projection, so that a learner may be taken to another

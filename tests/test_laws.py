@@ -24,6 +24,7 @@ from gradatim.predictors import (
 from gradatim.refiners import CONSTANT, DECAYING, Gain, RowsConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme
+from gradatim.training.evolution import Evolution
 from gradatim.training.schemes import Greedy, Unrolled
 
 SMALL = dict(support_rows=15, query_rows=6)
@@ -336,6 +337,8 @@ def test_broken_families_are_found():
         Greedy(3, 5, random_horizon=True),
         Unrolled(4, 3),
         Unrolled(3, 4, truncation=2, prefixes=3),
+        Evolution(4, 3, pairs=2),
+        Evolution(3, 4, True, 3, True, pairs=1, truncation=2),
     ],
     ids=str,
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
     from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.checkpoint import load_weights
+    from .training.evolution import Evolution
     from .training.schemes import Greedy, Scheme, Unrolled
     from .training.states import load_state, save_state
     from .training.train import TrainConfig, train
@@ -55,6 +56,7 @@ _HOMES = {
     "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "Evidence", "Signal"),
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
     "training.checkpoint": ("load_weights",),
+    "training.evolution": ("Evolution",),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
     "training.states": ("load_state", "save_state"),
     "training.train": ("TrainConfig", "train"),
@@ -96,6 +98,7 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "Scheme",
     "Greedy",
     "Unrolled",
+    "Evolution",
     "TrainConfig",
     "train",
     "Recipe",

@@ -24,6 +24,7 @@ from .methods import build, method
 from .names import hint
 from .refiners import Gain, RowsConfig
 from .training.checkpoint import load_weights, read_header
+from .training.evolution import Evolution
 from .training.schemes import Greedy, Scheme, Unrolled
 from .training.train import TrainConfig
 
@@ -42,7 +43,7 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         RandomNetworkRegression,
     )
 }
-SCHEMES: dict[str, type[Scheme]] = {"Greedy": Greedy, "Unrolled": Unrolled}
+SCHEMES: dict[str, type[Scheme]] = {"Evolution": Evolution, "Greedy": Greedy, "Unrolled": Unrolled}
 
 
 @dataclass(frozen=True)

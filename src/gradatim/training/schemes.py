@@ -15,6 +15,8 @@ import torch
 from ..tree import detach, select
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
     from ..batch import Batch, Task
@@ -60,6 +62,10 @@ class Scheme(ABC):
             ValueError: a learner whose state this scheme cannot train, or too few support rows for one step.
         """
         self.check(learner)
+        return self._scored(self._losses(learner, task, generator)).mean()
+
+    def _losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the mean query loss after each step `[]`; nothing is drawn or computed before it is asked for."""
         batches = list(self._batches(task.support, generator))
         lengths = self._lengths(generator)
         query = task.query
@@ -73,10 +79,14 @@ class Scheme(ABC):
                 state = select(state, (torch.arange(task.n_tasks) * fan + chosen).to(query.x.device))
             return self.carry(state, step)
 
-        states = islice(learner.states(batches, query, carry, lengths, generator), 1, None)
         asked = query.repeat(fan)
-        losses = torch.stack([learner.loss(asked, state, generator).mean() for state in states])
-        return (losses.log() if self.relative else losses).mean()
+        for state in islice(learner.states(batches, query, carry, lengths, generator), 1, None):
+            yield learner.loss(asked, state, generator).mean()
+
+    def _scored(self, losses: Iterable[Tensor]) -> Tensor:
+        """Return what each step counts, its loss or the log of it, `[T]`."""
+        each = torch.stack(list(losses))
+        return each.log() if self.relative else each
 
     def check(self, learner: Learner) -> None:
         """Raise ValueError where this scheme cannot train the learner's state."""

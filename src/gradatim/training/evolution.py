@@ -1,0 +1,221 @@
+"""Meta-training without a graph: evolution strategies over an episode, or persistent ones over its segments.
+
+Source: Salimans et al. 2017, section 2.1 (antithetic pairs); Vicol, Metz, Sohl-Dickstein 2021, section 4 (persistent).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch.func import functional_call
+
+from ..learner import Learner
+from .schemes import Scheme, Unrolled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from ..batch import Task
+    from ..refiner import State
+
+
+@dataclass(frozen=True)
+class Evolution(Scheme):
+    """Losses of perturbed learners in place of backpropagation: no graph, so memory does not grow with the horizon.
+
+        d loss / d phi ~ 1/P sum_i sum_s (L_s(+i) - L_s(-i)) / (2 sigma) * (e_i1 + ... + e_is),   e ~ N(0, I)
+
+    L_s(+-i) is segment s's share of the loss, of a learner that runs its own whole episode with phi +- sigma e_is
+    there. Fields: `pairs`: P; `sigma`: the size of a perturbation, the same for every parameter (well above what the
+    precision rounds off); `truncation`: steps of a segment (None: one segment, plain evolution strategies). Each
+    segment draws anew; the sum over all draws so far keeps the estimate unbiased for the full horizon, where one that
+    forgot earlier draws would have the bias of `Unrolled(truncation=...)`.
+
+    The value is the loss of the learner itself; the gradient is that of the loss averaged over perturbations, and
+    follows every path, also through signals that autograd sees detached. All learners of an episode see the same
+    mini-batches and draws. The cost is `1 + 2 pairs` episodes without a graph. Parameters that require no gradient
+    are not perturbed.
+
+    Raises:
+        ValueError: pairs or truncation below 1, or a sigma that is not positive and finite.
+
+    Example:
+        >>> scheme = Evolution(batch_size=16, horizon=100, pairs=32, sigma=0.01)
+        >>> scheme.loss(learner, task, generator).backward()
+
+    Source: Salimans et al. 2017, section 2.1; Vicol, Metz, Sohl-Dickstein 2021, section 4.
+    """
+
+    pairs: int = 16
+    sigma: float = 0.01
+    truncation: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs < 1 or not 0 < self.sigma < math.inf:
+            raise ValueError(
+                f"evolution needs at least 1 pair and a positive, finite sigma; got pairs {self.pairs}, "
+                f"sigma {self.sigma}"
+            )
+        if self.truncation is not None and self.truncation < 1:
+            raise ValueError(f"truncation counts steps: None or at least 1; got {self.truncation}")
+
+    def carry(self, state: State, step: int) -> State:
+        """Return the state as it is: there is no graph to cut."""
+        return state
+
+    def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the mean loss of an episode `[]`; its backward pass gives the evolution estimate of the gradient.
+
+        Where gradients are off, nothing is perturbed.
+
+        Raises:
+            ValueError: a learner that has nothing to meta-train, or too few support rows for one step.
+        """
+        self.check(learner)
+        episode = _seed(generator)
+        with torch.no_grad():
+            value = self._scored(self._losses(learner, task, _generator(episode)))
+        if not torch.is_grad_enabled():
+            return value.mean()
+        slopes = self._slopes(learner, task, episode, len(value), generator)
+        parameters = dict(learner.named_parameters())
+        surrogate = torch.stack([(slope * parameters[name]).sum() for name, slope in slopes.items()]).sum()
+        return value.mean() + (surrogate - surrogate.detach())
+
+    def check(self, learner: Learner) -> None:
+        """Raise ValueError where there is no parameter to perturb."""
+        super().check(learner)
+        if not _trained(learner):
+            raise ValueError("evolution perturbs parameters; this learner has none that requires a gradient")
+
+    @torch.no_grad()
+    def _slopes(
+        self, learner: Learner, task: Task, episode: int, steps: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the estimate by parameter, from episodes of that seed, with perturbations of the generator."""
+        parameters = _trained(learner)
+        slopes = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        length = self.truncation or steps
+        for _ in range(self.pairs):
+            sides = [self._losses(learner, task, _generator(episode)) for _ in range(2)]
+            walked = {name: torch.zeros_like(p) for name, p in parameters.items()}
+            for start in range(0, steps, length):
+                fresh = {name: _normal(p, generator) for name, p in parameters.items()}
+                shares = []
+                for sign, losses in zip((1, -1), sides, strict=True):
+                    moved = {name: p + sign * self.sigma * fresh[name] for name, p in parameters.items()}
+                    segment = _Segment(self, losses, min(length, steps - start))
+                    shares.append(functional_call(learner, moved, (segment, task, generator)))
+                weight = (shares[0] - shares[1]) / (2 * self.sigma * self.pairs * steps)
+                for name, slope in slopes.items():
+                    walked[name] += fresh[name]
+                    slope += weight * walked[name]
+        return slopes
+
+
+@dataclass
+class _Segment:
+    """The next steps of an episode that is under way, as a loss of their own: parameters are replaced around it."""
+
+    scheme: Evolution
+    losses: Iterator[Tensor]
+    steps: int
+
+    def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the sum of what the steps count."""
+        return self.scheme._scored(islice(self.losses, self.steps)).sum()
+
+
+def expected_cosine(pairs: int, dimensions: int) -> float:
+    """Return the mean cosine between an evolution gradient of P pairs in D dimensions and the true one, small sigma.
+
+        E[cos] = G((P + 1) / 2) G((P + D - 1) / 2) / (G(P / 2) G((P + D) / 2)),   G the gamma function
+
+    As sigma falls, an antithetic pair is the directional derivative `g.e e`, e ~ N(0, I). Turn the axes so that g is
+    the first: e = (z, w), and the mean over P pairs is `|g|/P (sum z_i^2, sum z_i w_i)`. Let S = sum z_i^2, chi-squared
+    of P degrees. Given the z's, sum z_i w_i is `N(0, S I)` in D - 1 dimensions, so its squared norm is S Q with Q
+    chi-squared of D - 1 degrees, independent of S. Hence `cos^2 = S^2 / (S^2 + S Q) = S / (S + Q)`, which is
+    Beta(P / 2, (D - 1) / 2), and E[cos] the mean of its root; E[cos^2] = P / (P + D - 1). The estimate's squared norm
+    is `|g|^2 / P^2 (S^2 + S Q)`, on average `|g|^2 (P + D + 1) / P`, for E[S^2] = P (P + 2) and E[S Q] = P (D - 1).
+
+    Raises:
+        ValueError: pairs or dimensions below 1.
+
+    Example:
+        >>> round(expected_cosine(1, 1), 3), round(expected_cosine(100, 101), 3)
+        (1.0, 0.705)
+
+    Source: ours; a pair is the Gaussian smoothing of Nesterov, Spokoiny 2017, section 2.
+    """
+    if min(pairs, dimensions) < 1:
+        raise ValueError(f"a cosine needs at least 1 pair and 1 dimension; got {pairs} and {dimensions}")
+    whole = (pairs + dimensions) / 2
+    upper = math.lgamma((pairs + 1) / 2) + math.lgamma(whole - 0.5)
+    return math.exp(upper - math.lgamma(pairs / 2) - math.lgamma(whole))
+
+
+def cosine_ratios(
+    scheme: Evolution, learner: Learner, task: Task, generator: torch.Generator, draws: int = 64
+) -> Tensor:
+    """Return, for each draw of perturbations, its cosine with autograd's gradient over `expected_cosine`, `[draws]`.
+
+        ratio_k = cos(evolution_k, d Unrolled loss / d phi) / E[cos]
+
+    Learner and episode are the same for both, with signals that keep their graph. The mean is near 1 where sigma is
+    small; over `draws` draws its standard error is near `1 / sqrt(2 pairs draws)` when parameters are many.
+
+    Raises:
+        ValueError: fewer than 1 draw, or a scheme in segments, of which the theory says nothing.
+
+    Example:
+        >>> ratios = cosine_ratios(Evolution(4, 3, pairs=16), learner.double(), task, generator)
+        >>> abs(float(ratios.mean()) - 1) < 0.1
+
+    Source: ours, see `expected_cosine`.
+    """
+    if scheme.truncation is not None or draws < 1:
+        raise ValueError(
+            f"the expected cosine is that of whole episodes, over at least 1 draw; got truncation "
+            f"{scheme.truncation} and {draws} draws"
+        )
+    scheme.check(learner)
+    whole = Learner(learner.predictor, learner.refiner, replace(learner.signal, keep_graph=True))
+    parameters, episode = _trained(whole), _seed(generator)
+    shared = (scheme.batch_size, scheme.horizon, scheme.random_horizon, scheme.prefixes, scheme.relative)
+    losses = Unrolled(*shared)._scored(Unrolled(*shared)._losses(whole, task, _generator(episode)))
+    found = torch.autograd.grad(
+        losses.mean(), list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    wanted = torch.cat([slope.flatten() for slope in found])
+    ratios = []
+    for _ in range(draws):
+        slopes = scheme._slopes(whole, task, episode, len(losses), generator)
+        guess = torch.cat([slopes[name].flatten() for name in parameters])
+        ratios.append(torch.dot(guess, wanted) / (guess.norm() * wanted.norm()))
+    return torch.stack(ratios) / expected_cosine(scheme.pairs, wanted.numel())
+
+
+def _trained(learner: Learner) -> dict[str, Tensor]:
+    """Return the parameters that are meta-trained, by name."""
+    return {name: p for name, p in learner.named_parameters() if p.requires_grad}
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normals shaped as a parameter, drawn on the CPU, so alike on every device."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def _seed(generator: torch.Generator) -> int:
+    """Return a seed for episodes that are run again and again with the same draws."""
+    return int(torch.randint(2**63 - 1, (), generator=generator))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -14,12 +14,12 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
-    1: ["batch", "tree", "provenance", "names"],
+    1: ["batch", "tree", "provenance", "names", "distances"],
     2: ["predictor", "family", "nn/"],
     3: ["predictors/", "signal", "families/"],
     4: ["refiner"],
     5: ["refiners/", "learner"],
-    6: ["regimes", "metrics", "probing/", "stopping/"],
+    6: ["regimes", "metrics", "generation", "probing/", "stopping/"],
     7: ["training/"],
     8: ["methods", "preprocessing/"],
     9: ["recipes", "report", "testing/"],

@@ -5,6 +5,7 @@ import torch
 
 from gradatim import families, regimes
 from gradatim.families import (
+    GaussianMixture,
     ImageClassification,
     LinearClassification,
     LinearRegression,
@@ -273,11 +274,16 @@ FAMILIES = {
         ImageClassification("digits", 6, 10),
         ImageClassification("digits", 3, 4, "test", support_rows=300, query_rows=9, min_support_rows=20),
     ],
+    "GaussianMixture": [
+        GaussianMixture(2, 3),
+        GaussianMixture(3, 4, 1, support_rows=9, min_support_rows=2),
+    ],
 }
+FROM_FILES = {"Alphabets", "EmbeddingClassification"}  # checked beside the files they read
 
 
 def test_every_family_is_checked():
-    assert set(FAMILIES) == set(families.__all__)
+    assert set(FAMILIES) | FROM_FILES == set(families.__all__)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 import torch
 
 from .families import (
+    Alphabets,
     EmbeddingClassification,
+    GaussianMixture,
     ImageClassification,
     LinearClassification,
     LinearRegression,
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, type[TaskFamily]] = {
     kind.__name__: kind
     for kind in (
+        Alphabets,
         EmbeddingClassification,
+        GaussianMixture,
         ImageClassification,
         LinearClassification,
         LinearRegression,

@@ -1,11 +1,15 @@
 """Task families: simulated tasks, and tasks made of real rows."""
 
+from .alphabets import Alphabets
 from .datasets import ImageClassification
 from .embeddings import EmbeddingClassification
+from .generation import GaussianMixture
 from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression
 
 __all__ = [
+    "Alphabets",
     "EmbeddingClassification",
+    "GaussianMixture",
     "ImageClassification",
     "LinearClassification",
     "LinearRegression",

@@ -199,7 +199,9 @@ METHODS: dict[str, Method] = {
         orders=True,
     ),
     "implicit-order": Method(
-        "an order of x's columns: their scores, refined by rows", partial(_order, token_width=None), orders=True
+        "an order of x's columns: their scores, refined by rows",
+        partial(_order, token_width=None),
+        orders=True,
     ),
     "explicit-order-one-step": Method(
         "an order of x's columns from a single refinement",

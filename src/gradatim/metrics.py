@@ -60,6 +60,39 @@ def excess_risk(outputs: Tensor, task: Task) -> Tensor:
     return _mean((outputs - task.truth).square().sum(-1), task.query)
 
 
+def order_of(outputs: Tensor) -> Tensor:
+    """Return the order of the variables `[B, d]` int64, earliest first, that log odds `[B, d, d]` speak for.
+
+    `outputs[b, i, j]`: the log odds that i stands before j, at the query of variable i. Ties go by column.
+    """
+    return outputs.sum(-1).argsort(dim=1, descending=True, stable=True)
+
+
+def reversed_edges(outputs: Tensor, task: Task) -> Tensor:
+    """Return the share of true edges that the predicted order reverses, `[B]`, from log odds `[B, d, d]`.
+
+        sum_ij y_ij [place(i) > place(j)] / sum_ij y_ij,     0 where a graph has no edge
+    """
+    return reversed_by(order_of(outputs), task.query.y)
+
+
+def invalid_order(outputs: Tensor, task: Task) -> Tensor:
+    """Return 1 where the predicted order reverses any true edge, else 0, `[B]`, from log odds `[B, d, d]`."""
+    return (reversed_by(order_of(outputs), task.query.y) > 0).to(outputs.dtype)
+
+
+def reversed_by(order: Tensor, edges: Tensor) -> Tensor:
+    """Return the share of `edges [B, d, d]` that point backwards in `order [B, d]`, `[B]`; 0 without edges.
+
+    Example:
+        >>> reversed_by(torch.tensor([[1, 0]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]))
+        tensor([1.])
+    """
+    place = order.argsort(dim=1)
+    backwards = place[:, :, None] > place[:, None]
+    return (edges * backwards).sum((1, 2)) / edges.sum((1, 2)).clamp(min=1)
+
+
 def curve(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from .families import (
     LinearClassification,
     LinearRegression,
     RandomNetworkRegression,
+    StructuralCausalModel,
 )
 from .family import TaskFamily
 from .methods import build, method
@@ -45,6 +46,7 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         LinearClassification,
         LinearRegression,
         RandomNetworkRegression,
+        StructuralCausalModel,
     )
 }
 SCHEMES: dict[str, type[Scheme]] = {"Evolution": Evolution, "Greedy": Greedy, "Unrolled": Unrolled}
@@ -237,6 +239,17 @@ def network() -> Recipe:
     )
 
 
+def causal_order() -> Recipe:
+    """The topological order of 10 variables, random networks with Laplace noise, 50 rows a step."""
+    return Recipe(
+        "explicit-order",
+        StructuralCausalModel(10, support_rows=200),
+        Greedy(batch_size=50, horizon=4),
+        RowsConfig(width=64, layers=2, heads=8),
+        TrainConfig(iterations=1000, tasks=32, lr=2e-3),
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
     "digits-explicit": digits_explicit,
@@ -246,6 +259,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "linear": linear,
     "linear-constant": linear_constant,
     "network": network,
+    "causal-order": causal_order,
 }
 
 

@@ -11,8 +11,28 @@ from typing import TYPE_CHECKING
 import torch
 
 from .learner import Learner
-from .predictors import Committee, CrossEntropy, Decoder, Features, Network, Readout, likelihood, widths
-from .refiners import OFF, Conjugate, Experts, Laplace, QueryRefiner, Ridge, RowsConfig, RowsRefiner
+from .predictors import (
+    Committee,
+    CrossEntropy,
+    Decoder,
+    Features,
+    Network,
+    OrderScores,
+    Readout,
+    likelihood,
+    widths,
+)
+from .refiners import (
+    OFF,
+    Conjugate,
+    Experts,
+    Laplace,
+    QueryRefiner,
+    Ridge,
+    RowsConfig,
+    RowsRefiner,
+    VariableRefiner,
+)
 from .signal import BOTH, CLOSED_FORM, PLAIN
 
 if TYPE_CHECKING:
@@ -34,7 +54,7 @@ def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
     A linear model of a family without an intercept has no bias.
     """
     bias = family.intercept or bool(hidden)
-    return Network(family.x_dim, likelihood(family.y_dim, family.classes), hidden, bias)
+    return Network(family.x_dim, _likelihood(family), hidden, bias)
 
 
 def parametric(
@@ -82,7 +102,7 @@ def explicit(
             "z is the head on learnt features, or an embedding of tokens for a decoder; got "
             f"features {features} with tokens {tokens}, token_width {token_width}: leave out one or the other"
         )
-    out = likelihood(family.y_dim, family.classes)
+    out = _likelihood(family)
     widths = (family.x_dim, family.y_dim, family.classes, out.output_dim)
     if features is not None:
         head = Features(family.x_dim, out, features, scaled=family.classes is not None)
@@ -109,7 +129,7 @@ def closed_form(family: TaskFamily, features: int = 512, strength: float = 1.0) 
     Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6.
     """
     classes = family.classes is not None
-    predictor = Features(family.x_dim, likelihood(family.y_dim, family.classes), features, scaled=classes)
+    predictor = Features(family.x_dim, _likelihood(family), features, scaled=classes)
     refiner = Ridge(features + 1, predictor.output_dim, strength, classes, learnt=True)
     return Learner(predictor, refiner, CLOSED_FORM)
 
@@ -129,7 +149,7 @@ def bayesian(
 
     Source: Harrison et al. 2018 (ALPaCA); Raftery et al. 1997 (averaging).
     """
-    out = likelihood(family.y_dim, family.classes)
+    out = _likelihood(family)
     predictor = Features(family.x_dim, out, features, False, True, family.intercept, activation)
     if precisions is None:
         weights = (OFF, 0.1) if family.classes is not None else (OFF, 0.3, 0.01)
@@ -189,8 +209,46 @@ def implicit(
         raise ValueError(
             "probabilities need classes; this family is a regression: use state='logits' or 'latents'"
         )
-    predictor = Readout(likelihood(family.y_dim, family.classes), state, config.width, family.x_dim)
+    predictor = Readout(_likelihood(family), state, config.width, family.x_dim)
     refiner = QueryRefiner(
         config, predictor.state_width, family.x_dim, family.y_dim, family.classes, state == "probabilities"
     )
     return Learner(predictor, refiner, PLAIN)
+
+
+def ordering(
+    family: TaskFamily,
+    signal: Signal = PLAIN,
+    config: RowsConfig = DEFAULT,
+    token_width: int | None = 32,
+) -> Learner:
+    """Return a learner of orders of the columns: explicit, a token for each variable and a learnt score of tokens.
+
+    `token_width`: of the tokens; None: implicit, the state is the scores themselves, the prediction, and f is fixed.
+
+    Raises:
+        ValueError: a family whose answer is no order, or any signal but PLAIN.
+
+    Source: Mittal et al. 2025, topological order; Lorch et al. 2022 (the attention).
+    """
+    if not family.orders:
+        raise ValueError(
+            f"an order is asked of families whose answer is one; got {type(family).__name__}: use another regime"
+        )
+    if signal != PLAIN:
+        raise ValueError(
+            "rows of a causal model have no answer, so no prediction stands at them and their loss has no gradient: "
+            f"an order is learnt from observations only; got {signal}: use PLAIN"
+        )
+    predictor = OrderScores(family.x_dim, token_width)
+    return Learner(predictor, VariableRefiner(config, family.x_dim, predictor.latent_shape[1]), PLAIN)
+
+
+def _likelihood(family: TaskFamily) -> Likelihood:
+    """Return the likelihood of a family's rows, or raise ValueError where they have no answer."""
+    if family.orders:
+        raise ValueError(
+            f"the support rows of {type(family).__name__} have no y: its answer is an order of x's columns: use "
+            "ordering, or the methods explicit-order and implicit-order"
+        )
+    return likelihood(family.y_dim, family.classes)

@@ -101,10 +101,20 @@ def judged(
 
     Where the best possible answer is known, its risk is recorded as the method `oracle`.
     """
-    from ..metrics import bootstrap, curve, error_rate, excess_risk, squared_error
+    from ..metrics import (
+        bootstrap,
+        curve,
+        error_rate,
+        excess_risk,
+        invalid_order,
+        reversed_edges,
+        squared_error,
+    )
 
     metrics: dict[str, Metric] = {"error": error_rate}
-    if recipe.family.classes is None:
+    if recipe.family.orders:
+        metrics = {"reversed edges": reversed_edges, "invalid order": invalid_order}
+    elif recipe.family.classes is None:
         metrics = {"squared error": squared_error}
         if task.truth is not None:
             metrics["excess risk"] = excess_risk

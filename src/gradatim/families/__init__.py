@@ -1,6 +1,7 @@
 """Task families: simulated tasks, and tasks made of real rows."""
 
 from .alphabets import Alphabets
+from .causal import StructuralCausalModel
 from .datasets import ImageClassification
 from .embeddings import EmbeddingClassification
 from .generation import GaussianMixture
@@ -14,4 +15,5 @@ __all__ = [
     "LinearClassification",
     "LinearRegression",
     "RandomNetworkRegression",
+    "StructuralCausalModel",
 ]

@@ -8,6 +8,7 @@ from .landmarks import Landmarks
 from .likelihoods import CrossEntropy, Likelihood, SquaredError, likelihood
 from .network import Network
 from .readout import Readout
+from .order import OrderScores
 
 __all__ = [
     "Committee",
@@ -20,6 +21,7 @@ __all__ = [
     "Network",
     "Readout",
     "SquaredError",
+    "OrderScores",
     "Widths",
     "likelihood",
     "widths",

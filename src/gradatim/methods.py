@@ -16,7 +16,7 @@ import torch
 from .learner import Learner
 from .names import hint
 from .predictors import Ensemble, Features, likelihood
-from .refiners import MAML, SGD, Adam, Bagged, Newton, Refit, Ridge, RowsConfig, Smoother
+from .refiners import MAML, SGD, Adam, Bagged, LearnedOptimizer, Newton, Refit, Ridge, RowsConfig, Smoother
 from .regimes import bayesian, closed_form, committee, explicit, implicit, linear, ordering, parametric
 from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, SECOND_ORDER, Signal
 
@@ -105,26 +105,26 @@ def _smoother(
     return Learner(predictor, refiner, PLAIN)
 
 
-def _maml(signal: Signal) -> Build:
-    def make(
-        family: TaskFamily,
-        config: RowsConfig,
-        hidden: Sequence[int] = (),
-        rate: float = 0.1,
-        learnt_rate: bool = False,
-    ) -> Learner:
-        predictor = linear(family, tuple(hidden))
-        return Learner(predictor, MAML(predictor.initial(), rate, learnt_rate), signal)
+def _maml(
+    family: TaskFamily,
+    config: RowsConfig,
+    hidden: Sequence[int] = (),
+    rate: float = 0.1,
+    learnt_rate: bool = False,
+    signal: Signal = SECOND_ORDER,
+    each: bool = False,
+) -> Learner:
+    predictor = linear(family, tuple(hidden))
+    rates = torch.full(predictor.latent_shape, rate) if each else rate
+    return Learner(predictor, MAML(predictor.initial(), rates, learnt_rate), signal)
 
-    return make
 
-
-def _meta_sgd(
+def _learned_optimizer(
     family: TaskFamily, config: RowsConfig, hidden: Sequence[int] = (), rate: float = 0.1
 ) -> Learner:
     predictor = linear(family, tuple(hidden))
-    rates = torch.full(predictor.latent_shape, rate)
-    return Learner(predictor, MAML(predictor.initial(), rates, learnt_rate=True), SECOND_ORDER)
+    refiner = LearnedOptimizer(predictor.initial(), config.width, config.gain, rate=rate)
+    return Learner(predictor, refiner, GRADIENTS)
 
 
 def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
@@ -243,17 +243,22 @@ METHODS: dict[str, Method] = {
     ),
     "maml": Method(
         "gradient descent from a learnt start, trained through the gradients (second order)",
-        _maml(SECOND_ORDER),
+        _maml,
         settings=("hidden", "rate", "learnt_rate"),
     ),
     "first-order-maml": Method(
         "gradient descent from a learnt start, gradients taken as constants in training",
-        _maml(GRADIENTS),
+        partial(_maml, signal=GRADIENTS),
         settings=("hidden", "rate", "learnt_rate"),
     ),
     "meta-sgd": Method(
         "gradient descent from a learnt start, with a learnt rate for each parameter (second order)",
-        _meta_sgd,
+        partial(_maml, learnt_rate=True, each=True),
+        settings=("hidden", "rate"),
+    ),
+    "learned-optimizer": Method(
+        "weights moved coordinate by coordinate by one small network that sees gradients alone",
+        _learned_optimizer,
         settings=("hidden", "rate"),
     ),
     "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),

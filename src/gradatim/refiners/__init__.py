@@ -6,6 +6,7 @@ from .drift import Bank, RunLength
 from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
 from .laplace import Laplace
+from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
 from .moments import Ridge
 from .optimizers import SGD, Adam, Newton
@@ -28,6 +29,7 @@ __all__ = [
     "Experts",
     "Gain",
     "Laplace",
+    "LearnedOptimizer",
     "Newton",
     "QueryRefiner",
     "Refit",

@@ -18,6 +18,7 @@ from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
 from gradatim.metrics import excess_risk
 from gradatim.refiners import RowsConfig
+from gradatim.refiners.query import FlowVote
 from gradatim.testing import check_family, check_refiner, check_scheme
 from gradatim.training.schemes import Greedy
 
@@ -219,6 +220,39 @@ def test_sample_curve_judges_generated_points():
     for steps in ([], [0, 1], [4]):
         with pytest.raises(ValueError, match="need 1 to 3 steps"):
             sample_curve(learner, task, 20, steps)
+
+
+# --- what an implicit learner hears of rows of flow matching
+
+
+def test_the_vote_of_points_is_the_velocity_of_their_density():
+    task = GaussianMixture(2, 3, **SMALL).sample(3, seeded()).to(torch.float64)
+    vote, points = FlowVote(0.3).double(), flow_points(task.support)
+    votes = vote(task.query.x, task.support, torch.tensor([4, 15]))
+    for place, n in enumerate((4, 15)):
+        shape = (3, n, 2)
+        density = Components(
+            torch.full(shape[:2], 1 / n), points[:, :n], torch.full(shape, 0.09, dtype=torch.float64)
+        )
+        torch.testing.assert_close(votes[:, place], density.velocity(task.query.x), rtol=1e-6, atol=1e-6)
+    # whatever stands in rows that are absent
+    mask = torch.arange(15).expand(3, 15) < 4
+    few = Batch(task.support.x, task.support.y, mask)
+    torch.testing.assert_close(vote(task.query.x, few, torch.tensor([15])), votes[:, :1])
+
+
+def test_an_implicit_learner_starts_at_the_mean_vote():
+    """Its head silenced, the decaying gain makes of three mini-batches' votes their mean; more say more."""
+    family = GaussianMixture(2, 3, support_rows=96, query_rows=200)
+    learner, task = build("implicit-logits", family, CONFIG), family.sample(20, seeded())
+    torch.nn.init.zeros_(learner.refiner.head.weight)
+    torch.nn.init.zeros_(learner.refiner.head.bias)
+    states = list(learner.states(task.support.split(32), task.query))
+    votes = [FlowVote()(task.query.x, rows, torch.tensor([32]))[:, 0] for rows in task.support.split(32)]
+    answers = [learner.predict(task.query.x, state) for state in states]
+    torch.testing.assert_close(answers[3], sum(votes) / 3, rtol=1e-4, atol=1e-4)
+    risk = [excess_risk(answer, task).mean().item() for answer in answers]
+    assert risk[0] > 5 * risk[1] > 5 * risk[3]
 
 
 # --- distances
@@ -436,6 +470,12 @@ def test_mixtures_keep_the_laws(family):
 def test_learners_of_velocities_keep_the_laws(name):
     family = GaussianMixture(2, 3, **SMALL)
     check_refiner(build(name, family, CONFIG, **REGIMES.get(name, {})), family)
+
+
+@pytest.mark.parametrize("name", ["implicit-logits", "implicit-latents"])
+def test_votes_of_prefixes_keep_the_laws(name):
+    family = GaussianMixture(2, 3, **SMALL)
+    check_refiner(build(name, family, replace(CONFIG, prefixes=True)), family)
 
 
 @pytest.mark.parametrize("name", REGIMES)

@@ -24,7 +24,8 @@ class TaskFamily(ABC):
     Fields: `support_rows`, `query_rows`: rows of each task; `min_support_rows`: when given, each task's support
     keeps a random number of rows between it and `support_rows`, the others are masked.
     A family says `x_dim`, and `classes` (classification) or `y_dim` (regression; `classes` is None), and `intercept`:
-    whether a linear model of it needs one; `orders`: the answer is an order of x's columns, and support rows have no y.
+    whether a linear model of it needs one; `orders`: the answer is an order of x's columns, and support rows have no y;
+    `flow`: its rows are those of flow matching.
     """
 
     support_rows: int = 160
@@ -35,6 +36,7 @@ class TaskFamily(ABC):
     y_dim = 1
     intercept = True
     orders = False
+    flow = False
     classes = cast("int | None", None)
 
     @abstractmethod

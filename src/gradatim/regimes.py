@@ -211,7 +211,13 @@ def implicit(
         )
     predictor = Readout(_likelihood(family), state, config.width, family.x_dim)
     refiner = QueryRefiner(
-        config, predictor.state_width, family.x_dim, family.y_dim, family.classes, state == "probabilities"
+        config,
+        predictor.state_width,
+        family.x_dim,
+        family.y_dim,
+        family.classes,
+        state == "probabilities",
+        family.flow,
     )
     return Learner(predictor, refiner, PLAIN)
 

@@ -111,6 +111,8 @@ class FlowFamily(TaskFamily):
     Source: Lipman et al. 2023, eqs. 22-23.
     """
 
+    flow = True
+
     @property
     def x_dim(self) -> int:
         """Return the width of [x_t, t], one more than a point's."""

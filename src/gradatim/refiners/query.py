@@ -61,11 +61,60 @@ class Vote(nn.Module):
         return scores.softmax(-1) @ answers[:, None]
 
 
+class FlowVote(nn.Module):
+    """What the points of a mini-batch of flow matching say of the velocity at queries x = [x_t, t].
+
+        v(x) = p + (t h^2 - (1 - t)) / c (x_t - t p),  p = sum_n softmax_n(-|x_t - t p_n|^2 / 2 c) p_n,
+        c = t^2 h^2 + (1 - t)^2,  p_n = x_n + (1 - t_n) y_n the points:
+
+    the exact velocity of the flow to their kernel density estimate, its width h meta-learnt.
+
+    Args: `width`: where h starts.
+
+    Source: Lipman et al. 2023, eqs. 8 and 22; Rosenblatt 1956, eq. 1.3 (the density).
+    """
+
+    def __init__(self, width: float = 0.2) -> None:
+        super().__init__()
+        self.log_width = nn.Parameter(torch.tensor(width).log())
+
+    def forward(self, x: Tensor, batch: Batch, lengths: Tensor) -> Tensor:
+        """Return v `[B, P, Nq, D]` at queries x `[B, Nq, D + 1]`, from the first `lengths [P]` rows of the batch."""
+        points = batch.x[..., :-1] + (1 - batch.x[..., -1:]) * batch.y
+        place, t, square = x[..., :-1], x[..., -1:], (2 * self.log_width).exp()
+        wide = t.square() * square + (1 - t).square()
+        near = (t * place @ points.mT - t.square() / 2 * points.square().sum(-1)[:, None]) / wide
+        inside = torch.arange(batch.n_rows, device=x.device) < lengths.to(x.device)[:, None]
+        absent = ~(batch.mask[:, None] & inside)[:, :, None]  # [B, P, 1, N]
+        mean = near[:, None].masked_fill(absent, -1e9).softmax(-1) @ points[:, None]
+        slope = (t * square - (1 - t)) / wide
+        return mean + slope[:, None] * (place[:, None] - t[:, None] * mean)
+
+
+def checked_query(n_tasks: int, query: Batch | None) -> Tensor:
+    """Return the x `[B, Nq, Dx]` that a per-query state is begun for.
+
+    Raises:
+        ValueError: no query, or one of other tasks.
+    """
+    if query is None:
+        raise ValueError(
+            "an implicit learner refines the answers to given queries; got no query: pass query=..., "
+            "or use a parametric or explicit learner for a state that serves any query"
+        )
+    if query.n_tasks != n_tasks:
+        raise ValueError(
+            f"the query must be of the same {n_tasks} tasks as the mini-batches; got {query.n_tasks}"
+        )
+    return query.x
+
+
 class QueryRefiner(Refiner):
     """`s_{t+1} = s_t + g_t * head(transformer([x, s_t, vote(x, rows)], rows))`; queries never see each other.
 
     Args: `config`: size, gain and `prefixes` as for `RowsRefiner`; `state_width` C; `simplex`: s are probabilities,
-    and a step moves towards a softmax; `x_dim`, `y_dim`, `classes`: widths of the rows.
+    and a step moves towards a softmax; `x_dim`, `y_dim`, `classes`: widths of the rows; `flow`: rows of flow matching,
+    which vote by `FlowVote`, and where s is the velocity itself a step moves towards that vote + head(...).
     """
 
     needs_observations = True
@@ -78,6 +127,7 @@ class QueryRefiner(Refiner):
         y_dim: int,
         classes: int | None,
         simplex: bool = False,
+        flow: bool = False,
     ) -> None:
         super().__init__()
         if config.tail is not None:
@@ -87,6 +137,7 @@ class QueryRefiner(Refiner):
         if config.history:
             raise ValueError("an implicit state has no history; got history in the config: leave it out")
         self.config, self.simplex = config, simplex
+        self.follows = flow and state_width == y_dim
         self.capabilities = Capabilities(per_query=True, prefixes=config.prefixes)
         self.start = nn.Parameter(torch.zeros(state_width))
         self.rows = RowEmbedding(x_dim, y_dim, classes, config.width)
@@ -94,7 +145,7 @@ class QueryRefiner(Refiner):
         self.count = nn.Linear(1, config.width, bias=False)
         self.transformer = Transformer(config.width, config.layers, config.heads, SHARPNESS)
         self.head = nn.Linear(config.width, state_width)
-        self.vote = Vote(x_dim, config.width, classes)
+        self.vote = FlowVote() if flow else Vote(x_dim, config.width, classes)
         self.heard = nn.Linear(classes or y_dim, config.width, bias=False)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> QueryState:
@@ -103,18 +154,10 @@ class QueryRefiner(Refiner):
         Raises:
             ValueError: no query (this state belongs to its query rows), or one of other tasks.
         """
-        if query is None:
-            raise ValueError(
-                "an implicit learner refines the answers to given queries; got no query: pass query=..., "
-                "or use a parametric or explicit learner for a state that serves any query"
-            )
-        if query.n_tasks != n_tasks:
-            raise ValueError(
-                f"the query must be of the same {n_tasks} tasks as the mini-batches; got {query.n_tasks}"
-            )
+        x = checked_query(n_tasks, query)
         start = self.start.softmax(-1) if self.simplex else self.start
-        prediction = start.expand(n_tasks, query.n_rows, -1)
-        return QueryState(prediction, query.x, prediction.new_zeros(n_tasks))
+        prediction = start.expand(n_tasks, x.shape[1], -1)
+        return QueryState(prediction, x, prediction.new_zeros(n_tasks))
 
     def step(self, state: QueryState, evidence: Evidence) -> QueryState:
         """Return the state refined by one mini-batch; with lengths, one for each prefix, `[B * P, ...]`."""
@@ -127,14 +170,15 @@ class QueryRefiner(Refiner):
         now = evidence.rows.to(state.rows.dtype)
         count = self.count(torch.log1p(now).reshape(n_tasks, times, 1, 1))
         asked = self.rows.x(state.x) + self.state(state.prediction)
-        heard = self.heard(self.vote(state.x, batch, lengths))
-        asked = (asked[:, None] + heard + count).reshape(n_tasks, times * queries, -1)
+        vote = self.vote(state.x, batch, lengths)
+        asked = (asked[:, None] + self.heard(vote) + count).reshape(n_tasks, times * queries, -1)
         tokens = torch.cat([self.rows(batch.x, batch.y), asked], dim=1)
         visible = query_mask(batch.mask, lengths, queries, mixing=not self.config.prefixes)
         refined = self.transformer(tokens, visible, slice(batch.n_rows, None))
         refined = refined.reshape(n_tasks * times, queries, -1)
         prediction, x, before = (part.repeat_interleave(times, dim=0) for part in state)
-        target = self.head(refined).softmax(-1) if self.simplex else prediction + self.head(refined)
+        origin = vote.flatten(0, 1) if self.follows else prediction
+        target = self.head(refined).softmax(-1) if self.simplex else origin + self.head(refined)
         return QueryState(move(prediction, target, self.config.gain(now, before)), x, before + now)
 
     def serves(self, state: QueryState, x: Tensor) -> bool:

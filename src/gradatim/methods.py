@@ -15,8 +15,21 @@ import torch
 
 from .learner import Learner
 from .names import hint
-from .predictors import Ensemble, Features, likelihood
-from .refiners import MAML, SGD, Adam, Bagged, LearnedOptimizer, Newton, Refit, Ridge, RowsConfig, Smoother
+from .predictors import Decoder, Ensemble, Features, Readout, likelihood
+from .refiners import (
+    MAML,
+    SGD,
+    Adam,
+    AttentiveProcess,
+    Bagged,
+    LearnedOptimizer,
+    NeuralProcess,
+    Newton,
+    Refit,
+    Ridge,
+    RowsConfig,
+    Smoother,
+)
 from .regimes import bayesian, closed_form, committee, explicit, implicit, linear, ordering, parametric
 from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, SECOND_ORDER, Signal
 
@@ -157,6 +170,22 @@ def _explicit(signal: Any) -> Build:
     return lambda family, config, **settings: explicit(family, signal, config, **settings)
 
 
+def _neural_process(
+    family: TaskFamily, config: RowsConfig, tokens: int = 16, token_width: int = 32
+) -> Learner:
+    out = likelihood(family.y_dim, family.classes)
+    predictor = Decoder(family.x_dim, out, tokens, token_width, width=config.width)
+    widths = (family.x_dim, family.y_dim, family.classes, config.width)
+    return Learner(predictor, NeuralProcess(predictor.latent_shape, *widths), PLAIN)
+
+
+def _attentive_process(family: TaskFamily, config: RowsConfig) -> Learner:
+    out = likelihood(family.y_dim, family.classes)
+    predictor = Readout(out, "latents", config.width, family.x_dim)
+    refiner = AttentiveProcess(family.x_dim, family.y_dim, family.classes, config.width, config.heads)
+    return Learner(predictor, refiner, PLAIN)
+
+
 def _order(family: TaskFamily, config: RowsConfig, token_width: int | None = 32) -> Learner:
     return ordering(family, config=config, token_width=token_width)
 
@@ -260,6 +289,15 @@ METHODS: dict[str, Method] = {
         "weights moved coordinate by coordinate by one small network that sees gradients alone",
         _learned_optimizer,
         settings=("hidden", "rate"),
+    ),
+    "conditional-neural-process": Method(
+        "the mean of encoded rows and a learnt decoder: a running sum",
+        _neural_process,
+        settings=("tokens", "token_width"),
+    ),
+    "attentive-neural-process": Method(
+        "each query's attention over encoded rows, a running softmax (the deterministic path)",
+        _attentive_process,
     ),
     "sgd": Method("gradient descent, one step a mini-batch", _sgd, learnt=False, grid={"lr": _RATES}),
     "momentum": Method(

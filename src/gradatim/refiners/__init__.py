@@ -10,6 +10,7 @@ from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
 from .moments import Ridge
 from .optimizers import SGD, Adam, Newton
+from .processes import AttentiveProcess, NeuralProcess
 from .query import QueryRefiner
 from .refit import Refit
 from .rows import RowsConfig, RowsRefiner
@@ -23,6 +24,7 @@ __all__ = [
     "OFF",
     "SGD",
     "Adam",
+    "AttentiveProcess",
     "Bagged",
     "Bank",
     "Conjugate",
@@ -30,6 +32,7 @@ __all__ = [
     "Gain",
     "Laplace",
     "LearnedOptimizer",
+    "NeuralProcess",
     "Newton",
     "QueryRefiner",
     "Refit",

@@ -1,6 +1,7 @@
 """Generation by flow matching: rows and velocities against closed forms, the solver, distances against references."""
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from gradatim.generation import generate, heun, sample_curve
 from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
 from gradatim.metrics import excess_risk
+from gradatim.probing.plots import clouds
+from gradatim.recipes import recipe
 from gradatim.refiners import RowsConfig
 from gradatim.refiners.query import FlowVote
 from gradatim.testing import check_family, check_refiner, check_scheme
@@ -454,6 +457,21 @@ def test_glyphs_that_are_missing_or_bare_are_refused(glyphs, monkeypatch, tmp_pa
         Alphabets(split="dev")
     with pytest.raises(ValueError, match="jitter must be a finite number above 0"):
         Alphabets(jitter=0)
+
+
+def test_clouds_are_drawn_beside_the_truth(tmp_path, monkeypatch):
+    real = GaussianMixture(2, 3).components(3, seeded()).sample(40, seeded())
+    png = tmp_path / "pictures" / "clouds.png"
+    if clouds(png, "mixtures", {"truth": real, "noise": torch.randn(3, 40, 2)}) is None:
+        assert png.read_bytes()[:4] == b"\x89PNG"
+    assert "no clouds" in clouds(png, "nothing", {})
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "gradatim[viz]" in clouds(png, "mixtures", {"truth": real})
+
+
+def test_recipes_of_generation():
+    assert [type(recipe(name).family) for name in ("mixture", "alphabets")] == [GaussianMixture, Alphabets]
+    assert recipe("mixture").learner().predictor.x_dim == 3
 
 
 # --- the table of methods serves these families as it is

@@ -250,6 +250,22 @@ def causal_order() -> Recipe:
     )
 
 
+def mixture() -> Recipe:
+    """Generation: mixtures of four Gaussians in the plane, by flow matching, 32 points a step."""
+    return Recipe(
+        "implicit-logits",
+        GaussianMixture(2, support_rows=320),
+        Greedy(batch_size=32, horizon=10),
+        RowsConfig(),
+        TrainConfig(iterations=1000, tasks=16, lr=2e-3),
+    )
+
+
+def alphabets() -> Recipe:
+    """Generation: points on the ink of letters, 32 a step; reads $GRADATIM_DATA/images/omniglot_28.npz."""
+    return replace(mixture(), family=Alphabets(support_rows=320))
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
     "digits-explicit": digits_explicit,
@@ -260,6 +276,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "linear-constant": linear_constant,
     "network": network,
     "causal-order": causal_order,
+    "mixture": mixture,
+    "alphabets": alphabets,
 }
 
 

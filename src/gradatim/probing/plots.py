@@ -6,9 +6,11 @@ Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 MISSING = "no picture drawn: it needs matplotlib, pip install gradatim[viz]"
 COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e08e0b", "#7a4fa3", "#3aa6b9", "#8c6d46", "#5c677d")
@@ -109,6 +111,42 @@ def reliability(png: Path | str, title: str, ours: Sequence[Curve], beside: Sequ
     axes.plot(ends, ends, ":", color=INK, linewidth=1, label="predicted = realised")
     axes.set(xscale="log", yscale="log", title=title)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    return save(picture, png)
+
+
+def clouds(
+    png: Path | str, title: str, columns: Mapping[str, Sequence[Any]], width: float = 1.6
+) -> str | None:
+    """Draw clouds of points in the plane side by side, a row for each task; return None, or why there is no picture.
+
+    `columns`: by label (`truth`, `after 1 step`, ...), a cloud `[N, 2]` for each task: its first two coordinates are
+    drawn. A row's axes are those of its first column. `width` of a cloud in inches.
+
+    Example:
+        >>> notice = clouds("points.png", "mixtures", {"truth": real[:4], "generated": points[:4]})
+    """
+    rows = min(map(len, columns.values()), default=0)
+    if not rows:
+        return "no picture drawn: there are no clouds of points"
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return MISSING
+    picture = Figure(figsize=(width * len(columns), width * rows), dpi=150, layout="constrained")
+    grid = picture.subplots(rows, len(columns), sharex="row", sharey="row", squeeze=False)
+    for row in range(rows):
+        for place, (label, tasks) in enumerate(columns.items()):
+            axes, cloud = grid[row][place], tasks[row]
+            axes.scatter(cloud[:, 0], cloud[:, 1], s=2, linewidths=0, color=COLORS[bool(place)])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if not row:
+                axes.set_title(label, fontsize="small")
+        shown = np.asarray(columns[next(iter(columns))][row])[:, :2]
+        centre = (shown.min(0) + shown.max(0)) / 2
+        half = 0.6 * float((shown.max(0) - shown.min(0)).max()) or 1.0
+        grid[row][0].set(xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half))
+    picture.suptitle(title)
     return save(picture, png)
 
 

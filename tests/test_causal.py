@@ -256,6 +256,17 @@ def test_peers_beat_chance_on_linear_laplace_tasks():
     assert reversed_by(ges_orders(task.support), task.query.y).mean() < chance - 0.1
 
 
+def test_shapes_of_single_columns_tell_of_laplace_noise_only():
+    from gradatim.benchmarks.causal_peers import shape_orders
+
+    shares = {}
+    for noise in ("laplace", "gaussian"):
+        task = drawn(StructuralCausalModel(10, mechanism="linear", noise=noise, support_rows=200), 128)
+        shares[noise] = reversed_by(shape_orders(task.support), task.query.y).mean()
+    assert shares["laplace"] < 0.35
+    assert abs(shares["gaussian"] - 0.5) < 0.06
+
+
 def test_an_extension_keeps_the_arrows_and_makes_no_new_collider():
     from gradatim.benchmarks.causal_peers import extension_order
 

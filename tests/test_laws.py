@@ -74,6 +74,7 @@ VARIANTS = {
     "curvature-rows": lambda f: regimes.parametric(f, OBSERVATIONS, config(curvature=DECAYING)),
     "explicit-features": lambda f: regimes.explicit(f, BOTH, config(curvature=DECAYING), features=6),
     "explicit-features-rows": lambda f: regimes.explicit(f, PLAIN, config(curvature=CONSTANT), features=6),
+    "modulated": lambda f: regimes.explicit(f, BOTH, CONFIG, modulated=(6, 4)),
     "history": lambda f: regimes.parametric(f, BOTH, config(history=2)),
     "history-rows-explicit": lambda f: regimes.explicit(f, PLAIN, config(history=1)),
     "history-prefixes": lambda f: regimes.parametric(f, BOTH, config(prefixes=True, history=1)),

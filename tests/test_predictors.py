@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from gradatim.batch import Batch
 from gradatim.nn.functional import Layout
-from gradatim.predictors import CrossEntropy, Decoder, Network, Readout, SquaredError, likelihood
+from gradatim.predictors import CrossEntropy, Decoder, Modulated, Network, Readout, SquaredError, likelihood
 from gradatim.testing import randomised
 
 
@@ -88,6 +88,19 @@ def test_a_decoder_is_the_sum_over_its_tokens_units(tokens):
     start = f.initial(torch.Generator().manual_seed(1))
     assert start.shape == (tokens, 4)
     assert start.abs().min() > 0
+
+
+def test_a_modulated_network_scales_and_shifts_the_hidden_units_of_each_task():
+    f = randomised(Modulated(3, CrossEntropy(4), (5, 2)))
+    x, z = normal(2, 6, 3), normal(2, 14, seed=1)
+    assert f.latent_shape == (14,) and f.shapes == ((2, 5), (2, 2))
+    for b in range(2):
+        (a1, c1), (a2, c2) = z[b, :10].view(2, 5), z[b, 10:].view(2, 2)
+        hidden = F.gelu((1 + a1) * (x[b] @ f.layers[0].weight.T + f.layers[0].bias) + c1)
+        hidden = F.gelu((1 + a2) * (hidden @ f.layers[1].weight.T + f.layers[1].bias) + c2)
+        torch.testing.assert_close(f(x, z)[b], f.head(hidden))
+    with pytest.raises(ValueError, match="layers and widths"):
+        Modulated(3, CrossEntropy(4), ())
 
 
 def test_readouts_read_what_they_say():

@@ -347,7 +347,9 @@ def test_history_holds_the_last_latents_and_gradients_and_contains_momentum():
     learner = randomised(regimes.parametric(REGRESSION, GRADIENTS, replace(CONFIG, gain=CONSTANT, history=2)))
     batches = ragged(drawn(REGRESSION))
     states = list(learner.states(batches))
-    evidence = [learner.signal(learner.predictor, s.latent, b) for s, b in zip(states[:3], batches, strict=True)]
+    evidence = [
+        learner.signal(learner.predictor, s.latent, b) for s, b in zip(states[:3], batches, strict=True)
+    ]
     assert states[0].past.shape == (3, 2, 2, 3)
     for lag in (0, 1):
         torch.testing.assert_close(states[3].past[0, lag, 0], states[2 - lag].latent[0], rtol=0, atol=0)
@@ -695,7 +697,7 @@ def test_an_embedding_is_16_tokens_of_32_unless_told(sizes, shape):
         (lambda: regimes.explicit(CLASSES, tokens=0), "sizes must be at least 1; got x_dim 3, tokens 0"),
         (
             lambda: regimes.explicit(CLASSES, features=8, tokens=4),
-            "got features 8 with tokens 4, token_width None: leave out one or the other",
+            "got features 8, modulated None with tokens 4, token_width None: give one",
         ),
         (lambda: regimes.explicit(CLASSES, features=8, token_width=32), "with tokens None, token_width 32"),
         (lambda: regimes.parametric(REGRESSION, hidden=(0,)), "each at least 1; got"),

@@ -198,7 +198,7 @@ _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _FORM = ("hidden", "token_per_row")
-_TOKENS = ("tokens", "token_width", "features")
+_TOKENS = ("tokens", "token_width", "features", "modulated")
 _SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH}
 
 METHODS: dict[str, Method] = {

@@ -16,6 +16,7 @@ from .predictors import (
     CrossEntropy,
     Decoder,
     Features,
+    Modulated,
     Network,
     OrderScores,
     Readout,
@@ -85,22 +86,25 @@ def explicit(
     tokens: int | None = None,
     token_width: int | None = None,
     features: int | None = None,
+    modulated: tuple[int, ...] | None = None,
 ) -> Learner:
     """Return an explicit learner: a learnt f_gamma, a decoder, on a learnt embedding z.
 
-    z are `tokens` vectors (16) of `token_width` (32).
+    z are `tokens` vectors (16) of `token_width` (32). With `modulated`, f_gamma is one network with hidden
+    layers of these widths, and z scales and shifts its hidden units: few numbers, however many weights it has.
 
     With `features`, f_gamma is that many learnt features of x and z the head on them, one vector for each output; then
     `config.curvature` is for z what it is for the weights of a parametric learner.
 
     Raises:
-        ValueError: `config.curvature` without `features`: an embedding has none; `features` with `tokens` or
-            `token_width`: then z is the head, and its size follows.
+        ValueError: `config.curvature` without `features`: an embedding has none; more than one of tokens, `features`
+            and `modulated`: each says what z is.
     """
-    if features is not None and (tokens is not None or token_width is not None):
+    kinds = ((tokens, token_width) != (None, None), features is not None, modulated is not None)
+    if sum(kinds) > 1:
         raise ValueError(
-            "z is the head on learnt features, or an embedding of tokens for a decoder; got "
-            f"features {features} with tokens {tokens}, token_width {token_width}: leave out one or the other"
+            "z is an embedding of tokens, the head on learnt features, or scales and shifts of hidden units; got "
+            f"features {features}, modulated {modulated} with tokens {tokens}, token_width {token_width}: give one"
         )
     out = _likelihood(family)
     widths = (family.x_dim, family.y_dim, family.classes, out.output_dim)
@@ -114,6 +118,10 @@ def explicit(
             f"the embedding of a decoder has no curvature; got curvature {config.curvature}: leave it out, or give "
             "features, for an f_gamma of learnt features and z the head on them"
         )
+    if modulated is not None:
+        network = Modulated(family.x_dim, out, modulated)
+        refiner = RowsRefiner(config, signal, network.initial(), network.shapes, *widths)
+        return Learner(network, refiner, signal)
     shape = 16 if tokens is None else tokens, 32 if token_width is None else token_width
     predictor = Decoder(family.x_dim, out, *shape, width=config.width)
     refiner = RowsRefiner(config, signal, predictor.initial(), (shape,), *widths)

@@ -6,9 +6,10 @@ from .ensemble import Ensemble
 from .features import Features
 from .landmarks import Landmarks
 from .likelihoods import CrossEntropy, Likelihood, SquaredError, likelihood
+from .modulated import Modulated
 from .network import Network
-from .readout import Readout
 from .order import OrderScores
+from .readout import Readout
 
 __all__ = [
     "Committee",
@@ -18,10 +19,11 @@ __all__ = [
     "Features",
     "Landmarks",
     "Likelihood",
+    "Modulated",
     "Network",
+    "OrderScores",
     "Readout",
     "SquaredError",
-    "OrderScores",
     "Widths",
     "likelihood",
     "widths",

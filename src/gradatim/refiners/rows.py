@@ -79,8 +79,8 @@ class RowsConfig:
 
 class RowsState(NamedTuple):
     """`latent [B, ...]`, `rows [B]`: how many it has seen; and, or None: `average [B, ...]` of the latents, the second
-    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`, the last latents and gradients
-    `past [B, history, 1 or 2, ...]`, the newest first."""
+    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`, the last latents and
+    gradients `past [B, history, 1 or 2, ...]`, the newest first."""
 
     latent: Tensor
     rows: Tensor

@@ -46,7 +46,9 @@ class StateTokens(nn.Module):
         self.embed = nn.ModuleList(nn.Linear((1 + slopes) * inner, width) for _, inner in shapes)
         self.head = nn.ModuleList(_constant(width, inner, 0.0) for _, inner in shapes)
         self.rate = nn.ModuleList(
-            nn.ModuleList(_constant(width, inner, -5.0 if i >= slopes - faint else -1.0) for _, inner in shapes)
+            nn.ModuleList(
+                _constant(width, inner, -5.0 if i >= slopes - faint else -1.0) for _, inner in shapes
+            )
             for i in range(slopes)
         )
         self.size = _constant(width, 1, 0.0)

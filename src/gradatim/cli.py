@@ -114,6 +114,7 @@ def _bench_options(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument("name", help="a benchmark (gradatim list)")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run, not what comes out")
     parser.add_argument("--seeds", type=int | None, help="meta-training seeds (default: 3; with --smoke 1)")
+    parser.add_argument("--table", type=int | None, help="of bench paper: this table alone (default: all)")
     parser.add_argument("--out", type=str, default="runs/bench", help="folder to write to")
     parser.add_argument("--workers", type=int, default=workers, help="meta-training processes at a time")
 
@@ -125,7 +126,9 @@ def _bench(options: Namespace, console: Console) -> None:
     for name, count in (("--seeds", seeds), ("--workers", options.workers)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1; got {count}")
-    written = run(options.name, Path(options.out), options.smoke, seeds, options.workers, console)
+    written = run(
+        options.name, Path(options.out), options.smoke, seeds, options.workers, console, options.table
+    )
     _show_claims(console, written)
     wrote(console, written)
 

@@ -69,7 +69,7 @@ AVERAGED = {
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
     """Run the benchmark; return gain.json, gain.md and the pictures written below `out`."""
-    study = Study(out / "work" / ("gain-smoke" if smoke else "gain"), workers, console)
+    study = Study(out / "work" / ("gain-smoke" if smoke else "gain"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
     parts["linear100"] = _wide(smoke)

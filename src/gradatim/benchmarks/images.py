@@ -51,7 +51,7 @@ ANY = (*ITERATED, *(f"explicit-{signal}" for signal in SIGNALS), "implicit", "cl
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
     """Run the benchmark; return images.json, images.md and the pictures written below `out`."""
-    study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console)
+    study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {source: _part(source, smoke) for source in SOURCES}
     found = {source: measure(study, part, seeds, records) for source, part in parts.items()}

@@ -41,7 +41,8 @@ class Part:
     Fields: `recipes` by name, meta-trained; `baselines`: names of unlearnt methods; `steps` of `batch_size` rows;
     `tasks` judged; `derived`: learners made of the trained ones, (recipe, how); `votes`: recipe whose single answers to
     each mini-batch vote; `whole`: recipes that answer in one
-    step over all rows so far, up to the step said; `costly`: baselines judged after these steps only.
+    step over all rows so far, up to the step said; `costly`: baselines judged after these steps only; `judge`: how the
+    metrics come about, as `metrics.curve` does it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Part:
     votes: dict[str, str] = field(default_factory=dict)
     whole: dict[str, int] = field(default_factory=dict)
     costly: dict[str, tuple[int, ...]] = field(default_factory=lambda: COSTLY)
+    judge: Callable[..., Values] = curve
 
 
 def by_seed(recipes: dict[str, Recipe], seeds: int) -> dict[str, Recipe]:
@@ -138,11 +140,13 @@ def judged(study: Study, key: str, name: str, run: Trained, part: Part, task: Ta
     about = [_about(part), list(steps), name in part.whole, fingerprint(run.learner), name]
 
     def compute() -> Values:
-        judge = soft_vote if name in part.votes else curve
+        judge = soft_vote if name in part.votes else part.judge
         if name not in part.whole:
             found = curves(run.learner, task, part.batch_size, steps, part.metrics, judge)
         else:
-            each = [curves(run.learner, task, step * part.batch_size, (1,), part.metrics) for step in steps]
+            each = [
+                curves(run.learner, task, step * part.batch_size, (1,), part.metrics, judge) for step in steps
+            ]
             found = {metric: np.concatenate([values[metric] for values in each]) for metric in part.metrics}
         return {**found, "steps": np.asarray(steps)}
 

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from ..metrics import curve
-from ..provenance import commit
+from ..provenance import commit, provenance
 from ..recipes import Recipe, from_json
 from ..training.checkpoint import latest, load_weights, read_header
 from ..training.snapshot import describe_learner, difference
+from ..training.train import train
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,11 +50,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Study:
-    """Where a study keeps its work: `folder`; `workers` processes at a time; `console` for progress."""
+    """Where a study keeps its work: `folder`; `workers` processes at a time; `console` for progress.
+
+    `apart`: whether each learner is meta-trained in a process of its own, so that its peak memory is known; not where
+    starting one takes longer than the work.
+    """
 
     folder: Path
     workers: int
     console: Console
+    apart: bool = True
 
     def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Trained]:
         """Meta-train each recipe in a process of its own, go on where one was interrupted, and load them all.
@@ -65,7 +71,7 @@ class Study:
         """
         waiting = [name for name, recipe in recipes.items() if not self._done(name, recipe)]
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        with ThreadPoolExecutor(self.workers) as pool:
+        with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
             jobs = [pool.submit(self._train, name, recipes[name], threads) for name in waiting]
             for count, job in enumerate(as_completed(jobs), 1):
                 self.console.print(f"meta-trained {job.result()} ({count} of {len(jobs)})")
@@ -103,6 +109,9 @@ class Study:
         return _same(stored, recipe)
 
     def _train(self, name: str, recipe: Recipe, threads: int) -> str:
+        if not self.apart:
+            here(recipe, self._home(name), torch.get_num_threads())
+            return name
         process = start(recipe, self._home(name), threads)
         said, wrong = process.communicate()
         if process.returncode:
@@ -134,6 +143,14 @@ def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
+
+
+def here(recipe: Recipe, home: Path, threads: int) -> None:
+    """Meta-train a recipe in this process, into a folder as `start` does."""
+    recipe = replace(recipe, train=replace(recipe.train, threads=threads))
+    fresh(home, recipe)
+    record = {"recipe": recipe.to_json(), **provenance(), "threads": threads}
+    train(recipe.learner(), recipe.family, recipe.scheme, recipe.train, home, record, True, progress=False)
 
 
 def fresh(home: Path, recipe: Recipe) -> Path:

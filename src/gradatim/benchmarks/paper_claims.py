@@ -17,7 +17,7 @@ from ..methods import build
 from ..metrics import bootstrap, reversed_by
 from ..testing.references import meta_gradient_error
 from ..training.evolution import Evolution, cosine_ratios
-from .causal_peers import ges_orders, lingam_orders, random_orders
+from .causal_peers import ges_orders, lingam_orders, random_orders, shape_orders
 from .study import claim, sample
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def order(study: Study, setting: Setting, found: Mapping[str, Values], best: Bes
         study.console.print("paper.causal is left out: it needs causal-learn (pip install 'gradatim[bench]')")
         return []
     task = sample(setting.family, setting.judged, seed=1)
-    names = {**CLASSICAL, "random": random_orders}
+    names = {**CLASSICAL, "random": random_orders, "by the shape of columns": shape_orders}
     reversed_: dict[str, np.ndarray] = {}
     for name, orders in names.items():
         about = [repr(setting.family), setting.judged]

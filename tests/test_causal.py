@@ -228,7 +228,7 @@ def test_misfits_are_refused():
     for regime in (regimes.parametric, regimes.explicit, regimes.implicit, regimes.bayesian):
         with pytest.raises(ValueError, match="support rows of StructuralCausalModel have no y"):
             regime(SMALL)
-    for settings in ({"tail": 0.0}, {"curvature": Gain()}, {"prefixes": True}, {"memory": 1}):
+    for settings in ({"tail": 0.0}, {"curvature": Gain()}, {"prefixes": True}, {"memory": 1}, {"history": 1}):
         with pytest.raises(ValueError, match=f"have no {next(iter(settings))}"):
             VariableRefiner(replace(CONFIG, **settings), 4, 8)
     with pytest.raises(ValueError, match="sizes of at least 1"):

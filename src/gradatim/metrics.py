@@ -71,7 +71,7 @@ def order_of(outputs: Tensor) -> Tensor:
 def reversed_edges(outputs: Tensor, task: Task) -> Tensor:
     """Return the share of true edges that the predicted order reverses, `[B]`, from log odds `[B, d, d]`.
 
-        sum_ij y_ij [place(i) > place(j)] / sum_ij y_ij,     0 where a graph has no edge
+    sum_ij y_ij [place(i) > place(j)] / sum_ij y_ij,     0 where a graph has no edge
     """
     return reversed_by(order_of(outputs), task.query.y)
 

@@ -54,7 +54,7 @@ class VariableRefiner(Refiner):
         for name in ("tail", "curvature"):
             if getattr(config, name) is not None:
                 raise ValueError(f"tokens of variables have no {name}; got it in the config: leave it out")
-        for name in ("prefixes", "precision", "memory"):
+        for name in ("prefixes", "precision", "memory", "history"):
             if getattr(config, name):
                 raise ValueError(f"tokens of variables have no {name}; got it in the config: leave it out")
         if min(config.layers, variables, width) < 1:

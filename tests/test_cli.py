@@ -486,8 +486,8 @@ def test_info_counts(capsys, linear):
 def test_bench_hands_on_its_options_and_shows_the_claims(capsys, tmp_path, monkeypatch):
     got = []
 
-    def run(name, out, smoke, seeds, workers, console):
-        got.append((name, out, smoke, seeds, workers))
+    def run(name, out, smoke, seeds, workers, console, table):
+        got.append((name, out, smoke, seeds, workers, table))
         claim = {
             "id": "x.y",
             "value": 2.5,
@@ -503,7 +503,12 @@ def test_bench_hands_on_its_options_and_shows_the_claims(capsys, tmp_path, monke
     monkeypatch.setattr("gradatim.benchmarks.run", run)
     code, out, _ = call(capsys, "bench", "core", "--smoke", "--workers", "3", "--out", tmp_path)
     call(capsys, "bench", "core", "--workers", "1", "--seeds", "5", "--out", tmp_path)
-    assert got == [("core", tmp_path, True, 1, 3), ("core", tmp_path, False, 5, 1)]
+    call(capsys, "bench", "paper", "--workers", "1", "--table", "2", "--out", tmp_path)
+    assert got == [
+        ("core", tmp_path, True, 1, 3, None),
+        ("core", tmp_path, False, 5, 1, None),
+        ("paper", tmp_path, False, 3, 1, 2),
+    ]
     assert code == 0 and f"wrote {tmp_path / 'core.json'}" in out
     (line,) = (line for line in out.splitlines() if "x.y" in line)
     assert line.split() == ["x.y", "2.5", "[2,", "3]", "<=", "2.2", "fails"]

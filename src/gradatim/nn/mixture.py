@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ TAILS = tuple((scale, freedom) for freedom in (3.0, 8.0, 50.0) for scale in (0.6
 """Student laws about a regressed mean, an expert each: width over the noise's deviation, degrees of freedom."""
 
 
-_BISECTIONS = 64
+_BISECTIONS = 50
 
 
 class Tails(NamedTuple):
@@ -41,14 +42,17 @@ class Tails(NamedTuple):
         return cls(torch.cat(mean, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
 
     def quantiles(self, levels: Tensor) -> Tensor:
-        """Return the quantiles `[B, N, Q]` at `levels [Q]`, by bisection."""
-        mean, noise, weight = self.mean[:, :, None], self.noise[:, None, None], self.weight[:, None, None]
-        reach = 1e4 * self.noise.amax(1).sqrt()[:, None, None]
-        low = (self.mean.amin(2)[..., None] - reach).expand(-1, -1, len(levels))
-        high = (self.mean.amax(2)[..., None] + reach).expand(-1, -1, len(levels))
+        """Return the quantiles `[B, N, Q]` at `levels [Q]`, by bisection between those of the laws with a weight."""
+        expert, tail = (self.weight > 0).any(0).nonzero(as_tuple=True)
+        scale, freedom = _tails(levels).unbind(1)
+        weight, freedom = self.weight[:, None, None, expert, tail], freedom[tail]
+        mean = self.mean[:, :, None, expert]
+        width = (scale[tail] * self.noise[:, expert].sqrt())[:, None, None]
+        at = torch.from_numpy(stdtrit(freedom.cpu().numpy(), levels.cpu().numpy()[:, None])).to(levels)
+        low, high = (mean + width * at).aminmax(dim=3)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            below = (weight * cumulative(middle, mean, noise)).sum((3, 4)) < levels
+            below = (weight * _student((middle[..., None] - mean) / width, freedom)).sum(3) < levels
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
 
@@ -69,7 +73,7 @@ def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
 
     `noise [..., E, C]`: variance estimates, positive.
     """
-    scale, freedom = torch.tensor(TAILS, dtype=mean.dtype, device=mean.device).unbind(1)
+    scale, freedom = _tails(mean).unbind(1)
     width = scale[:, None] * noise.sqrt()[..., None, :]
     apart = ((y[..., None, :] - mean)[..., None, :] / width).square()
     freedom = freedom[:, None]
@@ -79,17 +83,29 @@ def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
 
 def cumulative(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """Return the probabilities `[..., E, T]` of at most y `[...]` under Student tails about `mean [..., E]`."""
-    scale, freedom = torch.tensor(TAILS, dtype=mean.dtype, device=mean.device).unbind(1)
+    scale, freedom = _tails(mean).unbind(1)
     return _student((y[..., None] - mean)[..., None] / (scale * noise.sqrt()[..., None]), freedom)
+
+
+def _tails(like: Tensor) -> Tensor:
+    """Return `TAILS` as a tensor `[T, 2]`."""
+    return torch.tensor(TAILS, dtype=like.dtype, device=like.device)
 
 
 def _student(t: Tensor, freedom: Tensor) -> Tensor:
     """Return the cumulative probability of Student's t `[..., T]`, `freedom [T]` 3 or even (Abramowitz 26.7.3-4)."""
-    angle = (t / freedom.sqrt()).atan()
-    sine, square = angle.sin(), angle.cos().square()
-    three = (angle + sine * angle.cos()) * 2 / math.pi
-    term, total = torch.ones_like(t), torch.ones_like(t)
-    for k in range(2, int(freedom.max()) - 1, 2):
-        term = term * square * (k - 1) / k
-        total = total + torch.where(freedom > k + 1, term, 0.0)
-    return (1 + torch.where(freedom == 3, three, sine * total)) / 2
+    found = torch.empty_like(t)
+    for degrees in freedom.unique().tolist():
+        own = freedom == degrees
+        angle = (t[..., own] / degrees**0.5).atan()
+        sine, square = angle.sin(), angle.cos().square()
+        if degrees == 3:
+            inside = (angle + sine * angle.cos()) * 2 / math.pi
+        else:
+            term = total = torch.ones_like(sine)
+            for k in range(2, int(degrees) - 1, 2):
+                term = term * square * ((k - 1) / k)
+                total = total + term
+            inside = sine * total
+        found[..., own] = (1 + inside) / 2
+    return found

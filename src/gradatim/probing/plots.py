@@ -74,7 +74,10 @@ def curves(
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
     axes.set(xscale="log", yscale="log" if log_y else "linear", title=title)
     places = sorted({x for line in lines for x in line.x})
-    ticks = [x for x in places if f"{x:g}".rstrip("0") in ("1", "2", "5")] or places
+    ticks: list[float] = []
+    for x in places:  # near ones would overlap
+        if not ticks or x >= 1.9 * ticks[-1]:
+            ticks.append(x)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     low, high = axes.get_ylim()
@@ -82,7 +85,9 @@ def curves(
         digits = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
         marks = [m * 10.0**e for e in range(-5, 5) for m in digits if low <= m * 10.0**e <= high]
         axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    axes.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", handlelength=3.5
+    )
     return save(picture, png)
 
 
@@ -110,7 +115,9 @@ def reliability(png: Path | str, title: str, ours: Sequence[Curve], beside: Sequ
     ends = [end(value for line, _, _ in lines for value in (*line.x, *line.y)) for end in (min, max)]
     axes.plot(ends, ends, ":", color=INK, linewidth=1, label="predicted = realised")
     axes.set(xscale="log", yscale="log", title=title)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    axes.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", handlelength=3.5
+    )
     return save(picture, png)
 
 

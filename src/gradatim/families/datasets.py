@@ -6,21 +6,18 @@ the disjoint pools and the analytic standardisation are this project's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from ..batch import Batch, Task
-from ..family import TaskFamily
 from .images import Labelled, check_source, image_folder, load_images
-from .sampling import SPLITS, check_count, check_rows, check_sample, draw_classes, support_mask
+from .sampling import SPLITS, PooledClassification, check_count
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
 
     from torch import Tensor
 
@@ -87,7 +84,7 @@ def _pools(source: str, folder: Path | None) -> dict[str, _Pool]:
 
 
 @dataclass(frozen=True)
-class ImageClassification(TaskFamily):
+class ImageClassification(PooledClassification):
     """Classification of real images: `x = (P'u - P'mu) / sqrt(diag(P' Sigma P))`, `P_ij ~ N(0, 1)` anew for each task.
 
     `u` are the pixels; `mu`, `Sigma` their mean and covariance over the *training* pool of the source, so that
@@ -116,49 +113,16 @@ class ImageClassification(TaskFamily):
 
     source: str = "digits"
     dim: int = 32
-    ways: int = 10
-    split: str = "train"
 
     def __post_init__(self) -> None:
-        check_rows(self)
         check_source(self.source)
         check_count("dim", self.dim, least=1)
-        check_count("ways", self.ways, least=2)
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
+        super().__post_init__()
 
     @property
     def x_dim(self) -> int:
         """Return the number of features, `dim`."""
         return self.dim
-
-    @property
-    def classes(self) -> int:
-        """Return the number of classes in each task, `ways`."""
-        return self.ways
-
-    def on(self, split: str) -> Self:
-        """Return the family over another pool: `train`, `validation` or `test`.
-
-        Raises:
-            ValueError: it is none of them.
-        """
-        return replace(self, split=split)
-
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
-        """Return n_tasks tasks drawn with `generator`, a CPU generator.
-
-        Raises:
-            ValueError: n_tasks below 1, no CPU generator, or what the class says of sampling.
-        """
-        check_sample(n_tasks, generator)
-        pool = self._pool()
-        index, label = draw_classes(
-            pool.starts, pool.counts, self.ways, self.support_rows, self.query_rows, n_tasks, generator
-        )
-        x, y, n = self._features(pool, index, generator), label[..., None], self.support_rows
-        support_batch = Batch(x[:, :n], y[:, :n], support_mask(self, n_tasks, generator))
-        return Task(support_batch, Batch(x[:, n:], y[:, n:]))
 
     def _pool(self) -> _Pool:
         """Return the pool of this split, with as many classes as a task takes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,13 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from ..batch import Batch, Task
-from ..family import TaskFamily
-from .sampling import SPLITS, check_count, check_rows, check_sample, draw_classes, support_mask
+from .sampling import SPLITS, PooledClassification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Self
 
     from torch import Tensor
 
@@ -176,7 +173,7 @@ def _pools(path: Path) -> dict[str, _Pool]:
 
 
 @dataclass(frozen=True)
-class EmbeddingClassification(TaskFamily):
+class EmbeddingClassification(PooledClassification):
     """Classification in the space of a frozen encoder: `ways` classes of a pool, numbered anew for each task.
 
         x = P'z / |P_j|,   z = (e - mu) / sigma,   P_ij ~ N(0, 1) anew for each task; without `dim` x = z
@@ -204,54 +201,19 @@ class EmbeddingClassification(TaskFamily):
 
     source: str = "banking77"
     dim: int | None = 64
-    ways: int = 10
-    split: str = "train"
-
-    def __post_init__(self) -> None:
-        check_rows(self)
-        if self.dim is not None:
-            check_count("dim", self.dim, least=1)
-        check_count("ways", self.ways, least=2)
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
 
     @property
     def x_dim(self) -> int:
         """Return the number of features: `dim`, or the width of the embeddings."""
         return self.dim or self._pool().rows.shape[1]
 
-    @property
-    def classes(self) -> int:
-        """Return the number of classes in each task, `ways`."""
-        return self.ways
-
-    def on(self, split: str) -> Self:
-        """Return the family over another pool of classes: `train`, `validation` or `test`.
-
-        Raises:
-            ValueError: it is none of them.
-        """
-        return replace(self, split=split)
-
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
-        """Return n_tasks tasks drawn with `generator`, a CPU generator.
-
-        Raises:
-            ValueError: n_tasks below 1, no CPU generator, or what the class says of sampling.
-        """
-        check_sample(n_tasks, generator)
-        pool = self._pool()
-        index, label = draw_classes(
-            pool.starts, pool.counts, self.ways, self.support_rows, self.query_rows, n_tasks, generator
-        )
-        x, n = pool.rows[index], self.support_rows
-        if self.dim is not None:
-            gaussian = torch.randn(n_tasks, x.shape[2], self.dim, generator=generator)
-            x = x @ (gaussian / gaussian.norm(dim=1, keepdim=True))
-        y = label[..., None]
-        return Task(
-            Batch(x[:, :n], y[:, :n], support_mask(self, n_tasks, generator)), Batch(x[:, n:], y[:, n:])
-        )
+    def _features(self, pool: _Pool, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the rows at `index [B, N]`, each task's projected at random where `dim` is given."""
+        x = pool.rows[index]
+        if self.dim is None:
+            return x
+        gaussian = torch.randn(len(x), x.shape[2], self.dim, generator=generator)
+        return x @ (gaussian / gaussian.norm(dim=1, keepdim=True))
 
     def _pool(self) -> _Pool:
         """Return the pool of this split, with as many classes as a task takes."""

@@ -6,14 +6,19 @@ Source: this project's own; ragged supports stand for the mini-batches of every 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from ..batch import Batch, Task
+from ..family import TaskFamily
 
-    from ..family import TaskFamily
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
 
 
 SPLITS = ("train", "validation", "test")
@@ -204,3 +209,63 @@ def draw_classes(
     place = torch.cat((support, query), dim=1)
     label = torch.searchsorted(ends, place, right=True)
     return place + (starts[chosen] - ends + sizes).gather(1, label), label
+
+
+@dataclass(frozen=True)
+class PooledClassification(TaskFamily):
+    """Tasks of `ways` classes of a pool of real rows, numbered anew for each task; a subclass says rows and features.
+
+    Fields: `source` of the rows; `dim` of a row's features; `ways`; `split`: the pool, one of `SPLITS`.
+
+    Raises:
+        ValueError: an unknown split, dim below 1, ways below 2, impossible rows.
+    """
+
+    source: str = ""
+    dim: int | None = None
+    ways: int = 10
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        check_rows(self)
+        if self.dim is not None:
+            check_count("dim", self.dim, least=1)
+        check_count("ways", self.ways, least=2)
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes in each task, `ways`."""
+        return self.ways
+
+    def on(self, split: str) -> Self:
+        """Return the family over another pool: `train`, `validation` or `test`.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        return replace(self, split=split)
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
+        """Return n_tasks tasks drawn with `generator`, a CPU generator.
+
+        Raises:
+            ValueError: n_tasks below 1, no CPU generator, or what the class says of sampling.
+        """
+        check_sample(n_tasks, generator)
+        pool, n = self._pool(), self.support_rows
+        index, label = draw_classes(
+            pool.starts, pool.counts, self.ways, n, self.query_rows, n_tasks, generator
+        )
+        x, y = self._features(pool, index, generator), label[..., None]
+        support = Batch(x[:, :n], y[:, :n], support_mask(self, n_tasks, generator))
+        return Task(support, Batch(x[:, n:], y[:, n:]))
+
+    @abstractmethod
+    def _pool(self) -> Any:
+        """Return the pool of this split: rows sorted by class, of which class c has `counts[c]` from `starts[c]` on."""
+
+    @abstractmethod
+    def _features(self, pool: Any, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the features `[B, N, x_dim]` of the pool's rows at `index [B, N]`."""

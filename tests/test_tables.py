@@ -281,6 +281,14 @@ def test_a_batch_reference_is_cross_validated_on_the_rows_of_the_stream():
     assert float(found["final_error"]) < 0.07
 
 
+def test_a_column_that_is_empty_in_a_fold_does_no_harm_to_boosting():
+    table = small()
+    x = np.column_stack([table.x, np.full(len(table.x), np.nan)])
+    x[0, -1] = 1.0
+    beside = Table("small", x, table.y, table.categorical, table.classes)
+    assert fitted("batch-boosting", beside, 0)["final_error"] == fitted("batch-boosting", table, 0)["final_error"]
+
+
 def test_the_ratio_to_the_ridge_counts_errors_of_one_pass():
     ours, ridge = np.array([[3.0, 0.0], [5.0, 0.0]]), np.array([[8.0, 0.0], [8.0, 1.0]])
     assert np.exp(over(ours, ridge)) == pytest.approx([4.5 / 8.5, 0.5])

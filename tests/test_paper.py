@@ -1,18 +1,38 @@
 """The paper's benchmark: its list is the one that docs/paper.md fixed, and a cell without a record is counted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from gradatim import Batch, Task
 from gradatim.benchmarks import run
+from gradatim.benchmarks.continual import in_turn, rehearsed
+from gradatim.benchmarks.paper import _part, _rows
 from gradatim.benchmarks.paper_claims import families_improved, missing, references
-from gradatim.benchmarks.paper_settings import learner, recipes, settings
-from gradatim.benchmarks.paper_tables import TABLES, cells, filled, listed, listings
+from gradatim.benchmarks.paper_findings import verdict
+from gradatim.benchmarks.paper_recipes import recipes
+from gradatim.benchmarks.paper_settings import settings
+from gradatim.benchmarks.paper_tables import (
+    TABLES,
+    alternatives,
+    cells,
+    columns,
+    filled,
+    learner,
+    listed,
+    listings,
+    unlearnt,
+)
+from gradatim.methods import build
+from gradatim.metrics import error_rate
 from gradatim.refiners import CONSTANT, DECAYING
 
 DOCS = Path(__file__).parents[1] / "docs" / "paper.md"
+QUIET = Console(quiet=True)
 
 
 def test_the_list_is_the_one_that_was_fixed():
@@ -21,31 +41,103 @@ def test_the_list_is_the_one_that_was_fixed():
     assert len(set(cells())) == len(cells()) == sum(len(cells([number])) for number in TABLES)
 
 
-def test_the_three_ways_of_training_differ_in_what_they_say_and_nothing_else():
-    made = recipes(settings(True)["linear-8"], "parametric", "both", smoke=True)
-    assert made["greedy"].refiner.gain == CONSTANT and made["decaying"].refiner.gain == DECAYING
-    assert made["greedy"].train == made["decaying"].train and made["greedy"].scheme == made["decaying"].scheme
-    assert made["one-step"].scheme.horizon == 1 and made["greedy"].scheme.horizon == 10
-    assert made["one-step"].train.tasks == 10 * made["greedy"].train.tasks
+def test_every_panel_is_read_after_the_same_steps_in_every_table():
+    for number, table in TABLES.items():
+        for panel, rows in table.rows.items():
+            assert all(set(table.of(panel, row)) <= set(columns(panel)) for row in rows), (number, panel)
 
 
-def record(family, regime, signal, variant, steps, mean):
-    name = learner(family, regime, signal, variant)
+def test_every_row_has_a_recipe(tmp_path):
+    wanted = _rows(TABLES)
+    made = settings(True, wanted, tmp_path, QUIET)
+    assert {"mnist-long", "order-linear", "lengths-8"} < set(made)
+    for panel in set(wanted) & set(made):
+        rows = [one for row in wanted[panel] for one in alternatives(panel, row) if "omniglot" not in one]
+        part = _part(made, panel, rows, smoke=True)
+        learnt = {learner(panel, row) for row in rows if not unlearnt(row)}
+        assert learnt <= {*part.recipes, *part.derived}
+
+
+def test_the_three_ways_of_training_differ_in_what_they_say_and_nothing_else(tmp_path):
+    made = recipes("linear-8", settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], smoke=True)
+    greedy, decaying, single = (made[f"parametric-both{how}"] for how in ("", "-decaying", "-one-step"))
+    assert greedy.refiner.gain == CONSTANT and decaying.refiner.gain == DECAYING
+    assert greedy.train == decaying.train and greedy.scheme == decaying.scheme
+    assert single.scheme.horizon == 1 and greedy.scheme.horizon == 10
+    assert single.train.tasks == 10 * greedy.train.tasks
+    assert single.family.support_rows == single.scheme.batch_size
+
+
+def test_sizes_cost_as_many_multiplications(tmp_path):
+    setting = replace(settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], iterations=800)
+    made = recipes("linear-8", setting, smoke=False)
+    base = made["parametric-both-decaying"]
+    work = base.train.iterations * base.refiner.layers * base.refiner.width**2
+    for name, recipe in made.items():
+        if name.startswith("width-"):
+            assert recipe.train.iterations * recipe.refiner.layers * recipe.refiner.width**2 == work
+
+
+def record(row, steps, mean):
     bounds = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "seconds": 3.0, "peak_memory": 2**20}
-    return {"family": family, "name": name, "steps": steps, "metric": "error", "seed": "all", **bounds}
+    name = learner("linear-classes", row)
+    return {
+        "family": "linear-classes",
+        "name": name,
+        "steps": steps,
+        "metric": "error",
+        "seed": "all",
+        **bounds,
+    }
 
 
 def test_cells_find_their_records_and_empty_ones_are_counted():
-    wanted = [cell for cell in cells([2]) if cell.family == "linear-classes"]
-    records = [record("linear-classes", "parametric", "both", "greedy", steps, 0.5) for steps in (1, 5)]
-    chosen = {("linear-classes", "parametric"): "both"}
+    wanted = [cell for cell in cells([2]) if cell.panel == "linear-classes"]
+    records = [record("parametric-both", steps, 0.5) for steps in (1, 5)]
+    chosen = {("linear-classes", "parametric-chosen"): "parametric-both"}
     kept = filled(wanted, records, chosen, {"linear-classes": "error"})
     assert len(wanted) == 7 and sum(found is not None for found in kept.values()) == 2
     assert missing(kept)["value"] == 5 and not missing(kept)["holds"]
     (table,) = listings(kept, chosen)
-    assert table["rows"][0] == [
-        "linear-classes", "both (chosen)", "constant gain", "0.5000 ± 0.1000", "0.5000 ± 0.1000", "", "3", "1"
-    ]  # fmt: skip
+    said = "parametric-both (chosen)"
+    assert table["rows"][0] == ["linear-classes", said, "0.5 ± 0.1", "0.5 ± 0.1", "", "3", "1"]
+
+
+def test_verdicts_need_every_interval_or_none():
+    better, worse, unsure = (-0.3, -0.4, -0.2), (0.3, 0.2, 0.4), (-0.1, -0.3, 0.1)
+    assert verdict([better, better]) == "reproduced"
+    assert verdict([worse, unsure]) == "not reproduced"
+    assert verdict([better, unsure]) == "depends"
+
+
+def stream(rows, classes=4):
+    """Rows whose x says their class, in random order; the query has as many of each class."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(classes).repeat(rows // classes)[torch.randperm(rows, generator=rng)][None, :, None]
+    asked = torch.arange(classes).repeat(3)[None, :, None]
+    eye = torch.eye(classes) + 1  # what they have in common is what a newer class takes over
+    return Task(Batch(eye[y[..., 0]], y), Batch(eye[asked[..., 0]], asked))
+
+
+class Family:
+    """What a method needs to know of the stream's tasks."""
+
+    x_dim, y_dim, classes, orders, intercept = 4, 1, 4, False, True
+
+
+def test_a_stream_of_classes_is_judged_on_the_classes_seen_so_far():
+    task, exact = stream(40), build("ridge", Family(), strength=0.1)
+    for judge in (in_turn, rehearsed):
+        found = judge(exact, task, 10, [1, 2, 4], {"error": error_rate})["error"]
+        assert found.shape == (3, 1) and (found == 0).all()
+
+
+def test_rehearsal_shows_old_classes_again():
+    """A learner of the newest class alone forgets; half of old rows in every mini-batch are what it needs."""
+    task, forgetful = stream(160), build("sgd", Family(), lr=1.0)
+    once = in_turn(forgetful, task, 20, [8], {"error": error_rate})["error"]
+    again = rehearsed(forgetful, task, 20, [8], {"error": error_rate})["error"]
+    assert again < once
 
 
 def test_a_family_counts_where_the_whole_interval_is_below():
@@ -70,8 +162,7 @@ def test_references_hold_at_small_size():
 
 
 def test_tables_that_are_not_there_are_refused(tmp_path):
-    console = Console(quiet=True)
     with pytest.raises(ValueError, match="the paper's tables are 2, 3"):
-        run("paper", tmp_path, True, 1, 1, console, table=99)
+        run("paper", tmp_path, True, 1, 1, QUIET, table=99)
     with pytest.raises(ValueError, match="only 'paper' has numbered tables"):
-        run("gain", tmp_path, True, 1, 1, console, table=2)
+        run("gain", tmp_path, True, 1, 1, QUIET, table=2)

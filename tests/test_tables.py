@@ -286,7 +286,10 @@ def test_a_column_that_is_empty_in_a_fold_does_no_harm_to_boosting():
     x = np.column_stack([table.x, np.full(len(table.x), np.nan)])
     x[0, -1] = 1.0
     beside = Table("small", x, table.y, table.categorical, table.classes)
-    assert fitted("batch-boosting", beside, 0)["final_error"] == fitted("batch-boosting", table, 0)["final_error"]
+    assert (
+        fitted("batch-boosting", beside, 0)["final_error"]
+        == fitted("batch-boosting", table, 0)["final_error"]
+    )
 
 
 def test_the_ratio_to_the_ridge_counts_errors_of_one_pass():

@@ -199,7 +199,7 @@ def _baseline(study: Study, part: Part, name: str, task: Task, setting: dict[str
     values = study.arrays(
         f"{part.name}-{name}",
         [_about(part), setting, list(steps), fingerprint(learner)],
-        lambda: curves(learner, task, part.batch_size, steps, part.metrics),
+        lambda: curves(learner, task, part.batch_size, steps, part.metrics, part.judge),
     )
     settings = {f"setting {key}": np.asarray(value) for key, value in setting.items()}
     return {**values, "steps": np.asarray(steps), **settings}

@@ -1,7 +1,7 @@
 """`gradatim bench paper`: the paper's tables, every cell of a list that was fixed before.
 
 Three regimes on the paper's families, each trained greedily with a constant gain over ten steps, with our default gain,
-and for one step alone.
+and for one step alone; and a table for each question that the paper's reviewers asked.
 
 Source: Mittal et al. 2025, tables 2-6; the comparison is this project's own.
 """
@@ -13,21 +13,40 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..learner import Learner
 from ..provenance import commit
+from ..refiners import Bagged
 from ..report import write_result
-from .panel import Values, choose, measure
+from .panel import Part, Values, choose, measure, runs_of
 from .paper_claims import families_improved, generation, missing, order, references
-from .paper_settings import Setting, learner, part, recipes, settings, signals
-from .paper_tables import CHOSEN, TABLES, PaperTable, cells, filled, listings
+from .paper_costs import prefix, spent, stopped
+from .paper_findings import findings, verdict_listing
+from .paper_pictures import drawn, samples
+from .paper_recipes import recipes
+from .paper_settings import Setting, origin, settings
+from .paper_tables import (
+    GENERATED,
+    ORACLE,
+    STEPS,
+    TABLES,
+    WHOLE,
+    alternatives,
+    cells,
+    columns,
+    filled,
+    learner,
+    listings,
+    unlearnt,
+)
 from .study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from rich.console import Console
 
-    from ..recipes import Recipe
+Chosen = dict[tuple[str, str], str]
 
 
 def run(
@@ -42,98 +61,170 @@ def run(
     """
     if table is not None and table not in TABLES:
         raise ValueError(f"the paper's tables are {', '.join(map(str, TABLES))}; got {table}")
-    tables = {number: own for number, own in TABLES.items() if table in (None, number)}
+    numbers = tuple(TABLES) if table is None else (table,)
     study = Study(out / "work" / ("paper-smoke" if smoke else "paper"), workers, console, not smoke)
-    families = {
-        name: setting
-        for name, setting in settings(smoke).items()
-        if any(name in own.families for own in tables.values())
-    }
+    wanted = _rows(numbers)
+    homes = {row.partition("@")[2] or origin(panel) for panel, rows in wanted.items() for row in rows}
+    made = settings(smoke, {*wanted, *homes}, study.folder, console)
+    chosen: Chosen = {}
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, Values]] = {}
-    chosen: dict[tuple[str, str], str] = {}
-    for name, setting in families.items():
-        own = [one for one in tables.values() if name in one.families]
-        for regime in dict.fromkeys(one.regime for one in own):
-            console.print(f"{name}: choosing the signal of {regime} learners on validation tasks")
-            chosen[name, regime] = _signal(study, name, setting, regime, smoke)
-        wanted = _wanted(name, setting, own, chosen, smoke)
-        found[name] = measure(study, part(name, setting, wanted), seeds, records)
-    listed = [cell for cell in cells(tables) if not smoke or cell.family in families]
-    metrics = {name: next(iter(setting.metrics)) for name, setting in families.items()}
-    kept = filled(listed, records, chosen, metrics)
-    claims = [missing(kept)]
+    for panel, rows in wanted.items():
+        if panel in made:
+            console.print(f"{panel}: {len(rows)} learners")
+            chosen |= _choices(study, made, panel, rows, smoke)
+            part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
+            found[panel] = measure(study, part, seeds, records)
+    claims: list[dict[str, Any]] = []
+    for measured in (own for panel, own in _MEASURED.items() if panel in wanted):
+        own, said = measured(study, made, seeds, smoke)
+        records += own
+        claims += said
+    metrics = {name: next(iter(setting.metrics)) for name, setting in made.items()} | _METRICS
+    kept = filled([cell for cell in cells(numbers) if cell.panel in metrics], records, chosen, metrics)
+    claims.insert(0, missing(kept))
+    name = "paper" if table is None else f"paper-table-{table}"
+    pictures, verdicts = drawn(out, name, kept, chosen, metrics), []
     if table is None:
         console.print("choosing learners on validation tasks, comparing with references")
-        best = _best(study, families, chosen, smoke, seeds)
+        best = _best(study, made, chosen, smoke, seeds)
         claims += [families_improved(found, best, metrics), generation(found["mixture"], best["mixture"])]
-        claims += order(study, families["order"], found["order"], best["order"])
-        claims += references(smoke)
+        claims += order(study, made["order"], found["order"], best["order"])
+        claims += [prefix(found), *references(smoke)]
+        verdicts = findings(found, chosen)
+        pictures += _samples(study, out, made, best, smoke)
     result = {
         "benchmark": "paper",
         "smoke": smoke,
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "chosen": {f"{family}, {regime}": signal for (family, regime), signal in chosen.items()},
-        "records": records,
+        "chosen": {f"{panel}, {row}": own for (panel, row), own in chosen.items()},
+        "cells": records,
+        "records": [],
+        "findings": verdicts,
         "claims": claims,
-        "listings": listings(kept, chosen),
+        "listings": [*verdict_listing(verdicts), *listings(kept, chosen)],
+        "pictures": pictures,
     }
-    name = "paper" if table is None else f"paper-table-{table}"
     return write_result(out, name, json.loads(json.dumps(result)))
 
 
-def _signal(study: Study, name: str, setting: Setting, regime: str, smoke: bool) -> str:
-    """Return the signal with which the paper's training is best after ten steps of validation tasks, one seed."""
-    names = {learner(name, regime, signal, "greedy"): signal for signal in signals(name, regime)}
-    if len(names) == 1:
-        return next(iter(names.values()))
-    made = {own: recipes(setting, regime, signal, smoke)["greedy"] for own, signal in names.items()}
-    panel = part(name, setting, made, validation=True)
-    return names[choose(study, panel, list(names), panel.steps[-1], 1)]
+def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
+    """Return the rows of some tables by panel, each once."""
+    rows: dict[str, dict[str, None]] = {}
+    for number in numbers:
+        for panel, own in TABLES[number].rows.items():
+            rows.setdefault(panel, {}).update(dict.fromkeys(own))
+    return {panel: list(own) for panel, own in rows.items()}
 
 
-def _wanted(
-    name: str,
-    setting: Setting,
-    tables: list[PaperTable],
-    chosen: Mapping[tuple[str, str], str],
-    smoke: bool,
-) -> dict[str, Recipe]:
-    """Return the recipes that these tables ask for on a family, by learner's name."""
-    wanted: dict[str, Recipe] = {}
-    for table in tables:
-        for signal, variant in table.rows(name):
-            said = chosen[name, table.regime] if signal == CHOSEN else signal
-            made = recipes(setting, table.regime, said, smoke)
-            wanted[learner(name, table.regime, said, variant)] = made[variant]
-    return wanted
+def _part(
+    made: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool, validation: bool = False
+) -> Part:
+    """Return the panel as a part of a study: these rows on its test tasks, or on its validation tasks."""
+    setting, trained = made[panel], {}
+    bags = {row: row.removeprefix("bagged-") for row in rows if row.startswith("bagged-")}
+    for row in dict.fromkeys(bags.get(row, row) for row in rows):
+        stem, _, home = row.partition("@")
+        if not unlearnt(stem):
+            home = home or origin(panel)
+            trained[learner(panel, row)] = recipes(home, made[home], smoke)[stem]
+    return Part(
+        f"{panel}-validation" if validation else panel,
+        setting.family.on("validation") if validation else setting.family,
+        trained,
+        tuple(row for row in rows if unlearnt(row) and row != ORACLE),
+        setting.metrics,
+        setting.batch_size,
+        tuple(c for c in columns(panel) if c * setting.batch_size <= setting.family.support_rows),
+        setting.judged,
+        derived={learner(panel, row): (learner(panel, one), _bagged) for row, one in bags.items()},
+        whole={learner(panel, row): WHOLE for row in rows if row.endswith("-whole")},
+        judge=setting.judge,
+    )
+
+
+def _bagged(own: Learner) -> Learner:
+    """Return the learner that answers with the mean of single refinements, one for each mini-batch."""
+    return Learner(own.predictor, Bagged(own.refiner), own.signal)
+
+
+def _choices(
+    study: Study, made: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool
+) -> Chosen:
+    """Return which row stands for each with alternatives: the best after ten steps of validation tasks, seed 0.
+
+    Signals are chosen by the paper's training, and the other ways of training take the same.
+    """
+    home, found = origin(panel), {}
+    for row in rows:
+        own = alternatives(home, row)
+        if len(own) > 1:
+            candidates = alternatives(home, row.removesuffix("-decaying").removesuffix("-one-step"))
+            names = [learner(home, candidate) for candidate in candidates]
+            part = _part(made, home, candidates, smoke, validation=True)
+            found[panel, row] = own[names.index(choose(study, part, names, part.steps[-1], 1))]
+    return found
 
 
 def _best(
-    study: Study,
-    families: Mapping[str, Setting],
-    chosen: Mapping[tuple[str, str], str],
-    smoke: bool,
-    seeds: int,
+    study: Study, made: Mapping[str, Setting], chosen: Chosen, smoke: bool, seeds: int
 ) -> dict[str, dict[str, tuple[str, str]]]:
     """Return for each family and regime our best learner after ten steps and the best trained for one.
 
-    Both are chosen on validation tasks; the regime "any" has the best of all regimes.
+    Both are chosen on validation tasks among those of tables 2 to 8; the regime "any" has the best of all regimes.
     """
     best: dict[str, dict[str, tuple[str, str]]] = {}
-    for name, setting in families.items():
-        tables = [own for own in TABLES.values() if name in own.families]
-        wanted = _wanted(name, setting, tables, chosen, smoke)
-        panel = part(name, setting, wanted, validation=True)
+    for name, rows in _rows(range(2, 9)).items():
+        if name not in made:
+            continue
+        part = _part(made, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True)
+        regimes = dict.fromkeys(row.partition("-")[0] for row in rows)
         best[name] = {}
-        for regime in (*dict.fromkeys(own.regime for own in tables), "any"):
-            mine = [own for own in wanted if regime == "any" or own.startswith(f"{name}-{regime}-")]
+        for regime in (*regimes, "any"):
+            mine = [own for own in part.recipes if regime == "any" or own.startswith(f"{name}-{regime}-")]
             single = [own for own in mine if own.endswith("one-step")]
             ours = [own for own in mine if own not in single]
             best[name][regime] = (
-                choose(study, panel, ours, panel.steps[-1], seeds),
-                choose(study, panel, single, 1, seeds),
+                choose(study, part, ours, part.steps[-1], seeds),
+                choose(study, part, single, 1, seeds),
             )
     return best
+
+
+def _samples(
+    study: Study,
+    out: Path,
+    made: Mapping[str, Setting],
+    best: Mapping[str, Mapping[str, tuple[str, str]]],
+    smoke: bool,
+) -> list[tuple[str, str]]:
+    """Draw points of the best learner of each regime, trained with seed 0, for each family of points."""
+    pictures = []
+    for panel in GENERATED:
+        if panel in made:
+            names = [best[panel][regime][0] for regime in best[panel] if regime != "any"]
+            part = _part(made, panel, [own.removeprefix(f"{panel}-") for own in names], smoke)
+            learners = {own: runs[0] for own, runs in runs_of(study, part, 1).items()}
+            pictures += samples(out, "paper", panel, made[panel], learners, STEPS)
+    return pictures
+
+
+def _costs(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
+    study.console.print("timing adaptation, in turn and at once")
+    return spent(study, smoke)
+
+
+def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
+    study.console.print("fitting estimates of the loss, stopping streams by them")
+    rows = TABLES[13].rows["linear-8-stopped"]
+    runs = runs_of(study, _part(made, "linear-8", rows, smoke), seeds)
+    return stopped(
+        study, {learner("linear-8", row): runs[learner("linear-8", row)] for row in rows}, smoke
+    ), []
+
+
+_MEASURED = {"cost": _costs, "linear-8-stopped": _stops}
+_METRICS = {"cost": "seconds", "linear-8-stopped": "squared error"}
+"""Panels whose cells are not errors after so many steps: how they are filled, and what of."""

@@ -1,12 +1,11 @@
-"""What `gradatim bench paper` trains: a family's sizes, and the recipes of a regime, a signal and a way of training.
+"""The families of `gradatim bench paper`: how learners of each are trained and judged, at which sizes.
 
-Source: Mittal et al. 2025: greedy training with a constant gain over ten steps, beside a learner trained for one;
-sizes are this project's own, the paper's are not public.
+Source: Mittal et al. 2025, the task families of tables 2-6; sizes are this project's own, the paper's are not public.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,22 +22,18 @@ from ..families import (
 )
 from ..generation import sample_curve
 from ..metrics import accuracy, curve, error_rate, invalid_order, reversed_edges, squared_error
-from ..recipes import Recipe
-from ..refiners import CONSTANT, DECAYING, RowsConfig
-from ..training.config import TrainConfig
-from ..training.schemes import Greedy
-from .panel import SIGNALS, Part
-from .study import once
+from .continual import in_turn, rehearsed
+from .encoders import cifar, omniglot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
     from ..batch import Task
     from ..family import TaskFamily
     from ..learner import Learner
     from ..metrics import Metric
-
-STEPS = (1, 5, 10)
-VARIANTS = ("greedy", "decaying", "one-step")
-"""The paper's training, constant gain; the same with our default gain; a learner trained for one step alone."""
 
 ERRORS: dict[str, Metric] = {"error": error_rate, "accuracy": accuracy}
 SQUARES: dict[str, Metric] = {"squared error": squared_error}
@@ -47,6 +42,25 @@ POINTS: dict[str, Metric] = {"energy distance": squared_error, "sliced Wasserste
 """Names alone: `generated` says what they are."""
 
 _FOUND = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
+LENGTHS = (8, 16, 32, 64)
+"""Rows of a mini-batch for which one refiner is set beside those trained for each alone."""
+
+POOLS = {"embeddings": None, "omniglot": omniglot, "cifar": cifar}
+"""Pools of embeddings: banking77, which `$GRADATIM_DATA` holds, and those that are made here, and how."""
+
+GRAPHS: dict[str, dict[str, Any]] = {
+    "scale-free": {"graph": "scale-free"},
+    "linear": {"mechanism": "linear"},
+    "gaussian": {"noise": "gaussian"},
+}
+"""Causal models that learners of orders did not see in training, by what is other."""
+
+VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", *(f"-{other}" for other in GRAPHS))
+"""Other ways to judge a family's learners: far past their horizon, class by class, so with rehearsal, until stopped,
+on other causal models."""
+
+LONG = {"linear-8": (100_000, 32), "mnist": (9_800, 64)}
+"""Support rows and tasks of the long views."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,8 @@ class Setting:
 
     Fields: `family`, its test tasks; `batch_size` rows a step; `metrics`, the first decides; `iterations` of `tasks`
     tasks at the rate `lr`; `judged`: test tasks; `relative`: steps count by the log of their loss; `settings` of the
-    methods of a regime; `judge`: how the metrics come about.
+    methods of a regime; `curvature`: steps also see the gradient preconditioned by the mini-batch's second moments,
+    where the latent is made of weight matrices; `judge`: how the metrics come about.
     """
 
     family: TaskFamily
@@ -67,6 +82,7 @@ class Setting:
     judged: int = 256
     relative: bool = False
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curvature: bool = False
     judge: Callable[..., dict[str, np.ndarray]] = curve
 
 
@@ -78,8 +94,16 @@ def generated(
     return {name: found[_FOUND[name]] for name in metrics}
 
 
-def settings(smoke: bool) -> dict[str, Setting]:
-    """Return the families of the paper: linear, images, embeddings, causal models, points."""
+def origin(panel: str) -> str:
+    """Return the family whose learners a panel judges: its own, or that of which it is a view."""
+    return next((panel.removesuffix(view) for view in VIEWS if panel.endswith(view)), panel)
+
+
+def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Console) -> dict[str, Setting]:
+    """Return the panels `wanted`, and the families of which they are views: the paper's nine, those of open questions.
+
+    `folder`: where embeddings that are made here are kept. A smoke run leaves out what needs them or large networks.
+    """
     features: dict[str, dict[str, Any]] = {"explicit": {"features": 256}}
     linear = {"support_rows": 160, "query_rows": 64}
     made = {
@@ -90,24 +114,54 @@ def settings(smoke: bool) -> dict[str, Setting]:
         "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 800, 16),
         "mnist": _images("digits" if smoke else "mnist", features),
         "fashion-mnist": _images("digits" if smoke else "fashion_mnist", features),
-        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 1000, 16),
+        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 500, 16),
         "mixture": _points(GaussianMixture(2, support_rows=320, query_rows=128)),
     }
+    for rows in LENGTHS:
+        family = LinearRegression(8, 0.5, support_rows=10 * rows, query_rows=64)
+        made[f"lengths-{rows}"] = replace(made["linear-8"], family=family, batch_size=rows)
     if not smoke:
-        embedded = EmbeddingClassification("banking77", 64, 10, "test", support_rows=500, query_rows=100)
-        made["embeddings"] = Setting(embedded, 50, ERRORS, 500, 8, judged=128, settings=features)
         made["alphabets"] = _points(Alphabets(split="test", support_rows=320, query_rows=128))
-    return {name: _small(setting) for name, setting in made.items()} if smoke else made
+        made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
+        wide = _images("mnist", {})
+        family = replace(wide.family, dim=784)
+        made["mnist-784"] = replace(wide, family=family, iterations=150, tasks=4, curvature=False)
+    made = {name: _small(setting) if smoke else setting for name, setting in made.items()}
+    made |= _views(made, smoke)
+    kept = {name for panel in wanted for name in (panel, origin(panel))}
+    return {name: setting for name, setting in made.items() if name in kept}
+
+
+def _pool(name: str, features: dict[str, dict[str, Any]], folder: Path, console: Console) -> Setting:
+    maker = POOLS[name]
+    source = maker(folder, console) if maker else "banking77"
+    pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=500, query_rows=100)
+    return Setting(pool, 50, ERRORS, 200, 8, judged=128, settings=features, curvature=True)
 
 
 def _images(source: str, features: dict[str, dict[str, Any]]) -> Setting:
     family = ImageClassification(source, 64, 10, "test", support_rows=1000, query_rows=200)
-    return Setting(family, 100, ERRORS, 500, 8, judged=64, settings=features)
+    return Setting(family, 100, ERRORS, 200, 8, judged=64, settings=features, curvature=True)
 
 
 def _points(family: TaskFamily) -> Setting:
     own: dict[str, dict[str, Any]] = {"parametric": {"hidden": (32, 32)}}
     return Setting(family, 32, POINTS, 800, 16, judged=128, settings=own, judge=generated)
+
+
+def _views(made: dict[str, Setting], smoke: bool) -> dict[str, Setting]:
+    """Return the other ways to judge learners: far past their horizon, on streams class by class."""
+    views: dict[str, Setting] = {}
+    for name, (rows, tasks) in LONG.items():
+        own = made[name]
+        family = replace(own.family, support_rows=20 * own.batch_size if smoke else rows)
+        views[f"{name}-long"] = replace(own, family=family, judged=min(own.judged, tasks))
+    for other, changed in GRAPHS.items():
+        own = made["order"]
+        views[f"order-{other}"] = replace(own, family=replace(own.family, **changed))
+    for view, judge in (("in-turn", in_turn), ("rehearsed", rehearsed)):
+        views[f"mnist-{view}"] = replace(made["mnist"], judge=judge)
+    return views
 
 
 def _small(setting: Setting) -> Setting:
@@ -116,51 +170,4 @@ def _small(setting: Setting) -> Setting:
     family = replace(setting.family, support_rows=10 * size, query_rows=16)
     small = {"features": 16, "hidden": (4,)}
     own = {regime: {key: small[key] for key in given} for regime, given in setting.settings.items()}
-    return replace(setting, family=family, batch_size=size, iterations=3, tasks=2, judged=8, settings=own)
-
-
-def recipes(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
-    """Return a recipe for each of `VARIANTS`; an implicit learner's `signal` is its state."""
-    width = RowsConfig(width=16, layers=1) if smoke else RowsConfig()
-    family = setting.family.on("train")
-    family = replace(family, query_rows=min(family.query_rows, 64))
-    training = TrainConfig(setting.iterations, setting.tasks, lr=setting.lr, accelerator="cpu")
-    scheme = Greedy(setting.batch_size, STEPS[-1], relative=setting.relative)
-    method = f"{regime}-{signal}"
-    paper = Recipe(
-        method, family, scheme, replace(width, gain=CONSTANT), training, setting.settings.get(regime, {})
-    )
-    return {
-        "greedy": paper,
-        "decaying": replace(paper, refiner=replace(width, gain=DECAYING)),
-        "one-step": once(paper, method),
-    }
-
-
-def part(name: str, setting: Setting, chosen: dict[str, Recipe], validation: bool = False) -> Part:
-    """Return the panel of a family: these learners after `STEPS` steps, on its test or its validation tasks."""
-    family = setting.family.on("validation") if validation else setting.family
-    title = f"{name}-validation" if validation else name
-    return Part(
-        title,
-        family,
-        chosen,
-        (),
-        setting.metrics,
-        setting.batch_size,
-        STEPS,
-        setting.judged,
-        judge=setting.judge,
-    )
-
-
-def learner(family: str, regime: str, signal: str, variant: str) -> str:
-    """Return a learner's name in records, and that of its run."""
-    return f"{family}-{regime}-{signal}" + ("" if variant == "greedy" else f"-{variant}")
-
-
-def signals(family: str, regime: str) -> tuple[str, ...]:
-    """Return what a regime's learners of a family are told apart by: signals, or an implicit learner's state."""
-    if family == "order":
-        return () if regime == "parametric" else ("order",)
-    return ("logits",) if regime == "implicit" else SIGNALS
+    return replace(setting, family=family, batch_size=size, iterations=1, tasks=2, judged=8, settings=own)

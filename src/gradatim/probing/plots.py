@@ -66,13 +66,58 @@ def curves(
     if made is None:
         return MISSING
     picture, axes = made
+    _draw(axes, lines, log_y)
+    axes.set(title=title)
+    axes.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", handlelength=3.5
+    )
+    return save(picture, png)
+
+
+def grid(
+    png: Path | str, title: str, x_label: str, plots: Mapping[str, Sequence[Curve]], across: int = 2
+) -> str | None:
+    """Draw plots of curves side by side, `across` in a row, each with its own legend; return None, or why not.
+
+    `plots`: by title, as `curves` draws them.
+
+    Example:
+        >>> notice = grid("table.png", "errors", "mini-batches", {"digits": [Curve("ours", x, y, low, high)]})
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return MISSING
+    down = -(-len(plots) // across)
+    most = max(map(len, plots.values()), default=0)
+    size = (7.0 * min(across, len(plots)), max(3.2, 0.19 * most) * down)
+    picture = Figure(figsize=size, dpi=110, layout="constrained")
+    places = picture.subplots(down, min(across, len(plots)), squeeze=False).flatten()
+    for axes, (name, lines) in zip(places, plots.items(), strict=False):
+        _draw(axes, lines, True)
+        axes.set(title=name, xlabel=x_label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=RULE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.legend(
+            frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="x-small", handlelength=3.5
+        )
+    for axes in places[len(plots) :]:
+        axes.set_axis_off()
+    picture.suptitle(title)
+    return save(picture, png)
+
+
+def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
+    """Draw curves with their bands; x and, with `log_y`, y logarithmic where all of it is above 0."""
     for index, line in enumerate(lines):
         color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
         axes.plot(
             line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label
         )
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
-    axes.set(xscale="log", yscale="log" if log_y else "linear", title=title)
+    log_y = log_y and all(y > 0 for line in lines for y in (*line.y, *line.low))
+    axes.set(xscale="log", yscale="log" if log_y else "linear")
     places = sorted({x for line in lines for x in line.x})
     ticks: list[float] = []
     for x in places:  # near ones would overlap
@@ -85,10 +130,6 @@ def curves(
         digits = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
         marks = [m * 10.0**e for e in range(-5, 5) for m in digits if low <= m * 10.0**e <= high]
         axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
-    axes.legend(
-        frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", handlelength=3.5
-    )
-    return save(picture, png)
 
 
 def reliability(png: Path | str, title: str, ours: Sequence[Curve], beside: Sequence[Curve]) -> str | None:

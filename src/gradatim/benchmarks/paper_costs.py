@@ -1,0 +1,146 @@
+"""What adapting costs as rows grow, iterated and in one shot, and how well a learner knows when to stop.
+
+Source: Mittal et al. 2025, cost of K steps of B rows; DESIGN.md, Results.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..families import LinearRegression
+from ..methods import build
+from ..metrics import bootstrap, squared_error
+from ..refiners import CONSTANT, RowsConfig
+from ..stopping import fit_estimate, stopping_times
+from ..training.states import fingerprint
+from .paper_tables import ASKED, SPENT, TABLES, TIMED, learner
+from .study import claim, sample
+
+if TYPE_CHECKING:
+    from ..batch import Batch, Task
+    from ..learner import Learner
+    from .panel import Values
+    from .study import Study, Trained
+
+SIZE, REPEATS, AT = 128, 5, 16_384
+
+
+def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return records of the seconds to adapt to one task, and the claims on their growth and on one shot.
+
+    One model, a transformer of width 64 and 2 layers that refines 8 weights, untrained, one thread: mini-batches of 128
+    rows in turn, or all rows at once. Repeats in turns, medians; intervals over repeats.
+    """
+    timed = (256, 512, 1024) if smoke else TIMED
+    last = timed[-1] if smoke else AT
+    values = study.arrays(
+        "cost", [timed, SIZE, last, REPEATS], lambda: _seconds(timed, last, 1 if smoke else REPEATS)
+    )
+    records = [
+        _record("cost", name, rows, "seconds", _middle(seconds), values)
+        for name in SPENT
+        for rows, seconds in zip(timed, values[name].T, strict=False)
+    ]
+    iterated, place = values[SPENT[0]], timed.index(last)
+    slopes = np.polyfit(np.log(timed), np.log(iterated).T, 1)[0]
+    ratios = values[SPENT[1]][:, place] / iterated[:, place]
+    exponent = claim("paper.cost_exponent", *_middle(slopes), 1.1, "<=")
+    ratio = claim("paper.cost_ratio", *_middle(ratios), 10, ">=")
+    about = {"range": "least and most of the repeats"}
+    return records, [exponent | about, ratio | about]
+
+
+def stopped(study: Study, learners: dict[str, list[Trained]], smoke: bool) -> list[dict[str, Any]]:
+    """Return records of squared errors, and of rows used, where streams are left by an estimate of the loss.
+
+    `learners`: by name, seed by seed, trained on linear regression. Thresholds are `ASKED` percent of the noise.
+    """
+    family = LinearRegression(8, 0.5, support_rows=160 if smoke else 1600, query_rows=64)
+    task = sample(family, 8 if smoke else 256, seed=1)
+    few = {"steps": 10, "tasks": 32, "iterations": 5} if smoke else {"steps": 100, "tasks": 512}
+    records = []
+    for name, runs in learners.items():
+        found = [
+            study.arrays(
+                f"stopped-{name}-{seed}",
+                [repr(family), few, ASKED, fingerprint(run.learner)],
+                lambda run=run: _stops(run.learner, family, task, few),
+            )
+            for seed, run in enumerate(runs)
+        ]
+        for place, percent in enumerate(ASKED):
+            for metric in ("squared error", "rows used"):
+                own = np.stack([values[metric][place] for values in found])
+                three = bootstrap(lambda a: float(a.mean()), own, resamples=500)
+                records.append(_record("linear-8-stopped", name, percent, metric, three, found[0]))
+    return records
+
+
+def prefix(found: dict[str, dict[str, Values]]) -> dict[str, Any]:
+    """Return the claim on one refiner for mini-batches of every length, over those trained for each alone."""
+    beside = {}
+    for panel, rows in TABLES[19].rows.items():
+        alone, shared = (found[panel][learner(panel, row)]["squared error"][:, -1] for row in rows)
+        beside[f"{panel}, after ten steps"] = bootstrap(
+            lambda a, b: float(a.mean() / b.mean()), shared, alone
+        )
+    value, low, high = max(beside.values())
+    return claim("paper.prefix", value, low, high, 1.15, "<=") | {"beside": beside}
+
+
+def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
+    """Return seconds `[repeats, rows]` of adapting in turn, and at once up to `last` rows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = build("parametric-observations", LinearRegression(8, 0.5), RowsConfig(gain=CONSTANT)).eval()
+    support = (
+        LinearRegression(8, 0.5, support_rows=timed[-1]).sample(1, torch.Generator().manual_seed(0)).support
+    )
+    found: dict[str, list[list[float]]] = {name: [] for name in SPENT}
+    with torch.no_grad():
+        own.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
+        for _ in range(repeats):
+            found[SPENT[0]].append([_timed(own, support.slice(0, rows), SIZE) for rows in timed])
+            few = [rows for rows in timed if rows <= last]
+            found[SPENT[1]].append([_timed(own, support.slice(0, rows), rows) for rows in few])
+    torch.set_num_threads(before)
+    return {name: np.asarray(seconds) for name, seconds in found.items()}
+
+
+def _timed(own: Learner, rows: Batch, size: int) -> float:
+    begun = time.perf_counter()
+    own.adapt(rows, size)
+    return time.perf_counter() - begun
+
+
+def _stops(own: Learner, family: LinearRegression, task: Task, few: dict[str, int]) -> Values:
+    """Return squared errors and rows used `[thresholds, T]`."""
+    estimate = fit_estimate(own, family, batch_size=16, **few)
+    errors, rows = [], []
+    for percent in ASKED:
+        threshold = percent / 100 * family.noise_std**2
+        left = stopping_times(own, task.support.split(16), estimate, threshold)
+        with torch.no_grad():
+            errors.append(squared_error(own.predict(task.query.x, left.state), task).numpy())
+        rows.append(16.0 * left.steps.numpy())
+    return {"squared error": np.stack(errors), "rows used": np.stack(rows)}
+
+
+def _middle(values: Any) -> tuple[float, float, float]:
+    return float(np.median(values)), float(np.min(values)), float(np.max(values))
+
+
+def _record(
+    panel: str, name: str, column: int, metric: str, three: tuple[float, float, float], values: Values
+) -> dict[str, Any]:
+    """Return a record as `panel.measure` makes them, of a value with its interval."""
+    mean, low, high = (float(f"{value:.6g}") for value in three)
+    about = {"name": name, "method": name, "family": panel, "signal": None, "steps": column, "metric": metric}
+    numbers = {"seed": "all", "mean": mean, "low": low, "high": high, "setting": None}
+    return {**about, **numbers, "commit": str(values["commit"]), "seconds": 0.0, "peak_memory": None}

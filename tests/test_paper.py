@@ -27,6 +27,7 @@ from gradatim.benchmarks.paper_tables import (
     listings,
     unlearnt,
 )
+from gradatim.families import LinearClassification
 from gradatim.methods import build
 from gradatim.metrics import error_rate
 from gradatim.refiners import CONSTANT, DECAYING
@@ -119,14 +120,8 @@ def stream(rows, classes=4):
     return Task(Batch(eye[y[..., 0]], y), Batch(eye[asked[..., 0]], asked))
 
 
-class Family:
-    """What a method needs to know of the stream's tasks."""
-
-    x_dim, y_dim, classes, orders, intercept = 4, 1, 4, False, True
-
-
 def test_a_stream_of_classes_is_judged_on_the_classes_seen_so_far():
-    task, exact = stream(40), build("ridge", Family(), strength=0.1)
+    task, exact = stream(40), build("ridge", LinearClassification(4, 4), strength=0.1)
     for judge in (in_turn, rehearsed):
         found = judge(exact, task, 10, [1, 2, 4], {"error": error_rate})["error"]
         assert found.shape == (3, 1) and (found == 0).all()
@@ -134,7 +129,7 @@ def test_a_stream_of_classes_is_judged_on_the_classes_seen_so_far():
 
 def test_rehearsal_shows_old_classes_again():
     """A learner of the newest class alone forgets; half of old rows in every mini-batch are what it needs."""
-    task, forgetful = stream(160), build("sgd", Family(), lr=1.0)
+    task, forgetful = stream(160), build("sgd", LinearClassification(4, 4), lr=1.0)
     once = in_turn(forgetful, task, 20, [8], {"error": error_rate})["error"]
     again = rehearsed(forgetful, task, 20, [8], {"error": error_rate})["error"]
     assert again < once

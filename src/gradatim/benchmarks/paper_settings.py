@@ -106,15 +106,14 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
     """
     features: dict[str, dict[str, Any]] = {"explicit": {"features": 256}}
     linear = {"support_rows": 160, "query_rows": 64}
+    wide = LinearRegression(100, 0.5, support_rows=1280, query_rows=64)
     made = {
-        "linear-8": Setting(LinearRegression(8, 0.5, **linear), 16, SQUARES, 800, 16, relative=True),
-        "linear-100": Setting(
-            LinearRegression(100, 0.5, support_rows=1280, query_rows=64), 128, SQUARES, 300, 8, relative=True
-        ),
-        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 800, 16),
+        "linear-8": Setting(LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 16, relative=True),
+        "linear-100": Setting(wide, 128, SQUARES, 150, 8, relative=True, curvature=True),
+        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 16),
         "mnist": _images("digits" if smoke else "mnist", features),
         "fashion-mnist": _images("digits" if smoke else "fashion_mnist", features),
-        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 500, 16),
+        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 300, 16),
         "mixture": _points(GaussianMixture(2, support_rows=320, query_rows=128)),
     }
     for rows in LENGTHS:
@@ -123,9 +122,9 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
     if not smoke:
         made["alphabets"] = _points(Alphabets(split="test", support_rows=320, query_rows=128))
         made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
-        wide = _images("mnist", {})
-        family = replace(wide.family, dim=784)
-        made["mnist-784"] = replace(wide, family=family, iterations=150, tasks=4, curvature=False)
+        pixels = _images("mnist", {})
+        family = replace(pixels.family, dim=784)
+        made["mnist-784"] = replace(pixels, family=family, iterations=100, tasks=4, curvature=False)
     made = {name: _small(setting) if smoke else setting for name, setting in made.items()}
     made |= _views(made, smoke)
     kept = {name for panel in wanted for name in (panel, origin(panel))}
@@ -136,17 +135,17 @@ def _pool(name: str, features: dict[str, dict[str, Any]], folder: Path, console:
     maker = POOLS[name]
     source = maker(folder, console) if maker else "banking77"
     pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=500, query_rows=100)
-    return Setting(pool, 50, ERRORS, 200, 8, judged=128, settings=features, curvature=True)
+    return Setting(pool, 50, ERRORS, 150, 8, judged=128, settings=features, curvature=True)
 
 
 def _images(source: str, features: dict[str, dict[str, Any]]) -> Setting:
     family = ImageClassification(source, 64, 10, "test", support_rows=1000, query_rows=200)
-    return Setting(family, 100, ERRORS, 200, 8, judged=64, settings=features, curvature=True)
+    return Setting(family, 100, ERRORS, 150, 8, judged=64, settings=features, curvature=True)
 
 
 def _points(family: TaskFamily) -> Setting:
     own: dict[str, dict[str, Any]] = {"parametric": {"hidden": (32, 32)}}
-    return Setting(family, 32, POINTS, 800, 16, judged=128, settings=own, judge=generated)
+    return Setting(family, 32, POINTS, 400, 16, judged=128, settings=own, judge=generated)
 
 
 def _views(made: dict[str, Setting], smoke: bool) -> dict[str, Setting]:

@@ -85,6 +85,9 @@ def run(
     claims.insert(0, missing(kept))
     name = "paper" if table is None else f"paper-table-{table}"
     pictures, verdicts = drawn(out, name, kept, chosen, metrics), []
+    right = {panel: "accuracy" for panel, setting in made.items() if "accuracy" in setting.metrics}
+    told = filled([cell for cell in kept if cell.panel in right], records, chosen, right)
+    pictures += drawn(out, f"{name}-accuracy", told, chosen, right)
     if table is None:
         console.print("choosing learners on validation tasks, comparing with references")
         best = _best(study, made, chosen, smoke, seeds)

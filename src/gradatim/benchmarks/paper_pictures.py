@@ -38,8 +38,9 @@ def drawn(
                 plots[f"{panel}: {metrics[panel]}"] = sorted(lines, key=lambda line: -line.y[-1])
         picture = f"{name}-table-{number}.png"
         x_label = {"step": "mini-batches seen", "rows": "rows"}.get(table.unit, table.unit)
-        if plots and grid(out / picture, table.title, x_label, plots) is None:
-            made.append((f"Table {number}. {table.title}", picture))
+        told = f"Table {number}. {table.title}" + (": accuracy" if "accuracy" in metrics.values() else "")
+        if plots and grid(out / picture, told, x_label, plots) is None:
+            made.append((told, picture))
     return made
 
 

@@ -72,7 +72,8 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     asked = 32 if regime == "implicit" else 64
     family = setting.family.on("train")
     family = replace(family, query_rows=min(family.query_rows, asked))
-    training = TrainConfig(setting.iterations, setting.tasks, lr=setting.lr, accelerator="cpu")
+    iterations = setting.iterations * (setting.implicit if regime == "implicit" else 1)
+    training = TrainConfig(iterations, setting.tasks, lr=setting.lr, accelerator="cpu")
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
     family = replace(family, support_rows=HORIZON * setting.batch_size)
     method = f"{regime}-{signal}"

@@ -70,7 +70,8 @@ class Setting:
     Fields: `family`, its test tasks; `batch_size` rows a step; `metrics`, the first decides; `iterations` of `tasks`
     tasks at the rate `lr`; `judged`: test tasks; `relative`: steps count by the log of their loss; `settings` of the
     methods of a regime; `curvature`: steps also see the gradient preconditioned by the mini-batch's second moments,
-    where the latent is made of weight matrices; `judge`: how the metrics come about.
+    where the latent is made of weight matrices; `implicit`: times as many iterations for implicit learners, which have
+    all of f to learn; `judge`: how the metrics come about.
     """
 
     family: TaskFamily
@@ -83,6 +84,7 @@ class Setting:
     relative: bool = False
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     curvature: bool = False
+    implicit: int = 1
     judge: Callable[..., dict[str, np.ndarray]] = curve
 
 
@@ -108,9 +110,11 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
     linear = {"support_rows": 160, "query_rows": 64}
     wide = LinearRegression(100, 0.5, support_rows=1280, query_rows=64)
     made = {
-        "linear-8": Setting(LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 16, relative=True),
+        "linear-8": Setting(
+            LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 16, relative=True, implicit=3
+        ),
         "linear-100": Setting(wide, 128, SQUARES, 150, 8, relative=True, curvature=True),
-        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 16),
+        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 16, implicit=3),
         "mnist": _images("digits" if smoke else "mnist", features),
         "fashion-mnist": _images("digits" if smoke else "fashion_mnist", features),
         "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 300, 16),

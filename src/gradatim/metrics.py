@@ -200,3 +200,23 @@ def bootstrap(
     tail = 50 * (1 - level)
     low, high = np.percentile(draws, [tail, 100 - tail])
     return float(statistic(*values)), float(low), float(high)
+
+
+def mean_interval(
+    values: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return (mean, low, high): `bootstrap` of the mean of `values [S, T]`, all resamples at once.
+
+        m_r = sum_st n_rs v_st k_rt / (S T),     n_r, k_r: how often seeds and tasks are drawn in resample r
+
+    Example:
+        >>> mean_interval(np.array([[0.1, 0.2], [0.3, 0.2]]))
+    """
+    seeds, tasks = values.shape
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    chosen = rng.multinomial(tasks, np.full(tasks, 1 / tasks), resamples)
+    draws = ((drawn @ values) * chosen).sum(1) / (seeds * tasks)
+    tail = 50 * (1 - level)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(values.mean()), float(low), float(high)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..batch import Task
 from ..methods import METHODS, build
-from ..metrics import bootstrap, curve, soft_vote
+from ..metrics import curve, mean_interval, soft_vote
 from ..training.states import fingerprint
 from .study import Study, Trained, interval, sample, tune
 
@@ -261,7 +261,7 @@ def _together(records: list[dict[str, Any]], values: Values, family: str, name: 
     for metric, array in values.items():
         rows = [record for record in own if record["metric"] == metric and record["seed"] == 0]
         for row, at in zip(rows, np.moveaxis(array, 1, 0), strict=True):
-            mean, low, high = bootstrap(lambda a: float(a.mean()), at, resamples=500)
+            mean, low, high = mean_interval(at)
             bounds = {"mean": round(mean, 6), "low": round(low, 6), "high": round(high, 6)}
             like = [r for r in own if r["metric"] == metric and r["steps"] == row["steps"]]
             seconds = round(float(np.mean([r["seconds"] for r in like])), 1)

@@ -69,7 +69,8 @@ def run(
     chosen: Chosen = {}
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, Values]] = {}
-    for panel, rows in wanted.items():
+    for panel, asked in wanted.items():
+        rows = [row for row in asked if (row.partition("@")[2] or origin(panel)) in made]
         if panel in made:
             console.print(f"{panel}: {len(rows)} learners")
             chosen |= _choices(study, made, panel, rows, smoke)

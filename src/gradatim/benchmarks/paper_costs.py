@@ -13,7 +13,7 @@ import torch
 
 from ..families import LinearRegression
 from ..methods import build
-from ..metrics import bootstrap, squared_error
+from ..metrics import bootstrap, mean_interval, squared_error
 from ..refiners import CONSTANT, RowsConfig
 from ..stopping import fit_estimate, stopping_times
 from ..training.states import fingerprint
@@ -75,7 +75,7 @@ def stopped(study: Study, learners: dict[str, list[Trained]], smoke: bool) -> li
         for place, percent in enumerate(ASKED):
             for metric in ("squared error", "rows used"):
                 own = np.stack([values[metric][place] for values in found])
-                three = bootstrap(lambda a: float(a.mean()), own, resamples=500)
+                three = mean_interval(own)
                 records.append(_record("linear-8-stopped", name, percent, metric, three, found[0]))
     return records
 

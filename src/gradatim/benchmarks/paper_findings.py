@@ -51,7 +51,8 @@ def findings(found: Found, chosen: Chosen) -> list[dict[str, Any]]:
         for number in (2, 3, 4, 5, 7, 8, 9)
         for panel, rows in TABLES[number].rows.items()
         for row in rows
-        if panel in found and not row.partition("@")[0].endswith(("-one-step", "-decaying"))
+        if not row.partition("@")[0].endswith(("-one-step", "-decaying"))
+        and learner(panel, chosen.get((panel, row), row)) in found.get(panel, ())
     }
     more = {
         f"{panel}: {row}, step 10 less step 1": gap(panel, row, row, -1, 0) for panel, row in sorted(paper)
@@ -82,7 +83,7 @@ def findings(found: Found, chosen: Chosen) -> list[dict[str, Any]]:
         f"{panel}: none less {row}, less {SMALL:.0%}": _less(gap(panel, "parametric-both", row))
         for panel, rows in TABLES[18].rows.items()
         for row in rows
-        if "history" in row
+        if "history" in row and panel in found
     }
     regimes = {
         f"{panel}: parametric less explicit": gap(panel, f"parametric-{signal}", f"explicit-{signal}")
@@ -129,7 +130,7 @@ def verdict_listing(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = [[own["finding"], own["verdict"], f"{own['holds']} of {own['of']}"] for own in found]
     heads = ["the paper's finding", "verdict", "intervals below 0"]
     gaps = [
-        [own["finding"], key, f"{100 * value:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"]
+        [own["finding"].partition(".")[0], key, f"{100 * value:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"]
         for own in found
         for key, (value, low, high) in own["gaps"].items()
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .tables_streams import STREAMS, stream
+from .tables_streams import MADE, STREAMS, stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +66,12 @@ class Table:
 
     @property
     def digest(self) -> str:
-        """Return a fingerprint of all that the table holds."""
-        parts = (self.x, self.y, np.asarray(self.categorical, dtype=np.int64))
+        """Return a fingerprint of all that the table holds.
+
+        Of a stream its name and labels: projections differ in their last digits with the number of threads.
+        """
+        x = np.frombuffer(repr((self.name, self.x.shape, MADE)).encode(), np.uint8) if self.fixed else self.x
+        parts = (x, self.y, np.asarray(self.categorical, dtype=np.int64))
         made = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
         made.update(repr((self.classes, self.held, self.fixed)).encode())
         return made.hexdigest()[:16]

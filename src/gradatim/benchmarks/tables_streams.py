@@ -12,6 +12,7 @@ import numpy as np
 from ..families.images import image_folder, load_images
 
 DIM, SHORT, TURN = 64, 20_000, 90.0
+MADE = (DIM, SHORT, TURN)
 STREAMS = {
     "stream-mnist": ("mnist", "none"),
     "stream-fashion": ("fashion_mnist", "none"),

@@ -95,7 +95,7 @@ def turned_features_change(x, y, members, rows):
 def test_the_order_of_features_matters_little_and_less_with_more_members(cancer):
     x, y = load_wine(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
-    assert turned_features_change(x[order], y[order], 1, 90) < 1e-9  # nothing is drawn: all pairs, all rows
+    assert turned_features_change(x[order], y[order], 1, 90) < 1e-3  # ramps alone are drawn
     apart = [turned_features_change(*cancer, members, 400) for members in (1, 4)]
     assert apart[0] <= 0.02
     assert apart[1] <= apart[0]
@@ -181,6 +181,9 @@ def test_files_that_are_not_ours_are_refused(cancer, learnt, tmp_path):
     write(tmp_path / "short", {k: v for k, v in tensors.items() if "gram" not in k}, header)
     with pytest.raises(ValueError, match="contradicts itself"):
         RefinedClassifier.load(tmp_path / "short")
+    write(tmp_path / "older", tensors, {k: v for k, v in header.items() if k != "features"})
+    with pytest.raises(ValueError, match="learn its table once more"):
+        RefinedClassifier.load(tmp_path / "older")
     with safe_open(path, "pt") as file:
         text = json.loads(file.metadata()["gradatim"])
     newer = whole.replace(b'gradatim_format\\": 1', b'gradatim_format\\": 9')

@@ -9,6 +9,7 @@ from gradatim.batch import Batch
 from gradatim.learner import Learner
 from gradatim.nn.mixture import SHARPNESS, TAILS, chances, cumulative, log_density
 from gradatim.predictors import Committee, CrossEntropy, SquaredError, widths
+from gradatim.predictors.committee import FILLED
 from gradatim.refiners import Experts
 from gradatim.refiners.experts import ROUNDING, STRENGTHS, VIEWS
 from gradatim.signal import CLOSED_FORM
@@ -17,12 +18,12 @@ STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]
 
 
 def learner(classes=None, tasks=1):
-    blocks = (4, 5, 4, 3)
+    blocks = (4, 5, 4, 3, 6)
     refiner = Experts(blocks, classes or 1, classes is not None)
     likelihood = SquaredError(1) if classes is None else CrossEntropy(classes)
     landmarks = torch.randn(5, 3, generator=torch.Generator().manual_seed(7))
     return Learner(
-        Committee(3, likelihood, refiner.count, landmarks, 4, STEPS), refiner, CLOSED_FORM
+        Committee(3, likelihood, refiner.count, landmarks, 4, STEPS, ramps=6), refiner, CLOSED_FORM
     ).double()
 
 
@@ -68,17 +69,49 @@ def test_every_head_is_the_ridge_of_its_view(classes):
             np.testing.assert_allclose(state.theta[0, v * len(STRENGTHS) + s].numpy(), want, atol=1e-9)
 
 
-def test_features_are_x_one_nearness_products_and_steps():
+def test_features_are_x_one_nearness_products_steps_and_ramps():
     f, x = learner().predictor, rows(7).x
     phi = f.features(x)
-    assert f.blocks == (4, 5, 4, 3)
+    assert f.blocks == (4, 5, 4, 3, 6)
     assert torch.equal(phi[..., :3], x)
     assert bool((phi[..., 3] == 1).all())
-    near = (-torch.cdist(f.landmarks, f.landmarks).square() / 3).exp()
-    want = (-torch.cdist(x, f.landmarks).square() / 3).exp() / near.square().mean(0).sqrt()
+    size = f.landmarks.var(0, correction=0).sum()
+    near = (-torch.cdist(f.landmarks, f.landmarks).square() / size).exp()
+    want = (-torch.cdist(x, f.landmarks).square() / size).exp() / near.square().mean(0).sqrt()
     torch.testing.assert_close(phi[..., 4:9], want, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(phi[..., 9:13], x[..., f.pairs[0]] * x[..., f.pairs[1]] / 2)
     torch.testing.assert_close(phi[..., 13], (x[..., 0] > -0.5).double() / 2)
+    torch.testing.assert_close(phi[..., 16:], (x @ f.direction + f.bias).clamp(min=0))
+
+
+def test_ramps_are_of_one_size_whatever_the_scale_of_x():
+    landmarks = 0.01 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    f = Committee(5, SquaredError(1), 1, landmarks, 0, ramps=3000).double()
+    x = landmarks.double()
+    assert float((x @ f.direction).var()) == pytest.approx(1, abs=0.05)
+    assert float(f.bias.var()) == pytest.approx(0.25, abs=0.02)
+    alone = Committee(5, SquaredError(1), 1, landmarks[:1], 0, ramps=3000)
+    assert float(alone.direction.var()) == pytest.approx(1 / 5, abs=0.01)
+
+
+def test_products_that_say_nothing_come_last():
+    kind = torch.randint(3, (60,), generator=torch.Generator().manual_seed(0))
+    codes = torch.nn.functional.one_hot(kind, 4).double()  # no row has the last
+    number = torch.randn(60, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = torch.cat([codes, number], dim=1)
+    useful = {(0, 4), (1, 4), (2, 4), (4, 4)}
+    for seed in range(5):
+        pairs = Committee(5, SquaredError(1), 1, x, 4, seed=seed).pairs
+        assert {(int(i), int(j)) for i, j in pairs.mT} == useful
+        assert Committee(5, SquaredError(1), 1, x, 99, seed=seed).pairs.shape[1] == 15
+
+
+@pytest.mark.parametrize("products", [2, 3, 6])
+def test_scores_are_those_of_the_features_whichever_way_they_are_made(products):
+    f = Committee(3, SquaredError(1), 1, torch.randn(5, 3), products, STEPS, ramps=4).double()
+    x = rows(9).x
+    theta = torch.randn(1, 2, sum(f.blocks), 2, dtype=torch.float64)
+    torch.testing.assert_close(f.scores(x, theta), torch.einsum("bnd,bedc->bnec", f.features(x), theta))
 
 
 def test_thresholds_are_kept_to_the_last_bit_whatever_their_order():
@@ -252,13 +285,15 @@ def test_new_classes_find_room():
 def test_features_fit_the_room():
     for x_dim in (1, 8, 64, 200, 500, 959, 2000):
         found = widths(x_dim)
-        assert min(found.landmarks, found.products, found.steps) >= 0
-        assert x_dim > 899 or x_dim + 1 + found.landmarks + found.products + found.steps <= 900
+        assert min(found.landmarks, found.products, found.steps, found.ramps) >= 0
+        others = x_dim + 1 + found.landmarks + found.products + found.steps
+        assert x_dim > 899 or others <= 900
+        assert others + found.ramps == max(others, FILLED)
 
 
-@pytest.mark.parametrize("blocks", [(), (0, 3), (1, 2, 3, 4, 5), (3, -1)])
+@pytest.mark.parametrize("blocks", [(), (0, 3), (1, 2, 3, 4, 5, 6), (3, -1)])
 def test_blocks_that_cannot_be_are_refused(blocks):
-    with pytest.raises(ValueError, match="one to four blocks"):
+    with pytest.raises(ValueError, match="one to five blocks"):
         Experts(blocks, 1)
 
 

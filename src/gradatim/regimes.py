@@ -181,17 +181,20 @@ def committee(
     """Return the learner of tables: experts on families of fixed features, nothing learnt, averaged by likelihood.
 
     `landmarks [K, x_dim]`: rows that nearness is measured to; `steps`: (column of x, threshold) of step features; of
-    both the first, as there is room (`widths`); `seed` of the pairs that are multiplied. States are exact and additive.
+    both the first, as there is room (`widths`); `seed` of the pairs that are multiplied and of random ramps. States are
+    exact and additive.
 
-    Source: Broomhead, Lowe 1988; Raftery et al. 1997 (averaging).
+    Source: Broomhead, Lowe 1988; Rahimi, Recht 2007; Raftery et al. 1997 (averaging).
     """
     x_dim = landmarks.shape[1]
     room = widths(x_dim)
     landmarks, steps = landmarks[: room.landmarks], steps[: room.steps]
     outputs, classes = likelihood.output_dim, isinstance(likelihood, CrossEntropy)
-    blocks = (x_dim + 1, len(landmarks), room.products, len(steps))
+    blocks = (x_dim + 1, len(landmarks), room.products, len(steps), room.ramps)
     refiner = Experts(blocks if room.landmarks else blocks[:1], outputs, classes)
-    predictor = Committee(x_dim, likelihood, refiner.count, landmarks, room.products, steps, spread, seed)
+    predictor = Committee(
+        x_dim, likelihood, refiner.count, landmarks, room.products, steps, spread, seed, room.ramps
+    )
     return Learner(predictor, refiner, CLOSED_FORM)
 
 

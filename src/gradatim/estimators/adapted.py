@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 WARM = 256
 """Rows that are kept as they came; then the map from columns to numbers is fixed, and they are let go."""
 
+LATE = 512
+"""Rows that wait at most before they are taken in together."""
+
 SPREAD = 0.4
 """Of the log of the distance at which later members' nearness fades; the first has 1."""
 
@@ -59,8 +62,8 @@ class Adapted:
 
     Fields: `outputs`: how many classes, or None: a regression; `seeds`: one for each member's features; `given`: the
     learner that takes the place of the shipped one; `device`; `encoder`, the map; `centre`, `scale` of a regression's
-    y; `warm`: the rows while the map is not yet fixed; `late`: rows that came since, to be taken in soon; `told`:
-    columns that a warning has named.
+    y; `warm`: the rows while the map is not yet fixed; `late`: rows that came since, to be taken in soon, and
+    their weight, `waiting`; `told`: columns that a warning has named.
     """
 
     outputs: int | None
@@ -72,6 +75,7 @@ class Adapted:
     scale: float = 1.0
     warm: Rows | None = None
     late: tuple[Encoded, ...] = ()
+    waiting: float = 0.0
     told: frozenset[str] = frozenset()
     learners: list[Learner] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
@@ -205,7 +209,7 @@ class Adapted:
 
     def forget(self) -> None:
         """Forget all rows, and keep the map."""
-        self.late, self.told = (), frozenset()
+        self.late, self.waiting, self.told = (), 0.0, frozenset()
         self.states, self.answering = [learner.refiner.init(1) for learner in self.learners], None
 
     def _refuse_weights(self, rows: Rows) -> None:
@@ -282,18 +286,17 @@ class Adapted:
         return self.answering
 
     def _later(self, piece: Rows) -> None:
-        """Encode a mini-batch, and take it in with those before it when heads are due, or `WARM` rows wait.
+        """Encode a mini-batch, and take it in with those before it when heads are due, or `LATE` rows wait.
 
         The heads that score rows change only then, so it makes no difference to wait; moments of many rows are cheaper.
         """
         self.late = (*self.late, self._encoded(piece))
         if self.given is not None:
             return self._take_in()
-        waiting = sum(float(rows.weight.sum()) for rows in self.late)
-        known = float(self.states[0].moments.rows[0])
-        if sum(rows.y.shape[1] for rows in self.late) >= WARM or known + waiting > (1 + GROWTH) * float(
-            self.states[0].solved[0]
-        ):
+        self.waiting += float(piece.weight.sum())
+        rows = float(self.states[0].moments.rows[0]) + self.waiting
+        due = rows > (1 + GROWTH) * float(self.states[0].solved[0])
+        if due or sum(part.y.shape[1] for part in self.late) >= LATE:
             self._take_in()
         return None
 
@@ -301,7 +304,7 @@ class Adapted:
         """Score and learn the rows that wait."""
         if self.late:
             rows = Encoded(*(torch.cat(part, dim=1) for part in zip(*self.late, strict=True)))
-            self.states, self.late = self._learnt(rows), ()
+            self.states, self.late, self.waiting = self._learnt(rows), (), 0.0
 
     def _encoded(self, piece: Rows) -> Encoded:
         """Return rows as tensors of one task; the numbers of a regression standardised."""

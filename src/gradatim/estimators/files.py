@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..refiners.experts import ExpertsState
     from .adapted import Adapted
 
+FEATURES = 2
+"""The version of the shipped learner's features: moments of others mean something else."""
+
 WANTED = (
     "estimator",
     "params",
@@ -82,6 +85,7 @@ def write_table(path: Path | str, task: Adapted, about: dict[str, Any]) -> Path:
     header = {
         **about,
         "kind": "state",
+        "features": FEATURES,
         "map": task.map_so_far().to_json(),
         "target": [task.centre, task.scale],
         "warm": warm,
@@ -96,13 +100,15 @@ def read_table(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the header and the tensors of a table's state.
 
     Raises:
-        ValueError: a file that is missing, truncated, foreign or newer, or a state of something else.
+        ValueError: a file that is missing, truncated, foreign or newer, of something else or of other features.
     """
     header = read_header(path, "state")
     if missing := [name for name in WANTED if name not in header]:
         raise ValueError(
             f"{path} holds a state, but not one of a table ({missing[0]!r} is missing): read it with load_state"
         )
+    if header.get("features", 1) != FEATURES:
+        raise ValueError(f"{path} holds moments of another gradatim's features: learn its table once more")
     return header, read(path, "state")[0]
 
 

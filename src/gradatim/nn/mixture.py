@@ -65,7 +65,8 @@ def chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
     sharpness = torch.tensor(SHARPNESS).to(scores)
     behind = scores - scores.amax(-1, keepdim=True)
     odds = (behind[..., None, :] * (sharpness if variants is None else sharpness[variants])[:, None]).exp_()
-    return odds.mul_((1 - FLOOR) / odds.sum(-1, keepdim=True)).add_(FLOOR / scores.shape[-1])
+    total = odds @ odds.new_ones(scores.shape[-1], 1)  # of few classes twice as fast as sum
+    return odds.mul_((1 - FLOOR) / total).add_(FLOOR / scores.shape[-1])
 
 
 def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:

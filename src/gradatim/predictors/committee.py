@@ -1,6 +1,7 @@
 """f as a committee: linear heads on several families of fixed features, averaged by how likely each has been.
 
-Source: Broomhead, Lowe 1988, eq. 3 (nearness to rows); Raftery et al. 1997, eq. 1 (averaging).
+Source: Broomhead, Lowe 1988, eq. 3 (nearness to rows); Rahimi, Recht 2007 (random ramps); Raftery et al. 1997, eq. 1
+(averaging).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 MOST = 900
 """Features in all: their second moments, packed in float32, take 1.6 MB."""
 
+FILLED = 640
+"""Features up to which random ramps fill the room that the other families leave."""
+
 _CACHED = 2048  # rows at a time
 
 
@@ -35,40 +39,46 @@ class _Heads(NamedTuple):
     products: Tensor | None
     square: Tensor | None
     steps: Tensor | None
+    ramps: Tensor | None
 
 
 @dataclass(frozen=True)
 class Widths:
-    """How many features of each family there are at most: near to `landmarks`, `products` of two inputs, `steps`."""
+    """How many features of each family there are at most: near to `landmarks`, `products` of two inputs, `steps`, and
+    random `ramps`."""
 
     landmarks: int
     products: int
     steps: int
+    ramps: int
 
 
 def widths(x_dim: int, most: int = MOST) -> Widths:
-    """Return the widths for x of width x_dim: as many as fit beside x and 1.
+    """Return the widths for x of width x_dim: as many as fit beside x and 1, and ramps where there is room to spare.
 
     Example:
         >>> widths(20)
-        Widths(landmarks=256, products=210, steps=128)
+        Widths(landmarks=192, products=192, steps=96, ramps=139)
     """
-    share = min(1.0, max(0, most - 1 - x_dim) / 640)
+    share = min(1.0, max(0, most - 1 - x_dim) / 480)
     pairs = x_dim * (x_dim + 1) // 2
-    return Widths(int(256 * share), min(pairs, int(256 * share)), int(128 * share))
+    near, products, steps = int(192 * share), min(pairs, int(192 * share)), int(96 * share)
+    return Widths(near, products, steps, max(0, min(most, FILLED) - 1 - x_dim - near - products - steps))
 
 
 class Committee(Predictor):
-    """`p(y | x) = sum_e w_e p_e(y | theta_e phi(x))`, `phi(x) = [x, 1, near(x), x_i x_j / 2, 1[x_k > t] / 2]`.
+    """`p(y | x) = sum_e w_e p_e(y | theta_e phi(x))`, phi = `[x, 1, near(x), x_i x_j / 2, 1[x_k > t] / 2, ramps(x)]`.
 
-    `near_k(x) = s_k exp(-|x - c_k|^2 / (spread x_dim))`, c_k rows of x that are kept, s_k such that its mean square
-    over them is 1. Pairs i <= j are drawn once; nothing is learnt. Expert e sees some of the families (a block each,
+    `near_k(x) = s_k exp(-|x - c_k|^2 / (spread v))`, c_k rows of x that are kept, s_k such that its mean square over
+    them is 1, v the sum of their variances. Pairs i <= j are drawn once, those first whose product varies over the
+    landmarks and is none of the two inputs. `ramps(x) = max(0, W x / sqrt(v) + b)`, W standard normal, b of deviation
+    1/2. Nothing is learnt. Expert e sees some of the families (a block each,
     see `Experts`). Of classes: log probabilities, each expert's scores made logits by every `SHARPNESS`. Of a
     regression: the mean; `tails` and `variance` say the rest. The latent `[B, S]` is theta `[E, D, C]`, the log
     weights `[E, T]` and the noise variances `[E, C]`, flat.
 
     Args: `x_dim`; `likelihood`; `experts` E; `landmarks [K, x_dim]`: the rows c; `products`: how many; `steps`: (k, t)
-    of every step feature; `spread`; `seed` of the draws.
+    of every step feature; `spread`; `seed` of the draws; `ramps`: how many.
 
     Raises:
         ValueError: a size below 1, landmarks of another width, a step at a column that is not there, spread <= 0.
@@ -76,9 +86,9 @@ class Committee(Predictor):
     Example:
         >>> f = Committee(8, CrossEntropy(3), 2, torch.randn(16, 8), products=10, steps=[(0, 0.5)])
         >>> f.blocks
-        (9, 16, 10, 1)
+        (9, 16, 10, 1, 0)
 
-    Source: Broomhead, Lowe 1988, eq. 3; Raftery et al. 1997, eq. 1.
+    Source: Broomhead, Lowe 1988, eq. 3; Rahimi, Recht 2007; Raftery et al. 1997, eq. 1.
     """
 
     landmarks: Tensor
@@ -87,6 +97,8 @@ class Committee(Predictor):
     column: Tensor
     threshold: Tensor
     place: Tensor
+    direction: Tensor
+    bias: Tensor
 
     def __init__(
         self,
@@ -98,12 +110,18 @@ class Committee(Predictor):
         steps: Sequence[tuple[int, float]] = (),
         spread: float = 1.0,
         seed: int = 0,
+        ramps: int = 0,
     ) -> None:
         super().__init__()
-        if min(x_dim, experts) < 1 or products < 0 or landmarks.shape[1:] != (x_dim,) or not spread > 0:
+        if (
+            min(x_dim, experts) < 1
+            or min(products, ramps) < 0
+            or landmarks.shape[1:] != (x_dim,)
+            or not spread > 0
+        ):
             raise ValueError(
-                "a committee needs x_dim and experts >= 1, products >= 0, landmarks [K, x_dim] and spread > 0; got "
-                f"{x_dim}, {experts}, {products}, {tuple(landmarks.shape)}, {spread}"
+                "a committee needs x_dim and experts >= 1, products and ramps >= 0, landmarks [K, x_dim] and spread > "
+                f"0; got {x_dim}, {experts}, {products}, {ramps}, {tuple(landmarks.shape)}, {spread}"
             )
         if any(not 0 <= column < x_dim for column, _ in steps):
             raise ValueError(f"a step is taken at a column of x, 0 .. {x_dim - 1}; got {steps}")
@@ -111,19 +129,23 @@ class Committee(Predictor):
         self.spread, self.seed = spread, seed
         self.output_dim = likelihood.output_dim
         self.classes = isinstance(likelihood, CrossEntropy)
+        variance = float(landmarks.double().var(0, correction=0).sum()) if len(landmarks) else 0.0
+        self.size = variance or float(x_dim)
         self._near(landmarks)
-        pairs = torch.triu_indices(x_dim, x_dim)
-        chosen = torch.randperm(pairs.shape[1], generator=torch.Generator().manual_seed(seed))[:products]
-        self.register_buffer("pairs", pairs[:, chosen])
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("pairs", _pairs_of(landmarks.double(), generator)[:, :products])
         self._grid(steps, landmarks)
-        self.blocks = (x_dim + 1, len(landmarks), self.pairs.shape[1], len(self.place))
+        drawn = torch.randn(x_dim + 1, ramps, generator=generator, dtype=torch.float64)
+        self.register_buffer("direction", (drawn[:-1] / self.size**0.5).to(landmarks))
+        self.register_buffer("bias", (drawn[-1] / 2).to(landmarks))
+        self.blocks = (x_dim + 1, len(landmarks), self.pairs.shape[1], len(self.place), ramps)
         self.variants = len(SHARPNESS if self.classes else TAILS)
         heads = experts * sum(self.blocks) * self.output_dim
         self.latent_shape = (heads + experts * self.variants + experts * self.output_dim,)
 
     def _near(self, landmarks: Tensor) -> None:
         """Keep the landmarks, and nearness to them as `exp([x, |x|^2, 1] slope)`: one product of matrices."""
-        c, width = landmarks.double(), self.spread * landmarks.shape[1]
+        c, width = landmarks.double(), self.spread * self.size
         near = (-torch.cdist(c, c).square() / width).exp()
         scale = near.square().mean(0).clamp(min=1e-12).rsqrt() if len(c) else c[:, 0]
         offset = scale.log() - c.square().sum(1) / width
@@ -154,7 +176,8 @@ class Committee(Predictor):
         """Return phi(x) `[..., D]`."""
         steps = self._above(x).mT.index_select(-1, self.place)
         return torch.cat(
-            [x, torch.ones_like(x[..., :1]), self.near(x), self._pairs(x) / 2, steps / 2], dim=-1
+            [x, torch.ones_like(x[..., :1]), self.near(x), self._pairs(x) / 2, steps / 2, self._ramps(x)],
+            dim=-1,
         )
 
     def near(self, x: Tensor) -> Tensor:
@@ -189,9 +212,9 @@ class Committee(Predictor):
 
     def _heads(self, theta: Tensor) -> _Heads:
         """Return H heads `[B, D, H]` by family, in the form that is fastest."""
-        linear, near, products, steps = theta.split(self.blocks, dim=1)
+        linear, near, products, steps, ramps = theta.split(self.blocks, dim=1)
         square, width = None, self.landmarks.shape[1]
-        if bool(products.any()) and width**2 <= 2 * products.shape[1]:
+        if bool(products.any()) and width**2 <= 4 * products.shape[1]:
             one, other = self.pairs
             square = theta.new_zeros(len(theta), width, theta.shape[2], width)
             square[:, one, :, other] = products.transpose(0, 1) / 2
@@ -203,6 +226,7 @@ class Committee(Predictor):
             products / 2 if bool(products.any()) and square is None else None,
             square,
             grid.index_copy(1, self.place, steps / 2) if bool(steps.any()) else None,
+            ramps if bool(ramps.any()) else None,
         )
 
     def _scores(self, x: Tensor, heads: _Heads) -> Tensor:
@@ -216,6 +240,8 @@ class Committee(Predictor):
             scores = scores + ((x @ heads.square).unflatten(2, (-1, x.shape[2])) * x[:, :, None]).sum(-1)
         if heads.steps is not None:
             scores = torch.baddbmm(scores, self._above(x).mT, heads.steps)
+        if heads.ramps is not None:
+            scores = torch.baddbmm(scores, self._ramps(x), heads.ramps)
         return scores
 
     def _pairs(self, x: Tensor) -> Tensor:
@@ -226,6 +252,10 @@ class Committee(Predictor):
         """Return 1 where x `[..., N, d]` is above a threshold, 0 where not: `[..., columns thresholds, N]`."""
         columns = x.mT.index_select(-2, self.column)
         return (columns[..., None, :] > self.threshold[..., None]).flatten(-3, -2).to(x)
+
+    def _ramps(self, x: Tensor) -> Tensor:
+        """Return the random ramps `[..., R]`."""
+        return torch.nn.functional.linear(x, self.direction.mT, self.bias).relu_()
 
     def tails(self, x: Tensor, latent: Tensor) -> Tails:
         """Return the predictive distribution of a regression's first output at x."""
@@ -261,3 +291,16 @@ class Committee(Predictor):
             log_weight.unflatten(1, (self.experts, self.variants)),
             noise.unflatten(1, (self.experts, self.output_dim)),
         )
+
+
+def _pairs_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Return all pairs i <= j of columns `[2, P]` in random order, those first whose product says more than they do.
+
+    Two codes of one category never meet, a code of no row or its own square says nothing new.
+    """
+    i, j = pairs = torch.triu_indices(rows.shape[1], rows.shape[1])
+    mean, square = rows.mT @ rows / len(rows), rows.square().mT @ rows.square() / len(rows)
+    varies = square - mean.square() > 1e-9 * square
+    varies.diagonal().logical_and_(~((rows == 0) | (rows == 1)).all(0))
+    order = torch.randperm(len(i), generator=generator)
+    return pairs[:, order[(~varies[i, j])[order].long().argsort(stable=True)]]

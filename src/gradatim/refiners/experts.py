@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ..batch import Batch
     from ..signal import Evidence
 
-VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3))
+VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3, 4))
 """The blocks that an expert sees, those that are there: x; x and one family of features; everything."""
 
-STRENGTHS = (0.5, 2.0, 8.0, 32.0)
-GROWTH = 0.3
+STRENGTHS = (0.1, 1.0, 8.0, 32.0)
+GROWTH = 0.5
 """Heads that only score rows are solved again when the rows have grown by it."""
 
-BEHIND = 20.0
+BEHIND = 12.0
 """Nats by which the best of an expert's variants may trail before its head is left as it is."""
 
 NEGLIGIBLE = 1e-4
@@ -72,11 +72,11 @@ class Experts(Refiner):
     likelihood it gave to rows before it had seen them, so scores so far decide: the average of E T of them is behind
     the best by log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
 
-    Args: `blocks`: widths of x with 1, and of up to three families of features; `outputs` C; `classes`: whether y is a
+    Args: `blocks`: widths of x with 1, and of up to four families of features; `outputs` C; `classes`: whether y is a
     class index.
 
     Raises:
-        ValueError: no block, or more than four; in a step, inputs of another width.
+        ValueError: no block, or more than five; in a step, inputs of another width.
 
     Example:
         >>> f = Committee(8, CrossEntropy(3), 20, torch.randn(16, 8), products=10)
@@ -92,8 +92,8 @@ class Experts(Refiner):
 
     def __init__(self, blocks: Sequence[int], outputs: int, classes: bool = False) -> None:
         super().__init__()
-        if not 1 <= len(blocks) <= 4 or min(blocks) < 0 or blocks[0] < 1:
-            raise ValueError(f"experts see one to four blocks, the first not empty; got {tuple(blocks)}")
+        if not 1 <= len(blocks) <= 5 or min(blocks) < 0 or blocks[0] < 1:
+            raise ValueError(f"experts see one to five blocks, the first not empty; got {tuple(blocks)}")
         self.blocks, self.outputs, self.classes = tuple(blocks), outputs, classes
         self.variants = len(SHARPNESS if classes else TAILS)
         there = (tuple(block for block in view if block < len(blocks)) for view in VIEWS)
@@ -120,7 +120,7 @@ class Experts(Refiner):
         a, weight = inputs.to(state.theta), batch.mask.to(state.theta)
         scored = state._replace(log_likelihood=state.log_likelihood + self.score(state, a, batch.y, weight))
         after = self.learn(scored, a, batch.y, weight)
-        return where(evidence.rows > 0, after, state)
+        return _where(evidence.rows > 0, after, state)
 
     def score(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """Return the log likelihood `[B, E, T]` of rows phi `[B, N, D]`, y `[B, N, Dy]`, weights `[B, N]`."""
@@ -133,8 +133,7 @@ class Experts(Refiner):
         due = state.moments.rows > (1 + GROWTH) * state.solved
         if not bool(due.any()):
             return state
-        solved = self.solve(state)
-        return solved if bool(due.all()) else where(due, solved, state)
+        return _where(due, self.solve(state), state)
 
     def add(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
         """Return the state with rows added to the moments, its heads left as they are."""
@@ -167,7 +166,7 @@ class Experts(Refiner):
                     kept[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
                 )
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
-        return where(state.moments.rows > 0, solved, state)
+        return _where(state.moments.rows > 0, solved, state)
 
     def factors(self, state: ExpertsState) -> list[Factor]:
         """Return the Cholesky factors of every view's experts, those far behind in all tasks left out."""
@@ -226,8 +225,9 @@ class Experts(Refiner):
 
     def read(self, state: ExpertsState) -> Tensor:
         """Return theta, log weights (-inf where negligible) and noise of all rows, flat, in the module's dtype."""
-        if bool((state.solved < state.moments.rows).any()):
-            state = where(state.solved < state.moments.rows, self.solve(state), state)
+        stale = state.solved < state.moments.rows
+        if bool(stale.any()):
+            state = _where(stale, self.solve(state), state)
         weight = state.log_likelihood.flatten(1).softmax(1)
         weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
         log_weight = (weight / weight.sum(1, keepdim=True)).log()
@@ -285,3 +285,8 @@ class Experts(Refiner):
         """Return the diagonal of R `[B, S, d]` for experts `index [S]`: their strength, and room for rounding."""
         own = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
         return own.new_tensor(STRENGTHS)[index % len(STRENGTHS)][:, None] + ROUNDING * own
+
+
+def _where(mask: Tensor, one: ExpertsState, other: ExpertsState) -> ExpertsState:
+    """Return one state where `mask [B]` is true, another where not; of one for all tasks nothing is copied."""
+    return one if bool(mask.all()) else where(mask, one, other)

@@ -115,9 +115,9 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
             LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 16, relative=True, implicit=3
         ),
         "linear-100": Setting(wide, 128, SQUARES, 150, 8, relative=True, curvature=True),
-        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 16, implicit=3),
+        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 8, implicit=3),
         "mnist": _images("digits" if smoke else "mnist", features),
-        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 300, 16),
+        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 300, 8),
         "mixture": _points(GaussianMixture(2, support_rows=320, query_rows=128)),
     }
     for rows in LENGTHS:
@@ -150,7 +150,7 @@ def _images(source: str, features: dict[str, dict[str, Any]]) -> Setting:
 
 def _points(family: TaskFamily) -> Setting:
     own: dict[str, dict[str, Any]] = {"parametric": {"hidden": (32, 32)}}
-    return Setting(family, 32, POINTS, 400, 16, judged=128, settings=own, judge=generated)
+    return Setting(family, 32, POINTS, 400, 8, judged=128, settings=own, judge=generated)
 
 
 def _views(made: dict[str, Setting], smoke: bool) -> dict[str, Setting]:

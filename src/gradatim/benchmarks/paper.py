@@ -62,29 +62,19 @@ def run(
     if table is not None and table not in TABLES:
         raise ValueError(f"the paper's tables are {', '.join(map(str, TABLES))}; got {table}")
     numbers = tuple(TABLES) if table is None else (table,)
+    name = "paper" if table is None else f"paper-table-{table}"
     study = Study(out / "work" / ("paper-smoke" if smoke else "paper"), workers, console, not smoke)
     wanted = _rows(numbers)
     homes = {row.partition("@")[2] or origin(panel) for panel, rows in wanted.items() for row in rows}
     made = settings(smoke, {*wanted, *homes}, study.folder, console)
-    chosen: Chosen = {}
-    records: list[dict[str, Any]] = []
-    found: dict[str, dict[str, Values]] = {}
-    for panel, asked in wanted.items():
-        rows = [row for row in asked if (row.partition("@")[2] or origin(panel)) in made]
-        if panel in made:
-            console.print(f"{panel}: {len(rows)} learners")
-            chosen |= _choices(study, made, panel, rows, smoke)
-            part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
-            found[panel] = measure(study, part, seeds, records)
+    records, found, chosen = _panels(study, made, wanted, smoke, seeds)
     claims: list[dict[str, Any]] = []
     for measured in (own for panel, own in _MEASURED.items() if panel in wanted):
         own, said = measured(study, made, seeds, smoke)
         records += own
         claims += said
-    metrics = {name: next(iter(setting.metrics)) for name, setting in made.items()} | _METRICS
+    metrics = {panel: next(iter(setting.metrics)) for panel, setting in made.items()} | _METRICS
     kept = filled([cell for cell in cells(numbers) if cell.panel in metrics], records, chosen, metrics)
-    claims.insert(0, missing(kept))
-    name = "paper" if table is None else f"paper-table-{table}"
     pictures, verdicts = drawn(out, name, kept, chosen, metrics), []
     right = {panel: "accuracy" for panel, setting in made.items() if "accuracy" in setting.metrics}
     told = filled([cell for cell in kept if cell.panel in right], records, chosen, right)
@@ -107,11 +97,28 @@ def run(
         "cells": records,
         "records": [],
         "findings": verdicts,
-        "claims": claims,
+        "claims": [missing(kept), *claims],
         "listings": [*verdict_listing(verdicts), *listings(kept, chosen)],
         "pictures": pictures,
     }
     return write_result(out, name, json.loads(json.dumps(result)))
+
+
+def _panels(
+    study: Study, made: Mapping[str, Setting], wanted: Mapping[str, list[str]], smoke: bool, seeds: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]], Chosen]:
+    """Train and judge the rows of all panels that there are; return records, values and what was chosen."""
+    records: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Values]] = {}
+    chosen: Chosen = {}
+    for panel, asked in wanted.items():
+        rows = [row for row in asked if (row.partition("@")[2] or origin(panel)) in made]
+        if panel in made and panel not in _MEASURED:
+            study.console.print(f"{panel}: {len(rows)} learners")
+            chosen |= _choices(study, made, panel, rows, smoke)
+            part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
+            found[panel] = measure(study, part, seeds, records)
+    return records, found, chosen
 
 
 def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:

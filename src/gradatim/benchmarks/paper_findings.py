@@ -6,16 +6,16 @@ Source: Mittal et al. 2025, the findings of its experiments; the verdicts are of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import bootstrap
-from .paper_tables import CHOSEN, TABLES, learner
+from .paper_recipes import VARIANTS
+from .paper_tables import CHOSEN, EVERY_SIGNAL, STEPS, TABLES, learner
 
 if TYPE_CHECKING:
     from .panel import Values
 
-Found = Mapping[str, Mapping[str, "Values"]]
-Chosen = Mapping[tuple[str, str], str]
 Gap = tuple[float, float, float]
 VERDICTS = ("reproduced", "not reproduced", "depends")
 SMALL = 0.02
@@ -31,92 +31,116 @@ def verdict(gaps: Iterable[Gap]) -> str:
     return VERDICTS[0] if all(below) else VERDICTS[1] if not any(below) else VERDICTS[2]
 
 
-def findings(found: Found, chosen: Chosen) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Compared:
+    """What was found, `found`, under rows `chosen`: differences of errors of two rows of a panel, paired by task."""
+
+    found: Mapping[str, Mapping[str, Values]]
+    chosen: Mapping[tuple[str, str], str]
+
+    def has(self, panel: str, row: str) -> bool:
+        """Return whether a row was judged on a panel."""
+        return self.name(panel, row) in self.found.get(panel, ())
+
+    def name(self, panel: str, row: str) -> str:
+        """Return the learner that stands for a row."""
+        return learner(panel, self.chosen.get((panel, row), row))
+
+    def gap(self, panel: str, row: str, other: str, place: int = -1, before: int = -1) -> Gap:
+        """Return the error of `row` in column `place` less that of `other` in `before`, over the latter."""
+        one, two = (
+            next(iter(self.found[panel][self.name(panel, own)].values()))[:, at]
+            for own, at in ((row, place), (other, before))
+        )
+        return bootstrap(lambda a, b: float((a.mean() - b.mean()) / abs(b.mean())), one, two, resamples=1000)
+
+
+def findings(
+    found: Mapping[str, Mapping[str, Values]], chosen: Mapping[tuple[str, str], str]
+) -> list[dict[str, Any]]:
     """Return for each finding what it says, the verdict, and the relative differences that it rests on."""
-
-    def at(panel: str, row: str, place: int = -1) -> Any:
-        name = learner(panel, chosen.get((panel, row), row))
-        return next(iter(found[panel][name].values()))[:, place]
-
-    def gap(panel: str, row: str, other: str, place: int = -1, before: int = -1) -> Gap:
-        return bootstrap(
-            lambda a, b: float((a.mean() - b.mean()) / abs(b.mean())),
-            at(panel, row, place),
-            at(panel, other, before),
-            resamples=1000,
-        )
-
-    paper = {
-        (panel, row)
-        for number in (2, 3, 4, 5, 7, 8, 9)
-        for panel, rows in TABLES[number].rows.items()
-        for row in rows
-        if not row.partition("@")[0].endswith(("-one-step", "-decaying"))
-        and learner(panel, chosen.get((panel, row), row)) in found.get(panel, ())
-    }
-    more = {
-        f"{panel}: {row}, step 10 less step 1": gap(panel, row, row, -1, 0) for panel, row in sorted(paper)
-    }
-    late = {
-        f"{panel}: {row}, step 10 less step 5": gap(panel, row, row, -1, 1) for panel, row in sorted(paper)
-    }
-    low = {
-        f"linear-8, {regime}: observations less gradients": gap(
-            "linear-8", f"{regime}-observations", f"{regime}-gradients"
-        )
-        for regime in ("parametric", "explicit")
-    }
-    high = {
-        f"{panel}, {regime}: gradients less observations": gap(
-            panel, f"{regime}-gradients", f"{regime}-observations"
-        )
-        for panel in ("linear-100", "mnist")
-        for regime in ("parametric", "explicit")
-    }
-    both = {
-        f"{panel}, {regime}: both less {other}": gap(panel, f"{regime}-both", f"{regime}-{other}")
-        for panel in ("linear-8", "linear-100", "mnist")
-        for regime in ("parametric", "explicit")
-        for other in ("observations", "gradients")
-    }
-    history = {
-        f"{panel}: none less {row}, less {SMALL:.0%}": _less(gap(panel, "parametric-both", row))
-        for panel, rows in TABLES[18].rows.items()
-        for row in rows
-        if "history" in row and panel in found
-    }
-    regimes = {
-        f"{panel}: parametric less explicit": gap(panel, f"parametric-{signal}", f"explicit-{signal}")
-        for panel, rows in TABLES[2].rows.items()
-        for signal in ("both" if "parametric-both" in rows else CHOSEN,)
-        if panel in found
-    }
-    states = {
-        f"{panel}: logits less {row.partition('-')[2]}": gap(panel, "implicit-logits", row)
-        for panel, rows in TABLES[6].rows.items()
-        for row in rows
-        if not row.endswith(("-one-step", "-decaying"))
-    }
+    own = Compared(found, chosen)
     said = (
-        ("1. more steps help: ten are better than one, in every regime, in distribution and out of it", more),
-        ("1. and ten are better than five", late),
-        ("2. in low dimension observations beat gradients", low),
-        ("2. in high dimension gradients help more", high),
-        ("2. both together are best", both),
-        ("3. history barely helps: without it the error is not higher by 2%", history),
-        ("4. parametric beats explicit", regimes),
-        ("5. of implicit states logits are best", states),
+        ("1. ten steps are better than one, in every regime, in distribution and out of it", _steps(own, 0)),
+        ("1. and ten are better than five", _steps(own, 1)),
+        (
+            "2. in low dimension observations beat gradients",
+            _signals(own, "observations", "gradients", ("linear-8",)),
+        ),
+        (
+            "2. in high dimension gradients help more",
+            _signals(own, "gradients", "observations", ("linear-100", "mnist")),
+        ),
+        (
+            "2. both together are best",
+            _signals(own, "both", "observations", EVERY_SIGNAL)
+            | _signals(own, "both", "gradients", EVERY_SIGNAL),
+        ),
+        ("3. history barely helps: without it the error is not higher by 2%", _history(own)),
+        ("4. parametric beats explicit", _regimes(own)),
+        ("5. of implicit states logits are best", _states(own)),
     )
     return [
         {
             "finding": title,
             "verdict": verdict(gaps.values()),
-            "holds": sum(own[2] < 0 for own in gaps.values()),
+            "holds": sum(high < 0 for _, _, high in gaps.values()),
             "of": len(gaps),
-            "gaps": {key: [round(value, 4) for value in own] for key, own in gaps.items()},
+            "gaps": {key: [round(value, 4) for value in three] for key, three in gaps.items()},
         }
         for title, gaps in said
     ]
+
+
+def _steps(own: Compared, before: int) -> dict[str, Gap]:
+    """Return the last column less an earlier one, of all learners trained as the paper does."""
+    return {
+        f"{panel}: {row}, step {STEPS[-1]} less step {STEPS[before]}": own.gap(panel, row, row, -1, before)
+        for number in (2, 3, 4, 5, 7, 8, 9)
+        for panel, rows in TABLES[number].rows.items()
+        for row in rows
+        if _plain(row) and own.has(panel, row)
+    }
+
+
+def _signals(own: Compared, one: str, other: str, panels: Iterable[str]) -> dict[str, Gap]:
+    return {
+        f"{panel}, {regime}: {one} less {other}": own.gap(panel, f"{regime}-{one}", f"{regime}-{other}")
+        for panel in panels
+        for regime in ("parametric", "explicit")
+    }
+
+
+def _history(own: Compared) -> dict[str, Gap]:
+    return {
+        f"{panel}: none less {row}, less {SMALL:.0%}": _less(own.gap(panel, "parametric-both", row))
+        for panel, rows in TABLES[18].rows.items()
+        for row in rows
+        if "history" in row and own.has(panel, row)
+    }
+
+
+def _regimes(own: Compared) -> dict[str, Gap]:
+    return {
+        f"{panel}: parametric less explicit": own.gap(panel, f"parametric-{signal}", f"explicit-{signal}")
+        for panel, rows in TABLES[2].rows.items()
+        for signal in ("both" if "parametric-both" in rows else CHOSEN,)
+        if panel in own.found
+    }
+
+
+def _states(own: Compared) -> dict[str, Gap]:
+    return {
+        f"{panel}: logits less {row.partition('-')[2]}": own.gap(panel, "implicit-logits", row)
+        for panel, rows in TABLES[6].rows.items()
+        for row in rows
+        if _plain(row)
+    }
+
+
+def _plain(row: str) -> bool:
+    """Return whether a row is trained as the paper does."""
+    return not row.partition("@")[0].endswith(VARIANTS[1:])
 
 
 def _less(gap: Gap) -> Gap:

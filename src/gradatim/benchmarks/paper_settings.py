@@ -112,7 +112,7 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
     wide = LinearRegression(100, 0.5, support_rows=1280, query_rows=64)
     made = {
         "linear-8": Setting(
-            LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 16, relative=True, implicit=3
+            LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 8, relative=True, implicit=3
         ),
         "linear-100": Setting(wide, 128, SQUARES, 150, 8, relative=True, curvature=True),
         "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 8, implicit=3),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from gradatim.benchmarks import tables_checks, tables_data, tables_protocol
@@ -415,3 +416,14 @@ def test_a_page_shows_a_benchmarks_own_words_listings_and_pictures(tmp_path):
     assert "torch t. Read so." in text
     assert "## of mine\n\n| a | b |\n|---|---|\n| 1 | 2 |\n" in text
     assert "![p](p.png)" in text
+
+
+def test_a_killed_update_may_differ_from_another_by_rounding_alone():
+    from safetensors.torch import save
+
+    def held(value, name="a"):
+        return save({name: torch.tensor([1.0, value], dtype=torch.float64)})
+
+    assert tables_checks._alike(held(3.0), held(3.0 + 1e-14))
+    assert not tables_checks._alike(held(3.0), held(3.0 + 1e-6))
+    assert not tables_checks._alike(held(3.0), held(3.0, "b"))

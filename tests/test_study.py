@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gradatim.benchmarks.every_row import claims, rises
 from gradatim.benchmarks.panel import Part, judged
-from gradatim.benchmarks.study import Study, Trained, fresh, once, sample, tune
+from gradatim.benchmarks.study import Costed, Study, fresh, once, sample, tune
 from gradatim.families import LinearClassification, LinearRegression
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, squared_error
@@ -176,7 +176,7 @@ def loss(outputs, task):
 
 def untrained(made):
     torch.manual_seed(0)
-    return Trained(randomised(made.learner()).float().eval(), made, 0.0, 0, 1)
+    return Costed(randomised(made.learner()).float().eval(), made, 0.0, 0, 1)
 
 
 @pytest.mark.parametrize("method", ["parametric-one-step", "implicit-one-step"])

@@ -16,7 +16,7 @@ from ..batch import Task
 from ..methods import METHODS, build
 from ..metrics import curve, mean_interval, soft_vote
 from ..training.states import fingerprint
-from .study import Study, Trained, interval, sample, tune
+from .study import Costed, Study, interval, sample, tune
 
 if TYPE_CHECKING:
     from ..family import TaskFamily
@@ -125,7 +125,7 @@ def choose(
     return min(errors, key=lambda name: errors[name])
 
 
-def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Trained]]:
+def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Costed]]:
     """Return the trained learners of each recipe, seed by seed, and those derived from them."""
     trained = study.train(by_seed(part.recipes, seeds))
     runs = {name: [trained[f"{name}-{seed}"] for seed in range(seeds)] for name in part.recipes}
@@ -134,7 +134,7 @@ def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Trained]]:
     return runs | {name: runs[origin] for name, origin in part.votes.items()}
 
 
-def judged(study: Study, key: str, name: str, run: Trained, part: Part, task: Task) -> Values:
+def judged(study: Study, key: str, name: str, run: Costed, part: Part, task: Task) -> Values:
     """Return the record of one trained learner on a part's tasks."""
     steps = tuple(s for s in part.steps if s <= part.whole.get(name, s))
     about = [_about(part), list(steps), name in part.whole, fingerprint(run.learner), name]
@@ -221,7 +221,7 @@ def _oracle(study: Study, part: Part, task: Task) -> Values:
 
 
 def _records(
-    part: Part, name: str, method: str, seed: int | None, values: Values, run: Trained | None
+    part: Part, name: str, method: str, seed: int | None, values: Values, run: Costed | None
 ) -> list[dict[str, Any]]:
     """Return one record for each metric and step."""
     setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}

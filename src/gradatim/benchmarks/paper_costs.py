@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..batch import Batch, Task
     from ..learner import Learner
     from .panel import Values
-    from .study import Study, Trained
+    from .study import Costed, Study
 
 SIZE, REPEATS, AT = 128, 5, 16_384
 
@@ -54,7 +54,7 @@ def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     return records, [exponent | about, ratio | about]
 
 
-def stopped(study: Study, learners: dict[str, list[Trained]], smoke: bool) -> list[dict[str, Any]]:
+def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> list[dict[str, Any]]:
     """Return records of squared errors, and of rows used, where streams are left by an estimate of the loss.
 
     `learners`: by name, seed by seed, trained on linear regression. Thresholds are `ASKED` percent of the noise.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .paper_settings import Setting
-    from .study import Trained
+    from .study import Costed
 
 Kept = Mapping[Cell, Mapping[str, Any] | None]
 
@@ -60,7 +60,7 @@ def samples(
     name: str,
     panel: str,
     setting: Setting,
-    learners: Mapping[str, Trained],
+    learners: Mapping[str, Costed],
     steps: tuple[int, ...],
 ) -> list[tuple[str, str]]:
     """Draw points generated after `steps` mini-batches beside the truth, for four test tasks, a picture a learner."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Costed:
     """A meta-trained learner, its recipe, and what it cost: seconds, peak bytes of its process, threads."""
 
     learner: Learner
@@ -61,7 +61,7 @@ class Study:
     console: Console
     apart: bool = True
 
-    def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Trained]:
+    def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Costed]:
         """Meta-train each recipe in a process of its own, go on where one was interrupted, and load them all.
 
         A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew.
@@ -118,12 +118,12 @@ class Study:
             raise ValueError(f"meta-training {name} failed: {(wrong or said)[-2000:]}")
         return name
 
-    def _load(self, name: str, recipe: Recipe) -> Trained:
+    def _load(self, name: str, recipe: Recipe) -> Costed:
         path = self._home(name) / "learner.safetensors"
         learner = recipe.learner()
         header = load_weights(learner, path)
         threads = from_json(header["recipe"]["recipe"]).train.threads or 0
-        return Trained(learner.eval(), recipe, header["seconds"], header["peak_memory"], threads)
+        return Costed(learner.eval(), recipe, header["seconds"], header["peak_memory"], threads)
 
 
 def once(recipe: Recipe, method: str) -> Recipe:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,19 @@ def forget_peak() -> None:
     """Let `peak_memory` count from here, where the system can (Linux)."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads inside, as many as before after it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def commit() -> str | None:

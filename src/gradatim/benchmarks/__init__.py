@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..names import hint
+from ..provenance import on_threads
 from . import core, gain, images, paper, tables
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def run(
     if name not in BENCHMARKS:
         raise ValueError(f"no benchmark is called {name!r}: {hint(name, BENCHMARKS)}")
     if name == "paper":
-        return paper.run(out, smoke, seeds, workers, console, table)
+        with on_threads(1):  # its learners are small: threads would wait for one another
+            return paper.run(out, smoke, seeds, workers, console, table)
     if table is not None:
         raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
     study = {"core": core, "gain": gain, "images": images, "tables": tables}[name]

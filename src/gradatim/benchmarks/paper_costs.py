@@ -14,6 +14,7 @@ import torch
 from ..families import LinearRegression
 from ..methods import build
 from ..metrics import bootstrap, mean_interval, squared_error
+from ..provenance import on_threads
 from ..refiners import CONSTANT, RowsConfig
 from ..stopping import fit_estimate, stopping_times
 from ..training.states import fingerprint
@@ -94,8 +95,6 @@ def prefix(found: dict[str, dict[str, Values]]) -> dict[str, Any]:
 
 def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
     """Return seconds `[repeats, rows]` of adapting in turn, and at once up to `last` rows."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         own = build("parametric-observations", LinearRegression(8, 0.5), RowsConfig(gain=CONSTANT)).eval()
@@ -103,13 +102,12 @@ def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
         LinearRegression(8, 0.5, support_rows=timed[-1]).sample(1, torch.Generator().manual_seed(0)).support
     )
     found: dict[str, list[list[float]]] = {name: [] for name in SPENT}
-    with torch.no_grad():
+    with torch.no_grad(), on_threads(1):
         own.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
         for _ in range(repeats):
             found[SPENT[0]].append([_timed(own, support.slice(0, rows), SIZE) for rows in timed])
             few = [rows for rows in timed if rows <= last]
             found[SPENT[1]].append([_timed(own, support.slice(0, rows), rows) for rows in few])
-    torch.set_num_threads(before)
     return {name: np.asarray(seconds) for name, seconds in found.items()}
 
 

@@ -172,6 +172,8 @@ def _small(setting: Setting) -> Setting:
     """Return a setting that takes seconds."""
     size = min(setting.batch_size, 16)
     family = replace(setting.family, support_rows=10 * size, query_rows=16)
+    if isinstance(family, ImageClassification):
+        family = replace(family, dim=16)
     small = {"features": 16, "hidden": (4,)}
     own = {regime: {key: small[key] for key in given} for regime, given in setting.settings.items()}
     return replace(setting, family=family, batch_size=size, iterations=1, tasks=2, judged=8, settings=own)

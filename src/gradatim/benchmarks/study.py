@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,22 +60,30 @@ class Study:
     workers: int
     console: Console
     apart: bool = True
+    _known: dict[str, Costed] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Costed]:
         """Meta-train each recipe in a process of its own, go on where one was interrupted, and load them all.
 
-        A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew.
+        A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew. What
+        this study has loaded before is not read again.
 
         Raises:
             ValueError: a process failed; its last lines are quoted.
         """
-        waiting = [name for name, recipe in recipes.items() if not self._done(name, recipe)]
+        wanted = {
+            name: recipe
+            for name, recipe in recipes.items()
+            if name not in self._known or self._known[name].recipe != recipe
+        }
+        waiting = [name for name, recipe in wanted.items() if not self._done(name, recipe)]
         threads = max(1, (os.cpu_count() or 1) // self.workers)
         with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
             jobs = [pool.submit(self._train, name, recipes[name], threads) for name in waiting]
             for count, job in enumerate(as_completed(jobs), 1):
                 self.console.print(f"meta-trained {job.result()} ({count} of {len(jobs)})")
-        return {name: self._load(name, recipe) for name, recipe in recipes.items()}
+        self._known.update({name: self._load(name, recipe) for name, recipe in wanted.items()})
+        return {name: self._known[name] for name in recipes}
 
     def arrays(
         self, key: str, about: Any, compute: Callable[[], dict[str, np.ndarray]]

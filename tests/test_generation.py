@@ -244,6 +244,15 @@ def test_the_vote_of_points_is_the_velocity_of_their_density():
     torch.testing.assert_close(vote(task.query.x, few, torch.tensor([15])), votes[:, :1])
 
 
+def test_a_kernel_density_goes_on_exactly_from_one_mini_batch_to_the_next():
+    task = GaussianMixture(2, 3, **SMALL).sample(3, seeded()).to(torch.float64)
+    learner = build("kernel", GaussianMixture(2, 3, **SMALL), width=0.3).double()
+    vote = FlowVote(0.3).double()(task.query.x, task.support, torch.tensor([15]))[:, 0]
+    for size in (4, 15):
+        state = learner.adapt(task.support, size, task.query)
+        torch.testing.assert_close(learner.predict(task.query.x, state), vote, rtol=1e-6, atol=1e-6)
+
+
 def test_an_implicit_learner_starts_at_the_mean_vote():
     """Its head silenced, the decaying gain makes of three mini-batches' votes their mean; more say more."""
     family = GaussianMixture(2, 3, support_rows=96, query_rows=200)

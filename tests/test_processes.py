@@ -152,7 +152,23 @@ def test_meta_training_lowers_the_loss(name):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_kernel_average_weighs_every_row_by_its_distance(family):
+    learner, task, support = setting("kernel", family, width=0.7)
+    state = learner.adapt(support, 5, task.query)
+    for b in range(3):
+        seen = [n for n in range(15) if support.mask[b, n]]
+        known = torch.stack([answers(support, b, n, family) for n in seen])
+        apart = (task.query.x[b][:, None] - support.x[b, seen]).square().sum(-1)
+        weights = torch.exp(-apart / (2 * 0.7**2))
+        average = weights @ known.double() / weights.sum(-1, keepdim=True)
+        said = learner.predict(task.query.x, state)[b]
+        torch.testing.assert_close(said.softmax(-1) if family.classes else said, average, rtol=1e-6, atol=1e-9)
+
+
 def test_misuse_is_refused_with_a_sentence():
+    with pytest.raises(ValueError, match=r"a kernel needs width > 0; got 0\.0"):
+        build("kernel", FAMILIES["regression"], width=0.0)
     with pytest.raises(ValueError, match="heads that divide the width; got width 8, heads 3"):
         AttentiveProcess(3, 1, None, 8, 3)
     for name in NAMES:
@@ -170,5 +186,5 @@ def test_misuse_is_refused_with_a_sentence():
         Learner(f, NeuralProcess(f.latent_shape, 3, 1, None), GRADIENTS)
     seen = PLAIN(f, f.initial().expand(3, -1).double(), task.support)._replace(batch=None)
     refiner = NeuralProcess(f.latent_shape, 3, 1, None)
-    with pytest.raises(ValueError, match="a neural process encodes rows; got a signal without them"):
+    with pytest.raises(ValueError, match="this refiner sees rows; got a signal without them"):
         refiner.step(refiner.init(3), seen)

@@ -22,6 +22,7 @@ from .refiners import (
     Adam,
     AttentiveProcess,
     Bagged,
+    Kernel,
     LearnedOptimizer,
     NeuralProcess,
     Newton,
@@ -186,6 +187,12 @@ def _attentive_process(family: TaskFamily, config: RowsConfig) -> Learner:
     return Learner(predictor, refiner, PLAIN)
 
 
+def _kernel(family: TaskFamily, config: RowsConfig, width: float = 1.0) -> Learner:
+    out, classes = likelihood(family.y_dim, family.classes), family.classes is not None
+    predictor = Readout(out, "probabilities" if classes else "logits", x_dim=family.x_dim)
+    return Learner(predictor, Kernel(width, predictor.output_dim, classes, family.flow), PLAIN)
+
+
 def _order(family: TaskFamily, config: RowsConfig, token_width: int | None = 32) -> Learner:
     return ordering(family, config=config, token_width=token_width)
 
@@ -316,6 +323,12 @@ METHODS: dict[str, Method] = {
         learnt=False,
         grid={"strength": _STRENGTHS},
         settings=("features",),
+    ),
+    "kernel": Method(
+        "the kernel average of all rows seen; of points, the flow to their kernel density",
+        _kernel,
+        learnt=False,
+        grid={"width": (0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)},
     ),
     "smoother": Method(
         "networks fitted to a window of rows, a Gaussian for those before (regression)",

@@ -190,6 +190,7 @@ def _best(
     for name, rows in _rows(range(2, 9)).items():
         if name not in made:
             continue
+        rows = [row for row in rows if not unlearnt(row)]
         part = _part(made, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True)
         regimes = dict.fromkeys(row.partition("-")[0] for row in rows)
         best[name] = {}

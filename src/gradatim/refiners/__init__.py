@@ -5,6 +5,7 @@ from .conjugate import OFF, Conjugate
 from .drift import Bank, RunLength
 from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
+from .kernel import Kernel
 from .laplace import Laplace
 from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
@@ -30,6 +31,7 @@ __all__ = [
     "Conjugate",
     "Experts",
     "Gain",
+    "Kernel",
     "Laplace",
     "LearnedOptimizer",
     "NeuralProcess",

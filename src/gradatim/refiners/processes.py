@@ -26,14 +26,14 @@ LOWEST = -1e30
 """The largest score so far where there was none: its exponential is 0, and differences of two are finite."""
 
 
-def _rows(evidence: Evidence) -> Batch:
+def rows_of(evidence: Evidence) -> Batch:
     """Return the rows of a mini-batch.
 
     Raises:
         ValueError: a signal without observations.
     """
     if evidence.batch is None:
-        raise ValueError("a neural process encodes rows; got a signal without them: use PLAIN")
+        raise ValueError("this refiner sees rows; got a signal without them: use PLAIN")
     return evidence.batch
 
 
@@ -77,7 +77,7 @@ class NeuralProcess(Refiner):
 
     def step(self, state: ProcessState, evidence: Evidence) -> ProcessState:
         """Return the sum with one more mini-batch."""
-        batch = _rows(evidence)
+        batch = rows_of(evidence)
         encoded = self.encode(self.embed(batch.x, batch.y)) * batch.mask[..., None]
         total = state.total + encoded.sum(1).unflatten(1, self.latent_shape).to(state.total.dtype)
         return ProcessState(total, state.rows + evidence.rows.to(state.rows.dtype))
@@ -103,6 +103,32 @@ class AttentionState(NamedTuple):
     peak: Tensor
     x: Tensor
     rows: Tensor
+
+
+def unattended(n_tasks: int, query: Batch | None, heads: int, width: int) -> AttentionState:
+    """Return sums of no rows, for every query row.
+
+    Raises:
+        ValueError: no query, or one of other tasks.
+    """
+    x = checked_query(n_tasks, query)
+    peak = x.new_full((*x.shape[:2], heads), LOWEST)
+    values = x.new_zeros(*peak.shape, width)
+    return AttentionState(values, torch.zeros_like(peak), peak, x, x.new_zeros(n_tasks))
+
+
+def attended(state: AttentionState, scores: Tensor, values: Tensor, evidence: Evidence) -> AttentionState:
+    """Return the sums with one more mini-batch; every one as a share of the largest weight so far.
+
+    `scores [B, Nq, H, N]` of its rows, whose `values` are `[B, N, H, V]`.
+    """
+    present, now = rows_of(evidence).mask[:, None, None], evidence.rows.to(state.rows.dtype)
+    scores = scores.masked_fill(~present, LOWEST)
+    peak = torch.maximum(state.peak, scores.detach().amax(-1))
+    weights = (scores - peak[..., None]).exp() * present
+    kept = (state.peak - peak).exp()
+    summed = kept[..., None] * state.values + torch.einsum("bqhn,bnhv->bqhv", weights, values)
+    return AttentionState(summed, kept * state.weights + weights.sum(-1), peak, state.x, state.rows + now)
 
 
 class AttentiveProcess(Refiner):
@@ -145,25 +171,16 @@ class AttentiveProcess(Refiner):
 
     def init(self, n_tasks: int, query: Batch | None = None) -> AttentionState:
         """Return sums of no rows, for every query row."""
-        x = checked_query(n_tasks, query)
-        peak = x.new_full((*x.shape[:2], self.heads), LOWEST)
-        values = x.new_zeros(*peak.shape, self.query.out_features // self.heads)
-        return AttentionState(values, torch.zeros_like(peak), peak, x, x.new_zeros(n_tasks))
+        return unattended(n_tasks, query, self.heads, self.query.out_features // self.heads)
 
     def step(self, state: AttentionState, evidence: Evidence) -> AttentionState:
         """Return the sums with one more mini-batch; every one as a share of the largest weight so far."""
-        batch, now = _rows(evidence), evidence.rows.to(state.rows.dtype)
+        batch = rows_of(evidence)
         asked = self._split(self.query(self.place(state.x)))
         keys = self._split(self.key(self.place(batch.x)))
         values = self._split(self.encode(self.embed(batch.x, batch.y)))
         scores = torch.einsum("bqhv,bnhv->bqhn", asked, keys) / keys.shape[-1] ** 0.5
-        present = batch.mask[:, None, None]
-        scores = scores.masked_fill(~present, LOWEST)
-        peak = torch.maximum(state.peak, scores.detach().amax(-1))
-        weights = (scores - peak[..., None]).exp() * present
-        kept = (state.peak - peak).exp()
-        summed = kept[..., None] * state.values + torch.einsum("bqhn,bnhv->bqhv", weights, values)
-        return AttentionState(summed, kept * state.weights + weights.sum(-1), peak, state.x, state.rows + now)
+        return attended(state, scores, values, evidence)
 
     def serves(self, state: AttentionState, x: Tensor) -> bool:
         """Return whether x are the queries of the state."""

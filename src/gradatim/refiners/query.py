@@ -80,15 +80,31 @@ class FlowVote(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch, lengths: Tensor) -> Tensor:
         """Return v `[B, P, Nq, D]` at queries x `[B, Nq, D + 1]`, from the first `lengths [P]` rows of the batch."""
-        points = batch.x[..., :-1] + (1 - batch.x[..., -1:]) * batch.y
-        place, t, square = x[..., :-1], x[..., -1:], (2 * self.log_width).exp()
-        wide = t.square() * square + (1 - t).square()
-        near = (t * place @ points.mT - t.square() / 2 * points.square().sum(-1)[:, None]) / wide
+        scores, points = flow_scores(x, batch, self.log_width.exp())
         inside = torch.arange(batch.n_rows, device=x.device) < lengths.to(x.device)[:, None]
         absent = ~(batch.mask[:, None] & inside)[:, :, None]  # [B, P, 1, N]
-        mean = near[:, None].masked_fill(absent, -1e9).softmax(-1) @ points[:, None]
-        slope = (t * square - (1 - t)) / wide
-        return mean + slope[:, None] * (place[:, None] - t[:, None] * mean)
+        mean = scores[:, None].masked_fill(absent, -1e9).softmax(-1) @ points[:, None]
+        return flow_velocity(x[:, None], mean, self.log_width.exp())
+
+
+def flow_scores(x: Tensor, batch: Batch, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `-|x_t - t p_n|^2 / 2 c` up to what all n share, `[B, Nq, N]`, and the points p `[B, N, D]`."""
+    points = batch.x[..., :-1] + (1 - batch.x[..., -1:]) * batch.y
+    place, t = x[..., :-1], x[..., -1:]
+    near = t * place @ points.mT - t.square() / 2 * points.square().sum(-1)[:, None]
+    return near / _spread(t, width), points
+
+
+def flow_velocity(x: Tensor, mean: Tensor, width: Tensor) -> Tensor:
+    """Return `p + (t h^2 - (1 - t)) / c (x_t - t p)`, from the mean p of points at x = [x_t, t]."""
+    place, t = x[..., :-1], x[..., -1:]
+    slope = (t * width.square() - (1 - t)) / _spread(t, width)
+    return mean + slope * (place - t * mean)
+
+
+def _spread(t: Tensor, width: Tensor) -> Tensor:
+    """Return `c = t^2 h^2 + (1 - t)^2`: the variance of x_t around a point's t p."""
+    return t.square() * width.square() + (1 - t).square()
 
 
 def checked_query(n_tasks: int, query: Batch | None) -> Tensor:

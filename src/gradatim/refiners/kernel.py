@@ -1,0 +1,77 @@
+"""What nothing learnt makes of the same rows: their average at a query, weighted by a kernel.
+
+Source: Nadaraya 1964, eq. 2; Watson 1964; of points: Rosenblatt 1956, eq. 1.3 (their density), Lipman et al. 2023,
+eqs. 8 and 22 (its velocity).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..refiner import Capabilities, Refiner
+from .processes import AttentionState, attended, rows_of, unattended
+from .query import flow_scores, flow_velocity
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..signal import Evidence
+
+
+class Kernel(Refiner):
+    """`m(x) = sum_n softmax_n(-|x - x_n|^2 / 2 h^2) y_n` over all rows seen, y one-hot where it is a class.
+
+    Of rows of flow matching it is the velocity of the flow to the points' kernel density, `FlowVote` of them all.
+    Numerator and denominator of the softmax are running sums for every query: mini-batches give what one pass over all
+    rows gives, and no row is kept.
+
+    Args: `width` h of the kernel, in units of x, or of points; `outputs`: width of y, or the number of `classes`, which
+    say whether y is one; `flow`: whether rows are those of flow matching.
+
+    Raises:
+        ValueError: a width that is not positive; in `init`, no query, or one of other tasks.
+
+    Example:
+        >>> f = Readout(SquaredError(1), x_dim=8)
+        >>> learner = Learner(f, Kernel(1.0, 1), PLAIN)
+
+    Source: Nadaraya 1964, eq. 2; Watson 1964; Lipman et al. 2023, eqs. 8 and 22.
+    """
+
+    capabilities = Capabilities(per_query=True, learnt=False)
+    needs_observations = True
+    width: Tensor
+
+    def __init__(self, width: float, outputs: int, classes: bool = False, flow: bool = False) -> None:
+        super().__init__()
+        if not width > 0:
+            raise ValueError(f"a kernel needs width > 0; got {width}")
+        self.outputs, self.classes, self.flow = outputs, classes, flow
+        self.register_buffer("width", torch.tensor(width))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> AttentionState:
+        """Return sums of no rows, for every query row."""
+        return unattended(n_tasks, query, 1, self.outputs)
+
+    def step(self, state: AttentionState, evidence: Evidence) -> AttentionState:
+        """Return the sums with one more mini-batch."""
+        batch = rows_of(evidence)
+        if self.flow:
+            scores, values = flow_scores(state.x, batch, self.width)
+        else:
+            near = state.x @ batch.x.mT - batch.x.square().sum(-1)[:, None] / 2
+            scores = near / self.width.square()
+            values = F.one_hot(batch.y[..., 0], self.outputs).to(scores.dtype) if self.classes else batch.y
+        return attended(state, scores[:, :, None], values[:, :, None], evidence)
+
+    def serves(self, state: AttentionState, x: Tensor) -> bool:
+        """Return whether x are the queries of the state."""
+        return torch.equal(state.x, x)
+
+    def read(self, state: AttentionState) -> Tensor:
+        """Return the average at every query row, `[B, Nq, outputs]`; of points, the velocity there."""
+        mean = (state.values / state.weights.clamp(min=1)[..., None]).squeeze(-2)
+        return flow_velocity(state.x, mean, self.width) if self.flow else mean

@@ -9,15 +9,18 @@ import torch
 from rich.console import Console
 
 from gradatim import Batch, Task
-from gradatim.benchmarks import run
+from gradatim.benchmarks import paper, run
+from gradatim.benchmarks.causal_peers import peers, shape_orders
 from gradatim.benchmarks.continual import in_turn, rehearsed
 from gradatim.benchmarks.paper import _part, _rows
 from gradatim.benchmarks.paper_claims import families_improved, missing, references
-from gradatim.benchmarks.paper_findings import verdict
+from gradatim.benchmarks.paper_costs import paced
+from gradatim.benchmarks.paper_findings import crossings, verdict
 from gradatim.benchmarks.paper_recipes import recipes
 from gradatim.benchmarks.paper_settings import origin, settings
 from gradatim.benchmarks.paper_tables import (
     TABLES,
+    Cell,
     alternatives,
     cells,
     columns,
@@ -27,9 +30,10 @@ from gradatim.benchmarks.paper_tables import (
     listings,
     unlearnt,
 )
-from gradatim.families import LinearClassification
+from gradatim.benchmarks.study import Study
+from gradatim.families import LinearClassification, StructuralCausalModel
 from gradatim.methods import build
-from gradatim.metrics import bootstrap, error_rate, mean_interval
+from gradatim.metrics import bootstrap, error_rate, mean_interval, reversed_by, reversed_edges
 from gradatim.refiners import CONSTANT, DECAYING
 
 DOCS = Path(__file__).parents[1] / "docs" / "paper.md"
@@ -68,6 +72,41 @@ def test_the_three_ways_of_training_differ_in_what_they_say_and_nothing_else(tmp
     assert single.scheme.horizon == 1 and greedy.scheme.horizon == 10
     assert single.train.tasks == 10 * greedy.train.tasks
     assert single.family.support_rows == single.scheme.batch_size
+
+
+def test_a_learner_in_one_pass_sees_the_rows_of_ten_mini_batches(tmp_path):
+    made = recipes("linear-8", settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], smoke=True)
+    plain, whole = made["parametric-both"], made["parametric-both-one-step-whole"]
+    assert whole.scheme.horizon == 1 and whole.scheme.batch_size == 10 * plain.scheme.batch_size
+    assert (whole.train, whole.family, whole.refiner) == (plain.train, plain.family, plain.refiner)
+
+
+def test_no_recipe_only_warms_up(tmp_path):
+    made = settings(True, _rows(TABLES), tmp_path, QUIET)
+    for name in ("linear-8", "mnist"):
+        setting = replace(made[name], iterations=150)
+        for recipe in recipes(name, setting, smoke=False).values():
+            assert recipe.train.warmup <= recipe.train.iterations / 3
+    assert recipes("mnist", setting, smoke=False)["parametric-both"].train.warmup == 50
+
+
+def test_learners_for_one_step_are_chosen_after_one_step(tmp_path, monkeypatch):
+    asked = {}
+
+    def choose(study, part, names, step, seeds):
+        asked[names[0]] = step
+        return names[0]
+
+    monkeypatch.setattr(paper, "choose", choose)
+    rows = ["parametric-chosen", "parametric-chosen-decaying", "parametric-chosen-one-step", "meta-sgd"]
+    made = settings(True, ["linear-classes"], tmp_path, QUIET)
+    chosen = paper._choices(Study(tmp_path, 1, QUIET), made, "linear-classes", rows, True)
+    assert chosen["linear-classes", "parametric-chosen-one-step"] == "parametric-observations-one-step"
+    assert asked == {
+        "linear-classes-parametric-observations": 10,
+        "linear-classes-parametric-observations-one-step": 1,
+        "linear-classes-meta-sgd-0.1": 10,
+    }
 
 
 def test_sizes_cost_as_many_multiplications(tmp_path):
@@ -112,6 +151,34 @@ def test_verdicts_need_every_interval_or_none():
     assert verdict([better, unsure]) == "depends"
 
 
+def test_the_page_says_where_learners_cross():
+    rows = ("parametric-both-decaying", "sgd")
+    means = {"parametric-both-decaying": (3.0, 2.0, 1.0, 0.5), "sgd": (2.0, 3.0, 0.5, 0.4)}
+    kept = {
+        Cell(11, "linear-8-long", row, column): {"mean": mean}
+        for row in rows
+        for column, mean in zip((1, 2, 5, 10), means[row], strict=True)
+    }
+    (table,) = crossings(kept, {})
+    assert table["rows"] == [["linear-8-long", "sgd", "1, 5 to 10", "10"]]
+
+
+def test_peers_answer_with_their_order():
+    task = StructuralCausalModel(4, 2.0, support_rows=20).sample(3, torch.Generator().manual_seed(0))
+    odds = peers()["shape-order"](task.support)
+    order = shape_orders(task.support)
+    assert torch.equal(reversed_edges(odds, task), reversed_by(order, task.query.y))
+
+
+def test_a_pace_is_the_time_of_the_iterations(tmp_path):
+    made = recipes("linear-8", settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], smoke=True)
+    few = made["parametric-both"]
+    many = replace(few, train=replace(few.train, iterations=1000))
+    study = Study(tmp_path, 1, QUIET)
+    assert paced(study, {"a": many})["a"] > 0
+    assert len(list((tmp_path / "records").iterdir())) == 1
+
+
 def stream(rows, classes=4):
     """Rows whose x says their class, in random order; the query has as many of each class."""
     rng = torch.Generator().manual_seed(0)
@@ -126,6 +193,13 @@ def test_a_stream_of_classes_is_judged_on_the_classes_seen_so_far():
     for judge in (in_turn, rehearsed):
         found = judge(exact, task, 10, [1, 2, 4], {"error": error_rate})["error"]
         assert found.shape == (3, 1) and (found == 0).all()
+
+
+def test_a_class_counts_once_all_of_its_rows_are_seen():
+    """A learner of nothing says class 0: right while that class alone is whole, though rows of the next are seen."""
+    task, still = stream(40), build("sgd", LinearClassification(4, 4), lr=1e-60)
+    found = in_turn(still, task, 8, [1, 2, 3, 5], {"error": error_rate})["error"][:, 0]
+    np.testing.assert_allclose(found, [0, 0, 0.5, 0.75])
 
 
 def test_rehearsal_shows_old_classes_again():

@@ -163,7 +163,9 @@ def test_a_kernel_average_weighs_every_row_by_its_distance(family):
         weights = torch.exp(-apart / (2 * 0.7**2))
         average = weights @ known.double() / weights.sum(-1, keepdim=True)
         said = learner.predict(task.query.x, state)[b]
-        torch.testing.assert_close(said.softmax(-1) if family.classes else said, average, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            said.softmax(-1) if family.classes else said, average, rtol=1e-6, atol=1e-9
+        )
 
 
 def test_misuse_is_refused_with_a_sentence():

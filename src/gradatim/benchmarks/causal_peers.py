@@ -5,17 +5,15 @@ Source: Shimizu et al. 2011 (DirectLiNGAM); Chickering 2002 (GES); Dor, Tarsi 19
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
-    from ..batch import Batch
+from ..batch import Batch
 
 _PIP = "causal-learn's orders are not installed: pip install gradatim[bench]"
 
@@ -84,6 +82,28 @@ def shape_orders(support: Batch) -> Tensor:
         >>> orders = shape_orders(task.support)
     """
     return _each(support, lambda rows: np.abs(rows / rows.std(axis=0)).mean(axis=0).argsort().tolist())
+
+
+CLASSICAL = ("direct-lingam", "ges")
+PEERS: dict[str, Callable[[Batch], Tensor]] = {
+    "direct-lingam": lingam_orders,
+    "ges": ges_orders,
+    "shape-order": shape_orders,
+    "random-order": random_orders,
+}
+"""Orders by name; `CLASSICAL` ones need causal-learn."""
+
+
+def peers() -> dict[str, Callable[[Batch], Tensor]]:
+    """Return those of `PEERS` whose package is there, as functions from the support to log odds `[B, d, d]`."""
+    there = find_spec("causallearn") is not None
+    return {name: partial(_odds, orders) for name, orders in PEERS.items() if there or name not in CLASSICAL}
+
+
+def _odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
+    """Return how far each variable stands before each other in the order."""
+    place = orders(support).argsort(dim=1).to(support.x.dtype)
+    return place[:, None] - place[:, :, None]
 
 
 def extension_order(edges: np.ndarray, rng: np.random.Generator) -> list[int]:

@@ -26,7 +26,7 @@ KEPT = 200
 def in_turn(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes seen so far.
+    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes wholly seen.
 
     The support comes class by class: the rows of class 0, then those of class 1, and so on.
     """
@@ -62,8 +62,9 @@ def _judged(
             step, rest = divmod(count, passes)
             if rest or step not in wanted:
                 continue
-            latest = support.y[:, step * batch_size - 1]
-            seen = query.mask & (query.y <= latest[:, None])[..., 0]
+            rest = support.y[:, step * batch_size :, 0]  # in the order of classes
+            coming = rest[:, 0].clamp(min=1) if rest.shape[1] else support.y.amax((1, 2)) + 1
+            seen = query.mask & (query.y < coming[:, None, None])[..., 0]
             known = Task(support, Batch(query.x, query.y, seen))
             outputs = learner.predict(query.x, state)
             for name, metric in metrics.items():

@@ -19,6 +19,9 @@ from ..training.states import fingerprint
 from .study import Costed, Study, interval, sample, tune
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..batch import Batch
     from ..family import TaskFamily
     from ..learner import Learner
     from ..metrics import Metric
@@ -41,8 +44,9 @@ class Part:
     Fields: `recipes` by name, meta-trained; `baselines`: names of unlearnt methods; `steps` of `batch_size` rows;
     `tasks` judged; `derived`: learners made of the trained ones, (recipe, how); `votes`: recipe whose single answers to
     each mini-batch vote; `whole`: recipes that answer in one
-    step over all rows so far, up to the step said; `costly`: baselines judged after these steps only; `judge`: how the
-    metrics come about, as `metrics.curve` does it.
+    step over all rows so far, up to the step said; `costly`: baselines judged after these steps only; `peers`: what
+    answers without mini-batches, a function from the whole support to outputs, judged as if after the last step;
+    `judge`: how the metrics come about, as `metrics.curve` does it.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Part:
     votes: dict[str, str] = field(default_factory=dict)
     whole: dict[str, int] = field(default_factory=dict)
     costly: dict[str, tuple[int, ...]] = field(default_factory=lambda: COSTLY)
+    peers: dict[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
     judge: Callable[..., Values] = curve
 
 
@@ -87,6 +92,7 @@ def measure(study: Study, part: Part, seeds: int, records: list[dict[str, Any]])
     }
     if part.family.oracle(task, 1) is not None:
         others["oracle"] = partial(_oracle, study, part, task)
+    others |= {name: partial(_peer, study, part, task, name) for name in part.peers}
     for name, judge in others.items():
         study.console.print(f"judging {name} on {part.name}")
         values = judge()
@@ -122,7 +128,7 @@ def choose(
     }
     for name, setting in (settings or {}).items():
         errors[name] = _baseline(study, part, name, task, setting)[metric].mean()
-    return min(errors, key=lambda name: errors[name])
+    return min(errors, key=lambda name: float(np.nan_to_num(errors[name], nan=np.inf)))
 
 
 def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Costed]]:
@@ -184,8 +190,8 @@ def tuned(study: Study, part: Part, name: str) -> dict[str, Any]:
     def compute() -> Values:
         family = replace(part.family.on("train"), support_rows=10 * part.batch_size)
         tuning = sample(family, min(16 if name in part.costly else 64, part.tasks), seed=2)
-        make, metric = partial(build, name, part.family), next(iter(part.metrics.values()))
-        setting = tune(make, row.grid, tuning, part.batch_size, 10, metric)
+        make, (called, metric) = partial(build, name, part.family), next(iter(part.metrics.items()))
+        setting = tune(make, row.grid, tuning, part.batch_size, 10, metric, called, part.judge)
         return {key: np.asarray(value) for key, value in setting.items()}
 
     grid = {key: list(values) for key, values in row.grid.items()}
@@ -203,6 +209,17 @@ def _baseline(study: Study, part: Part, name: str, task: Task, setting: dict[str
     )
     settings = {f"setting {key}": np.asarray(value) for key, value in setting.items()}
     return {**values, "steps": np.asarray(steps), **settings}
+
+
+def _peer(study: Study, part: Part, task: Task, name: str) -> Values:
+    """Return the metrics of what a peer says of the whole support."""
+
+    def compute() -> Values:
+        outputs = part.peers[name](task.support)
+        found = {called: metric(outputs, task).numpy()[None] for called, metric in part.metrics.items()}
+        return {**found, "steps": np.asarray(part.steps[-1:])}
+
+    return study.arrays(f"{part.name}-{name}", [_about(part)], compute)
 
 
 def _oracle(study: Study, part: Part, task: Task) -> Values:

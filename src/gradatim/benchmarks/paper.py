@@ -17,19 +17,21 @@ from ..learner import Learner
 from ..provenance import commit
 from ..refiners import Bagged
 from ..report import write_result
+from .causal_peers import PEERS, peers
 from .panel import Part, Values, choose, measure, runs_of
 from .paper_claims import families_improved, generation, missing, order, references
-from .paper_costs import prefix, spent, stopped
-from .paper_findings import findings, verdict_listing
+from .paper_costs import paced, prefix, spent, stopped
+from .paper_findings import crossings, findings, verdict_listing
 from .paper_pictures import drawn, samples
-from .paper_recipes import recipes
+from .paper_recipes import WHOLE, recipes
 from .paper_settings import Setting, origin, settings
 from .paper_tables import (
     GENERATED,
+    MOST,
     ORACLE,
     STEPS,
+    STOPPED,
     TABLES,
-    WHOLE,
     alternatives,
     cells,
     columns,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+    from ..recipes import Recipe
 
 Chosen = dict[tuple[str, str], str]
 
@@ -67,14 +71,19 @@ def run(
     wanted = _rows(numbers)
     homes = {row.partition("@")[2] or origin(panel) for panel, rows in wanted.items() for row in rows}
     made = settings(smoke, {*wanted, *homes}, study.folder, console)
-    records, found, chosen = _panels(study, made, wanted, smoke, seeds)
+    records, found, chosen, trained = _panels(study, made, wanted, smoke, seeds)
     claims: list[dict[str, Any]] = []
     for measured in (own for panel, own in _MEASURED.items() if panel in wanted):
         own, said = measured(study, made, seeds, smoke)
         records += own
         claims += said
+    if not smoke:
+        console.print("timing iterations of meta-training, one recipe after another")
+        seconds = paced(study, trained)
+        records = [{**r, "seconds": round(seconds.get(r["name"], 0.0), 1)} for r in records]
     metrics = {panel: next(iter(setting.metrics)) for panel, setting in made.items()} | _METRICS
-    kept = filled([cell for cell in cells(numbers) if cell.panel in metrics], records, chosen, metrics)
+    listed = [cell for cell in cells(numbers) if cell.panel in metrics or not smoke]
+    kept = filled(listed, records, chosen, metrics)
     pictures, verdicts = drawn(out, name, kept, chosen, metrics), []
     right = {panel: "accuracy" for panel, setting in made.items() if "accuracy" in setting.metrics}
     told = filled([cell for cell in kept if cell.panel in right], records, chosen, right)
@@ -83,7 +92,7 @@ def run(
         console.print("choosing learners on validation tasks, comparing with references")
         best = _best(study, made, chosen, smoke, seeds)
         claims += [families_improved(found, best, metrics), generation(found["mixture"], best["mixture"])]
-        claims += order(study, made["order"], found["order"], best["order"])
+        claims += order(found["order"], best["order"]["any"][0])
         claims += [prefix(found), *references(smoke)]
         verdicts = findings(found, chosen)
         pictures += _samples(study, out, made, best, smoke)
@@ -98,7 +107,7 @@ def run(
         "records": [],
         "findings": verdicts,
         "claims": [missing(kept), *claims],
-        "listings": [*verdict_listing(verdicts), *listings(kept, chosen)],
+        "listings": [*verdict_listing(verdicts), *crossings(kept, chosen), *listings(kept, chosen)],
         "pictures": pictures,
     }
     return write_result(out, name, json.loads(json.dumps(result)))
@@ -106,11 +115,12 @@ def run(
 
 def _panels(
     study: Study, made: Mapping[str, Setting], wanted: Mapping[str, list[str]], smoke: bool, seeds: int
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]], Chosen]:
-    """Train and judge the rows of all panels that there are; return records, values and what was chosen."""
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]], Chosen, dict[str, Recipe]]:
+    """Train and judge the rows of all panels that there are; return records, values, what was chosen, recipes."""
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, Values]] = {}
     chosen: Chosen = {}
+    trained: dict[str, Recipe] = {}
     for panel, asked in wanted.items():
         rows = [row for row in asked if (row.partition("@")[2] or origin(panel)) in made]
         if panel in made and panel not in _MEASURED:
@@ -118,7 +128,8 @@ def _panels(
             chosen |= _choices(study, made, panel, rows, smoke)
             part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
             found[panel] = measure(study, part, seeds, records)
-    return records, found, chosen
+            trained |= part.recipes
+    return records, found, chosen, trained
 
 
 def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
@@ -145,13 +156,14 @@ def _part(
         f"{panel}-validation" if validation else panel,
         setting.family.on("validation") if validation else setting.family,
         trained,
-        tuple(row for row in rows if unlearnt(row) and row != ORACLE),
+        tuple(row for row in rows if unlearnt(row) and row != ORACLE and row not in PEERS),
         setting.metrics,
         setting.batch_size,
         tuple(c for c in columns(panel) if c * setting.batch_size <= setting.family.support_rows),
         setting.judged,
         derived={learner(panel, row): (learner(panel, one), _bagged) for row, one in bags.items()},
-        whole={learner(panel, row): WHOLE for row in rows if row.endswith("-whole")},
+        whole={learner(panel, row): MOST for row in rows if row.endswith(WHOLE)},
+        peers={name: answers for name, answers in peers().items() if name in rows},
         judge=setting.judge,
     )
 
@@ -166,16 +178,18 @@ def _choices(
 ) -> Chosen:
     """Return which row stands for each with alternatives: the best after ten steps of validation tasks, seed 0.
 
-    Signals are chosen by the paper's training, and the other ways of training take the same.
+    Signals are chosen by the paper's training, and that with our gain takes the same; learners for one step are chosen
+    for themselves, after one step.
     """
     home, found = origin(panel), {}
     for row in rows:
         own = alternatives(home, row)
         if len(own) > 1:
-            candidates = alternatives(home, row.removesuffix("-decaying").removesuffix("-one-step"))
+            candidates = alternatives(home, row.removesuffix("-decaying"))
             names = [learner(home, candidate) for candidate in candidates]
             part = _part(made, home, candidates, smoke, validation=True)
-            found[panel, row] = own[names.index(choose(study, part, names, part.steps[-1], 1))]
+            step = 1 if row.endswith("-one-step") else part.steps[-1]
+            found[panel, row] = own[names.index(choose(study, part, names, step, 1))]
     return found
 
 
@@ -230,7 +244,7 @@ def _costs(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -
 
 def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
     study.console.print("fitting estimates of the loss, stopping streams by them")
-    rows = TABLES[13].rows["linear-8-stopped"]
+    rows = next(iter(TABLES[13].rows.values()))
     runs = runs_of(study, _part(made, "linear-8", rows, smoke), seeds)
     return stopped(
         study, {learner("linear-8", row): runs[learner("linear-8", row)] for row in rows}, smoke
@@ -238,5 +252,5 @@ def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -
 
 
 _MEASURED = {"cost": _costs, "linear-8-stopped": _stops}
-_METRICS = {"cost": "seconds", "linear-8-stopped": "squared error"}
+_METRICS = {"cost": "seconds", **STOPPED}
 """Panels whose cells are not errors after so many steps: how they are filled, and what of."""

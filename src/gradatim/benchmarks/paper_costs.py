@@ -6,6 +6,7 @@ Source: Mittal et al. 2025, cost of K steps of B rows; DESIGN.md, Results.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,16 @@ from ..provenance import on_threads
 from ..refiners import CONSTANT, RowsConfig
 from ..stopping import fit_estimate, stopping_times
 from ..training.states import fingerprint
-from .paper_tables import ASKED, SPENT, TABLES, TIMED, learner
+from ..training.train import train
+from .paper_tables import ASKED, SPENT, STOPPED, TABLES, TIMED, learner
 from .study import claim, sample
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..batch import Batch, Task
     from ..learner import Learner
+    from ..recipes import Recipe
     from .panel import Values
     from .study import Costed, Study
 
@@ -73,12 +78,43 @@ def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> lis
             )
             for seed, run in enumerate(runs)
         ]
+        peak = max(run.peak_memory for run in runs)
         for place, percent in enumerate(ASKED):
-            for metric in ("squared error", "rows used"):
+            for panel, metric in STOPPED.items():
                 own = np.stack([values[metric][place] for values in found])
                 three = mean_interval(own)
-                records.append(_record("linear-8-stopped", name, percent, metric, three, found[0]))
+                records.append(_record(panel, name, percent, metric, three, found[0], peak))
     return records
+
+
+def paced(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
+    """Return the seconds of meta-training of each recipe: its iterations times the seconds of one of them.
+
+    Timed one recipe after another in this process on one thread: seconds of runs beside other runs say little.
+    """
+    found = {}
+    for name, recipe in recipes.items():
+        once = replace(recipe, train=replace(recipe.train, seed=0, threads=1))
+        values = study.arrays(f"pace-{name}", once.to_json(), lambda once=once: {"seconds": _pace(once)})
+        found[name] = float(values["seconds"]) * recipe.train.iterations
+    return found
+
+
+def _pace(recipe: Recipe, few: int = 4) -> np.ndarray:
+    """Return the seconds of an iteration: of `few` more than one, so that what a run begins with does not count."""
+    spent = []
+    for count in (1, 1, 1 + few):  # the first call loads code
+        begun = time.perf_counter()
+        with on_threads(1):
+            train(
+                recipe.learner(),
+                recipe.family,
+                recipe.scheme,
+                replace(recipe.train, iterations=count),
+                progress=False,
+            )
+        spent.append(time.perf_counter() - begun)
+    return np.asarray(max(0.0, spent[2] - spent[1]) / few)
 
 
 def prefix(found: dict[str, dict[str, Values]]) -> dict[str, Any]:
@@ -135,10 +171,16 @@ def _middle(values: Any) -> tuple[float, float, float]:
 
 
 def _record(
-    panel: str, name: str, column: int, metric: str, three: tuple[float, float, float], values: Values
+    panel: str,
+    name: str,
+    column: int,
+    metric: str,
+    three: tuple[float, float, float],
+    values: Values,
+    peak: int | None = None,
 ) -> dict[str, Any]:
     """Return a record as `panel.measure` makes them, of a value with its interval."""
     mean, low, high = (float(f"{value:.6g}") for value in three)
     about = {"name": name, "method": name, "family": panel, "signal": None, "steps": column, "metric": metric}
     numbers = {"seed": "all", "mean": mean, "low": low, "high": high, "setting": None}
-    return {**about, **numbers, "commit": str(values["commit"]), "seconds": 0.0, "peak_memory": None}
+    return {**about, **numbers, "commit": str(values["commit"]), "seconds": 0.0, "peak_memory": peak}

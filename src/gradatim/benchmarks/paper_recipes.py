@@ -25,8 +25,15 @@ HORIZON = 10
 VARIANTS = ("", "-decaying", "-one-step")
 """The paper's training, constant gain; the same with our default gain; a learner trained for one step alone."""
 
-RATES = (0.03, 0.1, 0.3)
-"""Inner rates that MAML's is chosen from on validation tasks."""
+RATES = (0.1, 0.3, 1.0)
+RATED = ("maml", "first-order-maml", "meta-sgd")
+"""Methods whose inner rate, or where it starts, is chosen from `RATES` on validation tasks."""
+
+WHOLE = "-one-step-whole"
+"""Ends the name of a learner that answers in one step over all rows so far, trained on ten mini-batches in one."""
+
+UNCURVED = "-uncurved"
+"""Ends the name of a learner whose steps see the gradient as it is, where others also see it preconditioned."""
 
 SIZES = ((32, 2), (64, 1), (64, 4), (128, 2))
 """Width and layers of refiners beside 64 and 2, each trained for as many multiplications."""
@@ -57,14 +64,14 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
         for row, recipe in _trained(setting, regime, signal, smoke).items()
     }
     if name != "order":
-        made |= _variations(made) | _neighbours(made, setting)
+        made |= _variations(made) | _plainer(made) | _neighbours(made, setting)
     if name == "mnist-784":
         made |= _fed(made)
     return made
 
 
 def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
-    """Return a recipe for each of `VARIANTS`; an implicit learner's `signal` is its state."""
+    """Return a recipe for each of `VARIANTS`, and `WHOLE`; an implicit learner's `signal` is its state."""
     given = setting.settings.get(regime, {})
     width = RowsConfig(width=16, layers=1) if smoke else RowsConfig()
     if setting.curvature and (regime == "parametric" or "features" in given):
@@ -73,7 +80,7 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     family = setting.family.on("train")
     family = replace(family, query_rows=min(family.query_rows, asked))
     iterations = setting.iterations * (setting.implicit if regime == "implicit" else 1)
-    training = TrainConfig(iterations, setting.tasks, lr=setting.lr, accelerator="cpu")
+    training = _lasting(TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations)
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
     family = replace(family, support_rows=HORIZON * setting.batch_size)
     method = f"{regime}-{signal}"
@@ -81,7 +88,15 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     single = once(paper, method)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
     decaying = replace(paper, refiner=replace(width, gain=DECAYING))
-    return dict(zip((f"{method}{variant}" for variant in VARIANTS), (paper, decaying, single), strict=True))
+    made = dict(zip((f"{method}{variant}" for variant in VARIANTS), (paper, decaying, single), strict=True))
+    whole = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
+    return {**made, f"{method}{WHOLE}": replace(paper, scheme=whole)}
+
+
+def _lasting(training: TrainConfig, iterations: float) -> TrainConfig:
+    """Return the training in so many iterations, at least one, no more than a third of them warming up."""
+    iterations = max(1, round(iterations))
+    return replace(training, iterations=iterations, warmup=min(training.warmup, iterations // 3))
 
 
 def _variations(made: dict[str, Recipe]) -> dict[str, Recipe]:
@@ -92,9 +107,8 @@ def _variations(made: dict[str, Recipe]) -> dict[str, Recipe]:
     for width, layers in SIZES:
         work = 2 * 64**2 / (layers * width**2)
         sized = replace(default, refiner=replace(default.refiner, width=width, layers=layers))
-        iterations = max(1, round(work * default.train.iterations))
         found[f"width-{width}-layers-{layers}"] = replace(
-            sized, train=replace(default.train, iterations=iterations)
+            sized, train=_lasting(default.train, work * default.train.iterations)
         )
     for window in WINDOWS:
         found[f"parametric-both-history-{window}"] = replace(paper, refiner=replace(own, history=window))
@@ -111,6 +125,18 @@ def _variations(made: dict[str, Recipe]) -> dict[str, Recipe]:
     return found
 
 
+def _plainer(made: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Return learners without what ours add to the paper's: predictions at the rows, curvature, a head on features."""
+    found = {}
+    for signal in SIGNALS:
+        own = made[f"parametric-{signal}"]
+        found[f"parametric-{signal}{UNCURVED}"] = replace(own, refiner=replace(own.refiner, curvature=None))
+    found["parametric-plain"] = replace(found[f"parametric-both{UNCURVED}"], method="parametric-plain")
+    own = made["explicit-both"]
+    found["explicit-both-decoder"] = replace(own, settings={}, refiner=replace(own.refiner, curvature=None))
+    return found
+
+
 def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
     """Return the neighbours in the unified formula, each trained as its source does, on as many tasks."""
     base = made["parametric-gradients"]
@@ -121,14 +147,13 @@ def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
     hidden = setting.settings.get("parametric", {})
     found = {
         f"{method}-{rate:g}": replace(through, method=method, settings={**hidden, "rate": rate})
-        for method in ("maml", "first-order-maml")
+        for method in RATED
         for rate in RATES
     }
-    found["meta-sgd"] = replace(through, method="meta-sgd", settings=hidden)
     optimizer = replace(plain, method="learned-optimizer", settings=hidden)
     found["learned-optimizer"] = optimizer
     found["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
-    few = replace(plain.train, iterations=max(1, plain.train.iterations // 8))
+    few = _lasting(plain.train, plain.train.iterations // 8)
     for name, truncation in (("evolution", None), ("persistent", 2)):
         scheme = Evolution(size, HORIZON, relative=relative, truncation=truncation)
         found[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=few)
@@ -138,11 +163,7 @@ def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
     )
     for name in ("conditional-neural-process", "attentive-neural-process"):
         found[name] = replace(through, method=name)
-    whole = made["implicit-logits"]
-    found["implicit-logits-one-step-whole"] = replace(
-        whole, scheme=Greedy(HORIZON * size, 1, relative=relative)
-    )
-    fewer = replace(plain.train, iterations=max(1, plain.train.iterations // 4))
+    fewer = _lasting(plain.train, plain.train.iterations // 4)
     closed = replace(through, train=fewer)
     found["closed-form"] = replace(closed, method="closed-form", settings={"features": 256})
     found["bayesian"] = replace(closed, method="bayesian")

@@ -55,7 +55,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
 }
 """Causal models that learners of orders did not see in training, by what is other."""
 
-VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", *(f"-{other}" for other in GRAPHS))
+VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", "-stopped-rows", *(f"-{other}" for other in GRAPHS))
 """Other ways to judge a family's learners: far past their horizon, class by class, so with rehearsal, until stopped,
 on other causal models."""
 
@@ -139,8 +139,9 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
 def _pool(name: str, features: dict[str, dict[str, Any]], folder: Path, console: Console) -> Setting:
     maker = POOLS[name]
     source = maker(folder, console) if maker else "banking77"
-    pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=500, query_rows=100)
-    return Setting(pool, 50, ERRORS, 150, 8, judged=128, settings=features, curvature=True)
+    size, asked = (16, 40) if name == "omniglot" else (50, 100)  # twenty drew each of its characters
+    pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=10 * size, query_rows=asked)
+    return Setting(pool, size, ERRORS, 150, 8, judged=128, settings=features, curvature=True)
 
 
 def _images(source: str, features: dict[str, dict[str, Any]]) -> Setting:

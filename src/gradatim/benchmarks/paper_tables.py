@@ -11,13 +11,15 @@ from itertools import product
 from typing import Any
 
 from ..methods import METHODS
-from .paper_recipes import EPISODES, HORIZON, RATES, SIZES, VARIANTS, WINDOWS, signals
+from .causal_peers import PEERS
+from .panel import SIGNALS
+from .paper_recipes import EPISODES, HORIZON, RATED, RATES, SIZES, UNCURVED, VARIANTS, WHOLE, WINDOWS, signals
 from .paper_settings import GRAPHS, LENGTHS, origin
 
 STEPS = (1, 5, HORIZON)
 FAR = (1, 5, 10, 20, 50, 98)
 FURTHER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 6250)
-WHOLE = 50
+MOST = 50
 """Mini-batches that a one-shot learner still looks at in one pass; its work grows with their square."""
 
 EVERY_SIGNAL = ("linear-8", "linear-100", "mnist")
@@ -30,6 +32,9 @@ TIMED, SHOT = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_
 
 ASKED = (150, 120, 110)
 """Losses, in percent of the noise, at which a stream is left."""
+
+STOPPED = {"linear-8-stopped": "squared error", "linear-8-stopped-rows": "rows used"}
+"""What is told of streams that are left so, by panel."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,15 @@ class PaperTable:
     unit: str = "step"
 
     def of(self, panel: str, row: str) -> tuple[int, ...]:
-        """Return the columns of a row: all, the first of a learner for one step, up to `WHOLE` for one-shot ones."""
+        """Return the columns of a row: all, the first of learners for one step, the last of `PEERS`, up to `MOST` or
+        `SHOT` for one-shot ones."""
         columns = self.columns.get(panel, STEPS)
-        if row.partition("@")[0].endswith("-one-step") and not row.startswith("bagged"):
+        stem = row.partition("@")[0]
+        if stem == "hypernetwork" or (stem.endswith("-one-step") and not row.startswith("bagged")):
             return columns[:1]
-        most = {"implicit-logits-one-step-whole": WHOLE, "one-shot": SHOT}.get(row, max(columns))
+        if row in PEERS:
+            return columns[-1:]
+        most = MOST if row.endswith(WHOLE) else SHOT if row == "one-shot" else max(columns)
         return tuple(column for column in columns if column <= most)
 
 
@@ -94,6 +103,7 @@ NEIGHBOURS = (
     "conditional-neural-process",
     "attentive-neural-process",
     "implicit-latents",
+    "parametric-both-one-step-whole",
     "implicit-logits-one-step-whole",
     "bagged-parametric-both-one-step",
     "closed-form",
@@ -105,7 +115,20 @@ MOVED = tuple(
     f"{regime}{variant}"
     for regime, variant in product(("parametric-both", "explicit-both", "implicit-logits"), VARIANTS)
 )
-_LONG = ("maml", "meta-sgd", "implicit-logits-one-step-whole", "bagged-parametric-both-one-step", "bayesian")
+_LONG = (
+    "maml",
+    "meta-sgd",
+    "learned-optimizer",
+    "conditional-neural-process",
+    "attentive-neural-process",
+    "parametric-both-one-step-whole",
+    "implicit-logits-one-step-whole",
+    "bagged-parametric-both-one-step",
+    "closed-form",
+    "bayesian",
+)
+_ONE_PASS = tuple(f"{row}{end}" for row, end in product(("parametric-both", "implicit-logits"), ("", WHOLE)))
+_AS_THE_PAPER = ("parametric-plain", *(f"parametric-{signal}{UNCURVED}" for signal in SIGNALS))
 
 TABLES: dict[int, PaperTable] = {
     2: PaperTable("Parametric: f of known form, its weights refined", _regime("parametric", SUPERVISED)),
@@ -116,7 +139,7 @@ TABLES: dict[int, PaperTable] = {
     5: PaperTable(
         "Implicit: topological order and generation, beside a kernel density",
         {
-            name: (*rows, "kernel") if name in GENERATED else rows
+            name: (*rows, *(("kernel",) if name in GENERATED else PEERS))
             for name, rows in _regime("implicit", ("order", *GENERATED)).items()
         },
     ),
@@ -134,8 +157,12 @@ TABLES: dict[int, PaperTable] = {
             "omniglot": (*MOVED, *(f"{row}@embeddings" for row in MOVED)),
             "cifar": tuple(f"{row}@{pool}" for pool in ("embeddings", "omniglot") for row in MOVED),
             **{
-                f"order-{other}": tuple(
-                    f"{regime}-order{variant}" for regime in ("explicit", "implicit") for variant in VARIANTS
+                f"order-{other}": (
+                    *(
+                        f"{regime}-order{variant}"
+                        for regime, variant in product(("explicit", "implicit"), VARIANTS)
+                    ),
+                    *PEERS,
                 )
                 for other in GRAPHS
             },
@@ -157,8 +184,8 @@ TABLES: dict[int, PaperTable] = {
     ),
     13: PaperTable(
         "Asked: steps chosen by the learner's own estimate of its loss (mean squared error, rows used)",
-        {"linear-8-stopped": ("parametric-both-decaying", "bayesian")},
-        {"linear-8-stopped": ASKED},
+        dict.fromkeys(STOPPED, ("parametric-both-decaying", "bayesian")),
+        dict.fromkeys(STOPPED, ASKED),
         "noise %",
     ),
     14: PaperTable(
@@ -206,15 +233,30 @@ TABLES: dict[int, PaperTable] = {
         },
     ),
     20: PaperTable("Seconds to adapt to one task", {"cost": SPENT}, {"cost": TIMED}, "rows"),
+    21: PaperTable(
+        "Asked: ten mini-batches in one pass, at equal rows",
+        {
+            **dict.fromkeys(("linear-8", "linear-100", "linear-classes", "mnist", "mixture"), _ONE_PASS),
+            "order": ("explicit-order", f"explicit-order{WHOLE}"),
+        },
+    ),
+    22: PaperTable(
+        "Signals and states without what ours add to the paper's",
+        {
+            "linear-8": _AS_THE_PAPER[:1],
+            "linear-100": _AS_THE_PAPER,
+            "mnist": (*_AS_THE_PAPER, "explicit-both-decoder"),
+        },
+    ),
 }
 
 
 def alternatives(panel: str, row: str) -> tuple[str, ...]:
-    """Return the rows of which one is chosen on validation tasks, one seed: signals, MAML's rates; else the row."""
+    """Return the rows of which one is chosen on validation tasks, one seed: signals, inner rates; else the row."""
     if CHOSEN in row:
         own = signals(origin(panel), row.partition("-")[0])
         return tuple(row.replace(CHOSEN, signal) for signal in own)
-    if row in ("maml", "first-order-maml"):
+    if row in RATED:
         return tuple(f"{row}-{rate:g}" for rate in RATES)
     return (row,)
 
@@ -228,8 +270,8 @@ def learner(panel: str, row: str) -> str:
 
 
 def unlearnt(row: str) -> bool:
-    """Return whether a row is a method of which nothing is meta-trained, or the best possible answer."""
-    return row == ORACLE or (row in METHODS and not METHODS[row].learnt)
+    """Return whether a row is a method of which nothing is meta-trained, a causal peer, or the best possible answer."""
+    return row == ORACLE or row in PEERS or (row in METHODS and not METHODS[row].learnt)
 
 
 def cells(tables: Iterable[int] = tuple(TABLES)) -> list[Cell]:

@@ -206,12 +206,17 @@ def tune(
     batch_size: int,
     step: int,
     metric: Metric,
+    name: str = "metric",
+    judge: Callable[..., dict[str, np.ndarray]] = curve,
 ) -> dict[str, Any]:
-    """Return the setting of the grid with the lowest mean metric after `step` mini-batches of meta-training tasks."""
+    """Return the setting of the grid with the lowest mean metric after `step` mini-batches of meta-training tasks.
+
+    `judge`: how the metric called `name` comes about, as `metrics.curve` does it.
+    """
     best: tuple[float, dict[str, Any]] = (np.inf, {})
     for values in product(*grid.values()):
         setting = dict(zip(grid, values, strict=True))
-        found = curve(build(**setting), task, batch_size, [step], {"metric": metric})["metric"]
+        found = judge(build(**setting), task, batch_size, [step], {name: metric})[name]
         score = float(np.nan_to_num(found.mean(), nan=np.inf))
         best = min(best, (score, setting), key=lambda pair: pair[0])
     return best[1]
@@ -227,5 +232,5 @@ def claim(name: str, value: float, low: float, high: float, bar: float, directio
     """Return a claim: a measured value with its interval, its bar, and whether it holds (`<=` or `>=`)."""
     holds = value <= bar if direction == "<=" else value >= bar
     rounded = {"value": value, "low": low, "high": high}
-    rounded = {key: round(number, 5) for key, number in rounded.items()}
+    rounded = {key: float(f"{number:.5g}") for key, number in rounded.items()}
     return {"id": name, **rounded, "bar": bar, "direction": direction, "holds": holds}

@@ -104,6 +104,7 @@ BAD = [
     ({"embeddings": np.full((200, 8), np.nan)}, "not finite"),
     ({"embeddings": np.zeros(200)}, "embeddings \\[rows, width\\]"),
     ({"split": ["train"] * 199 + ["tset"]}, "tset"),
+    ({"labels": [*range(10)] * 19 + [float("nan")] * 10}, "10 rows without a label"),
     ({"split": ["train"] * 199 + ["test"]}, "belong to one split"),
 ]
 
@@ -123,6 +124,17 @@ def test_other_refusals(rows, path, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(path.read_bytes()[:100])
         with pytest.raises(ValueError, match="cannot be read"):
             read_embeddings(tmp_path / name)
+    np.save(tmp_path / "single.npy", rows["embeddings"])
+    with pytest.raises(
+        ValueError, match=r"single.npy cannot be read as npz .*a single array of shape \(200, 8\)"
+    ):
+        read_embeddings(tmp_path / "single.npy")
+    for column, said in (("labels", "1 rows without a label"), ("embeddings", "not finite")):
+        columns = {"embeddings": [[1.0, 2.0]] * 4, "labels": ["a", "b", "a", "b"]}
+        columns[column][3] = None if column == "labels" else [1.0, None]
+        pq.write_table(pa.table(columns), tmp_path / "gaps.parquet")
+        with pytest.raises(ValueError, match=said):
+            read_embeddings(tmp_path / "gaps.parquet")
     monkeypatch.delenv("GRADATIM_DATA", raising=False)
     with pytest.raises(ValueError, match="GRADATIM_DATA"):
         embedding_path("banking77")

@@ -7,8 +7,6 @@ flow matching).
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from .archives import read_npz
 from .datasets import SPLITS
 from .flows import Components, FlowFamily
 from .sampling import check_amount, check_rows
@@ -66,9 +65,9 @@ def glyph_file() -> Path:
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images, alphabets and which of them are background."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            images, alphabet, background = (archive[key] for key in ("images", "alphabet", "background"))
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+        images, alphabet, background = (arrays[key] for key in ("images", "alphabet", "background"))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it must be an npz of {_WANTED}") from error
     letters = len(images)
     if images.ndim != 4 or images.dtype != np.uint8 or {alphabet.shape, background.shape} != {(letters,)}:

@@ -8,8 +8,6 @@ Source: Mittal et al. 2025 (classification of ImageNet embeddings); Vinyals et a
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from .archives import read_npz
 from .sampling import SPLITS, PooledClassification
 
 if TYPE_CHECKING:
@@ -100,13 +99,21 @@ def read_embeddings(path: Path) -> Embedded:
         raise ValueError(
             f"{path} must hold embeddings [rows, width] and labels [rows]; got {vectors.shape} and {labels.shape}"
         )
-    vectors = vectors.astype(np.float32)
-    if not np.isfinite(vectors).all():
+    if _absent(vectors).any() or not np.isfinite(vectors := vectors.astype(np.float32)).all():
         raise ValueError(f"{path} has embeddings that are not finite: leave those rows out")
+    if _absent(labels).any():
+        raise ValueError(
+            f"{path} has {int(_absent(labels).sum())} rows without a label: leave those rows out"
+        )
     values, codes = np.unique(labels, return_inverse=True)
     if len(values) < 2:
         raise ValueError(f"{path} has the one class {values[0]!r}: tasks are made of at least two")
     return Embedded(vectors, codes.astype(np.int64), _splits(path, arrays.get("split"), codes, values))
+
+
+def _absent(values: np.ndarray) -> np.ndarray:
+    """Return where a value is missing: None, or a number that is not one."""
+    return values == None if values.dtype == object else values != values  # noqa: E711
 
 
 def _arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -122,11 +129,7 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
             return {name: np.array(values) for name, values in columns.items()}
         except (ArrowException, OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as Parquet ({error})") from error
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (AttributeError, EOFError, OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as npz without pickles ({error})") from error
+    return read_npz(path)
 
 
 def _splits(path: Path, said: np.ndarray | None, codes: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..names import nearest
+from .archives import read_npz
 
 PUBLISHED = {
     "mnist": "https://yann.lecun.com/exdb/mnist/",
@@ -104,17 +104,6 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file, by file and key."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {f"{path.stem}/{key}": archive[key] for key in archive.files}
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read as npz without pickles ({error}): fetch the file again"
-        ) from error
-
-
 def _bytes(name: str, images: np.ndarray) -> np.ndarray:
     """Return images as uint8 `[n, pixels]`; floats up to 1 are scaled by 255."""
     flat = images.reshape(len(images), -1)
@@ -170,7 +159,7 @@ def load_images(source: str, folder: Path) -> tuple[Labelled, Labelled]:
     arrays: dict[str, np.ndarray] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".npz":
-            arrays |= _read_npz(path)
+            arrays |= {f"{path.stem}/{key}": values for key, values in read_npz(path).items()}
         elif path.name.removesuffix(".gz").endswith(("-ubyte", ".idx")):
             arrays[path.name] = read_idx(path)
     parts, values = [], np.empty(0)

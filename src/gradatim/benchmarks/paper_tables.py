@@ -1,5 +1,10 @@
 """The fixed list of `gradatim bench paper`: which tables there are, and every cell of them, before anything is run.
 
+Names, by example. The row `parametric-both@fashion-mnist` of the panel `mnist-long`: `origin` says that the panel is a
+view of the family `mnist`; after the @ stands another family that the learner was trained on; `learner` makes of both
+its name in records, fashion-mnist-parametric-both; its recipe is `recipes("fashion-mnist", ...)["parametric-both"]`.
+A row `parametric-chosen` stands for one of its `alternatives`.
+
 Source: Mittal et al. 2025, tables 2 (parametric), 3 (explicit), 4 (implicit), and what its reviewers asked.
 """
 

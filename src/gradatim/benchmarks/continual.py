@@ -62,8 +62,8 @@ def _judged(
             step, rest = divmod(count, passes)
             if rest or step not in wanted:
                 continue
-            rest = support.y[:, step * batch_size :, 0]  # in the order of classes
-            coming = rest[:, 0].clamp(min=1) if rest.shape[1] else support.y.amax((1, 2)) + 1
+            ahead = support.y[:, step * batch_size :, 0]  # in the order of classes
+            coming = ahead[:, 0].clamp(min=1) if ahead.shape[1] else support.y.amax((1, 2)) + 1
             seen = query.mask & (query.y < coming[:, None, None])[..., 0]
             known = Task(support, Batch(query.x, query.y, seen))
             outputs = learner.predict(query.x, state)

@@ -80,7 +80,7 @@ def saved(home, made=TINY, change=lambda header: header):
 def test_finished_work_is_taken_and_that_of_a_learner_built_otherwise_is_not(tmp_path, monkeypatch):
     study = Study(tmp_path, 1, Console(quiet=True))
     home, asked = tmp_path / "runs" / "a", []
-    monkeypatch.setattr(Study, "_train", lambda self, name, made, threads: asked.append(name) or name)
+    monkeypatch.setattr(Study, "_train", lambda self, waiting: asked.extend(waiting))
     saved(home)
     study.train({"a": TINY})
     hidden = replace(TINY, settings={"hidden": [4]})  # comes back from a file as a tuple
@@ -109,6 +109,35 @@ def test_the_run_of_a_learner_built_otherwise_is_removed(tmp_path, file):
         fresh(tmp_path, TINY)
         assert (tmp_path / file).exists() == kept
         assert (tmp_path / "asked.json").exists()
+
+
+def test_weights_left_out_are_made_again_when_they_are_asked_for(tmp_path):
+    """What is kept of a finished run is what it cost; a record of its learner needs no more than that."""
+    path = tmp_path / "runs" / "a" / "learner.safetensors"
+    first = Study(tmp_path, 1, Console(quiet=True)).train({"a": TINY})["a"]
+    weights = {name: value.clone() for name, value in first.learner.state_dict().items()}
+    for file in path.parent.iterdir():
+        if file.name != "cost.json":
+            file.unlink()
+    again = Study(tmp_path, 1, Console(quiet=True)).train({"a": TINY})["a"]
+    assert not path.exists(), "nobody asked for weights"
+    assert (again.seconds, again.peak_memory, again.threads) == (
+        first.seconds,
+        first.peak_memory,
+        first.threads,
+    )
+    assert again.about == first.about
+    for name, value in again.learner.state_dict().items():
+        assert torch.equal(value, weights[name])
+    other = replace(TINY, train=replace(TINY.train, seed=1))
+    Study(tmp_path, 1, Console(quiet=True)).train({"a": other})
+    assert path.exists(), "what another recipe cost says nothing of this one"
+
+
+def test_a_run_that_fails_is_named(tmp_path):
+    broken = replace(TINY, train=replace(TINY.train, iterations=3, warmup=0, lr=1e30))
+    with pytest.raises(ValueError, match=r"meta-training broken failed: iteration \d: the loss is"):
+        Study(tmp_path, 1, Console(quiet=True)).train({"broken": broken})
 
 
 def test_a_run_of_a_learner_built_otherwise_is_trained_anew(tmp_path):
@@ -176,7 +205,8 @@ def loss(outputs, task):
 
 def untrained(made):
     torch.manual_seed(0)
-    return Costed(randomised(made.learner()).float().eval(), made, 0.0, 0, 1)
+    learner = randomised(made.learner()).float().eval()
+    return Costed(made, 0.0, 0, 1, lambda: learner)
 
 
 @pytest.mark.parametrize("method", ["parametric-one-step", "implicit-one-step"])

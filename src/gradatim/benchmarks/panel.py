@@ -136,14 +136,14 @@ def runs_of(study: Study, part: Part, seeds: int) -> dict[str, list[Costed]]:
     trained = study.train(by_seed(part.recipes, seeds))
     runs = {name: [trained[f"{name}-{seed}"] for seed in range(seeds)] for name in part.recipes}
     for name, (origin, change) in part.derived.items():
-        runs[name] = [replace(run, learner=change(run.learner)) for run in runs[origin]]
+        runs[name] = [replace(run, change=change) for run in runs[origin]]
     return runs | {name: runs[origin] for name, origin in part.votes.items()}
 
 
 def judged(study: Study, key: str, name: str, run: Costed, part: Part, task: Task) -> Values:
     """Return the record of one trained learner on a part's tasks."""
     steps = tuple(s for s in part.steps if s <= part.whole.get(name, s))
-    about = [_about(part), list(steps), name in part.whole, fingerprint(run.learner), name]
+    about = [_about(part), list(steps), name in part.whole, run.about, name]
 
     def compute() -> Values:
         judge = soft_vote if name in part.votes else part.judge

@@ -18,7 +18,6 @@ from ..metrics import bootstrap, mean_interval, squared_error
 from ..provenance import on_threads
 from ..refiners import CONSTANT, RowsConfig
 from ..stopping import fit_estimate, stopping_times
-from ..training.states import fingerprint
 from ..training.train import train
 from .paper_tables import ASKED, SPENT, STOPPED, TABLES, TIMED, learner
 from .study import claim, sample
@@ -73,7 +72,7 @@ def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> lis
         found = [
             study.arrays(
                 f"stopped-{name}-{seed}",
-                [repr(family), few, ASKED, fingerprint(run.learner)],
+                [repr(family), few, ASKED, run.about],
                 lambda run=run: _stops(run.learner, family, task, few),
             )
             for seed, run in enumerate(runs)

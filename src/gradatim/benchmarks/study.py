@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +39,39 @@ if TYPE_CHECKING:
     from ..metrics import Metric
 
 
+_LOADED = [
+    "gradatim.benchmarks.study",
+    "lightning_fabric",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+]
+"""What a process that meta-trains needs: loaded once, where such processes begin, and not by each of them."""
+
+
 @dataclass(frozen=True)
 class Costed:
-    """A meta-trained learner, its recipe, and what it cost: seconds, peak bytes of its process, threads."""
+    """A meta-trained learner: its recipe, and what it cost: seconds, peak bytes of its process, threads.
 
-    learner: Learner
+    `load` reads the weights, or makes them again where they were left out of the study's folder; `change`: what is made
+    of the learner that was trained.
+    """
+
     recipe: Recipe
     seconds: float
     peak_memory: int
     threads: int
+    load: Callable[[], Learner]
+    change: Callable[[Learner], Learner] = lambda learner: learner
+
+    @cached_property
+    def learner(self) -> Learner:
+        """Return the learner, in eval mode."""
+        return self.change(self.load())
+
+    @cached_property
+    def about(self) -> list[Any]:
+        """Return what the learner depends on, as JSON: its recipe, threads aside, and how this version builds it."""
+        return [_plain(self.recipe), describe_learner(self.change(self.recipe.learner()))]
 
 
 @dataclass(frozen=True)
@@ -63,26 +89,21 @@ class Study:
     _known: dict[str, Costed] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Costed]:
-        """Meta-train each recipe in a process of its own, go on where one was interrupted, and load them all.
+        """Meta-train each recipe in a process of its own, and go on where one was interrupted.
 
-        A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew. What
-        this study has loaded before is not read again.
+        A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew. Of one
+        that is done `cost.json` says what it cost; weights may be left out: they are made again when asked for.
 
         Raises:
-            ValueError: a process failed; its last lines are quoted.
+            ValueError: meta-training failed, or a process was killed.
         """
         wanted = {
             name: recipe
             for name, recipe in recipes.items()
             if name not in self._known or self._known[name].recipe != recipe
         }
-        waiting = [name for name, recipe in wanted.items() if not self._done(name, recipe)]
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
-            jobs = [pool.submit(self._train, name, recipes[name], threads) for name in waiting]
-            for count, job in enumerate(as_completed(jobs), 1):
-                self.console.print(f"meta-trained {job.result()} ({count} of {len(jobs)})")
-        self._known.update({name: self._load(name, recipe) for name, recipe in wanted.items()})
+        self._train([(name, recipe) for name, recipe in wanted.items() if not self._done(name, recipe)])
+        self._known.update({name: self._costed(name, recipe) for name, recipe in wanted.items()})
         return {name: self._known[name] for name in recipes}
 
     def arrays(
@@ -107,31 +128,56 @@ class Study:
         return self.folder / "runs" / name
 
     def _done(self, name: str, recipe: Recipe) -> bool:
-        path = self._home(name) / "learner.safetensors"
-        if not path.exists() or not _current(path, recipe):
-            return False
+        """Return whether a run is whole: its weights are those of this recipe, or are left out beside `cost.json`."""
+        path, cost = self._home(name) / "learner.safetensors", self._home(name) / "cost.json"
         try:
-            stored = from_json(read_header(path, "checkpoint")["recipe"]["recipe"])
-        except (KeyError, ValueError):  # of a version with other fields
+            stored = read_header(path, "checkpoint") if path.exists() else json.loads(cost.read_text())
+            own = from_json(stored["recipe"]["recipe"])
+        except (OSError, KeyError, ValueError):  # not there, damaged, or of a version with other fields
             return False
-        return _same(stored, recipe)
+        return _plain(own) == _plain(recipe) and _builds(stored, recipe)
 
-    def _train(self, name: str, recipe: Recipe, threads: int) -> str:
+    def _train(self, waiting: list[tuple[str, Recipe]]) -> None:
+        """Meta-train recipes, each in a process of its own where they are `apart`."""
+        threads = max(1, (os.cpu_count() or 1) // self.workers) if self.apart else torch.get_num_threads()
+        with self._pool() as pool:
+            jobs = {
+                pool.submit(here, recipe.to_json(), self._home(name), threads): name
+                for name, recipe in waiting
+            }
+            for count, job in enumerate(as_completed(jobs), 1):
+                if job.exception():
+                    raise ValueError(
+                        f"meta-training {jobs[job]} failed: {job.exception()}"
+                    ) from job.exception()
+                self.console.print(f"meta-trained {jobs[job]} ({count} of {len(jobs)})")
+
+    def _pool(self) -> Executor:
+        """Return what runs a job in a process that is its alone, or one job after the other in this process."""
         if not self.apart:
-            here(recipe, self._home(name), torch.get_num_threads())
-            return name
-        process = start(recipe, self._home(name), threads)
-        said, wrong = process.communicate()
-        if process.returncode:
-            raise ValueError(f"meta-training {name} failed: {(wrong or said)[-2000:]}")
-        return name
+            return ThreadPoolExecutor(1)
+        context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+        context.set_forkserver_preload(_LOADED)
+        return ProcessPoolExecutor(self.workers, context, max_tasks_per_child=1)
 
-    def _load(self, name: str, recipe: Recipe) -> Costed:
-        path = self._home(name) / "learner.safetensors"
-        learner = recipe.learner()
-        header = load_weights(learner, path)
+    def _costed(self, name: str, recipe: Recipe) -> Costed:
+        path, cost = self._home(name) / "learner.safetensors", self._home(name) / "cost.json"
+        if path.exists():
+            header = read_header(path, "checkpoint")
+            kept = {key: header[key] for key in ("recipe", "learner", "seconds", "peak_memory")}
+            cost.write_text(json.dumps(kept) + "\n")
+        header = json.loads(cost.read_text())
         threads = from_json(header["recipe"]["recipe"]).train.threads or 0
-        return Costed(learner.eval(), recipe, header["seconds"], header["peak_memory"], threads)
+        return Costed(
+            recipe, header["seconds"], header["peak_memory"], threads, partial(self._load, name, recipe)
+        )
+
+    def _load(self, name: str, recipe: Recipe) -> Learner:
+        path, learner = self._home(name) / "learner.safetensors", recipe.learner()
+        if not path.exists():
+            self._train([(name, recipe)])
+        load_weights(learner, path)
+        return learner.eval()
 
 
 def once(recipe: Recipe, method: str) -> Recipe:
@@ -153,8 +199,9 @@ def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
     )
 
 
-def here(recipe: Recipe, home: Path, threads: int) -> None:
-    """Meta-train a recipe in this process, into a folder as `start` does."""
+def here(asked: dict[str, Any], home: Path, threads: int) -> None:
+    """Meta-train a recipe, given as JSON, in this process, into a folder as `start` does."""
+    recipe = from_json(asked)
     recipe = replace(recipe, train=replace(recipe.train, threads=threads))
     fresh(home, recipe)
     record = {"recipe": recipe.to_json(), **provenance(), "threads": threads}
@@ -179,18 +226,19 @@ def fresh(home: Path, recipe: Recipe) -> Path:
 def _current(path: Path, recipe: Recipe) -> bool:
     """Return whether a checkpoint can be read and describes the learner that the recipe builds now."""
     try:
-        stored = read_header(path, "checkpoint").get("learner")
+        return _builds(read_header(path, "checkpoint"), recipe)
     except ValueError:
         return False
-    return difference(stored, describe_learner(recipe.learner())) is None
 
 
-def _same(one: Recipe, other: Recipe) -> bool:
-    """Return whether two recipes make the same weights, threads aside; a list in settings equals a tuple."""
-    first, second = (
-        json.dumps(replace(r, train=replace(r.train, threads=None)).to_json()) for r in (one, other)
-    )
-    return first == second
+def _builds(stored: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Return whether what was stored describes the learner that the recipe builds now."""
+    return difference(stored.get("learner"), describe_learner(recipe.learner())) is None
+
+
+def _plain(recipe: Recipe) -> Any:
+    """Return a recipe as JSON, threads aside: equal where it makes the same weights; a list equals a tuple."""
+    return json.loads(json.dumps(replace(recipe, train=replace(recipe.train, threads=None)).to_json()))
 
 
 def sample(family: TaskFamily, tasks: int, seed: int) -> Task:

@@ -31,7 +31,7 @@ from gradatim.refiners import (
     RowsConfig,
     RowsRefiner,
 )
-from gradatim.refiners.curvature import Preconditioner, RowSlopes, second_moments
+from gradatim.refiners.curvature import Preconditioner, RowSlopes, natural, second_moments
 from gradatim.refiners.gain import move, tail_weight
 from gradatim.refiners.query import Vote
 from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
@@ -266,13 +266,28 @@ def test_the_preconditioned_gradient_is_a_damped_newton_direction():
     evidence = replace(BOTH, inputs=True)(f, theta, batch)
     precondition = Preconditioner(f.layout.shapes).double()
     moments = second_moments(evidence.inputs, evidence.rows.double())
-    natural = precondition(evidence.gradient, moments, evidence.rows.double(), torch.zeros(3))
+    direction = precondition(evidence.gradient, moments, evidence.rows.double(), torch.zeros(3))
     for b in range(3):
         a = np.c_[batch.x[b].numpy(), np.ones(15)][batch.mask[b].numpy()]
         moment = a.T @ a / len(a)
         damped = moment + (np.exp(-1) * np.trace(moment) / 4 + 1e-6) * np.eye(4)
         wanted = np.linalg.solve(damped, evidence.gradient[b].numpy())
-        np.testing.assert_allclose(natural[b].detach().numpy(), wanted, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(direction[b].detach().numpy(), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_the_preconditioned_gradient_has_the_slopes_of_its_formula():
+    """They are written by hand: in the gradient, in the inputs through their moments, and in the damping."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, slope, rate = (
+        torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        for shape in ((2, 3, 4), (2, 8), (2, 1))
+    )
+
+    def of(inputs, slope, rate):
+        moments = second_moments((inputs,), torch.full((2,), 3.0, dtype=torch.float64))
+        return natural(slope, moments, ((2, 4),), [rate.exp()])
+
+    assert torch.autograd.gradcheck(of, (inputs, slope, rate))
 
 
 def test_second_moments_are_those_of_the_rows_seen():

@@ -5,10 +5,11 @@ Source: Martens, Grosse 2015, section 6.2 (K-FAC with Tikhonov damping), its inp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..nn.functional import split_rows
 
@@ -71,11 +72,35 @@ def natural(
     slopes, moments = split_rows(gradient.flatten(1), shapes), split_rows(curvature, squares)
     parts = []
     for slope, moment, strength in zip(slopes, moments, damping, strict=True):
-        diagonal = moment.diagonal(dim1=1, dim2=2)
-        floor = strength * diagonal.mean(dim=1, keepdim=True) + 1e-6
-        factor = torch.linalg.cholesky(moment + torch.diag_embed(floor.expand_as(diagonal)))
-        parts.append(torch.cholesky_solve(slope.mT, factor).mT.flatten(1))
+        floor = strength * moment.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True) + 1e-6
+        solved: Tensor = _Damped.apply(slope, moment, floor)  # type: ignore[assignment]
+        parts.append(solved.flatten(1))
     return torch.cat(parts, dim=1).view_as(gradient)
+
+
+class _Damped(torch.autograd.Function):
+    """`S = G M^-1, M = A + floor I`, of symmetric A.
+
+    Its slopes need M's factor and no more, where those of a factorisation take several products of its size:
+    `dG = dS M^-1`, `dA = -S' dG`, `dfloor = -sum S dG`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, moment: Tensor, floor: Tensor) -> Tensor:
+        shifted = moment.clone()
+        shifted.diagonal(dim1=1, dim2=2).add_(floor)
+        factor = torch.linalg.cholesky(shifted)
+        solved = torch.cholesky_solve(slope.mT, factor).mT
+        ctx.save_for_backward(factor, solved)
+        return solved
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        factor, solved = ctx.saved_tensors
+        back = torch.cholesky_solve(grad.mT, factor).mT
+        moment = -(solved.mT @ back) if ctx.needs_input_grad[1] else None
+        return back, moment, -(solved * back).sum((1, 2))[:, None]
 
 
 class RowSlopes(nn.Module):

@@ -166,6 +166,28 @@ def test_rows_in_the_window_are_answered_by_one_penalised_logistic_regression():
             torch.testing.assert_close(state.theta[b, 0], wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_the_slope_of_an_answer_is_that_of_the_minimum_not_of_the_way_there():
+    """In the precisions of the prior, against differences of converged answers."""
+    task, learner = drawn(CLASSES), heads(((1.0, 2.0),), learnt=True)
+    precision = learner.refiner.log_precision
+    weights = torch.randn(3, 1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def said():
+        state = learner.merge([learner.adapt(task.support, 8)])  # a merge of one converges
+        return (weights * state.theta).sum()
+
+    said().backward()
+    with torch.no_grad():
+        for block in range(2):
+            ends = []
+            for move in (1e-4, -2e-4):
+                precision[0, block] += move
+                ends.append(said())
+            precision[0, block] += 1e-4
+            slope = (ends[0] - ends[1]) / 2e-4
+            torch.testing.assert_close(precision.grad[0, block], slope, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("lag", [0, 20, 32])
 def test_rows_that_leave_are_replaced_by_their_expansion(lag):
     """Height, slope and blocks of the Hessian where they left, C / (C - 1) times; whole mini-batches leave."""

@@ -61,17 +61,20 @@ class Costed:
     peak_memory: int
     threads: int
     load: Callable[[], Learner]
-    change: Callable[[Learner], Learner] = lambda learner: learner
+    change: Callable[[Learner], Learner] | None = None
 
     @cached_property
     def learner(self) -> Learner:
         """Return the learner, in eval mode."""
-        return self.change(self.load())
+        return self._changed(self.load())
 
     @cached_property
     def about(self) -> list[Any]:
         """Return what the learner depends on, as JSON: its recipe, threads aside, and how this version builds it."""
-        return [_plain(self.recipe), describe_learner(self.change(self.recipe.learner()))]
+        return [_plain(self.recipe), describe_learner(self._changed(self.recipe.learner()))]
+
+    def _changed(self, learner: Learner) -> Learner:
+        return learner if self.change is None else self.change(learner)
 
 
 @dataclass(frozen=True)

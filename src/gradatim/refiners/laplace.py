@@ -6,16 +6,18 @@ Liu, Ihler 2014 (merging shards in natural parameters); Raftery et al. 1997 (ave
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..refiner import Capabilities, Refiner
 from .moments import check_inputs, log_precisions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..batch import Batch
     from ..signal import Evidence
@@ -33,6 +35,10 @@ deviation, and ends much nearer); steps of conjugate gradients in each."""
 
 _MERGE = (1e-20, 100, 15)
 """Of a merge: the same, down to rounding; Newton steps at most; steps of conjugate gradients in each."""
+
+
+_IMPLICIT = 15
+"""Steps of conjugate gradients behind the slope of an answer."""
 
 
 class LaplaceState(NamedTuple):
@@ -170,8 +176,22 @@ class Laplace(Refiner):
         """Return the theta at which Q and the losses of the window are lowest, `[B, K, C, D]`, from the state's own.
 
         By Newton steps, each from so many of conjugate gradients, halved until they do not raise it; the last is one
-        that promises less than `least`.
+        that promises less than `least`. The slope is that of the answer, `d theta = H^-1 d slope`, not of the way.
         """
+        with torch.no_grad():
+            theta, inverse = self._lowest(state, least, iterations, conjugate)
+        if not (torch.is_grad_enabled() and (state.precision.requires_grad or state.inputs.requires_grad)):
+            return theta
+        _, slope, chances = self._said(state, theta)
+        fixed = LaplaceState(*(part.detach() for part in state))
+        solve = partial(_solved, fixed, chances.detach(), inverse=inverse, steps=_IMPLICIT)
+        moved: Tensor = _Answer.apply(theta, slope, solve)  # type: ignore[assignment]
+        return moved
+
+    def _lowest(
+        self, state: LaplaceState, least: float, iterations: int, conjugate: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return where `_mode` is, and the inverse of the blocks of H where it began."""
         theta = state.theta
         low, slope, chances = self._said(state, theta)
         factor = torch.linalg.cholesky(state.precision + self._blocks(state, chances))
@@ -193,7 +213,7 @@ class Laplace(Refiner):
             theta, low, there = theta + move, now, there | (promised <= least)
             if bool(there.all()):
                 break
-        return theta
+        return theta, inverse
 
     def _said(self, state: LaplaceState, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return Q and the losses of the window at theta `[B, K]`, minus their slope there `[B, K, C, D]`, and the
@@ -276,6 +296,23 @@ def _solved(state: LaplaceState, chances: Tensor, slope: Tensor, inverse: Tensor
         before, size = size, (rest * toward).sum((2, 3), keepdim=True)
         along = toward + size / before.clamp(min=_TINY) * along
     return move
+
+
+class _Answer(torch.autograd.Function):
+    """theta, where a slope vanishes, as a function of what the slope is made of: `d theta = H^-1 d slope`.
+
+    `solve`: H^-1 times something; H is symmetric.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, slope: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.solve = solve
+        return theta.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.solve(grad), None
 
 
 def _joined(state: LaplaceState, inputs: Tensor, batch: Batch) -> LaplaceState:

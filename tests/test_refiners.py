@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from gradatim import regimes
 from gradatim.batch import Batch
-from gradatim.families import LinearClassification, LinearRegression
+from gradatim.families import GaussianMixture, LinearClassification, LinearRegression
 from gradatim.learner import Learner
 from gradatim.nn.sets import prefix_mask, query_mask
 from gradatim.predictors import CrossEntropy, Features, Network, SquaredError
@@ -34,6 +34,7 @@ from gradatim.refiners import (
 from gradatim.refiners.curvature import Preconditioner, RowSlopes, natural, second_moments
 from gradatim.refiners.gain import move, tail_weight
 from gradatim.refiners.query import Vote
+from gradatim.refiners.rows import bounded
 from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
@@ -288,6 +289,20 @@ def test_the_preconditioned_gradient_has_the_slopes_of_its_formula():
         return natural(slope, moments, ((2, 4),), [rate.exp()])
 
     assert torch.autograd.gradcheck(of, (inputs, slope, rate))
+
+
+def test_a_network_with_hidden_layers_is_not_left_behind_by_steep_gradients():
+    """Ten steps of an untrained learner on squared losses: weights were 3e11, and losses of training not finite."""
+    family = GaussianMixture(2, support_rows=320)
+    torch.manual_seed(0)
+    config = replace(CONFIG, gain=CONSTANT)
+    learner = regimes.parametric(family, GRADIENTS, config, hidden=(32, 32))
+    task = family.sample(8, torch.Generator().manual_seed(0))
+    *_, state = learner.states(task.support.split(32))
+    assert state.latent.abs().max() < 10
+    steep = torch.tensor([[3.0, -4.0], [0.03, 0.04]])
+    wanted = torch.stack([steep[0] / 12.5**0.5 / 2, steep[1]])  # 3, 4: a root mean square of sqrt(12.5)
+    torch.testing.assert_close(bounded(steep, 0.5), wanted)
 
 
 def test_second_moments_are_those_of_the_rows_seen():

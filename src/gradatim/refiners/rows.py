@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from ..signal import Evidence, Signal
 
 
+STEEPEST = 0.1
+"""Root mean square of the longest gradient that a step sees of a network with hidden layers: squared losses of such
+networks are so curved that a few steps along steeper ones leave every number behind, before a rate could be learnt."""
+
+
 @dataclass(frozen=True)
 class RowsConfig:
     """Size and habits of the transformer refiner.
@@ -95,6 +100,7 @@ class RowsRefiner(Refiner):
     """`latent_{t+1} = latent_t + g_t * move(transformer([state, rows, slopes]))`, g_t the gain.
 
     With `config.precision`, `g_t = r_t / (p_0 + r_1 + ... + r_t)`, r_t the precision that comes with a proposal.
+    Gradients of a network with hidden layers are seen and followed up to a size, `STEEPEST`.
 
     Args: `config`; `signal`: what its steps will see; `start [*latent_shape]`: the learnt latent_0 starts there;
     `shapes`: the latent's tokens, see `StateTokens`; `x_dim`, `y_dim`, `classes`, `output_dim`: widths of the rows;
@@ -121,7 +127,7 @@ class RowsRefiner(Refiner):
             raise ValueError(
                 f"tokens of shapes {shapes} do not make up a latent of shape {tuple(start.shape)}"
             )
-        self.config = config
+        self.config, self._deep = config, len(matrices) > 1
         self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
         self.capabilities = Capabilities(
             prefixes=config.prefixes,
@@ -167,6 +173,8 @@ class RowsRefiner(Refiner):
     def step(self, state: RowsState, evidence: Evidence) -> RowsState:
         """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
         origin = state
+        if self._deep and evidence.gradient is not None:
+            evidence = evidence._replace(gradient=bounded(evidence.gradient, STEEPEST))
         if evidence.lengths is not None:
             times = len(evidence.lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
@@ -309,6 +317,12 @@ class RowsRefiner(Refiner):
     def _tile(latent: Tensor, like: Tensor) -> Tensor:
         """Return latent `[B, ...]` repeated to `like`'s `[B * P]` tasks."""
         return latent.repeat_interleave(like.shape[0] // latent.shape[0], dim=0)
+
+
+def bounded(gradient: Tensor, most: float) -> Tensor:
+    """Return each task's gradient `[B, ...]`, scaled to a root mean square of at most `most` (Pascanu et al. 2013)."""
+    size = gradient.flatten(1).square().mean(dim=1).sqrt().clamp(min=most)
+    return gradient * (most / size).reshape(-1, *[1] * (gradient.dim() - 1))
 
 
 def _mean(parts: list[Tensor], weights: Tensor) -> Tensor:

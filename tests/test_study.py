@@ -41,6 +41,15 @@ def test_a_record_is_kept_until_what_it_depends_on_changes(tmp_path):
     assert "commit" in first
 
 
+def test_a_study_may_be_moved_with_the_files_it_made(tmp_path):
+    """Embeddings that a study makes lie in its folder, and recipes name them."""
+    first, later = (Study(tmp_path / name, 1, Console(quiet=True)) for name in ("first", "later"))
+    first.arrays("k", [str(first.folder / "made.npz")], lambda: {"v": np.asarray(1)})
+    first.folder.rename(later.folder)
+    found = later.arrays("k", [str(later.folder / "made.npz")], lambda: {"v": np.asarray(2)})
+    assert int(found["v"]) == 1
+
+
 def test_a_one_step_twin_makes_as_many_refinements_with_the_same_settings():
     long = recipe("digits")
     short = once(long, "parametric-one-step")

@@ -116,7 +116,7 @@ class Study:
 
         `about`: JSON that says all the record depends on; another value is another record.
         """
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(self._anywhere(about).encode()).hexdigest()[:10]
         path = self.folder / "records" / f"{key}-{digest}.npz"
         if not path.exists():
             values = {**compute(), "commit": np.asarray(commit() or "")}
@@ -130,15 +130,20 @@ class Study:
     def _home(self, name: str) -> Path:
         return self.folder / "runs" / name
 
+    def _anywhere(self, about: Any) -> str:
+        """Return JSON as text in which files below the study's folder are named from there: it may be moved."""
+        return json.dumps(about, sort_keys=True).replace(f"{self.folder}{os.sep}", "")
+
     def _done(self, name: str, recipe: Recipe) -> bool:
         """Return whether a run is whole: its weights are those of this recipe, or are left out beside `cost.json`."""
         path, cost = self._home(name) / "learner.safetensors", self._home(name) / "cost.json"
         try:
             stored = read_header(path, "checkpoint") if path.exists() else json.loads(cost.read_text())
-            own = from_json(stored["recipe"]["recipe"])
-        except (OSError, KeyError, ValueError):  # not there, damaged, or of a version with other fields
+            own = stored["recipe"]["recipe"]
+            own = self._anywhere({**own, "train": {**own["train"], "threads": None}})
+        except (OSError, KeyError, ValueError):  # not there, damaged, or of another version
             return False
-        return _plain(own) == _plain(recipe) and _builds(stored, recipe)
+        return own == self._anywhere(_plain(recipe)) and _builds(stored, recipe)
 
     def _train(self, waiting: list[tuple[str, Recipe]]) -> None:
         """Meta-train recipes, each in a process of its own where they are `apart`."""
@@ -168,9 +173,9 @@ class Study:
         if path.exists():
             header = read_header(path, "checkpoint")
             kept = {key: header[key] for key in ("recipe", "learner", "seconds", "peak_memory")}
-            cost.write_text(json.dumps(kept) + "\n")
+            cost.write_text(self._anywhere(kept) + "\n")
         header = json.loads(cost.read_text())
-        threads = from_json(header["recipe"]["recipe"]).train.threads or 0
+        threads = header["recipe"]["recipe"]["train"]["threads"] or 0
         return Costed(
             recipe, header["seconds"], header["peak_memory"], threads, partial(self._load, name, recipe)
         )

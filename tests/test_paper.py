@@ -144,6 +144,17 @@ def test_cells_find_their_records_and_empty_ones_are_counted():
     assert table["rows"][0] == ["linear-classes", said, "0.5 ± 0.1", "0.5 ± 0.1", "", "3", "1"]
 
 
+def test_a_learner_that_diverged_is_said_to_and_is_null_in_json():
+    cell = Cell(2, "linear-classes", "parametric-both", 5)
+    lost = record("parametric-both", 5, float("nan"))
+    (table,) = listings({cell: lost}, {})
+    assert table["rows"][0][3] == "diverged"
+    assert paper._told({"cells": [lost], "gap": (0.5, float("inf"))}) == {
+        "cells": [{**lost, "mean": None, "low": None, "high": None}],
+        "gap": [0.5, None],
+    }
+
+
 def test_verdicts_need_every_interval_or_none():
     better, worse, unsure = (-0.3, -0.4, -0.2), (0.3, 0.2, 0.4), (-0.1, -0.3, 0.1)
     assert verdict([better, better]) == "reproduced"

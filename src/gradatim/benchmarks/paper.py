@@ -8,7 +8,7 @@ Source: Mittal et al. 2025, tables 2-6; the comparison is this project's own.
 
 from __future__ import annotations
 
-import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,7 +110,16 @@ def run(
         "listings": [*verdict_listing(verdicts), *crossings(kept, chosen), *listings(kept, chosen)],
         "pictures": pictures,
     }
-    return write_result(out, name, json.loads(json.dumps(result)))
+    return write_result(out, name, _told(result))
+
+
+def _told(value: Any) -> Any:
+    """Return a value as JSON can hold it: null for a number that is not finite, of a learner that diverged."""
+    if isinstance(value, dict):
+        return {key: _told(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _panels(

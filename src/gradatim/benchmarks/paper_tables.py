@@ -10,6 +10,7 @@ Source: Mittal et al. 2025, tables 2 (parametric), 3 (explicit), 4 (implicit), a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -369,7 +370,11 @@ def listings(
 
 
 def _number(record: Mapping[str, Any] | None) -> str:
-    return "" if record is None else f"{record['mean']:.4g} ± {(record['high'] - record['low']) / 2:.2g}"
+    if record is None:
+        return ""
+    if not math.isfinite(record["high"]):
+        return "diverged"
+    return f"{record['mean']:.4g} ± {(record['high'] - record['low']) / 2:.2g}"
 
 
 def _cost(own: Mapping[int, Mapping[str, Any] | None]) -> list[str]:

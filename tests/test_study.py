@@ -1,5 +1,6 @@
 """Studies: records that know what they depend on, runs of learners built otherwise, one-step twins, tuning, panels."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rich.console import Console
 from gradatim.benchmarks.every_row import claims, rises
 from gradatim.benchmarks.panel import Part, judged
 from gradatim.benchmarks.study import Costed, Study, fresh, once, sample, tune
-from gradatim.families import LinearClassification, LinearRegression
+from gradatim.families import EmbeddingClassification, LinearClassification, LinearRegression
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, squared_error
 from gradatim.recipes import Recipe, recipe
@@ -43,11 +44,24 @@ def test_a_record_is_kept_until_what_it_depends_on_changes(tmp_path):
 
 def test_a_study_may_be_moved_with_the_files_it_made(tmp_path):
     """Embeddings that a study makes lie in its folder, and recipes name them."""
-    first, later = (Study(tmp_path / name, 1, Console(quiet=True)) for name in ("first", "later"))
-    first.arrays("k", [str(first.folder / "made.npz")], lambda: {"v": np.asarray(1)})
+    first, later = (
+        Study(tmp_path / name, 1, Console(quiet=True), apart=False) for name in ("größe", "later")
+    )
+    rng = np.random.default_rng(0)
+
+    def asked(study):
+        family = EmbeddingClassification(
+            str(study.folder / "made.npz"), ways=2, support_rows=12, query_rows=5
+        )
+        return replace(TINY, family=family)
+
+    first.folder.mkdir()
+    np.savez(first.folder / "made.npz", embeddings=rng.normal(size=(400, 4)), labels=np.arange(400) % 20)
+    first.train({"a": asked(first)})
+    first.arrays("k", asked(first).to_json(), lambda: {"v": np.asarray(1)})
     first.folder.rename(later.folder)
-    found = later.arrays("k", [str(later.folder / "made.npz")], lambda: {"v": np.asarray(2)})
-    assert int(found["v"]) == 1
+    found = later.arrays("k", asked(later).to_json(), lambda: {"v": np.asarray(2)})
+    assert int(found["v"]) == 1 and later._cost("a", asked(later)) is not None
 
 
 def test_a_one_step_twin_makes_as_many_refinements_with_the_same_settings():
@@ -86,28 +100,37 @@ def saved(home, made=TINY, change=lambda header: header):
     )
 
 
-def test_finished_work_is_taken_and_that_of_a_learner_built_otherwise_is_not(tmp_path, monkeypatch):
-    study = Study(tmp_path, 1, Console(quiet=True))
-    home, asked = tmp_path / "runs" / "a", []
-    monkeypatch.setattr(Study, "_train", lambda self, waiting: asked.extend(waiting))
-    saved(home)
-    study.train({"a": TINY})
+def kept(home, made=TINY, change=lambda cost: cost):
+    """Write what is kept of a finished run of a recipe."""
+    about = {"recipe": made.to_json(), "learner": describe_learner(made.learner())}
+    home.mkdir(parents=True, exist_ok=True)
+    cost = change(about | {"seconds": 1.0, "peak_memory": 1, "threads": 1})
+    (home / "cost.json").write_text(json.dumps(cost))
+
+
+def test_finished_work_is_taken_and_that_of_a_learner_built_otherwise_is_not(tmp_path):
+    study, home = Study(tmp_path, 1, Console(quiet=True)), tmp_path / "runs" / "a"
+    kept(home)
+    assert study._cost("a", TINY) == {"seconds": 1.0, "peak_memory": 1, "threads": 1}
     hidden = replace(TINY, settings={"hidden": [4]})  # comes back from a file as a tuple
-    saved(tmp_path / "runs" / "b", hidden)
-    study.train({"b": hidden})
-    assert asked == []
+    kept(tmp_path / "runs" / "b", hidden)
+    assert study._cost("b", hidden) is not None and study._cost("b", TINY) is None
     for change in (
         older,
-        lambda header: {key: value for key, value in header.items() if key != "learner"},
-        lambda header: header | {"recipe": {"recipe": TINY.to_json() | {"bygone": 1}}},
-        lambda header: {**header, "recipe": {}},
+        lambda cost: {key: value for key, value in cost.items() if key != "learner"},
+        lambda cost: {key: value for key, value in cost.items() if key != "seconds"},
+        lambda cost: cost | {"recipe": TINY.to_json() | {"bygone": 1}},
+        lambda cost: cost | {"recipe": []},
     ):
-        asked.clear()
-        saved(home, change=change)
-        assert not study._done("a", TINY)
-    path = saved(home)
-    path.write_bytes(path.read_bytes()[:-1])
-    assert not study._done("a", TINY)
+        kept(home, change=change)
+        assert study._cost("a", TINY) is None
+    kept(home, change=lambda cost: cost | {"recipe": without(cost["recipe"], "clip")})
+    assert study._cost("a", TINY) is not None, "a field that was not there yet has its default"
+
+
+def without(recipe, name):
+    """Return a recipe's JSON as it was before a field of its training came."""
+    return recipe | {"train": {key: value for key, value in recipe["train"].items() if key != name}}
 
 
 @pytest.mark.parametrize("file", ["learner.safetensors", "step-00000001.safetensors"])
@@ -136,16 +159,30 @@ def test_weights_left_out_are_made_again_when_they_are_asked_for(tmp_path):
         first.threads,
     )
     assert again.about == first.about
+    assert (path.parent / "cost.json").exists()
     for name, value in again.learner.state_dict().items():
         assert torch.equal(value, weights[name])
     other = replace(TINY, train=replace(TINY.train, seed=1))
     Study(tmp_path, 1, Console(quiet=True)).train({"a": other})
     assert path.exists(), "what another recipe cost says nothing of this one"
+    with pytest.raises(ValueError, match="is the run of another recipe by now"):
+        _ = Study(tmp_path, 1, Console(quiet=True)).train({"b": TINY}) and again.load()
+
+
+def test_damaged_weights_are_made_again(tmp_path):
+    path = tmp_path / "runs" / "a" / "learner.safetensors"
+    first = Study(tmp_path, 1, Console(quiet=True), apart=False).train({"a": TINY})["a"]
+    path.write_bytes(path.read_bytes()[:-1])
+    again = Study(tmp_path, 1, Console(quiet=True), apart=False).train({"a": TINY})["a"]
+    for name, value in again.learner.state_dict().items():
+        assert torch.equal(value, first.learner.state_dict()[name])
 
 
 def test_a_run_that_fails_is_named(tmp_path):
     broken = replace(TINY, train=replace(TINY.train, iterations=3, warmup=0, lr=1e30))
-    with pytest.raises(ValueError, match=r"meta-training broken failed: iteration \d: the loss is"):
+    with pytest.raises(
+        ValueError, match=r"meta-training broken failed: ValueError: iteration \d: the loss is"
+    ):
         Study(tmp_path, 1, Console(quiet=True)).train({"broken": broken})
 
 
@@ -154,6 +191,7 @@ def test_a_run_of_a_learner_built_otherwise_is_trained_anew(tmp_path):
     study, home = Study(tmp_path, 1, Console(quiet=True)), tmp_path / "runs" / "a"
     before = replace(TINY, refiner=replace(TINY.refiner, width=8))
     path = saved(home, before, lambda header: header | {"recipe": {"recipe": TINY.to_json()}})
+    kept(home, change=lambda cost: cost | {"learner": describe_learner(before.learner())})
     trained = study.train({"a": TINY})["a"]
     weights, header = read(path)
     assert header["learner"] == describe_learner(trained.learner) and header["iteration"] == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from .panel import runs_of, tuned
 from .study import sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..learner import Learner
     from .panel import Part
     from .study import Study
@@ -38,23 +41,23 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
     task = sample(part.family, TASKS, seed=1)
     task = Task(task.support.slice(0, STEPS * part.batch_size), task.query)
 
-    def add(name: str, learner: Learner, about: Any) -> None:
+    def add(name: str, learner: Callable[[], Learner], about: Any) -> None:
         if only and name not in only:
             return
         size = STEPS * part.batch_size if name in part.whole else part.batch_size
         values = study.arrays(
             f"{part.name}-{name}-cost",
             [about, repr(part.family), size, TASKS],
-            lambda: _apart(learner, task, size),
+            lambda: _apart(learner(), task, size),
         )
         seconds, memory = round(float(values["seconds"]), 4), int(values["memory"])
         found[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
 
     for name, (run, *_) in runs_of(study, replace(part, votes={}), 1).items():
-        add(name, run.learner, run.recipe.to_json())
+        add(name, lambda run=run: run.learner, run.recipe.to_json())
     for name in part.baselines:
         setting = tuned(study, part, name)
-        add(name, build(name, part.family, **setting), setting)
+        add(name, partial(build, name, part.family, **setting), setting)
     return found
 
 

@@ -15,7 +15,6 @@ import torch
 
 from ..batch import Task
 from ..metrics import bootstrap, excess_risk
-from ..training.states import fingerprint
 from .panel import choose, curves, runs_of, tuned
 from .study import Study, claim, interval, sample
 
@@ -199,8 +198,10 @@ def falling(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Ma
         risks = [
             study.arrays(
                 f"{name}-falling-{seed}",
-                [type(family).__name__, asdict(family), last, task.n_tasks, fingerprint(run.learner)],
-                partial(curves, run.learner, task, part.batch_size, tuple(range(1, last + 1)), part.metrics),
+                [type(family).__name__, asdict(family), last, task.n_tasks, run.about],
+                lambda run=run, part=part, task=task: curves(
+                    run.learner, task, part.batch_size, tuple(range(1, last + 1)), part.metrics
+                ),
             )
             for seed, run in enumerate(runs)
         ]
@@ -236,8 +237,10 @@ def merging(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Ma
         values = [
             study.arrays(
                 f"{part_name}-{which}-merged-{seed}",
-                [asdict(part.family), rows, task.n_tasks, fingerprint(run.learner)],
-                partial(_merged, run.learner, task, part.batch_size, metric),
+                [asdict(part.family), rows, task.n_tasks, run.about],
+                lambda run=run, part=part, task=task, metric=metric: _merged(
+                    run.learner, task, part.batch_size, metric
+                ),
             )
             for seed, run in enumerate(runs)
         ]

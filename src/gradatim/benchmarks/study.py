@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
@@ -26,7 +26,7 @@ import torch
 from ..metrics import curve
 from ..provenance import commit, provenance
 from ..recipes import Recipe, from_json
-from ..training.checkpoint import latest, load_weights, read_header
+from ..training.checkpoint import latest, load_weights, read_header, write_bytes
 from ..training.snapshot import describe_learner, difference
 from ..training.train import train
 
@@ -70,7 +70,7 @@ class Costed:
 
     @cached_property
     def about(self) -> list[Any]:
-        """Return what the learner depends on, as JSON: its recipe, threads aside, and how this version builds it."""
+        """Return as JSON its recipe, threads aside, and how this version builds it; how training goes is not seen."""
         return [_plain(self.recipe), describe_learner(self._changed(self.recipe.learner()))]
 
     def _changed(self, learner: Learner) -> Learner:
@@ -105,8 +105,11 @@ class Study:
             for name, recipe in recipes.items()
             if name not in self._known or self._known[name].recipe != recipe
         }
-        self._train([(name, recipe) for name, recipe in wanted.items() if not self._done(name, recipe)])
-        self._known.update({name: self._costed(name, recipe) for name, recipe in wanted.items()})
+        self._train([pair for pair in wanted.items() if self._cost(*pair) is None])
+        for name, recipe in wanted.items():
+            cost = self._cost(name, recipe)
+            assert cost is not None
+            self._known[name] = Costed(recipe, **cost, load=partial(self._load, name, recipe))
         return {name: self._known[name] for name in recipes}
 
     def arrays(
@@ -116,7 +119,8 @@ class Study:
 
         `about`: JSON that says all the record depends on; another value is another record.
         """
-        digest = hashlib.sha256(self._anywhere(about).encode()).hexdigest()[:10]
+        text = json.dumps(self._anywhere(about), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         path = self.folder / "records" / f"{key}-{digest}.npz"
         if not path.exists():
             values = {**compute(), "commit": np.asarray(commit() or "")}
@@ -130,60 +134,70 @@ class Study:
     def _home(self, name: str) -> Path:
         return self.folder / "runs" / name
 
-    def _anywhere(self, about: Any) -> str:
-        """Return JSON as text in which files below the study's folder are named from there: it may be moved."""
-        return json.dumps(about, sort_keys=True).replace(f"{self.folder}{os.sep}", "")
+    def _anywhere(self, about: Any) -> Any:
+        """Return JSON in which files below the study's folder are named from there: it may be moved."""
+        if isinstance(about, dict):
+            return {key: self._anywhere(value) for key, value in about.items()}
+        if isinstance(about, list | tuple):
+            return [self._anywhere(value) for value in about]
+        return about.removeprefix(f"{self.folder}{os.sep}") if isinstance(about, str) else about
 
-    def _done(self, name: str, recipe: Recipe) -> bool:
-        """Return whether a run is whole: its weights are those of this recipe, or are left out beside `cost.json`."""
-        path, cost = self._home(name) / "learner.safetensors", self._home(name) / "cost.json"
+    def _cost(self, name: str, recipe: Recipe) -> dict[str, Any] | None:
+        """Return what `cost.json` of a finished run says, None where it is not of this recipe or not there."""
         try:
-            stored = read_header(path, "checkpoint") if path.exists() else json.loads(cost.read_text())
-            own = stored["recipe"]["recipe"]
-            own = self._anywhere({**own, "train": {**own["train"], "threads": None}})
-        except (OSError, KeyError, ValueError):  # not there, damaged, or of another version
-            return False
-        return own == self._anywhere(_plain(recipe)) and _builds(stored, recipe)
+            kept = json.loads((self._home(name) / "cost.json").read_text())
+            own, described = from_json(kept["recipe"]), kept["learner"]
+            known = {key: kept[key] for key in ("seconds", "peak_memory", "threads")}
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # not there, damaged, or of a version with other fields
+            return None
+        same = self._anywhere(_plain(own)) == self._anywhere(_plain(recipe))
+        return known if same and _builds(described, recipe) else None
 
-    def _train(self, waiting: list[tuple[str, Recipe]]) -> None:
-        """Meta-train recipes, each in a process of its own where they are `apart`."""
-        threads = max(1, (os.cpu_count() or 1) // self.workers) if self.apart else torch.get_num_threads()
-        with self._pool() as pool:
-            jobs = {
-                pool.submit(here, recipe.to_json(), self._home(name), threads): name
-                for name, recipe in waiting
-            }
+    def _train(self, waiting: list[tuple[str, Recipe]], threads: int | None = None) -> None:
+        """Meta-train recipes, some at a time where they are `apart`; the first that fails stops those that wait."""
+        threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.apart else None)
+        with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
+            jobs = {pool.submit(self._run, name, recipe, threads): name for name, recipe in waiting}
             for count, job in enumerate(as_completed(jobs), 1):
-                if job.exception():
-                    raise ValueError(
-                        f"meta-training {jobs[job]} failed: {job.exception()}"
-                    ) from job.exception()
+                if error := job.exception():
+                    pool.shutdown(cancel_futures=True)
+                    said = f"{type(error).__name__}: {error}"
+                    raise ValueError(f"meta-training {jobs[job]} failed: {said}") from error
                 self.console.print(f"meta-trained {jobs[job]} ({count} of {len(jobs)})")
 
-    def _pool(self) -> Executor:
-        """Return what runs a job in a process that is its alone, or one job after the other in this process."""
-        if not self.apart:
-            return ThreadPoolExecutor(1)
-        context = get_context("forkserver" if sys.platform == "linux" else "spawn")
-        context.set_forkserver_preload(_LOADED)
-        return ProcessPoolExecutor(self.workers, context, max_tasks_per_child=1)
-
-    def _costed(self, name: str, recipe: Recipe) -> Costed:
-        path, cost = self._home(name) / "learner.safetensors", self._home(name) / "cost.json"
-        if path.exists():
-            header = read_header(path, "checkpoint")
-            kept = {key: header[key] for key in ("recipe", "learner", "seconds", "peak_memory")}
-            cost.write_text(self._anywhere(kept) + "\n")
-        header = json.loads(cost.read_text())
-        threads = header["recipe"]["recipe"]["train"]["threads"] or 0
-        return Costed(
-            recipe, header["seconds"], header["peak_memory"], threads, partial(self._load, name, recipe)
-        )
+    def _run(self, name: str, recipe: Recipe, threads: int | None) -> None:
+        """Meta-train a recipe, where learners are `apart` in a process that is its alone; keep what it cost."""
+        asked = recipe.to_json(), self._home(name), threads or torch.get_num_threads()
+        if self.apart:
+            context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+            context.set_forkserver_preload(_LOADED)
+            with ProcessPoolExecutor(1, context) as process:
+                process.submit(here, *asked).result()
+        else:
+            here(*asked)
+        if self._cost(name, recipe) is None:
+            header = read_header(self._home(name) / "learner.safetensors", "checkpoint")
+            kept = {key: header[key] for key in ("learner", "seconds", "peak_memory")}
+            kept |= {"threads": asked[2], "recipe": self._anywhere(recipe.to_json())}
+            write_bytes(self._home(name) / "cost.json", (json.dumps(kept) + "\n").encode())
 
     def _load(self, name: str, recipe: Recipe) -> Learner:
-        path, learner = self._home(name) / "learner.safetensors", recipe.learner()
-        if not path.exists():
-            self._train([(name, recipe)])
+        """Return the learner of a finished run, made again where its weights are left out or damaged.
+
+        Raises:
+            ValueError: the run is another recipe's by now.
+        """
+        path, cost = self._home(name) / "learner.safetensors", self._cost(name, recipe)
+        if cost is None:
+            raise ValueError(f"{self._home(name)} is the run of another recipe by now: train this one again")
+        if not path.exists() or not _current(path, recipe):
+            self._train([(name, recipe)], cost["threads"])
+        learner = recipe.learner()
         load_weights(learner, path)
         return learner.eval()
 
@@ -234,14 +248,14 @@ def fresh(home: Path, recipe: Recipe) -> Path:
 def _current(path: Path, recipe: Recipe) -> bool:
     """Return whether a checkpoint can be read and describes the learner that the recipe builds now."""
     try:
-        return _builds(read_header(path, "checkpoint"), recipe)
+        return _builds(read_header(path, "checkpoint").get("learner"), recipe)
     except ValueError:
         return False
 
 
-def _builds(stored: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Return whether what was stored describes the learner that the recipe builds now."""
-    return difference(stored.get("learner"), describe_learner(recipe.learner())) is None
+def _builds(described: Any, recipe: Recipe) -> bool:
+    """Return whether a description is that of the learner that the recipe builds now."""
+    return difference(described, describe_learner(recipe.learner())) is None
 
 
 def _plain(recipe: Recipe) -> Any:

@@ -176,7 +176,8 @@ class Laplace(Refiner):
         """Return the theta at which Q and the losses of the window are lowest, `[B, K, C, D]`, from the state's own.
 
         By Newton steps, each from so many of conjugate gradients, halved until they do not raise it; the last is one
-        that promises less than `least`. The slope is that of the answer, `d theta = H^-1 d slope`, not of the way.
+        that promises less than `least`. The slope is that of the answer, `d theta = H^-1 d slope`, not of the way,
+        exact where `least` is nothing.
         """
         with torch.no_grad():
             theta, inverse = self._lowest(state, least, iterations, conjugate)

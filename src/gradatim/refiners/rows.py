@@ -100,7 +100,7 @@ class RowsRefiner(Refiner):
     """`latent_{t+1} = latent_t + g_t * move(transformer([state, rows, slopes]))`, g_t the gain.
 
     With `config.precision`, `g_t = r_t / (p_0 + r_1 + ... + r_t)`, r_t the precision that comes with a proposal.
-    Gradients of a network with hidden layers are seen and followed up to a size, `STEEPEST`.
+    Gradients of a network with hidden layers are seen, by curvature too, and followed up to a size, `STEEPEST`.
 
     Args: `config`; `signal`: what its steps will see; `start [*latent_shape]`: the learnt latent_0 starts there;
     `shapes`: the latent's tokens, see `StateTokens`; `x_dim`, `y_dim`, `classes`, `output_dim`: widths of the rows;
@@ -109,6 +109,8 @@ class RowsRefiner(Refiner):
     Raises:
         ValueError: shapes that do not make up the latent.
     """
+
+    steepest: float | None = None
 
     def __init__(
         self,
@@ -127,7 +129,9 @@ class RowsRefiner(Refiner):
             raise ValueError(
                 f"tokens of shapes {shapes} do not make up a latent of shape {tuple(start.shape)}"
             )
-        self.config, self._deep = config, len(matrices) > 1
+        self.config = config
+        if len(matrices) > 1:
+            self.steepest = STEEPEST
         self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
         self.capabilities = Capabilities(
             prefixes=config.prefixes,
@@ -173,8 +177,8 @@ class RowsRefiner(Refiner):
     def step(self, state: RowsState, evidence: Evidence) -> RowsState:
         """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
         origin = state
-        if self._deep and evidence.gradient is not None:
-            evidence = evidence._replace(gradient=bounded(evidence.gradient, STEEPEST))
+        if self.steepest is not None and evidence.gradient is not None:
+            evidence = evidence._replace(gradient=bounded(evidence.gradient, self.steepest))
         if evidence.lengths is not None:
             times = len(evidence.lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
@@ -321,7 +325,7 @@ class RowsRefiner(Refiner):
 
 def bounded(gradient: Tensor, most: float) -> Tensor:
     """Return each task's gradient `[B, ...]`, scaled to a root mean square of at most `most` (Pascanu et al. 2013)."""
-    size = gradient.flatten(1).square().mean(dim=1).sqrt().clamp(min=most)
+    size = gradient.flatten(1).square().mean(dim=1).clamp(min=most**2).sqrt()  # so that zero has a slope
     return gradient * (most / size).reshape(-1, *[1] * (gradient.dim() - 1))
 
 

@@ -104,24 +104,25 @@ def grid(
         )
     for axes in places[len(plots) :]:
         axes.set_axis_off()
-    picture.suptitle(title)
+    picture.suptitle(title, fontsize="medium", wrap=True)
     return save(picture, png)
 
 
 def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
-    """Draw curves with their bands; x and, with `log_y`, y logarithmic where all of it is above 0."""
+    """Draw curves with their bands; x and, with `log_y`, y logarithmic where all of it is above 0; NaN is left out."""
     for index, line in enumerate(lines):
         color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
         axes.plot(
             line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label
         )
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
-    log_y = log_y and all(y > 0 for line in lines for y in (*line.y, *line.low))
+    log_y = log_y and not any(y <= 0 for line in lines for y in (*line.y, *line.low))
     axes.set(xscale="log", yscale="log" if log_y else "linear")
     places = sorted({x for line in lines for x in line.x})
     ticks: list[float] = []
+    apart = max(1.9, (places[-1] / places[0]) ** (1 / 9)) if places else 1.9
     for x in places:  # near ones would overlap
-        if not ticks or x >= 1.9 * ticks[-1]:
+        if not ticks or x >= apart * ticks[-1]:
             ticks.append(x)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()

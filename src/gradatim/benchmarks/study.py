@@ -105,9 +105,10 @@ class Study:
             for name, recipe in recipes.items()
             if name not in self._known or self._known[name].recipe != recipe
         }
-        self._train([pair for pair in wanted.items() if self._cost(*pair) is None])
+        costs = {name: self._cost(name, recipe) for name, recipe in wanted.items()}
+        self._train([(name, wanted[name]) for name, cost in costs.items() if cost is None])
         for name, recipe in wanted.items():
-            cost = self._cost(name, recipe)
+            cost = costs[name] or self._cost(name, recipe)
             assert cost is not None
             self._known[name] = Costed(recipe, **cost, load=partial(self._load, name, recipe))
         return {name: self._known[name] for name in recipes}

@@ -42,16 +42,16 @@ class Block(nn.Module):
             q, k, v = self._heads(self.qkv(normed), 3)
         else:
             tokens = tokens[:, read]
-            (q,) = self._heads(F.linear(self.norm_attention(tokens), weight[:width], shift[:width]), 1)
+            (q,) = self._heads(F.linear(normed[:, read], weight[:width], shift[:width]), 1)
             k, v = self._heads(F.linear(normed, weight[width:], shift[width:]), 2)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         tokens = tokens + self.out(seen.transpose(1, 2).flatten(2))
         return tokens + self.down(F.gelu(self.up(self.norm_forward(tokens))))
 
-    def _heads(self, projected: Tensor, parts: int) -> list[Tensor]:
+    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Return each of the `parts` of `[B, L, parts * W]` as `[B, heads, L, W / heads]`, a view."""
-        split = projected.chunk(parts, dim=-1)
-        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in split]
+        split = projected.view(*projected.shape[:2], parts, self.heads, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind()
 
 
 class Transformer(nn.Module):
@@ -83,7 +83,8 @@ class Transformer(nn.Module):
         """
         bias = torch.zeros(visible.shape, dtype=tokens.dtype, device=tokens.device)
         bias = bias.masked_fill(~visible, float("-inf"))[:, None]
-        for block in self.blocks[:-1]:
+        *first, last = self.blocks
+        for block in first:
             tokens = block(tokens, bias)
         bias = bias if bias.shape[2] == 1 else bias[:, :, read]
-        return self.norm(self.blocks[-1](tokens, bias, read))
+        return self.norm(last(tokens, bias, read))

@@ -206,8 +206,8 @@ class RowsRefiner(Refiner):
             memory = move(memory, refined[:, self.tokens.count :], (now > 0).to(latent.dtype))
         freely, along = (gain**2, (now > 0).to(latent.dtype)) if self.config.proximal else (gain, gain)
         moved = move(latent, latent + self.tokens.free(tokens), freely)
-        directions = (*slopes, *along_past)
-        moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, directions), along)
+        if directions := (*slopes, *along_past):
+            moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, directions), along)
         if past is not None:
             newest = torch.stack([latent, *([] if evidence.gradient is None else [evidence.gradient])], dim=1)
             there = (now > 0).reshape(-1, *[1] * (past.dim() - 1))

@@ -149,12 +149,7 @@ class Study:
             kept = json.loads((self._home(name) / "cost.json").read_text())
             own, described = from_json(kept["recipe"]), kept["learner"]
             known = {key: kept[key] for key in ("seconds", "peak_memory", "threads")}
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # not there, damaged, or of a version with other fields
+        except (OSError, KeyError, TypeError, ValueError):  # not there, damaged, or of other fields
             return None
         same = self._anywhere(_plain(own)) == self._anywhere(_plain(recipe))
         return known if same and _builds(described, recipe) else None

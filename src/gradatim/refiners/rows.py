@@ -110,7 +110,9 @@ class RowsRefiner(Refiner):
         ValueError: shapes that do not make up the latent.
     """
 
-    steepest: float | None = None  # set where it applies alone: a description of others stays as it was stored
+    steepest: float | None = (
+        None  # set where it applies alone: a description of others stays as it was stored
+    )
 
     def __init__(
         self,

@@ -110,9 +110,8 @@ class RowsRefiner(Refiner):
         ValueError: shapes that do not make up the latent.
     """
 
-    steepest: float | None = (
-        None  # set where it applies alone: a description of others stays as it was stored
-    )
+    # Set where it applies alone, so that descriptions of other learners stay as they were stored.
+    steepest: float | None = None
 
     def __init__(
         self,

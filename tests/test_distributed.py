@@ -3,6 +3,7 @@
 As a script, `python test_distributed.py OUT`: what two processes do together, written to OUT/RANK.pt by each.
 """
 
+import atexit
 import errno
 import json
 import os
@@ -100,6 +101,13 @@ def both(out):
         os.fsync = real
     found = {"said": said, "threads": sorted(THREADS), "weights": trained.learner.state_dict()}
     torch.save(found, out / f"{engine.rank}.pt")
+
+
+def note_end(out):
+    """Write whether this process is in a group, and the names of its threads, those of libraries included."""
+    names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+    found = {"grouped": torch.distributed.is_initialized(), "threads": names}
+    (out / f"end-{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
 
 
 # --- the tests
@@ -217,7 +225,11 @@ def test_what_is_unused_has_no_gradient_and_an_error_in_one_process_stops_both(t
         assert re.match(rf"ValueError: .*{file}\S* could not be written \(No space left on device", sentence)
     told = [f"ValueError: process 0 stopped: {s.split(': ', 1)[1]}" for s in (displeased, *full)]
     assert second["said"] == ["1", "ZeroDivisionError: integer division or modulo by zero", *told]
+    for rank in range(2):  # a thread of gloo that frees a tensor in a dying interpreter aborts the process
+        end = json.loads((tmp_path / f"end-{rank}.json").read_text())
+        assert not end["grouped"] and not [name for name in end["threads"] if "gloo" in name]
 
 
 if __name__ == "__main__":
+    atexit.register(note_end, Path(sys.argv[1]))  # the first registered is the last called
     both(Path(sys.argv[1]))

@@ -5,7 +5,9 @@ Source: Lightning Fabric, `lightning_fabric.Fabric`; DDP after Li et al. 2020.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import logging
 import math
 import os
@@ -103,6 +105,8 @@ class Engine:
     def launch(self) -> None:
         """Start the other processes, or meet those that torchrun started; with one device, nothing."""
         self._fabric.launch()
+        if self.world_size > 1:
+            atexit.register(_leave)
         if self.device.type == "cpu":
             _keep_freed_memory()
 
@@ -189,6 +193,17 @@ def _keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3  # malloc.h
         libc.mallopt(trim_threshold, 2**30)
         libc.mallopt(mmap_threshold, 2**30)
+
+
+def _leave() -> None:
+    """Leave the process group while the interpreter is whole.
+
+    A thread of gloo that frees a tensor during finalization aborts the process, though its work is done (PyTorch's
+    pull request 179291); it is joined with the group's last reference.
+    """
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _quiet_fabric() -> Any:

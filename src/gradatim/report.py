@@ -41,11 +41,14 @@ def render(path: Path) -> list[Path]:
         "",
         *_claims(result["claims"]),
     ]
+    listings, placed = result.get("listings", []), defaultdict(list)
     for title, name in result.get("pictures", []):
         pictures.append(path.with_name(name))
-        lines += [f"![{title}]({name})", ""]
-    for listing in result.get("listings", []):
-        lines += _listing(**listing)
+        owner = next((own["title"] for own in listings if title.startswith(own["title"])), "")
+        placed[owner] += [f"![{title}]({name})", ""]
+    lines += placed.pop("", [])
+    for listing in listings:
+        lines += _listing(**listing, pictures=placed.pop(listing["title"], []))
     panels: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for record in result["records"]:
         if record["seed"] not in ("all", None):
@@ -78,9 +81,9 @@ def _about(result: dict[str, Any]) -> str:
     )
 
 
-def _listing(title: str, columns: list[str], rows: list[list[str]]) -> list[str]:
-    """Return a table of a benchmark's own under its title."""
-    head = [f"## {title}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+def _listing(title: str, columns: list[str], rows: list[list[str]], pictures: list[str]) -> list[str]:
+    """Return a table of a benchmark's own under its title and the pictures whose titles begin with it."""
+    head = [f"## {title}", "", *pictures, f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return [*head, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 

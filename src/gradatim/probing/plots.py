@@ -112,24 +112,28 @@ def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
     """Draw curves with their bands; x and, with `log_y`, y logarithmic where all of it is above 0; NaN is left out."""
     for index, line in enumerate(lines):
         color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
-        axes.plot(
-            line.x, line.y, style, color=color, linewidth=1.8, marker="o", markersize=3, label=line.label
-        )
+        alone = len(line.x) == 1  # no line leads to it: a larger mark, above the lines
+        marks = {"marker": "D", "markersize": 5, "zorder": 3} if alone else {"marker": "o", "markersize": 3}
+        axes.plot(line.x, line.y, style, color=color, linewidth=1.8, label=line.label, **marks)
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
     log_y = log_y and not any(y <= 0 for line in lines for y in (*line.y, *line.low))
     axes.set(xscale="log", yscale="log" if log_y else "linear")
     places = sorted({x for line in lines for x in line.x})
     ticks: list[float] = []
-    apart = max(1.9, (places[-1] / places[0]) ** (1 / 9)) if places else 1.9
-    for x in places:  # near ones would overlap
-        if not ticks or x >= apart * ticks[-1]:
+    for x in places:  # nearer than a ninth of the axis they would overlap
+        if not ticks or (x / ticks[-1]) ** 9 >= places[-1] / places[0]:
             ticks.append(x)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     low, high = axes.get_ylim()
     if log_y:
         digits = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-        marks = [m * 10.0**e for e in range(-5, 5) for m in digits if low <= m * 10.0**e <= high]
+        marks = [m * 10.0**e for e in range(-5, 5) for m in digits]
+        if high < 3 * low:
+            from matplotlib.ticker import MaxNLocator
+
+            marks = MaxNLocator(8, steps=(1, 2, 5, 10)).tick_values(low, high)
+        marks = [mark for mark in marks if low <= mark <= high]
         axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
 
 

@@ -115,14 +115,17 @@ def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
         alone = len(line.x) == 1  # no line leads to it: a larger mark, above the lines
         marks = {"marker": "D", "markersize": 5, "zorder": 3} if alone else {"marker": "o", "markersize": 3}
         axes.plot(line.x, line.y, style, color=color, linewidth=1.8, label=line.label, **marks)
+        if alone:
+            axes.vlines(line.x, line.low, line.high, color=color, linewidth=1.2)
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
     log_y = log_y and not any(y <= 0 for line in lines for y in (*line.y, *line.low))
     axes.set(xscale="log", yscale="log" if log_y else "linear")
     places = sorted({x for line in lines for x in line.x})
     ticks: list[float] = []
-    for x in places:  # nearer than a ninth of the axis they would overlap
-        if not ticks or (x / ticks[-1]) ** 9 >= places[-1] / places[0]:
+    for x in reversed(places):  # nearer than a ninth of the axis they would overlap
+        if not ticks or (ticks[-1] / x) ** 9 >= places[-1] / places[0]:
             ticks.append(x)
+    ticks[-1:] = places[:1]  # both ends are marked
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     low, high = axes.get_ylim()

@@ -130,6 +130,10 @@ def test_a_graph_with_a_cycle_has_no_order():
         topological_order(torch.stack([torch.zeros(2, 2), torch.eye(2)]))
     with pytest.raises(ValueError, match=r"shape \[tasks, d, d\]; got \(2, 2\)"):
         topological_order(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"of one task and variable or more; got shape \(1, 0, 0\)"):
+        topological_order(torch.zeros(1, 0, 0))
+    with pytest.raises(ValueError, match="some are NaN"):
+        topological_order(torch.tensor([[[0, float("nan")], [0, 0]]]))
 
 
 # --- the metrics

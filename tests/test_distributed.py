@@ -49,6 +49,7 @@ class Choosy(Greedy):
 
 
 THREADS = set()
+KEPT = []  # what a script holds to its end
 CHOOSY = Choosy(batch_size=SCHEME.batch_size, horizon=SCHEME.horizon, random_horizon=True)
 
 
@@ -85,6 +86,9 @@ def both(out):
     trained = train(uneven_learner(), FAMILY, CHOOSY, UNEVEN, progress=False)
     engine = Engine(2, accelerator="cpu")
     engine.launch()
+    weights = torch.nn.Linear(2, 1)
+    KEPT.append(engine.setup(weights, torch.optim.SGD(weights.parameters(), lr=0.1)))
+    engine.backward(KEPT[0][0](torch.ones(3, 2)).sum())
     said = [
         f"{engine.together(lambda: engine.rank)}",
         said_of(lambda: engine.together(lambda: 1 // (1 - engine.rank))),

@@ -39,7 +39,7 @@ def family(path, **fields):
 
 def test_a_task_is_rows_of_the_file_and_support_and_query_share_none(rows, path):
     task = family(path).sample(50, seeded())
-    train = _pools(path)["train"].rows
+    train = _pools(path, 0)["train"].rows
     for b in range(50):
         x = torch.cat([task.support.x[b], task.query.x[b]])
         assert len(torch.unique(x, dim=0)) == 30
@@ -51,7 +51,7 @@ def test_a_task_is_rows_of_the_file_and_support_and_query_share_none(rows, path)
 
 
 def test_pools_share_no_class_and_only_that_of_training_decides_the_scale(rows, path):
-    pools = _pools(path)
+    pools = _pools(path, 0)
     assert [len(pools[split].counts) for split in ("train", "validation", "test")] == [6, 2, 2]
     sizes = [set(map(tuple, pools[split].rows.tolist())) for split in pools]
     assert sum(map(len, sizes)) == len(set.union(*sizes)) == 200
@@ -77,12 +77,12 @@ def test_a_file_may_say_which_class_is_for_what(rows, tmp_path):
     for name in ("said.npz", "said.parquet"):
         data = read_embeddings(tmp_path / name)
         assert data.split.tolist() == [0, 1, 2, 2, 0, 0, 1, 2, 2, 0]
-        assert len(_pools(tmp_path / name)["test"].counts) == 4
+        assert len(_pools(tmp_path / name, 0)["test"].counts) == 4
 
 
 def test_a_file_for_transfer_has_no_class_for_training_and_is_scaled_by_all_its_rows(rows, tmp_path):
     np.savez(tmp_path / "target.npz", **rows, split=np.full(200, "test"))
-    pools = _pools(tmp_path / "target.npz")
+    pools = _pools(tmp_path / "target.npz", 0)
     torch.testing.assert_close(pools["test"].rows.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="at most the 0 classes"):
         family(tmp_path / "target.npz").sample(1, seeded())
@@ -99,9 +99,11 @@ def test_codes_in_bytes_are_read(tmp_path):
 
 
 BAD = [
-    ({"labels": ["one"] * 200}, "the one class"),
+    ({"labels": ["one"] * 200}, "the one class 'one'"),
     ({"labels": ["a"] * 199}, r"\(200, 8\) and \(199,\)"),
     ({"embeddings": np.full((200, 8), np.nan)}, "not finite"),
+    ({"embeddings": np.full((200, 8), "a")}, "embeddings that are real numbers; got <U1"),
+    ({"embeddings": np.full((200, 8), 1j)}, "embeddings that are real numbers; got complex128"),
     ({"embeddings": np.zeros(200)}, "embeddings \\[rows, width\\]"),
     ({"split": ["train"] * 199 + ["tset"]}, "tset"),
     ({"labels": [*range(10)] * 19 + [float("nan")] * 10}, "10 rows without a label"),

@@ -450,6 +450,17 @@ def test_glyphs_that_are_missing_or_bare_are_refused(glyphs, monkeypatch, tmp_pa
     glyphs(alphabet=np.zeros(3))
     with pytest.raises(ValueError, match="must hold images"):
         Alphabets().sample(1, seeded())
+    for empty in ((0, 3, 6, 8), (23, 0, 6, 8), (23, 3, 0, 8)):
+        few = empty[0]
+        glyphs(images=np.zeros(empty, np.uint8), alphabet=np.zeros(few), background=np.zeros(few, dtype=bool))
+        with pytest.raises(ValueError, match=r"must hold images .* got images uint8 \("):
+            Alphabets().sample(1, seeded())
+    glyphs(alphabet=np.arange(23), background=np.arange(23) < 3)
+    with pytest.raises(ValueError, match="needs a background alphabet of two letters or more"):
+        Alphabets().sample(1, seeded())
+    np.savez(tmp_path / "images" / FILE, images=images)
+    with pytest.raises(ValueError, match=r"omniglot_28.npz has no alphabet: it must be"):
+        Alphabets().sample(1, seeded())
     glyphs(background=np.ones(23, dtype=bool))
     with pytest.raises(ValueError, match="others to test on; it has one kind"):
         Alphabets().sample(1, seeded())

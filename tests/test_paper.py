@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from gradatim import Batch, Task
+from gradatim import Batch, Task, cli
 from gradatim.benchmarks import paper, run
 from gradatim.benchmarks.causal_peers import peers, shape_orders
 from gradatim.benchmarks.continual import in_turn, rehearsed
@@ -35,6 +35,7 @@ from gradatim.families import LinearClassification, StructuralCausalModel
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, error_rate, mean_interval, reversed_by, reversed_edges
 from gradatim.refiners import CONSTANT, DECAYING
+from gradatim.report import write_result
 
 DOCS = Path(__file__).parents[1] / "docs" / "paper.md"
 QUIET = Console(quiet=True)
@@ -144,7 +145,7 @@ def test_cells_find_their_records_and_empty_ones_are_counted():
     assert table["rows"][0] == ["linear-classes", said, "0.5 ± 0.1", "0.5 ± 0.1", "", "3", "1"]
 
 
-def test_a_learner_that_diverged_is_said_to_and_is_null_in_json():
+def test_a_learner_that_diverged_is_said_to_and_is_null_in_json(tmp_path):
     cell = Cell(2, "linear-classes", "parametric-both", 5)
     lost = record("parametric-both", 5, float("nan"))
     (table,) = listings({cell: lost}, {})
@@ -153,6 +154,16 @@ def test_a_learner_that_diverged_is_said_to_and_is_null_in_json():
         "cells": [{**lost, "mean": None, "low": None, "high": None}],
         "gap": [0.5, None],
     }
+    nothing = {"value": None, "low": None, "high": 1.0, "bar": 1, "direction": "<=", "holds": False}
+    result = {"benchmark": "paper", "smoke": False, "seeds": 1, "commit": "c", "torch": "t", "records": []}
+    result["claims"] = [{"id": "paper.x", **nothing, "beside": {"other": [None, 1.0, None]}}]
+    written = write_result(tmp_path, "paper", result)
+    page = written[1].read_text()
+    assert "| `paper.x` | diverged | diverged to 1 | <= 1 | **no** |" in page
+    assert "| beside it: other | diverged | 1 to diverged | | |" in page
+    console = Console(record=True, width=100)
+    cli._show_claims(console, written)
+    assert "diverged [diverged, 1]" in console.export_text()
 
 
 def test_verdicts_need_every_interval_or_none():

@@ -303,6 +303,8 @@ def test_a_network_with_hidden_layers_is_not_left_behind_by_steep_gradients():
     steep = torch.tensor([[3.0, -4.0], [0.03, 0.04]])
     wanted = torch.stack([steep[0] / 12.5**0.5 / 2, steep[1]])  # 3, 4: a root mean square of sqrt(12.5)
     torch.testing.assert_close(bounded(steep, 0.5), wanted)
+    size = bounded(torch.tensor([[1e25, 0.0], [3e38, float("-inf")]]), 0.5).square().mean(dim=1).sqrt()
+    torch.testing.assert_close(size, torch.full((2,), 0.5))
 
 
 def test_second_moments_are_those_of_the_rows_seen():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +81,37 @@ def test_the_run_of_another_recipe_is_removed_and_an_own_one_kept(tmp_path):
     assert (tmp_path / "mark").exists()
     fresh(tmp_path, recipe("linear"))
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_run_is_gone_on_with_on_another_number_of_threads_and_begun_anew_where_what_it_is_cannot_be_read(
+    tmp_path,
+):
+    for threads in (1, 2):
+        asked = fresh(tmp_path, replace(TINY, train=replace(TINY.train, threads=threads)))
+        (tmp_path / "mark").touch(exist_ok=threads == 2)
+    assert json.loads(asked.read_text())["train"]["threads"] == 2
+    for torn in (asked.read_text()[:50], "[]"):
+        (tmp_path / "mark").touch()
+        asked.write_text(torn)
+        fresh(tmp_path, TINY)
+        assert not (tmp_path / "mark").exists() and asked.exists()
+
+
+def test_an_interrupt_lets_no_run_begin_that_waits(tmp_path, monkeypatch):
+    begun = []
+
+    def run(self, name, recipe, threads):
+        begun.append(name)
+        time.sleep(0.2)
+
+    def interrupted(jobs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Study, "_run", run)
+    monkeypatch.setattr("gradatim.benchmarks.study.as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Study(tmp_path, 1, Console(quiet=True)).train(dict.fromkeys("abcd", TINY))
+    assert begun in ([], ["a"])
 
 
 def older(header):

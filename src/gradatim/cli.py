@@ -126,19 +126,24 @@ def _bench(options: Namespace, console: Console) -> None:
     for name, count in (("--seeds", seeds), ("--workers", options.workers)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1; got {count}")
-    written = run(
-        options.name, Path(options.out), options.smoke, seeds, options.workers, console, options.table
-    )
+    try:
+        written = run(
+            options.name, Path(options.out), options.smoke, seeds, options.workers, console, options.table
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on from what is recorded") from None
     _show_claims(console, written)
     wrote(console, written)
 
 
 def _show_claims(console: Console, written: list[Path]) -> None:
     """Show the claims in the JSON files of a benchmark."""
+    from .report import number
+
     rows = []
     for path in (path for path in written if path.suffix == ".json"):
         for claim in json.loads(path.read_text(encoding="utf-8")).get("claims", []):
-            value, low, high = (f"{claim[key]:.4g}" for key in ("value", "low", "high"))
+            value, low, high = (number(claim[key]) for key in ("value", "low", "high"))
             bar = f"{claim['direction']} {claim['bar']:g}"
             rows.append(
                 [claim["id"], f"{value} [{low}, {high}]", bar, "holds" if claim["holds"] else "fails"]

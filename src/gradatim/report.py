@@ -44,7 +44,7 @@ def render(path: Path) -> list[Path]:
     listings, placed = result.get("listings", []), defaultdict(list)
     for title, name in result.get("pictures", []):
         pictures.append(path.with_name(name))
-        owner = next((own["title"] for own in listings if title.startswith(own["title"])), "")
+        owner = next((own["title"] for own in listings if f"{title}: ".startswith(f"{own['title']}: ")), "")
         placed[owner] += [f"![{title}]({name})", ""]
     lines += placed.pop("", [])
     for listing in listings:
@@ -82,7 +82,7 @@ def _about(result: dict[str, Any]) -> str:
 
 
 def _listing(title: str, columns: list[str], rows: list[list[str]], pictures: list[str]) -> list[str]:
-    """Return a table of a benchmark's own under its title and the pictures whose titles begin with it."""
+    """Return a table of a benchmark's own under its title and the pictures called TITLE or TITLE: WHAT."""
     head = [f"## {title}", "", *pictures, f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return [*head, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
@@ -91,14 +91,24 @@ def _claims(claims: list[dict[str, Any]]) -> list[str]:
     """Return the table of claims; below each, what it is fair to read beside it, without a bar."""
     lines = ["| id | value | 95% interval | bar | holds |", "|---|---|---|---|---|"]
     for c in claims:
-        interval = f"{c['low']:.4g} to {c['high']:.4g}" + (f" ({c['range']})" if "range" in c else "")
+        interval = f"{number(c['low'])} to {number(c['high'])}" + (f" ({c['range']})" if "range" in c else "")
         holds = "yes" if c["holds"] else "**no**"
         lines.append(
-            f"| `{c['id']}` | {c['value']:.4g} | {interval} | {c['direction']} {c['bar']:g} | {holds} |"
+            f"| `{c['id']}` | {number(c['value'])} | {interval} | {c['direction']} {c['bar']:g} | {holds} |"
         )
         for name, (value, low, high) in c.get("beside", {}).items():
-            lines.append(f"| beside it: {name} | {value:.4g} | {low:.4g} to {high:.4g} | | |")
+            lines.append(f"| beside it: {name} | {number(value)} | {number(low)} to {number(high)} | | |")
     return [*lines, ""]
+
+
+def number(value: float | None) -> str:
+    """Return a number of a result as text; JSON has none for that of a learner that diverged.
+
+    Example:
+        >>> number(0.123456), number(None)
+        ('0.1235', 'diverged')
+    """
+    return "diverged" if value is None else f"{value:.4g}"
 
 
 def _by_name(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -114,7 +124,7 @@ def _curves(records: list[dict[str, Any]], axis: str) -> list[Curve]:
         Curve(name, *([r[key] for r in own] for key in (axis, "mean", "low", "high")))
         for name, own in _by_name(records).items()
     ]
-    return sorted(found, key=lambda line: -line.y[-1])
+    return sorted(found, key=lambda line: -line.end)
 
 
 def _table(records: list[dict[str, Any]]) -> list[str]:

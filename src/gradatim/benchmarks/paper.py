@@ -106,7 +106,7 @@ def run(
         "cells": records,
         "records": [],
         "findings": verdicts,
-        "claims": [missing(kept), *claims],
+        "claims": claims if smoke else [missing(kept), *claims],
         "listings": [*verdict_listing(verdicts), *crossings(kept, chosen), *listings(kept, chosen)],
         "pictures": pictures,
     }
@@ -132,12 +132,12 @@ def _panels(
     trained: dict[str, Recipe] = {}
     for panel, asked in wanted.items():
         rows = [row for row in asked if (row.partition("@")[2] or origin(panel)) in made]
-        if panel in made and panel not in _MEASURED:
+        if rows and panel in made and panel not in _MEASURED:
             study.console.print(f"{panel}: {len(rows)} learners")
             chosen |= _choices(study, made, panel, rows, smoke)
             part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
             found[panel] = measure(study, part, seeds, records)
-            trained |= part.recipes
+            trained |= part.recipes | {own: part.recipes[one] for own, (one, _) in part.derived.items()}
     return records, found, chosen, trained
 
 

@@ -41,7 +41,7 @@ def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     rows in turn, or all rows at once. Repeats in turns, medians; intervals over repeats. Beside the claim on one shot
     stands what it is to other mini-batches: the shorter, the more small operations.
     """
-    timed = (256, 512, 1024) if smoke else TIMED
+    timed = TIMED[:2] if smoke else TIMED
     last = timed[-1] if smoke else AT
     values = study.arrays(
         "cost", [timed, SIZE, OTHERS, last, REPEATS], lambda: _seconds(timed, last, 1 if smoke else REPEATS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..families import (
     Alphabets,
@@ -106,7 +107,11 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
 
     `folder`: where embeddings that are made here are kept. A smoke run leaves out what needs them, large
     networks and a second set of images.
+
+    Raises:
+        ValueError: data that is missing, before anything is trained.
     """
+    kept = {name for panel in wanted for name in (panel, origin(panel))}
     features: dict[str, dict[str, Any]] = {"explicit": {"features": 256}}
     linear = {"support_rows": 160, "query_rows": 64}
     wide = LinearRegression(100, 0.5, support_rows=1280, query_rows=64)
@@ -126,13 +131,14 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
     if not smoke:
         made["fashion-mnist"] = _images("fashion_mnist", features)
         made["alphabets"] = _points(Alphabets(split="test", support_rows=320, query_rows=128))
-        made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
         pixels = _images("mnist", {})
         family = replace(pixels.family, dim=784)
         made["mnist-784"] = replace(pixels, family=family, iterations=100, tasks=4, curvature=False)
+        for family in (setting.family for name, setting in made.items() if name in kept):
+            family.sample(1, torch.Generator().manual_seed(0))
+        made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
     made = {name: _small(setting) if smoke else setting for name, setting in made.items()}
     made |= _views(made, smoke)
-    kept = {name for panel in wanted for name in (panel, origin(panel))}
     return {name: setting for name, setting in made.items() if name in kept}
 
 

@@ -95,6 +95,9 @@ def _regime(regime: str, families: Iterable[str], states: tuple[str, ...] = ()) 
 
 SUPERVISED = ("linear-8", "linear-100", "linear-classes", "mnist", "fashion-mnist", "embeddings")
 GENERATED = ("mixture", "alphabets")
+GENERATORS = {"implicit": 5, "parametric": 7, "explicit": 8}
+"""The table of generation by each regime."""
+
 UNLEARNT = ("sgd", "momentum", "adam", "newton", "ridge")
 OURS = ("parametric-both", "parametric-both-decaying", "explicit-both-decaying", "implicit-logits-decaying")
 NEIGHBOURS = (
@@ -317,6 +320,11 @@ def _gathered(rows: Sequence[str]) -> list[str]:
     return made
 
 
+def titled(number: int) -> str:
+    """Return what a table, and each picture of it, is called."""
+    return f"Table {number}. {TABLES[number].title}"
+
+
 def columns(panel: str) -> tuple[int, ...]:
     """Return the columns of a panel, the same in every table."""
     return next((own.columns[panel] for own in TABLES.values() if panel in own.columns), STEPS)
@@ -357,7 +365,7 @@ def listings(
         table, heads = TABLES[number], columns(panel)
         head = ["judged on", "learner", *(f"{table.unit} {head:,}" for head in heads)]
         listing = {
-            "title": f"Table {number}. {table.title}",
+            "title": titled(number),
             "columns": [*head, "meta-training s", "peak MB"],
             "rows": [],
         }
@@ -381,4 +389,5 @@ def _cost(own: Mapping[int, Mapping[str, Any] | None]) -> list[str]:
     record = next((r for r in own.values() if r), None)
     if record is None or not record["peak_memory"]:
         return ["", ""]
-    return [f"{record['seconds']:.0f}", f"{record['peak_memory'] / 2**20:.0f}"]
+    spent = f"{record['seconds']:.0f}" if record["seconds"] else ""
+    return [spent, f"{record['peak_memory'] / 2**20:.0f}"]

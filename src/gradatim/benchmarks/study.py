@@ -109,7 +109,10 @@ class Study:
         self._train([(name, wanted[name]) for name, cost in costs.items() if cost is None])
         for name, recipe in wanted.items():
             cost = costs[name] or self._cost(name, recipe)
-            assert cost is not None
+            if cost is None:
+                raise ValueError(
+                    f"{self._home(name)} was changed by another process: run one study at a time there"
+                )
             self._known[name] = Costed(recipe, **cost, load=partial(self._load, name, recipe))
         return {name: self._known[name] for name in recipes}
 
@@ -126,9 +129,9 @@ class Study:
         if not path.exists():
             values = {**compute(), "commit": np.asarray(commit() or "")}
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, **values)  # type: ignore[arg-type]
-            partial.replace(path)
+            begun = path.with_suffix(".partial.npz")
+            np.savez(begun, **values)  # type: ignore[arg-type]
+            begun.replace(path)
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
 
@@ -155,16 +158,19 @@ class Study:
         return known if same and _builds(described, recipe) else None
 
     def _train(self, waiting: list[tuple[str, Recipe]], threads: int | None = None) -> None:
-        """Meta-train recipes, some at a time where they are `apart`; the first that fails stops those that wait."""
+        """Meta-train recipes, some at a time where they are `apart`; a failure or an interrupt stops the waiting."""
         threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.apart else None)
         with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
             jobs = {pool.submit(self._run, name, recipe, threads): name for name, recipe in waiting}
-            for count, job in enumerate(as_completed(jobs), 1):
-                if error := job.exception():
-                    pool.shutdown(cancel_futures=True)
-                    said = f"{type(error).__name__}: {error}"
-                    raise ValueError(f"meta-training {jobs[job]} failed: {said}") from error
-                self.console.print(f"meta-trained {jobs[job]} ({count} of {len(jobs)})")
+            try:
+                for count, job in enumerate(as_completed(jobs), 1):
+                    if error := job.exception():
+                        said = f"{type(error).__name__}: {error}"
+                        raise ValueError(f"meta-training {jobs[job]} failed: {said}") from error
+                    self.console.print(f"meta-trained {jobs[job]} ({count} of {len(jobs)})")
+            except BaseException:  # an interrupt, too
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _run(self, name: str, recipe: Recipe, threads: int | None) -> None:
         """Meta-train a recipe, where learners are `apart` in a process that is its alone; keep what it cost."""
@@ -229,15 +235,19 @@ def here(asked: dict[str, Any], home: Path, threads: int) -> None:
 def fresh(home: Path, recipe: Recipe) -> Path:
     """Return the recipe's JSON written in a run's folder.
 
-    What stood there is removed if it is a run of another recipe, or of a learner that this version builds otherwise.
+    What stood there is removed if it is a run of another recipe, threads aside, or of one that cannot be read, or of a
+    learner that this version builds otherwise.
     """
     asked, text = home / "asked.json", json.dumps(recipe.to_json(), indent=1) + "\n"
-    other = asked.exists() and json.loads(asked.read_text()) != json.loads(text)
+    try:
+        other = asked.exists() and _plain(from_json(json.loads(asked.read_text()))) != _plain(recipe)
+    except (KeyError, TypeError, ValueError):
+        other = True
     saved = [path for path in (home / "learner.safetensors", latest(home)) if path and path.exists()]
     if other or not all(_current(path, recipe) for path in saved):
         shutil.rmtree(home)
     home.mkdir(parents=True, exist_ok=True)
-    asked.write_text(text)
+    write_bytes(asked, text.encode())
     return asked
 
 

@@ -67,10 +67,12 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         arrays = read_npz(path)
         images, alphabet, background = (arrays[key] for key in ("images", "alphabet", "background"))
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path} has no {error.args[0]}: it must be an npz of {_WANTED}") from error
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}): it must be an npz of {_WANTED}") from error
-    letters = len(images)
-    if images.ndim != 4 or images.dtype != np.uint8 or {alphabet.shape, background.shape} != {(letters,)}:
+    paired = images.ndim == 4 and {alphabet.shape, background.shape} == {(len(images),)}
+    if not paired or images.dtype != np.uint8 or not images.size:
         raise ValueError(f"{path} must hold {_WANTED}; got images {images.dtype} {images.shape}")
     bare = np.argwhere(images.max((2, 3)) == 0)
     if len(bare):
@@ -100,6 +102,10 @@ def _pools(path: Path, changed: int) -> dict[str, _Glyphs]:
     if not background.any() or background.all():
         raise ValueError(
             f"{path} needs background alphabets to train on and others to test on; it has one kind"
+        )
+    if (np.unique(alphabet[background], return_counts=True)[1] < 2).all():
+        raise ValueError(
+            f"{path} needs a background alphabet of two letters or more: of each a fifth, at least one, is held out"
         )
     parts = [torch.from_numpy(images[letters]).flatten(0, 1) for letters in _parts(alphabet, background)]
     height, width = parts[0].shape[1:]

@@ -164,7 +164,7 @@ def topological_order(edges: Tensor) -> Tensor:
     `edges[b, i, j]` is not zero where i causes j.
 
     Raises:
-        ValueError: another shape, or a graph with a cycle.
+        ValueError: another shape, no variable, NaN, or a graph with a cycle.
 
     Example:
         >>> topological_order(torch.tensor([[[0, 0], [1, 0]]]))
@@ -174,6 +174,10 @@ def topological_order(edges: Tensor) -> Tensor:
     """
     if edges.dim() != 3 or edges.shape[1] != edges.shape[2]:
         raise ValueError(f"edges must have shape [tasks, d, d]; got {tuple(edges.shape)}")
+    if not edges.numel():
+        raise ValueError(f"edges must be of one task and variable or more; got shape {tuple(edges.shape)}")
+    if bool((edges != edges).any()):
+        raise ValueError("edges must be numbers; some are NaN")
     edges = edges != 0
     left = torch.ones(edges.shape[:2], dtype=torch.bool, device=edges.device)
     order, tasks = [], torch.arange(len(edges), device=edges.device)

@@ -99,7 +99,10 @@ def read_embeddings(path: Path) -> Embedded:
         raise ValueError(
             f"{path} must hold embeddings [rows, width] and labels [rows]; got {vectors.shape} and {labels.shape}"
         )
-    if _absent(vectors).any() or not np.isfinite(vectors := vectors.astype(np.float32)).all():
+    absent = bool(_absent(vectors).any())
+    if not absent and vectors.dtype.kind not in "fiu":
+        raise ValueError(f"{path} must hold embeddings that are real numbers; got {vectors.dtype}")
+    if absent or not np.isfinite(vectors := vectors.astype(np.float32)).all():
         raise ValueError(f"{path} has embeddings that are not finite: leave those rows out")
     if _absent(labels).any():
         raise ValueError(
@@ -107,7 +110,7 @@ def read_embeddings(path: Path) -> Embedded:
         )
     values, codes = np.unique(labels, return_inverse=True)
     if len(values) < 2:
-        raise ValueError(f"{path} has the one class {values[0]!r}: tasks are made of at least two")
+        raise ValueError(f"{path} has the one class {values.tolist()[0]!r}: tasks are made of at least two")
     return Embedded(vectors, codes.astype(np.int64), _splits(path, arrays.get("split"), codes, values))
 
 
@@ -146,14 +149,14 @@ def _splits(path: Path, said: np.ndarray | None, codes: np.ndarray, values: np.n
     first[codes] = place
     if (torn := np.flatnonzero(np.bincount(codes, place != first[codes]))).size:
         raise ValueError(
-            f"{path}: all rows of a class belong to one split; those of {values[torn[0]]!r} do not"
+            f"{path}: all rows of a class belong to one split; those of {values.tolist()[torn[0]]!r} do not"
         )
     return first
 
 
 @lru_cache(maxsize=8)
-def _pools(path: Path) -> dict[str, _Pool]:
-    """Return the pools of a file by split; read once per process."""
+def _pools(path: Path, changed: int) -> dict[str, _Pool]:
+    """Return the pools of a file by split; read once per process as long as the file is not `changed`."""
     data = read_embeddings(path)
     split, classes = data.split, int(data.labels.max()) + 1
     if not split.size:
@@ -221,9 +224,10 @@ class EmbeddingClassification(PooledClassification):
     def _pool(self) -> _Pool:
         """Return the pool of this split, with as many classes as a task takes."""
         path = embedding_path(self.source)
-        pool = _pools(path)[self.split]
+        pool = _pools(path, path.stat().st_mtime_ns)[self.split]
         if self.ways > len(pool.counts):
             raise ValueError(
-                f"ways must be at most the {len(pool.counts)} classes of {path.name} for {self.split}; got {self.ways}"
+                f"ways must be at most the {len(pool.counts)} classes of {path.name} for {self.split}; got {self.ways} "
+                "(where a file names no split, train has 60% of its classes, validation 15%, test the rest)"
             )
         return pool

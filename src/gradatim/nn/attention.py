@@ -50,7 +50,9 @@ class Block(nn.Module):
 
     def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Return each of the `parts` of `[B, L, parts * W]` as `[B, heads, L, W / heads]`, a view."""
-        split = projected.view(*projected.shape[:2], parts, self.heads, -1)
+        split = projected.view(
+            *projected.shape[:2], parts, self.heads, projected.shape[2] // (parts * self.heads)
+        )
         return split.permute(2, 0, 3, 1, 4).unbind()
 
 

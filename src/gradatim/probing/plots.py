@@ -6,6 +6,7 @@ Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,11 +54,19 @@ class Curve(NamedTuple):
     low: Sequence[float]
     high: Sequence[float]
 
+    @property
+    def end(self) -> float:
+        """Return y at its end, infinite where it diverged: what curves are ordered by."""
+        return math.inf if math.isnan(self.y[-1]) else self.y[-1]
+
 
 def curves(
     png: Path | str, title: str, x_label: str, y_label: str, lines: Sequence[Curve], log_y: bool = True
 ) -> str | None:
     """Draw curves with their bands, named in a legend; x and, with `log_y`, y logarithmic; return None, or why not.
+
+    Raises:
+        ValueError: an x that is not above 0.
 
     Example:
         >>> notice = curves("error.png", "digits", "mini-batches", "error", [Curve("ours", x, y, low, high)])
@@ -81,15 +90,20 @@ def grid(
 
     `plots`: by title, as `curves` draws them.
 
+    Raises:
+        ValueError: an x that is not above 0.
+
     Example:
         >>> notice = grid("table.png", "errors", "mini-batches", {"digits": [Curve("ours", x, y, low, high)]})
     """
+    if not plots:
+        return "no picture drawn: there are no plots"
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return MISSING
     down = -(-len(plots) // across)
-    most = max(map(len, plots.values()), default=0)
+    most = max(map(len, plots.values()))
     size = (7.0 * min(across, len(plots)), max(3.2, 0.19 * most) * down)
     picture = Figure(figsize=size, dpi=110, layout="constrained")
     places = picture.subplots(down, min(across, len(plots)), squeeze=False).flatten()
@@ -118,9 +132,11 @@ def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
         if alone:
             axes.vlines(line.x, line.low, line.high, color=color, linewidth=1.2)
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.1, linewidth=0)
+    places = sorted({x for line in lines for x in line.x})
+    if places and not places[0] > 0:
+        raise ValueError(f"x must be above 0, its axis is logarithmic; got {places[0]:g}")
     log_y = log_y and not any(y <= 0 for line in lines for y in (*line.y, *line.low))
     axes.set(xscale="log", yscale="log" if log_y else "linear")
-    places = sorted({x for line in lines for x in line.x})
     ticks: list[float] = []
     for x in reversed(places):  # nearer than a ninth of the axis they would overlap
         if not ticks or (ticks[-1] / x) ** 9 >= places[-1] / places[0]:
@@ -130,8 +146,11 @@ def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
     axes.minorticks_off()
     low, high = axes.get_ylim()
     if log_y:
-        digits = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-        marks = [m * 10.0**e for e in range(-5, 5) for m in digits]
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        digits = (
+            (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high < 10 * low else (1, 2, 5) if last < first + 5 else (1,)
+        )
+        marks = [m * 10.0**e for e in range(first, last + 1, max(1, (last - first) // 8)) for m in digits]
         if high < 3 * low:
             from matplotlib.ticker import MaxNLocator
 

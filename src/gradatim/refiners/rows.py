@@ -326,6 +326,7 @@ class RowsRefiner(Refiner):
 
 def bounded(gradient: Tensor, most: float) -> Tensor:
     """Return each task's gradient `[B, ...]`, scaled to a root mean square of at most `most` (Pascanu et al. 2013)."""
+    gradient = gradient.clamp(-1e15, 1e15)  # so that squares are finite
     size = gradient.flatten(1).square().mean(dim=1).clamp(min=most**2).sqrt()  # so that zero has a slope
     return gradient * (most / size).reshape(-1, *[1] * (gradient.dim() - 1))
 

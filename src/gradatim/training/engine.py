@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -28,6 +29,9 @@ _Made = TypeVar("_Made")
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "cuda")
+
+_WRAPPED: weakref.WeakSet[Any] = weakref.WeakSet()
+"""What Fabric has made of modules, as long as it is used."""
 
 
 class _Whole(nn.Module):
@@ -106,6 +110,7 @@ class Engine:
         """Start the other processes, or meet those that torchrun started; with one device, nothing."""
         self._fabric.launch()
         if self.world_size > 1:
+            atexit.unregister(_leave)
             atexit.register(_leave)
         if self.device.type == "cpu":
             _keep_freed_memory()
@@ -118,6 +123,7 @@ class Engine:
         The module's parameters stay the same objects, moved and cast in place.
         """
         wrapped, fitted = self._fabric.setup(_Whole(module), optimizer)
+        _WRAPPED.add(wrapped)
 
         def forward(*args: Any) -> Tensor:
             return wrapped(lambda inner: inner(*args))
@@ -199,8 +205,11 @@ def _leave() -> None:
     """Leave the process group while the interpreter is whole.
 
     A thread of gloo that frees a tensor during finalization aborts the process, though its work is done (PyTorch's
-    pull request 179291); it is joined with the group's last reference.
+    pull request 179291). Threads are joined with the group's last reference, which wrapped modules hold: they give up
+    what they wrap, even where a script or a traceback still holds them.
     """
+    for wrapped in list(_WRAPPED):
+        wrapped._forward_module = None
     gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

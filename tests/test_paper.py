@@ -15,7 +15,7 @@ from gradatim.benchmarks.continual import in_turn, rehearsed
 from gradatim.benchmarks.paper import _part, _rows
 from gradatim.benchmarks.paper_claims import families_improved, missing, references
 from gradatim.benchmarks.paper_costs import paced
-from gradatim.benchmarks.paper_findings import crossings, verdict
+from gradatim.benchmarks.paper_findings import Compared, _gains, _kernels, _shapes, _turns, crossings, verdict
 from gradatim.benchmarks.paper_recipes import recipes
 from gradatim.benchmarks.paper_settings import origin, settings
 from gradatim.benchmarks.paper_tables import (
@@ -171,6 +171,40 @@ def test_verdicts_need_every_interval_or_none():
     assert verdict([better, better]) == "reproduced"
     assert verdict([worse, unsure]) == "not reproduced"
     assert verdict([better, unsure]) == "depends"
+
+
+def test_what_was_asked_is_compared_on_the_same_tasks_at_the_same_step():
+    levels = {
+        "linear-8": {
+            "parametric-both": 2,
+            "parametric-both-decaying": 1,
+            "parametric-both-one-step-whole": 4,
+        },
+        "mixture": {"implicit-logits": 3, "implicit-logits-decaying": 2, "kernel": 1},
+        "order": {"explicit-order-decaying": 1, "implicit-order-decaying": 3, "shape-order": 2},
+    }
+    tasks = np.linspace(1, 2, 8) * np.array([3.0, 2.0, 1.0])[:, None]  # [steps, T]
+    found = {
+        panel: {learner(panel, row): {"error": level * tasks[None]} for row, level in rows.items()}
+        for panel, rows in levels.items()
+    }
+    own = Compared(found, {})
+
+    def values(gaps):
+        return {key: value for key, (value, _, _) in gaps.items()}
+
+    turns = values(_turns(own))
+    assert turns["linear-8: parametric-both less parametric-both-one-step-whole"] == pytest.approx(-0.5)
+    assert turns["linear-8: parametric-both-decaying less parametric-both-one-step-whole"] == pytest.approx(
+        -0.75
+    )
+    gains = values(_gains(own))
+    assert gains["linear-8: parametric-both-decaying less constant"] == pytest.approx(-0.5)
+    assert gains["mixture: implicit-logits-decaying less constant"] == pytest.approx(-1 / 3)
+    kernels = values(_kernels(own))
+    assert len(kernels) == 6 and kernels["mixture: implicit-logits less kernel, step 1"] == pytest.approx(2)
+    shapes = values(_shapes(own))
+    assert sorted(shapes.values()) == pytest.approx([-0.5, 0.5])
 
 
 def test_the_page_says_where_learners_cross():

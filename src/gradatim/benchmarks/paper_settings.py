@@ -135,7 +135,7 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
         family = replace(pixels.family, dim=784)
         made["mnist-784"] = replace(pixels, family=family, iterations=100, tasks=4, curvature=False)
         for family in (setting.family for name, setting in made.items() if name in kept):
-            family.sample(1, torch.Generator().manual_seed(0))
+            family.sample(1, torch.Generator().manual_seed(0))  # data that is missing is said here
         made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
     made = {name: _small(setting) if smoke else setting for name, setting in made.items()}
     made |= _views(made, smoke)

@@ -95,9 +95,6 @@ def _regime(regime: str, families: Iterable[str], states: tuple[str, ...] = ()) 
 
 SUPERVISED = ("linear-8", "linear-100", "linear-classes", "mnist", "fashion-mnist", "embeddings")
 GENERATED = ("mixture", "alphabets")
-GENERATORS = {"implicit": 5, "parametric": 7, "explicit": 8}
-"""The table of generation by each regime."""
-
 UNLEARNT = ("sgd", "momentum", "adam", "newton", "ridge")
 OURS = ("parametric-both", "parametric-both-decaying", "explicit-both-decaying", "implicit-logits-decaying")
 NEIGHBOURS = (

@@ -144,19 +144,25 @@ def _draw(axes: Any, lines: Sequence[Curve], log_y: bool) -> None:
     ticks[-1:] = places[:1]  # both ends are marked
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    low, high = axes.get_ylim()
     if log_y:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        digits = (
-            (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high < 10 * low else (1, 2, 5) if last < first + 5 else (1,)
-        )
-        marks = [m * 10.0**e for e in range(first, last + 1, max(1, (last - first) // 8)) for m in digits]
-        if high < 3 * low:
-            from matplotlib.ticker import MaxNLocator
-
-            marks = MaxNLocator(8, steps=(1, 2, 5, 10)).tick_values(low, high)
-        marks = [mark for mark in marks if low <= mark <= high]
+        marks = _marks(*axes.get_ylim())
         axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Return three to a dozen round values between two ends of a logarithmic axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    if high < 3 * low:
+        marks = MaxNLocator(8, steps=(1, 2, 5, 10)).tick_values(low, high)
+    elif high < 10 * low:
+        marks = [m * 10.0**e for e in range(first, last + 1) for m in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
+    elif last < first + 5:
+        marks = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
+    else:
+        marks = [10.0**e for e in range(first, last + 1, max(1, (last - first) // 8))]
+    return [float(mark) for mark in marks if low <= mark <= high]
 
 
 def reliability(png: Path | str, title: str, ours: Sequence[Curve], beside: Sequence[Curve]) -> str | None:

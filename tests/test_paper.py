@@ -181,7 +181,13 @@ def test_what_was_asked_is_compared_on_the_same_tasks_at_the_same_step():
             "parametric-both-one-step-whole": 4,
         },
         "mixture": {"implicit-logits": 3, "implicit-logits-decaying": 2, "kernel": 1},
-        "order": {"explicit-order-decaying": 1, "implicit-order-decaying": 3, "shape-order": 2},
+        "order": {
+            "explicit-order": 1,
+            "explicit-order-decaying": 1,
+            "implicit-order": 3,
+            "implicit-order-decaying": 3,
+            "shape-order": 2,
+        },
     }
     tasks = np.linspace(1, 2, 8) * np.array([3.0, 2.0, 1.0])[:, None]  # [steps, T]
     found = {

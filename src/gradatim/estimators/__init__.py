@@ -1,4 +1,4 @@
-"""scikit-learn estimators whose `partial_fit` is a learned update."""
+"""scikit-learn estimators of tables: closed-form Bayesian model averaging of ridge heads, one pass, nothing meta-trained."""
 
 from .base import DriftWarning
 from .classifier import RefinedClassifier

@@ -1,4 +1,4 @@
-"""A classifier whose `partial_fit` is a learned update.
+"""A classifier for tables: ridge heads averaged by their predictive likelihood, in one pass.
 
 Source: Pedregosa et al. 2011 (the estimator's interface).
 """

@@ -1,4 +1,4 @@
-"""A regressor whose `partial_fit` is a learned update, and which says how sure it is.
+"""A regressor for tables: ridge heads averaged by their predictive likelihood, in one pass.
 
 Source: Pedregosa et al. 2011 (the estimator's interface).
 """

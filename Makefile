@@ -3,9 +3,9 @@
 
 # the interpreter that builds .venv
 PYTHON ?= python3
-# SMOKE=1 runs the demo or a benchmark at its smallest size
+# SMOKE=1 runs the demo or a study at its smallest size
 SMOKE ?=
-# the benchmark to run
+# the study to run
 NAME ?= core
 # test processes, one thread each; WORKERS=0 tests in this process
 WORKERS ?= 2
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 WANTED := gradatim wants Python 3.11 or newer; say where it is: make PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo test lint docs bench clean
+.PHONY: help setup demo train-demo test lint docs study clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,12 +44,12 @@ docs: $(STAMP) ## Build the documentation into docs/_build/html (an undocumented
 	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "wrote docs/_build/html/index.html"
 
-bench: $(STAMP) ## Run a benchmark (NAME=core, SMOKE=1)
-	$(BIN)/gradatim bench $(NAME) $(if $(SMOKE),--smoke) $(ARGS)
+study: $(STAMP) ## Run a study, or go on with it (NAME=core, SMOKE=1)
+	$(BIN)/python -m studies $(NAME) $(if $(SMOKE),--smoke) $(ARGS)
 
 clean: ## Remove what was built, but not .venv and runs/
 	rm -rf build dist docs/_build .pytest_cache .ruff_cache .hypothesis
-	find src tests docs tutorials -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests studies docs tutorials -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # torch first and alone: the build the constraints name is in place before anything else asks for one.
 $(STAMP): pyproject.toml constraints.txt

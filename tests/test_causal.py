@@ -15,13 +15,13 @@ from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, invalid_order, order_of, reversed_by, reversed_edges
 from gradatim.predictors import OrderScores
-from gradatim.refiners import CONSTANT, Bagged, Gain, RowsConfig, VariableRefiner
+from gradatim.refiners import CONSTANT, Bagged, Gain, TransformerConfig, VariableRefiner
 from gradatim.signal import BOTH, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme, randomised
 from gradatim.training.schemes import Greedy, Unrolled
 
 SMALL = StructuralCausalModel(6, support_rows=15)
-CONFIG = RowsConfig(width=16, layers=2, heads=2)
+CONFIG = TransformerConfig(width=16, layers=2, heads=2)
 ORDERS = [name for name, row in METHODS.items() if row.orders]
 
 
@@ -206,7 +206,7 @@ def test_weights_serve_any_number_of_variables():
 def test_a_learner_of_orders_beats_chance_soon():
     torch.manual_seed(0)
     family = StructuralCausalModel(4, support_rows=100, mechanism="linear")
-    learner = build("explicit-order", family, RowsConfig(width=32, layers=2, heads=8))
+    learner = build("explicit-order", family, TransformerConfig(width=32, layers=2, heads=8))
     optimiser = torch.optim.AdamW(learner.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(1)
     for _ in range(60):
@@ -251,7 +251,7 @@ def test_misfits_are_refused():
 
 def test_peers_beat_chance_on_linear_laplace_tasks():
     pytest.importorskip("causallearn")
-    from gradatim.benchmarks.causal_peers import ges_orders, lingam_orders, random_orders
+    from studies.paper.causal_peers import ges_orders, lingam_orders, random_orders
 
     task = drawn(StructuralCausalModel(5, 2.0, mechanism="linear", support_rows=300), 10)
     chance = reversed_by(random_orders(task.support), task.query.y).mean()
@@ -261,7 +261,7 @@ def test_peers_beat_chance_on_linear_laplace_tasks():
 
 
 def test_shapes_of_single_columns_tell_of_laplace_noise_only():
-    from gradatim.benchmarks.causal_peers import shape_orders
+    from studies.paper.causal_peers import shape_orders
 
     shares = {}
     for noise in ("laplace", "gaussian"):
@@ -272,7 +272,7 @@ def test_shapes_of_single_columns_tell_of_laplace_noise_only():
 
 
 def test_an_extension_keeps_the_arrows_and_makes_no_new_collider():
-    from gradatim.benchmarks.causal_peers import extension_order
+    from studies.paper.causal_peers import extension_order
 
     edges = np.zeros((4, 4), dtype=bool)
     edges[0, 1] = edges[1, 0] = edges[1, 2] = edges[2, 1] = edges[2, 3] = edges[3, 2] = True  # 0 - 1 - 2 - 3

@@ -9,15 +9,8 @@ import safetensors.torch
 import torch
 
 from gradatim import Learner, bayesian, build
-from gradatim.training import checkpoint
-from gradatim.training.checkpoint import (
-    latest,
-    load_weights,
-    read,
-    save_run,
-    steps,
-    write,
-)
+from gradatim.files import checkpoint
+from gradatim.files.checkpoint import latest, load_weights, read, save_run, steps, write
 from gradatim.training.states import load_state, save_state
 from tiny_run import FAMILY, make_learner
 

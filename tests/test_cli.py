@@ -12,14 +12,13 @@ import torch
 
 import gradatim
 from gradatim import cli
-from gradatim.benchmarks import BENCHMARKS
 from gradatim.commands import options, train
 from gradatim.families import LinearRegression
+from gradatim.files.checkpoint import load_weights, read, write
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
 from gradatim.recipes import FAMILIES, RECIPES, from_json, rebuild, recipe
 from gradatim.refiners import Gain
-from gradatim.training.checkpoint import load_weights, read, write
 from gradatim.training.log import Log
 from gradatim.training.states import save_state
 
@@ -100,8 +99,6 @@ def digits(tmp_path_factory) -> Path:
         ("eval . --seed -1", "--seed must be at least 0; got -1"),
         ("eval . --tasks 0", "--tasks must be at least 1; got 0"),
         ("info nowhere", "cannot be read"),
-        ("bench cor --smoke", "'core'"),
-        ("bench core --seeds 0", "--seeds must be at least 1"),
     ],
 )
 def test_a_wrong_call_ends_in_one_line(capsys, tmp_path, monkeypatch, arguments, said):
@@ -157,7 +154,6 @@ def test_a_folder_below_a_file_ends_in_one_line(capsys, tmp_path, linear):
         ["train-demo", "--smoke"],
         ["demo", "--smoke"],
         ["train", "linear", *LINEAR],
-        ["bench", "core", "--smoke", "--workers", "1"],
         ["eval", linear, "--steps", "1", "--tasks", "2"],
     )
     for arguments in calls:
@@ -329,7 +325,7 @@ def test_every_command_teaches_by_an_example(capsys):
 def test_list_names_every_row(capsys):
     code, out, _ = call(capsys, "list")
     first = {line.split()[0] for line in out.splitlines() if line.strip()}
-    assert code == 0 and {*METHODS, *FAMILIES, *RECIPES, *BENCHMARKS} <= first
+    assert code == 0 and {*METHODS, *FAMILIES, *RECIPES} <= first
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -481,34 +477,3 @@ def test_info_counts(capsys, linear):
     assert code == 0 and said["parameters"].startswith(f"{count:,} in ")
     assert said["iterations"].strip() == "6" and said["method"].strip() == run.method
     assert f"{path.stat().st_size / 1000:.1f} kB" in said["size"]
-
-
-def test_bench_hands_on_its_options_and_shows_the_claims(capsys, tmp_path, monkeypatch):
-    got = []
-
-    def run(name, out, smoke, seeds, workers, console, table):
-        got.append((name, out, smoke, seeds, workers, table))
-        claim = {
-            "id": "x.y",
-            "value": 2.5,
-            "low": 2,
-            "high": 3,
-            "bar": 2.2,
-            "direction": "<=",
-            "holds": False,
-        }
-        (out / "core.json").write_text(json.dumps({"claims": [claim]}))
-        return [out / "core.json"]
-
-    monkeypatch.setattr("gradatim.benchmarks.run", run)
-    code, out, _ = call(capsys, "bench", "core", "--smoke", "--workers", "3", "--out", tmp_path)
-    call(capsys, "bench", "core", "--workers", "1", "--seeds", "5", "--out", tmp_path)
-    call(capsys, "bench", "paper", "--workers", "1", "--table", "2", "--out", tmp_path)
-    assert got == [
-        ("core", tmp_path, True, 1, 3, None),
-        ("core", tmp_path, False, 5, 1, None),
-        ("paper", tmp_path, False, 3, 1, 2),
-    ]
-    assert code == 0 and f"wrote {tmp_path / 'core.json'}" in out
-    (line,) = (line for line in out.splitlines() if "x.y" in line)
-    assert line.split() == ["x.y", "2.5", "[2,", "3]", "<=", "2.2", "fails"]

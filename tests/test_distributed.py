@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from studies.images import processes
 
-from gradatim.benchmarks import processes
-from gradatim.benchmarks.study import Study, start
-from gradatim.training.checkpoint import read, steps
+from gradatim.compare.runs import Study, start
+from gradatim.files.checkpoint import read, steps
 from gradatim.training.config import learning_rate, streams
 from gradatim.training.engine import Engine
 from gradatim.training.schemes import Greedy
@@ -128,7 +128,11 @@ def ended(process):
 
 def begin(*command):
     return subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
 
 

@@ -118,7 +118,7 @@ def test_a_bank_weighs_by_prequential_likelihood(share):
             likely = (1 - share) * likely / likely.sum() + share / 3
         close(state.log_weight[task].exp(), likely)
         theta = sum(w * solve(x, y, factor**ages) for w, factor in zip(likely, factors, strict=True))
-        close(refiner.read(state)[task], theta)
+        close(refiner.latent(state)[task], theta)
 
 
 @pytest.mark.parametrize("hazard", [0.02, 0.4])
@@ -140,7 +140,7 @@ def test_run_length_is_the_loop_of_adams_and_mackay(hazard):
         weights = np.array(list(joint.values())) / sum(joint.values())
         runs = [tuple(np.concatenate(part) for part in zip(*parts[s:], strict=True)) for s in joint]
         theta = sum(w * solve(x, y, np.ones(len(x))) for w, (x, y) in zip(weights, runs, strict=True))
-        close(refiner.read(states[-1])[task], theta)
+        close(refiner.latent(states[-1])[task], theta)
         close(
             refiner.run_length(states[-1])[task],
             sum(w * len(x) for w, (x, _) in zip(weights, runs, strict=True)),
@@ -156,20 +156,20 @@ def test_a_bank_of_one_that_forgets_nothing_is_the_head_itself():
     batches = ragged(stream(5)[0])
     head, bank = conjugate(), Bank(conjugate(), (1.0,))
     for one, many in zip(run(head, batches), run(bank, batches), strict=True):
-        assert torch.equal(head.read(one), bank.read(many))
+        assert torch.equal(head.latent(one), bank.latent(many))
 
 
 def test_a_bank_of_one_factor_is_the_head_that_forgets():
     batches = ragged(stream(5)[0])
     head, bank = conjugate(forget=0.9), Bank(conjugate(), (0.9,), share=0.0)
-    close(head.read(run(head, batches)[-1]), bank.read(run(bank, batches)[-1]), 1e-12)
+    close(head.latent(run(head, batches)[-1]), bank.latent(run(bank, batches)[-1]), 1e-12)
 
 
 def test_without_changes_a_tiny_hazard_is_the_head_itself():
     batches = stream(40)[0]
     head, follower = conjugate(), RunLength(conjugate(), 1e-9, limit=6)
     for one, many in zip(run(head, batches), run(follower, batches), strict=True):
-        close(head.read(one), follower.read(many), 1e-8)  # hazard 1e-9 a mini-batch
+        close(head.latent(one), follower.latent(many), 1e-8)  # hazard 1e-9 a mini-batch
     close(follower.run_length(many), torch.full((2,), 40.0 * SIZE, dtype=torch.float64), 1e-7)
 
 
@@ -177,7 +177,7 @@ def test_without_changes_a_larger_hazard_costs_little():
     batches, thetas = stream(60, tasks=8)
     head, follower = conjugate(), RunLength(conjugate(), 0.05, limit=6)
     errors = [
-        (refiner.read(run(refiner, batches)[-1]) - thetas[0, ..., 0]).square().sum(1).mean()
+        (refiner.latent(run(refiner, batches)[-1]) - thetas[0, ..., 0]).square().sum(1).mean()
         for refiner in (head, follower)
     ]
     assert errors[1] < 2 * errors[0]
@@ -198,7 +198,7 @@ def test_one_abrupt_change_is_found_and_followed():
     stuck = run(head, batches)
 
     def errors(refiner, some):
-        return torch.stack([(refiner.read(s) - thetas[1, ..., 0]).square().sum(1) for s in some]).mean()
+        return torch.stack([(refiner.latent(s) - thetas[1, ..., 0]).square().sum(1) for s in some]).mean()
 
     after = slice(change + 3, None)
     ours, best, never = (
@@ -217,7 +217,7 @@ def test_a_bank_comes_back_after_a_change():
     assert (states[30].log_weight.argmax(1) == 0).all(), "before the change nothing is worth forgetting"
     assert (states[33].log_weight.argmax(1) == 3).all(), "after it, everything is"
     ours, never = (
-        (refiner.read(run(refiner, batches)[-1]) - thetas[1, ..., 0]).square().sum(1).mean()
+        (refiner.latent(run(refiner, batches)[-1]) - thetas[1, ..., 0]).square().sum(1).mean()
         for refiner in (bank, head)
     )
     assert ours < 0.05 * never
@@ -350,8 +350,8 @@ def test_what_the_head_learns_is_learnt_through_them(make):
 @follows
 def test_they_say_what_they_can_and_do_not_merge(make):
     refiner = make(conjugate())
-    assert refiner.capabilities.forgets
-    assert not refiner.capabilities.mergeable
+    assert refiner.capabilities.discounts
+    assert not refiner.capabilities.merge
     assert not refiner.capabilities.learnt
     state = run(refiner, stream(2)[0])[-1]
     with pytest.raises(ValueError, match=r"do not merge: they forget, so they depend on the order of rows"):

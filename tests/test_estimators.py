@@ -18,9 +18,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gradatim import LinearClassification, LinearRegression
 from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor
+from gradatim.files.checkpoint import read, write
 from gradatim.methods import build
 from gradatim.nn.mixture import cumulative
-from gradatim.training.checkpoint import read, write
 
 
 @parametrize_with_checks([RefinedClassifier(), RefinedRegressor()])
@@ -444,7 +444,7 @@ def test_what_is_interrupted_loses_nothing(cancer, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gradatim.estimators.adapted._learn", interrupt)
+        patch.setattr("gradatim.estimators.table._learn", interrupt)
         with pytest.raises(KeyboardInterrupt):
             model.predict_proba(x)
     assert model.task_.rows == 276

@@ -14,7 +14,7 @@ from gradatim.methods import METHODS, build
 from gradatim.predictors import Network, SquaredError
 from gradatim.recipes import SCHEMES, from_json, recipe
 from gradatim.refiner import Refiner
-from gradatim.refiners import SGD, RowsConfig
+from gradatim.refiners import SGD, TransformerConfig
 from gradatim.signal import BOTH, GRADIENTS, PLAIN
 from gradatim.testing import check_scheme
 from gradatim.training.evolution import Evolution, cosine_ratios, expected_cosine
@@ -40,17 +40,17 @@ class Pulled(Refiner):
     def init(self, n_tasks, query=None):
         return self.start.expand(n_tasks, DIM)
 
-    def step(self, state, evidence):
-        return state + self.rate.exp() * ((evidence.batch.x * evidence.batch.y).mean(1) - state)
+    def step(self, state, step_input):
+        return state + self.rate.exp() * ((step_input.batch.x * step_input.batch.y).mean(1) - state)
 
-    def read(self, state):
+    def latent(self, state):
         return state
 
 
 class Constant(Pulled):
     """theta is the start and stays: the loss is quadratic in the parameters."""
 
-    def step(self, state, evidence):
+    def step(self, state, step_input):
         return state
 
 
@@ -125,7 +125,9 @@ def test_expected_cosine_is_that_of_gaussian_draws():
 LEARNERS = {
     "few": lambda: small(size=DIM),
     "rows-gradients": lambda: make_learner(BOTH).double(),
-    "implicit": lambda: build("implicit-logits", FULL, RowsConfig(width=8, layers=1, heads=1)).double(),
+    "implicit": lambda: build(
+        "implicit-logits", FULL, TransformerConfig(width=8, layers=1, heads=1)
+    ).double(),
     "bayesian": lambda: build("bayesian", FULL, features=8).double(),
 }
 
@@ -206,7 +208,7 @@ def test_persistent_evolution_is_unbiased_where_truncated_evolution_is_not(lengt
 
 # --- what a run needs of a scheme
 
-TINY = RowsConfig(width=8, layers=1, heads=1)
+TINY = TransformerConfig(width=8, layers=1, heads=1)
 
 
 @pytest.mark.parametrize(

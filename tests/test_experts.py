@@ -201,7 +201,7 @@ def test_merged_states_hold_the_moments_and_the_likelihoods_of_both():
     torch.testing.assert_close(merged.moments, whole.moments)
     torch.testing.assert_close(merged.log_likelihood, sum(part.log_likelihood for part in parts))
     nested = made.merge([parts[3], made.merge([parts[1], made.merge([parts[2], parts[0]])])])
-    torch.testing.assert_close(made.refiner.read(nested), made.refiner.read(merged))
+    torch.testing.assert_close(made.refiner.latent(nested), made.refiner.latent(merged))
 
 
 def test_the_average_is_hardly_behind_the_best_expert():
@@ -227,8 +227,8 @@ def test_heads_that_only_score_are_solved_when_rows_have_grown():
     assert len(set(solved)) < 80
     assert solved[-1] < 1504
     state = made.adapt(batch, 16)
-    fresh = made.refiner.read(state)
-    torch.testing.assert_close(fresh, made.refiner.read(made.refiner.solve(state)))
+    fresh = made.refiner.latent(state)
+    torch.testing.assert_close(fresh, made.refiner.latent(made.refiner.solve(state)))
 
 
 def test_tails_are_student_distributions():
@@ -247,7 +247,7 @@ def test_tails_are_student_distributions():
 
 def test_quantiles_and_variance_are_the_mixtures():
     made, batch = learner(), rows(200)
-    latent = made.refiner.read(made.adapt(batch, 20))
+    latent = made.refiner.latent(made.adapt(batch, 20))
     f, x = made.predictor, batch.x[:, :3]
     theta, log_weight, noise = f._parts(latent)
     means = torch.einsum("bnd,bedc->bnec", f.features(x), theta)[..., 0]

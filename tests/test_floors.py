@@ -15,16 +15,16 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
     1: ["batch", "tree", "provenance", "names", "distances"],
-    2: ["predictor", "family", "nn/"],
+    2: ["likelihood", "predictor", "family", "nn/", "files/"],
     3: ["predictors/", "signal", "families/"],
     4: ["refiner"],
     5: ["refiners/", "learner"],
     6: ["regimes", "metrics", "generation", "probing/", "stopping/"],
     7: ["training/"],
     8: ["methods", "preprocessing/"],
-    9: ["recipes", "report", "testing/"],
-    10: ["estimators/"],
-    11: ["__init__", "benchmarks/", "distributed"],
+    9: ["recipes", "testing/"],
+    10: ["estimators/", "compare/"],
+    11: ["__init__", "distributed"],
     12: ["commands/"],
     13: ["cli"],
     14: ["__main__"],
@@ -36,8 +36,8 @@ RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
     "ray": ["distributed"],
-    "sklearn": ["estimators/", "benchmarks/", "families/datasets"],
-    "matplotlib": ["probing/plots"],
+    "sklearn": ["estimators/", "families/datasets"],
+    "matplotlib": ["probing/plots", "compare/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
 LAZY = ["matplotlib", "ray", "pyarrow", "onnx", "transformers", "river", "causallearn", "tensorboard"]

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from gradatim.batch import Batch
+from gradatim.compare.plots import clouds
 from gradatim.distances import energy_distance, sliced_wasserstein
 from gradatim.families import Alphabets, GaussianMixture, LinearRegression
 from gradatim.families.alphabets import FILE
@@ -18,15 +19,14 @@ from gradatim.generation import generate, heun, sample_curve
 from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
 from gradatim.metrics import excess_risk
-from gradatim.probing.plots import clouds
 from gradatim.recipes import recipe
-from gradatim.refiners import RowsConfig
-from gradatim.refiners.query import FlowVote
+from gradatim.refiners import TransformerConfig
+from gradatim.refiners.in_context import FlowVote
 from gradatim.testing import check_family, check_refiner, check_scheme
 from gradatim.training.schemes import Greedy
 
 SMALL = dict(support_rows=15, query_rows=6)
-CONFIG = RowsConfig(width=16, layers=2, heads=2)
+CONFIG = TransformerConfig(width=16, layers=2, heads=2)
 REGIMES = {
     "parametric-both": {"hidden": (4,)},
     "parametric-plain": {},

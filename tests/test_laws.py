@@ -23,7 +23,7 @@ from gradatim.predictors import (
     Readout,
     SquaredError,
 )
-from gradatim.refiners import CONSTANT, DECAYING, Gain, RowsConfig
+from gradatim.refiners import CONSTANT, DECAYING, Gain, TransformerConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme
 from gradatim.training.evolution import Evolution
@@ -33,11 +33,11 @@ SMALL = dict(support_rows=15, query_rows=6)
 REGRESSION = LinearRegression(3, 0.5, **SMALL)
 CLASSES = LinearClassification(3, 3, **SMALL)
 SIMULATED = {"regression": REGRESSION, "classification": CLASSES}
-CONFIG = RowsConfig(width=16, layers=2, heads=2)
+CONFIG = TransformerConfig(width=16, layers=2, heads=2)
 
 
 def config(**changes):
-    return RowsConfig(**{"width": 16, "layers": 2, "heads": 2, **changes})
+    return TransformerConfig(**{"width": 16, "layers": 2, "heads": 2, **changes})
 
 
 @pytest.mark.parametrize("family", SIMULATED.values(), ids=SIMULATED)
@@ -102,57 +102,57 @@ def test_real_and_ragged_tasks_keep_the_laws(name):
 
 
 def flawed(change):
-    """Return a small learner whose refiner's step is changed: `change(step, state, evidence) -> state`."""
+    """Return a small learner whose refiner's step is changed: `change(step, state, step_input) -> state`."""
     torch.manual_seed(0)
     learner = regimes.parametric(REGRESSION, BOTH, CONFIG)
     kind = type(learner.refiner)
 
     class Flawed(kind):
-        def step(self, state, evidence):
-            return change(super().step, state, evidence)
+        def step(self, state, step_input):
+            return change(super().step, state, step_input)
 
     learner.refiner.__class__ = Flawed
     return learner
 
 
-def blend_tasks(step, state, evidence):
-    after = step(state, evidence)
+def blend_tasks(step, state, step_input):
+    after = step(state, step_input)
     return after._replace(latent=after.latent + 1e-6 * after.latent.mean(0))
 
 
-def mutate(step, state, evidence):
-    after = step(state, evidence)
+def mutate(step, state, step_input):
+    after = step(state, step_input)
     state.rows.copy_(after.rows)
     return after
 
 
-def first_row_counts_more(step, state, evidence):
-    after = step(state, evidence)
-    return after._replace(latent=after.latent + 1e-6 * evidence.batch.x[:, 0])
+def first_row_counts_more(step, state, step_input):
+    after = step(state, step_input)
+    return after._replace(latent=after.latent + 1e-6 * step_input.batch.x[:, 0])
 
 
-def count_places(step, state, evidence):
-    return step(state, evidence)._replace(rows=state.rows + 5)
+def count_places(step, state, step_input):
+    return step(state, step_input)._replace(rows=state.rows + 5)
 
 
-def move_without_rows(step, state, evidence):
-    after = step(state, evidence)
+def move_without_rows(step, state, step_input):
+    after = step(state, step_input)
     return after._replace(latent=after.latent + 1e-12)
 
 
-def forget_the_mask(step, state, evidence):
-    full = type(evidence.batch)._trusted(
-        evidence.batch.x, evidence.batch.y, torch.ones_like(evidence.batch.mask)
+def forget_the_mask(step, state, step_input):
+    full = type(step_input.batch)._trusted(
+        step_input.batch.x, step_input.batch.y, torch.ones_like(step_input.batch.mask)
     )
-    return step(state, evidence._replace(batch=full))
+    return step(state, step_input._replace(batch=full))
 
 
-def stay(step, state, evidence):
-    return step(state, evidence)._replace(latent=state.latent)
+def stay(step, state, step_input):
+    return step(state, step_input)._replace(latent=state.latent)
 
 
-def roll_dice(step, state, evidence):
-    after = step(state, evidence)
+def roll_dice(step, state, step_input):
+    after = step(state, step_input)
     return after._replace(latent=after.latent + 1e-12 * torch.randn(()))
 
 
@@ -192,7 +192,7 @@ def test_queries_that_see_each_other_are_found():
     learner = regimes.implicit(CLASSES, PLAIN, CONFIG)
 
     class Mixing(type(learner.refiner)):
-        def read(self, state):
+        def latent(self, state):
             return state.prediction + 1e-6 * state.prediction.mean(1, keepdim=True)
 
     learner.refiner.__class__ = Mixing

@@ -8,9 +8,9 @@ import torch
 from gradatim.families import LinearRegression
 from gradatim.learner import Learner
 from gradatim.predictors import Decoder, Network, SquaredError
-from gradatim.refiners import CONSTANT, LearnedOptimizer, RowsConfig
+from gradatim.refiners import CONSTANT, LearnedOptimizer, TransformerConfig
 from gradatim.refiners.learned_optimizer import log_features
-from gradatim.signal import GRADIENTS, Evidence
+from gradatim.signal import GRADIENTS, StepInput
 from gradatim.testing import check_refiner, randomised
 from gradatim.training.schemes import Greedy, Unrolled
 
@@ -31,7 +31,7 @@ def slopes(size=4, steps=5, tasks=2):
 def walk(refiner, gradients, rows=(4, 6)):
     state = refiner.init(gradients.shape[1])
     for gradient in gradients:
-        state = refiner.step(state, Evidence(torch.tensor(rows), gradient=gradient))
+        state = refiner.step(state, StepInput(torch.tensor(rows), gradient=gradient))
     return state
 
 
@@ -85,7 +85,7 @@ def test_one_optimizer_moves_networks_of_any_size():
     shared = {name: value for name, value in small.state_dict().items() if name != "start"}
     assert large.load_state_dict(shared, strict=False).missing_keys == ["start"]
     moved = large.step(
-        large.init(2), Evidence(torch.ones(2), gradient=torch.ones(2, 3, 7, dtype=torch.float64))
+        large.init(2), StepInput(torch.ones(2), gradient=torch.ones(2, 3, 7, dtype=torch.float64))
     )
     assert moved.theta.shape == (2, 3, 7)
     assert moved.theta.flatten().unique().numel() == 1, "equal coordinates take equal steps"
@@ -98,7 +98,7 @@ def test_other_latents_and_gains_keep_the_laws(kind):
     f = Network(3, SquaredError(), (4,))
     if kind == "embedding":
         f = Decoder(3, SquaredError(), tokens=2, token_width=3, units=2, width=4)
-    gain = RowsConfig(gain=CONSTANT).gain if kind != "learnt-gain" else type(CONSTANT)(learnt=True)
+    gain = TransformerConfig(gain=CONSTANT).gain if kind != "learnt-gain" else type(CONSTANT)(learnt=True)
     check_refiner(Learner(f, LearnedOptimizer(f.initial(), 6, gain), GRADIENTS), family)
 
 

@@ -11,7 +11,7 @@ from gradatim.families import LinearClassification, LinearRegression
 from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
 from gradatim.predictors import Decoder, SquaredError
-from gradatim.refiners import SGD, RowsConfig
+from gradatim.refiners import SGD, TransformerConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
@@ -20,7 +20,7 @@ from gradatim.tree import flatten
 SIZES = dict(support_rows=12, query_rows=5)
 REGRESSION = LinearRegression(3, 0.5, **SIZES)
 CLASSES = LinearClassification(3, 3, **SIZES)
-CONFIG = RowsConfig(width=8, layers=1, heads=2)
+CONFIG = TransformerConfig(width=8, layers=1, heads=2)
 
 
 def drawn(family=CLASSES, tasks=3):
@@ -44,8 +44,8 @@ def test_the_loop_is_init_then_steps(make):
     state = learner.refiner.init(3, task.query)
     for batch, wanted in zip([None, *batches], states, strict=True):
         if batch is not None:
-            evidence = learner.signal(learner.predictor, learner.refiner.at(state), batch)
-            state = learner.refiner.step(state, evidence)
+            step_input = learner.signal(learner.predictor, learner.refiner.linearization_point(state), batch)
+            state = learner.refiner.step(state, step_input)
         assert all(
             torch.equal(a, b) for a, b in zip(flatten(state).values(), flatten(wanted).values(), strict=True)
         )
@@ -68,7 +68,7 @@ def test_carry_is_what_a_step_starts_from():
 @pytest.mark.parametrize("prefixes", [False, True])
 def test_with_lengths_each_step_yields_a_state_per_prefix(prefixes):
     torch.manual_seed(0)
-    learner = randomised(regimes.parametric(CLASSES, BOTH, RowsConfig(8, 1, 2, prefixes=prefixes)))
+    learner = randomised(regimes.parametric(CLASSES, BOTH, TransformerConfig(8, 1, 2, prefixes=prefixes)))
     task, lengths = drawn(), torch.tensor([2, 4])
     states = learner.states(
         list(task.support.split(4)),
@@ -93,18 +93,18 @@ def test_the_signal_shows_the_gradient_of_each_tasks_own_mean_loss():
     mask = torch.ones(3, 12, dtype=torch.bool)
     mask[1, 4:] = False
     batch = Batch(task.support.x, task.support.y, mask)
-    evidence = BOTH(learner.predictor, theta, batch, torch.tensor([3, 12]))
-    assert evidence.rows.tolist() == [3, 12, 3, 4, 3, 12]
+    step_input = BOTH(learner.predictor, theta, batch, torch.tensor([3, 12]))
+    assert step_input.rows.tolist() == [3, 12, 3, 4, 3, 12]
     for b in range(3):
         for p, length in enumerate((3, 12)):
             x, y = batch.x[b, :length][mask[b, :length]], batch.y[b, :length][mask[b, :length]]
             residual = (x @ theta[b].view(3, 4)[:, :3].T + theta[b].view(3, 4)[:, 3]).softmax(-1)
             residual = residual - torch.eye(3, dtype=torch.float64)[y[:, 0]]
             wanted = residual.T @ torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1) / len(x)
-            found = evidence.gradient[2 * b + p].view(3, 4)
+            found = step_input.gradient[2 * b + p].view(3, 4)
             torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(evidence.outputs, learner.predictor(batch.x, theta), rtol=0, atol=0)
-    assert not evidence.outputs.requires_grad
+    torch.testing.assert_close(step_input.outputs, learner.predictor(batch.x, theta), rtol=0, atol=0)
+    assert not step_input.outputs.requires_grad
     assert PLAIN(learner.predictor, theta, batch).outputs is None
     assert OBSERVATIONS(learner.predictor, theta, batch).gradient is None
     assert GRADIENTS(learner.predictor, theta, batch).batch is None

@@ -10,7 +10,7 @@ from gradatim.batch import Batch, Task
 from gradatim.families import LinearClassification, LinearRegression
 from gradatim.methods import build
 from gradatim.metrics import accuracy, bootstrap, curve, error_rate, excess_risk, soft_vote, squared_error
-from gradatim.refiners import RowsConfig
+from gradatim.refiners import TransformerConfig
 from gradatim.regimes import parametric
 from gradatim.testing import randomised
 
@@ -60,7 +60,7 @@ def test_squared_error_and_excess_risk_are_means_over_present_rows():
 @pytest.mark.parametrize("steps", [[0, 1, 3], [3], (2, 0)])
 def test_a_curve_is_the_loop(name, steps):
     family = LinearClassification(3, 3, **ROWS)
-    learner, (task, _) = build(name, family, RowsConfig(8, 1, 2)).double(), masked(family)
+    learner, (task, _) = build(name, family, TransformerConfig(8, 1, 2)).double(), masked(family)
     found = curve(learner, task, 4, steps, {"error": error_rate, "loss": lambda o, t: -o.mean((1, 2))})
     state, wanted = learner.refiner.init(3, task.query), {}
     for step in range(4):
@@ -134,7 +134,7 @@ def test_a_soft_vote_is_the_mean_probability_of_single_answers():
     family = LinearClassification(3, 3, support_rows=12, query_rows=5)
     task = family.sample(2, torch.Generator().manual_seed(0)).to(torch.float64)
     torch.manual_seed(0)
-    learner = randomised(parametric(family, config=RowsConfig(width=16, layers=1)))
+    learner = randomised(parametric(family, config=TransformerConfig(width=16, layers=1)))
     seen = []
 
     def kept(outputs, task):
@@ -159,7 +159,7 @@ def test_a_soft_vote_counts_rows_and_begins_with_the_start(name):
     """Task 1 has no rows in the second mini-batch, task 2 one in the first and none in the third."""
     family = LinearClassification(3, 3, **ROWS)
     torch.manual_seed(0)
-    learner = randomised(build(name, family, RowsConfig(8, 1, 2)))
+    learner = randomised(build(name, family, TransformerConfig(8, 1, 2)))
     learner.requires_grad_(False)
     task = masked(family)[0]
     mask = torch.ones(3, 12, dtype=torch.bool)

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-
-from gradatim import Batch, Task, cli
-from gradatim.benchmarks import paper, run
-from gradatim.benchmarks.causal_peers import peers, shape_orders
-from gradatim.benchmarks.continual import in_turn, rehearsed
-from gradatim.benchmarks.paper import _part, _rows
-from gradatim.benchmarks.paper_claims import families_improved, missing, references
-from gradatim.benchmarks.paper_costs import paced
-from gradatim.benchmarks.paper_findings import Compared, _gains, _kernels, _shapes, _turns, crossings, verdict
-from gradatim.benchmarks.paper_recipes import recipes
-from gradatim.benchmarks.paper_settings import origin, settings
-from gradatim.benchmarks.paper_tables import (
+from studies import run
+from studies.__main__ import show_claims
+from studies.paper import run as paper
+from studies.paper.causal_peers import peers, shape_orders
+from studies.paper.claims import families_improved, missing, references
+from studies.paper.continual import in_turn, rehearsed
+from studies.paper.costs import paced
+from studies.paper.findings import Compared, _gains, _kernels, _shapes, _turns, crossings, verdict
+from studies.paper.recipes import recipes
+from studies.paper.run import _part, _rows
+from studies.paper.settings import origin, settings
+from studies.paper.tables import (
     TABLES,
     Cell,
     alternatives,
@@ -30,12 +30,14 @@ from gradatim.benchmarks.paper_tables import (
     listings,
     unlearnt,
 )
-from gradatim.benchmarks.study import Study
+
+from gradatim import Batch, Task
+from gradatim.compare.report import write_result
+from gradatim.compare.runs import Study
 from gradatim.families import LinearClassification, StructuralCausalModel
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, error_rate, mean_interval, reversed_by, reversed_edges
 from gradatim.refiners import CONSTANT, DECAYING
-from gradatim.report import write_result
 
 DOCS = Path(__file__).parents[1] / "docs" / "paper.md"
 QUIET = Console(quiet=True)
@@ -162,7 +164,7 @@ def test_a_learner_that_diverged_is_said_to_and_is_null_in_json(tmp_path):
     assert "| `paper.x` | diverged | diverged to 1 | <= 1 | **no** |" in page
     assert "| beside it: other | diverged | 1 to diverged | | |" in page
     console = Console(record=True, width=100)
-    cli._show_claims(console, written)
+    show_claims(console, written)
     assert "diverged [diverged, 1]" in console.export_text()
 
 
@@ -297,7 +299,7 @@ def test_tables_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the paper's tables are 2, 3"):
         run("paper", tmp_path, True, 1, 1, QUIET, table=99)
     with pytest.raises(ValueError, match="only 'paper' has numbered tables"):
-        run("gain", tmp_path, True, 1, 1, QUIET, table=2)
+        run("core", tmp_path, True, 1, 1, QUIET, table=2)
 
 
 def test_means_of_the_page_have_the_interval_of_the_bootstrap():

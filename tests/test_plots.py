@@ -5,7 +5,7 @@ import math
 import pytest
 from matplotlib.figure import Figure
 
-from gradatim.probing.plots import Curve, _draw, grid
+from gradatim.compare.plots import Curve, _draw, grid
 
 
 def drawn(*lines):

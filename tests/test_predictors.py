@@ -10,7 +10,15 @@ import torch.nn.functional as F
 
 from gradatim.batch import Batch
 from gradatim.nn.functional import Layout
-from gradatim.predictors import CrossEntropy, Decoder, Modulated, Network, Readout, SquaredError, likelihood
+from gradatim.predictors import (
+    CrossEntropy,
+    Decoder,
+    Modulated,
+    Network,
+    Readout,
+    SquaredError,
+    likelihood,
+)
 from gradatim.testing import randomised
 
 

@@ -9,7 +9,7 @@ from gradatim.families import LinearClassification, LinearRegression
 from gradatim.learner import Learner
 from gradatim.methods import build
 from gradatim.predictors import Network, SquaredError
-from gradatim.refiners import AttentiveProcess, NeuralProcess, RowsConfig
+from gradatim.refiners import AttentiveProcess, NeuralProcess, TransformerConfig
 from gradatim.signal import GRADIENTS, PLAIN
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
@@ -19,7 +19,7 @@ FAMILIES = {
     "regression": LinearRegression(3, 0.5, **SIZES),
     "classification": LinearClassification(3, 4, **SIZES),
 }
-CONFIG = RowsConfig(width=8, layers=1, heads=2)
+CONFIG = TransformerConfig(width=8, layers=1, heads=2)
 NAMES = ("conditional-neural-process", "attentive-neural-process")
 
 
@@ -53,21 +53,21 @@ def embedded(embed, x, answer):
 def test_a_conditional_process_is_the_mean_of_encoded_rows(family):
     learner, task, support = setting(NAMES[0], family, tokens=2, token_width=3)
     refiner = learner.refiner
-    z = refiner.read(last(learner, support.split(5)))
+    z = refiner.latent(last(learner, support.split(5)))
     for b in range(3):
         seen = [n for n in range(15) if support.mask[b, n]]
         rows = [embedded(refiner.embed, support.x[b, n], answers(support, b, n, family)) for n in seen]
         mean = sum(refiner.encode(row) for row in rows) / len(seen)
         torch.testing.assert_close(z[b].flatten(), mean, rtol=1e-11, atol=1e-12)
     state = refiner.init(3)
-    assert not refiner.read(state).any() and learner.predict(task.query.x, state).isfinite().all()
+    assert not refiner.latent(state).any() and learner.predict(task.query.x, state).isfinite().all()
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_an_attentive_process_is_softmax_attention_over_all_rows(family):
     learner, task, support = setting(NAMES[1], family)
     refiner, query = learner.refiner, task.query
-    found = refiner.read(last(learner, support.split(5), query))
+    found = refiner.latent(last(learner, support.split(5), query))
     width = CONFIG.width // CONFIG.heads
     for b in range(3):
         seen = [n for n in range(15) if support.mask[b, n]]
@@ -141,7 +141,10 @@ def test_states_of_shards_add():
 def test_meta_training_lowers_the_loss(name):
     family = LinearRegression(2, 0.1, support_rows=16, query_rows=10)
     torch.manual_seed(0)
-    learner, generator = build(name, family, RowsConfig(width=16, heads=2)), torch.Generator().manual_seed(0)
+    learner, generator = (
+        build(name, family, TransformerConfig(width=16, heads=2)),
+        torch.Generator().manual_seed(0),
+    )
     adam, task, losses = torch.optim.Adam(learner.parameters(), 0.01), family.sample(8, generator), []
     for _ in range(40):
         loss = Unrolled(8, 2).loss(learner, task, generator)

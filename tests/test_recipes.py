@@ -61,7 +61,7 @@ WHOLE, NUMBER, TRUTH = "a whole number", "a number", "true or false"
         ("scheme", "Greedy", "an object with a name"),
         ("scheme.name", ["Greedy"], "an object with a name"),
         ("train", [], "an object, the fields of TrainConfig"),
-        ("refiner", None, "an object, the fields of RowsConfig"),
+        ("refiner", None, "an object, the fields of TransformerConfig"),
         ("settings", [], "an object"),
         ("method", ["adam"], "text"),
     ],

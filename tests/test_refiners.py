@@ -28,14 +28,14 @@ from gradatim.refiners import (
     Newton,
     Refit,
     Ridge,
-    RowsConfig,
-    RowsRefiner,
+    TransformerConfig,
+    TransformerRefiner,
 )
 from gradatim.refiners.curvature import Preconditioner, RowSlopes, natural, second_moments
 from gradatim.refiners.gain import move, tail_weight
-from gradatim.refiners.query import Vote
-from gradatim.refiners.rows import bounded
-from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
+from gradatim.refiners.in_context import Vote
+from gradatim.refiners.transformer import bounded
+from gradatim.signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, Signal, StepInput
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import tree_map
@@ -43,7 +43,7 @@ from gradatim.tree import tree_map
 SIZES = dict(support_rows=15, query_rows=6)
 REGRESSION = LinearRegression(3, 0.5, **SIZES)
 CLASSES = LinearClassification(3, 3, **SIZES)
-CONFIG = RowsConfig(width=12, layers=2, heads=2)
+CONFIG = TransformerConfig(width=12, layers=2, heads=2)
 
 
 def drawn(family, tasks=3, seed=0):
@@ -130,7 +130,7 @@ def test_ridge_solves_the_normal_equations(family, bias):
             x = np.c_[x, np.ones(len(x))] if bias else x
             y = np.eye(outputs)[y[:, 0]] if family.classes else y
             wanted = np.linalg.solve(x.T @ x + 0.7 * np.eye(x.shape[1]), x.T @ y).T.ravel()
-            np.testing.assert_allclose(refiner.read(state)[b].numpy(), wanted, rtol=1e-10, atol=1e-12)
+            np.testing.assert_allclose(refiner.latent(state)[b].numpy(), wanted, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("condition", [None, 50.0])
@@ -147,7 +147,7 @@ def test_ridge_with_the_noise_variance_is_the_oracle(condition):
 @settings(max_examples=10, deadline=None)
 def test_sufficient_statistics_add_up_in_any_order(order):
     learner = Learner(linear(CLASSES), Ridge(4, 3, 1.0, classes=True).double(), CLOSED_FORM)
-    assert learner.refiner.capabilities.mergeable
+    assert learner.refiner.capabilities.merge
     batches = list(drawn(CLASSES).support.split(3))
     *_, one = learner.states(batches)
     *_, other = learner.states([batches[i] for i in order])
@@ -164,7 +164,7 @@ def test_a_learnt_closed_form_is_ridge_on_its_features(family):
     f, task = learner.predictor, drawn(family)
     batches = ragged(task)
     for t, state in enumerate(learner.states(batches)):
-        theta = learner.refiner.read(state)
+        theta = learner.refiner.latent(state)
         for b in range(3):
             mask = torch.cat([torch.zeros(0, dtype=torch.bool), *(part.mask[b] for part in batches[:t])])
             x, y = (part[b, : 5 * t][mask].detach().numpy() for part in (task.support.x, task.support.y))
@@ -204,7 +204,7 @@ def test_a_learnt_penalty_stays_in_bounds(scale):
     with torch.no_grad():
         learner.refiner.log_scale.fill_(scale)
         state = learner.adapt(drawn(CLASSES).support, 5)
-        theta, strength = learner.refiner.read(state), np.exp(np.clip(scale, -8, 4))
+        theta, strength = learner.refiner.latent(state), np.exp(np.clip(scale, -8, 4))
     eye = torch.eye(65, dtype=torch.float64)
     wanted = torch.linalg.solve(state.gram + strength * eye, state.cross).mT.flatten(1)
     torch.testing.assert_close(theta, wanted, rtol=1e-7, atol=1e-9)
@@ -217,16 +217,16 @@ def test_statistics_are_summed_in_the_state_s_dtype_under_autocast():
     task = CLASSES.sample(3, torch.Generator().manual_seed(0))
     learner = regimes.closed_form(CLASSES, features=64, strength=1e-3)
     inputs = tuple(part.bfloat16() for part in learner.predictor.inputs(task.support.x, torch.zeros(3, 195)))
-    evidence = Evidence(task.support.rows, task.support, inputs=inputs)
+    step_input = StepInput(task.support.rows, task.support, inputs=inputs)
     refiner, curved = learner.refiner, regimes.parametric(CLASSES, BOTH, replace(CONFIG, curvature=DECAYING))
-    wanted = refiner.step(refiner.init(3), evidence)
+    wanted = refiner.step(refiner.init(3), step_input)
     moments = second_moments(inputs, task.support.rows.float())
     assert wanted.gram.dtype == moments.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        for one, other in zip(refiner.step(refiner.init(3), evidence), wanted, strict=True):
+        for one, other in zip(refiner.step(refiner.init(3), step_input), wanted, strict=True):
             assert torch.equal(one, other)
         assert torch.equal(second_moments(inputs, task.support.rows.float()), moments)
-        assert learner.refiner.read(learner.adapt(task.support, 5)).isfinite().all()
+        assert learner.refiner.latent(learner.adapt(task.support, 5)).isfinite().all()
         *_, state = curved.states(task.support.split(5))
     x = torch.cat([task.support.x, torch.ones_like(task.support.x[..., :1])], dim=-1)
     seen = (x.mT @ x / 15).flatten(1)
@@ -264,15 +264,15 @@ def test_the_preconditioned_gradient_is_a_damped_newton_direction():
     task = drawn(REGRESSION)
     f, batch = linear(REGRESSION, bias=True), task.support
     theta = torch.randn(3, 4, dtype=torch.float64)
-    evidence = replace(BOTH, inputs=True)(f, theta, batch)
+    step_input = replace(BOTH, inputs=True)(f, theta, batch)
     precondition = Preconditioner(f.layout.shapes).double()
-    moments = second_moments(evidence.inputs, evidence.rows.double())
-    direction = precondition(evidence.gradient, moments, evidence.rows.double(), torch.zeros(3))
+    moments = second_moments(step_input.inputs, step_input.rows.double())
+    direction = precondition(step_input.gradient, moments, step_input.rows.double(), torch.zeros(3))
     for b in range(3):
         a = np.c_[batch.x[b].numpy(), np.ones(15)][batch.mask[b].numpy()]
         moment = a.T @ a / len(a)
         damped = moment + (np.exp(-1) * np.trace(moment) / 4 + 1e-6) * np.eye(4)
-        wanted = np.linalg.solve(damped, evidence.gradient[b].numpy())
+        wanted = np.linalg.solve(damped, step_input.gradient[b].numpy())
         np.testing.assert_allclose(direction[b].detach().numpy(), wanted, rtol=1e-10, atol=1e-12)
 
 
@@ -342,21 +342,21 @@ def test_gains_and_memories_are_what_their_formulas_say(change):
     total = torch.ones_like(states[0].latent) * (refiner.trust.prior.exp() if refiner.trust else 1)
     for before, after, batch in zip(states, states[1:], batches, strict=False):
         now = batch.rows.double()
-        at = refiner.at(before)
+        at = refiner.linearization_point(before)
         torch.testing.assert_close(at, before.average if "tail" in change else before.latent)
-        evidence = learner.signal(learner.predictor, at, batch)
-        rows = refiner.rows(batch.x, batch.y, evidence.outputs)
-        tokens = refiner._refine(before, evidence, rows, (evidence.gradient,))
+        step_input = learner.signal(learner.predictor, at, batch)
+        rows = refiner.rows(batch.x, batch.y, step_input.outputs)
+        tokens = refiner._refine(before, step_input, rows, (step_input.gradient,))
         if "gain" in change:
             prior, power = refiner.gain.log_prior.exp(), refiner.gain.logit_power.sigmoid()
             gain = ((now / (before.rows + now + prior)) ** power)[:, None] * refiner.gain.log_value.exp()
         elif "precision" in change:
-            own = refiner.trust(tokens, (evidence.gradient,), now)
+            own = refiner.trust(tokens, (step_input.gradient,), now)
             total = total + own
             gain = own / total
         else:
             gain = (now / (before.rows + now))[:, None].expand_as(at)
-        moved = before.latent + gain * refiner.tokens.move(tokens, (evidence.gradient,))
+        moved = before.latent + gain * refiner.tokens.move(tokens, (step_input.gradient,))
         torch.testing.assert_close(after.latent[[0, 2]], moved[[0, 2]], rtol=1e-10, atol=1e-12)
         seen = now > 0
         torch.testing.assert_close(after.latent[~seen], before.latent[~seen], rtol=0, atol=0)
@@ -379,13 +379,13 @@ def test_history_holds_the_last_latents_and_gradients_and_contains_momentum():
     learner = randomised(regimes.parametric(REGRESSION, GRADIENTS, replace(CONFIG, gain=CONSTANT, history=2)))
     batches = ragged(drawn(REGRESSION))
     states = list(learner.states(batches))
-    evidence = [
+    step_input = [
         learner.signal(learner.predictor, s.latent, b) for s, b in zip(states[:3], batches, strict=True)
     ]
     assert states[0].past.shape == (3, 2, 2, 3)
     for lag in (0, 1):
         torch.testing.assert_close(states[3].past[0, lag, 0], states[2 - lag].latent[0], rtol=0, atol=0)
-        torch.testing.assert_close(states[3].past[0, lag, 1], evidence[2 - lag].gradient[0], rtol=0, atol=0)
+        torch.testing.assert_close(states[3].past[0, lag, 1], step_input[2 - lag].gradient[0], rtol=0, atol=0)
     torch.testing.assert_close(states[2].past[1], states[1].past[1], rtol=0, atol=0)  # no rows
     forgot = states[2]._replace(past=states[0].past)
     assert not torch.allclose(learner.step(forgot, batches[2]).latent, states[3].latent)
@@ -410,13 +410,16 @@ def test_history_holds_the_last_latents_and_gradients_and_contains_momentum():
 def test_rows_propose_the_gradient_where_their_cotangents_are_its():
     task = drawn(CLASSES)
     f, batch, theta = linear(CLASSES), task.support, torch.randn(3, 12, dtype=torch.float64)
-    evidence = replace(BOTH, inputs=True)(f, theta, batch)
+    step_input = replace(BOTH, inputs=True)(f, theta, batch)
     propose = RowSlopes(f.layout.shapes, 3).double()
     with torch.no_grad():
         propose.back.weight.copy_(torch.eye(3))
     residual = f(batch.x, theta).softmax(-1) - torch.nn.functional.one_hot(batch.y[..., 0], 3)
     torch.testing.assert_close(
-        propose(residual, evidence.inputs, evidence.rows.double()), evidence.gradient, rtol=1e-10, atol=1e-12
+        propose(residual, step_input.inputs, step_input.rows.double()),
+        step_input.gradient,
+        rtol=1e-10,
+        atol=1e-12,
     )
 
 
@@ -426,10 +429,10 @@ def test_bagging_is_the_mean_of_single_answers_weighted_by_rows():
     bag = Learner(one.predictor, Bagged(one.refiner), one.signal)
     batches = ragged(drawn(CLASSES))
     *_, state = bag.states(batches)
-    single = [one.refiner.read(one.step(one.refiner.init(3), batch)) for batch in batches]
+    single = [one.refiner.latent(one.step(one.refiner.init(3), batch)) for batch in batches]
     rows = torch.stack([batch.rows for batch in batches]).double()
     wanted = (torch.stack(single) * rows[..., None]).sum(0) / rows.sum(0)[:, None]
-    torch.testing.assert_close(bag.refiner.read(state), wanted, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(bag.refiner.latent(state), wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_a_vote_is_a_kernel_regression_on_the_rows_present():
@@ -460,7 +463,7 @@ def test_refit_is_logistic_regression_of_scikit_learn(strength):
         assert set(y) == {0, 1, 2}
         model = LogisticRegression(C=1 / strength, fit_intercept=False, tol=1e-10, max_iter=10_000)
         wanted = model.fit(np.c_[x, np.ones(len(x))], y).coef_
-        np.testing.assert_allclose(refiner.read(state)[b].numpy().reshape(3, 4), wanted, atol=2e-4)
+        np.testing.assert_allclose(refiner.latent(state)[b].numpy().reshape(3, 4), wanted, atol=2e-4)
 
 
 def test_refit_of_a_regression_is_its_closed_form():
@@ -469,8 +472,8 @@ def test_refit_of_a_regression_is_its_closed_form():
     *_, state = Learner(f, refiner, PLAIN).states(task.support.split(4))
     x = torch.cat([task.support.x, torch.ones_like(task.support.y)], dim=-1)
     wanted = torch.linalg.solve(x.mT @ x + 0.4 * torch.eye(4, dtype=x.dtype), x.mT @ task.support.y)
-    torch.testing.assert_close(refiner.read(state), wanted[..., 0], rtol=0, atol=2e-4)
-    assert torch.equal(refiner.read(refiner.init(2)), torch.zeros(2, 4, dtype=torch.float64))
+    torch.testing.assert_close(refiner.latent(state), wanted[..., 0], rtol=0, atol=2e-4)
+    assert torch.equal(refiner.latent(refiner.init(2)), torch.zeros(2, 4, dtype=torch.float64))
 
 
 # --- gains and averages
@@ -538,8 +541,8 @@ def test_the_tail_average_is_a_plain_loop(eta, gain):
         now = batch.rows.double()
         weight = ((1 + eta) * now / (seen + now + eta * now).clamp(min=1))[:, None]
         mean, seen = mean + weight * (iterate.latent - mean), seen + now
-        torch.testing.assert_close(averaged.refiner.read(state), mean, rtol=1e-12, atol=1e-12)
-        assert averaged.refiner.at(state) is state.latent
+        torch.testing.assert_close(averaged.refiner.latent(state), mean, rtol=1e-12, atol=1e-12)
+        assert averaged.refiner.linearization_point(state) is state.latent
 
 
 # --- the transformer refiners
@@ -550,7 +553,7 @@ def test_the_tail_average_is_a_plain_loop(eta, gain):
 def test_at_the_start_a_refiner_of_gradients_is_gradient_descent(gain, prefixes):
     f, config = linear(CLASSES), replace(CONFIG, gain=gain, prefixes=prefixes)
     start = torch.randn(f.latent_shape, generator=torch.Generator().manual_seed(2))
-    refiner = RowsRefiner(config, GRADIENTS, start, f.layout.shapes, 3, 1, 3, 3).double()
+    refiner = TransformerRefiner(config, GRADIENTS, start, f.layout.shapes, 3, 1, 3, 3).double()
     batches = list(drawn(CLASSES).support.split(5))
     states = list(Learner(f, refiner, GRADIENTS).states(batches))
     for t, share in enumerate((1.0, 1 / 2, 1 / 3)):
@@ -650,7 +653,7 @@ def test_a_hypernetwork_is_a_plain_loop_over_tokens(prefixes):
     learner = randomised(regimes.parametric(CLASSES, PLAIN, replace(CONFIG, prefixes=prefixes)))
     learner.requires_grad_(False)
     support, r = drawn(CLASSES, tasks=1).support.slice(0, 7), learner.refiner
-    theta = learner.refiner.read(learner.adapt(support, 7))[0].numpy().reshape(3, 4)
+    theta = learner.refiner.latent(learner.adapt(support, 7))[0].numpy().reshape(3, 4)
     rows = plain_rows(r.rows, support.x[0].numpy(), support.y[0].numpy(), 3)
     start = r.start.numpy().reshape(3, 4)
     bare = [affine(start[k], r.tokens.embed[0]) + r.tokens.identity[k].numpy() for k in range(3)]
@@ -721,9 +724,9 @@ def test_an_embedding_is_16_tokens_of_32_unless_told(sizes, shape):
             lambda: regimes.implicit(CLASSES, state="logit"),
             "'logits', 'latents' or 'probabilities'; got 'logit'",
         ),
-        (lambda: regimes.implicit(CLASSES, config=RowsConfig(tail=1.0)), "keeps no tail average"),
+        (lambda: regimes.implicit(CLASSES, config=TransformerConfig(tail=1.0)), "keeps no tail average"),
         (
-            lambda: regimes.parametric(CLASSES, BOTH, RowsConfig(width=10, heads=4)),
+            lambda: regimes.parametric(CLASSES, BOTH, TransformerConfig(width=10, heads=4)),
             "heads that divide the width",
         ),
         (lambda: regimes.explicit(CLASSES, tokens=0), "sizes must be at least 1; got x_dim 3, tokens 0"),
@@ -739,7 +742,7 @@ def test_an_embedding_is_16_tokens_of_32_unless_told(sizes, shape):
         (lambda: Ridge(3, 1, 0.0), "ridge needs strength > 0; got 0.0"),
         (lambda: Refit(linear(CLASSES), 3, 1, True, -1.0), "strength >= 0; got -1.0"),
         (
-            lambda: RowsRefiner(CONFIG, BOTH, torch.zeros(5), ((2, 3),), 3, 1, None, 1),
+            lambda: TransformerRefiner(CONFIG, BOTH, torch.zeros(5), ((2, 3),), 3, 1, None, 1),
             r"\(\(2, 3\),\) do not make up a latent of shape \(5,\)",
         ),
         (
@@ -752,7 +755,7 @@ def test_an_embedding_is_16_tokens_of_32_unless_told(sizes, shape):
         ),
         (
             lambda: Learner(linear(CLASSES), regimes.parametric(CLASSES, BOTH).refiner, OBSERVATIONS),
-            "RowsRefiner needs gradients",
+            "TransformerRefiner needs gradients",
         ),
     ],
 )

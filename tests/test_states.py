@@ -9,24 +9,24 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.stats import multivariate_t
+from studies.every_row.claims import excess_loss
 
 from gradatim import regimes
 from gradatim.batch import Batch
-from gradatim.benchmarks.every_row import excess_loss
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.learner import Learner
 from gradatim.methods import build
 from gradatim.metrics import curve, excess_risk
 from gradatim.predictors import CrossEntropy, Network, SquaredError
-from gradatim.refiners import CONSTANT, OFF, Conjugate, Gain, Laplace, RowsConfig
-from gradatim.refiners.moments import MomentsState, pack, unpack
+from gradatim.refiners import CONSTANT, OFF, Conjugate, Gain, Laplace, TransformerConfig
+from gradatim.refiners.statistics import Statistics, pack, unpack
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import randomised
 from gradatim.training.states import load_state, save_state
 
 LINEAR = LinearRegression(4, 0.5, support_rows=48, query_rows=20)
 CLASSES = LinearClassification(3, 3, support_rows=48, query_rows=20)
-CONFIG = RowsConfig(width=16, layers=1, heads=2)
+CONFIG = TransformerConfig(width=16, layers=1, heads=2)
 
 
 def drawn(family, tasks=3, seed=0):
@@ -54,7 +54,7 @@ def test_evidence_and_weights_of_priors_are_those_of_student_densities():
     refiner = Conjugate((2, 3), 2, ((1.0, 30.0), (0.5, 2.0))).double()
     a, y = torch.randn(1, 7, 5, dtype=torch.float64), torch.randn(1, 7, 2, dtype=torch.float64)
     rows = torch.tensor([7.0], dtype=torch.float64)
-    found = refiner.posterior(MomentsState(a.mT @ a, a.mT @ y, y.square().sum(1), rows))
+    found = refiner.posterior(Statistics(a.mT @ a, a.mT @ y, y.square().sum(1), rows))
     shape, scale = refiner.log_noise.exp().tolist()
     each = []
     for precision in refiner.log_precision.detach().exp().numpy():
@@ -238,7 +238,7 @@ def test_evidence_of_two_classes_is_that_of_logistic_regression():
             wanted = -loss(w) + (np.log(prior).sum() - np.linalg.slogdet(hessian)[1]) / 2
             assert found[b, k].item() == pytest.approx(wanted, abs=1e-5)
     weight = found.softmax(1)[..., None, None]  # the priors are alike likely
-    torch.testing.assert_close(learner.refiner.read(state), (weight * state.theta).sum(1).flatten(1))
+    torch.testing.assert_close(learner.refiner.latent(state), (weight * state.theta).sum(1).flatten(1))
 
 
 def test_evidence_hardly_changes_when_rows_leave_the_window():
@@ -322,9 +322,9 @@ def test_merging_does_not_depend_on_the_order_or_the_grouping_of_shards(make):
     learner = make()
     task = drawn(LINEAR if learner.predictor.output_dim == 1 else CLASSES)
     one, two, three = (learner.adapt(task.support.slice(at, at + 16), 8) for at in (0, 16, 32))
-    wanted = learner.refiner.read(learner.merge([one, two, three]))
+    wanted = learner.refiner.latent(learner.merge([one, two, three]))
     for other in ([three, one, two], [learner.merge([one, two]), three], [one, learner.merge([two, three])]):
-        torch.testing.assert_close(learner.refiner.read(learner.merge(other)), wanted, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(learner.refiner.latent(learner.merge(other)), wanted, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("lag", [0, 16, 256])
@@ -368,7 +368,7 @@ def test_a_merged_window_is_cut_by_the_next_step_also_where_it_brings_no_rows(tm
 
 
 def test_merged_classes_are_as_good_as_one_pass():
-    """8 shards of 320 rows; the bar of `gradatim bench gain` is 1.02, on more tasks."""
+    """8 shards of 320 rows; the bar of `make study NAME=every_row` is 1.02, on more tasks."""
     family = LinearClassification(8, 4, support_rows=2560, query_rows=400)
     task = family.sample(16, torch.Generator().manual_seed(0))
     with torch.random.fork_rng():
@@ -465,5 +465,5 @@ def test_a_proximal_step_needs_curvature_and_shrinks_as_rows_are_seen():
 def test_a_prior_that_is_off_gives_its_inputs_no_weight():
     task = drawn(LINEAR)
     learner = exact((2, 2), ((1.0, OFF),))
-    theta = learner.refiner.read(learner.adapt(task.support, 16))
+    theta = learner.refiner.latent(learner.adapt(task.support, 16))
     assert theta[:, 2:].abs().max() < 1e-6 < theta[:, :2].abs().min()

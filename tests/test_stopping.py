@@ -6,15 +6,15 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from studies.every_row.reliability import BINS, bins, chance, error, worst
 
 from gradatim import LossEstimate, fit_estimate, stop_when
 from gradatim.batch import Batch, Task
-from gradatim.benchmarks.reliability import BINS, bins, chance, error, worst
 from gradatim.families import LinearClassification, LinearRegression
 from gradatim.family import TaskFamily
+from gradatim.files.checkpoint import load_weights, write
 from gradatim.methods import build
 from gradatim.stopping import WINDOWS, crossings, prequential, stopping_times
-from gradatim.training.checkpoint import load_weights, write
 from gradatim.tree import select
 
 FAMILY = LinearRegression(4, 0.5, support_rows=12 * 8, query_rows=128)

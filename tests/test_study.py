@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from studies import __main__ as command
+from studies.every_row.claims import claims, rises
 
-from gradatim.benchmarks.every_row import claims, rises
-from gradatim.benchmarks.panel import Part, judged
-from gradatim.benchmarks.study import Costed, Study, fresh, once, sample, tune
+from gradatim.compare.panel import Part, judged
+from gradatim.compare.runs import Costed, Study, fresh, once, sample, tune
 from gradatim.families import EmbeddingClassification, LinearClassification, LinearRegression
+from gradatim.files.checkpoint import read, write
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate, squared_error
 from gradatim.recipes import Recipe, recipe
-from gradatim.refiners import Bagged, RowsConfig
+from gradatim.refiners import Bagged, TransformerConfig
 from gradatim.testing import randomised
-from gradatim.training.checkpoint import read, write
 from gradatim.training.schemes import Greedy
 from gradatim.training.snapshot import describe_learner
 from gradatim.training.train import TrainConfig
@@ -29,7 +30,7 @@ TINY = Recipe(
     "parametric-both",
     LinearClassification(3, 3, support_rows=12, query_rows=5),
     Greedy(batch_size=4, horizon=2),
-    RowsConfig(width=16, layers=1),
+    TransformerConfig(width=16, layers=1),
     TrainConfig(iterations=1, tasks=2, lr=1e-3),
 )
 
@@ -108,7 +109,7 @@ def test_an_interrupt_lets_no_run_begin_that_waits(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Study, "_run", run)
-    monkeypatch.setattr("gradatim.benchmarks.study.as_completed", interrupted)
+    monkeypatch.setattr("gradatim.compare.runs.as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Study(tmp_path, 1, Console(quiet=True)).train(dict.fromkeys("abcd", TINY))
     assert begun in ([], ["a"])
@@ -352,3 +353,39 @@ def test_claims_read_the_step_they_name_and_the_worse_of_two():
 def test_rises_are_counted_from_the_size_of_what_rises():
     assert rises(np.array([4.0, 2.0, 2.01, 2.1, 1.0])) == 1 / 4
     assert rises(np.array([-1.0, -1.005, -0.9])) == 1 / 2
+
+
+def test_the_command_hands_on_its_options_and_shows_the_claims(capsys, tmp_path, monkeypatch):
+    got = []
+
+    def run(name, out, smoke, seeds, workers, console, table):
+        got.append((name, out, smoke, seeds, workers, table))
+        claim = {
+            "id": "x.y",
+            "value": 2.5,
+            "low": 2,
+            "high": 3,
+            "bar": 2.2,
+            "direction": "<=",
+            "holds": False,
+        }
+        (out / "core.json").write_text(json.dumps({"claims": [claim]}))
+        return [out / "core.json"]
+
+    monkeypatch.setattr(command, "run", run)
+    code = command.main(["core", "--smoke", "--workers", "3", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    command.main(["core", "--workers", "1", "--seeds", "5", "--out", str(tmp_path)])
+    command.main(["paper", "--workers", "1", "--table", "2", "--out", str(tmp_path)])
+    assert (
+        command.main(["core", "--seeds", "0"]) == 2
+        and "--seeds must be at least 1" in capsys.readouterr().err
+    )
+    assert got == [
+        ("core", tmp_path, True, 1, 3, None),
+        ("core", tmp_path, False, 5, 1, None),
+        ("paper", tmp_path, False, 3, 1, 2),
+    ]
+    assert code == 0 and f"wrote {tmp_path / 'core.json'}" in out
+    (line,) = (line for line in out.splitlines() if "x.y" in line)
+    assert line.split() == ["x.y", "2.5", "[2,", "3]", "<=", "2.2", "fails"]

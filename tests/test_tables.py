@@ -1,4 +1,4 @@
-"""`gradatim bench tables`: the split, the strict pass, the plain ridge, the peers, the figures, a kill in an update."""
+"""`make study NAME=tables`: the split, the strict pass, the ridge, the peers, the figures, a kill in an update."""
 
 import json
 import os
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-
-from gradatim.benchmarks import tables_checks, tables_data, tables_protocol
-from gradatim.benchmarks.study import Study
-from gradatim.benchmarks.tables_batch import fitted
-from gradatim.benchmarks.tables_data import COPIES, Table, family, load, names, side
-from gradatim.benchmarks.tables_figures import (
+from studies.tables import checks as tables_checks
+from studies.tables import data as tables_data
+from studies.tables import protocol as tables_protocol
+from studies.tables.batch import fitted
+from studies.tables.data import COPIES, Table, family, load, names, side
+from studies.tables.figures import (
     beaten,
     calibration_error,
     chosen_reference,
@@ -26,7 +26,7 @@ from gradatim.benchmarks.tables_figures import (
     ranks,
     wins,
 )
-from gradatim.benchmarks.tables_peers import (
+from studies.tables.peers import (
     CLASSIFIERS,
     OURS,
     QUANTILES,
@@ -37,10 +37,12 @@ from gradatim.benchmarks.tables_peers import (
     peers,
     softmax,
 )
-from gradatim.benchmarks.tables_protocol import errors, follow, job, log_losses, record, tune
-from gradatim.benchmarks.tables_rows import Coded, Running
-from gradatim.benchmarks.tables_streams import permuted, rotated
-from gradatim.report import render
+from studies.tables.protocol import errors, follow, job, log_losses, record, tune
+from studies.tables.rows import Coded, Running
+from studies.tables.streams import permuted, rotated
+
+from gradatim.compare.report import render
+from gradatim.compare.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
 RIVER = "river-forest", "river-tree"

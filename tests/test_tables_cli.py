@@ -18,11 +18,12 @@ import pytest
 import torch
 
 from gradatim import cli
-from gradatim.commands import reading, streaming, tables
-from gradatim.commands.layout import Schema
-from gradatim.commands.progress import Bar
+from gradatim.commands import tables
 from gradatim.estimators import RefinedClassifier, RefinedRegressor
-from gradatim.training.checkpoint import read, write
+from gradatim.files import reading, streaming
+from gradatim.files.checkpoint import read, write
+from gradatim.files.progress import Bar
+from gradatim.files.schema import Schema
 
 pa = pytest.importorskip("pyarrow")
 

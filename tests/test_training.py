@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import tiny_run
+from gradatim.files.checkpoint import latest, load_weights, read, read_header
 from gradatim.methods import build
-from gradatim.training.checkpoint import latest, load_weights, read, read_header
 from gradatim.training.config import TrainConfig, ema_decay, learning_rate, streams
 from gradatim.training.engine import Engine, check_processes
 from gradatim.training.log import Log, Watch, read_log

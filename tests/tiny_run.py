@@ -8,7 +8,7 @@ import torch
 from gradatim.families.simulators import LinearRegression
 from gradatim.learner import Learner
 from gradatim.predictors import Network, SquaredError
-from gradatim.refiners.rows import RowsConfig, RowsRefiner
+from gradatim.refiners.transformer import TransformerConfig, TransformerRefiner
 from gradatim.signal import BOTH, Signal
 from gradatim.training.schemes import Greedy, Scheme
 from gradatim.training.train import TrainConfig, Trained, train
@@ -23,8 +23,8 @@ def make_learner(signal: Signal = BOTH, width: int = 8, **config) -> Learner:
     """Return the same small learner each time, moved off its start, where many gradients are zero."""
     torch.manual_seed(0)
     predictor = Network(DIM, SquaredError(), bias=False)
-    rows = RowsConfig(width=width, layers=1, heads=1, **config)
-    refiner = RowsRefiner(rows, signal, predictor.initial(), predictor.layout.shapes, DIM, 1, None, 1)
+    rows = TransformerConfig(width=width, layers=1, heads=1, **config)
+    refiner = TransformerRefiner(rows, signal, predictor.initial(), predictor.layout.shapes, DIM, 1, None, 1)
     with torch.no_grad():
         for parameter in refiner.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

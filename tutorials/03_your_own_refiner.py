@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from gradatim import Batch, Capabilities, Evidence, Learner, LinearRegression, Refiner, Signal
+from gradatim import Batch, Capabilities, Learner, LinearRegression, Refiner, Signal, StepInput
 from gradatim.metrics import curve, excess_risk
 from gradatim.regimes import linear
 from gradatim.testing import check_refiner
@@ -36,13 +36,13 @@ class MeanOfProducts(Refiner):
         """Return the sums of no rows."""
         return MeanState(self.start.expand(n_tasks, -1), self.start.new_zeros(n_tasks))
 
-    def step(self, state: MeanState, evidence: Evidence) -> MeanState:
+    def step(self, state: MeanState, step_input: StepInput) -> MeanState:
         """Return the sums with a mini-batch more; absent rows are masked."""
-        batch = evidence.batch
+        batch = step_input.batch
         products = (batch.x * batch.y * batch.mask[..., None]).sum(dim=1)
-        return MeanState(state.total + products, state.rows + evidence.rows)
+        return MeanState(state.total + products, state.rows + step_input.rows)
 
-    def read(self, state: MeanState) -> Tensor:
+    def latent(self, state: MeanState) -> Tensor:
         """Return theta `[B, D]`."""
         return state.total / state.rows.clamp(min=1)[:, None]
 

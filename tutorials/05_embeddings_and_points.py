@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 
 from gradatim import Greedy, TrainConfig, parametric, train
-from gradatim.benchmarks.study import sample
+from gradatim.compare.plots import clouds
+from gradatim.compare.runs import sample
 from gradatim.families import EmbeddingClassification, GaussianMixture
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate, sample_curve
 from gradatim.methods import build
 from gradatim.metrics import curve, error_rate
-from gradatim.probing.plots import clouds
 
 smoke = os.environ.get("GRADATIM_SMOKE") == "1"
 console, folder = Console(), Path(tempfile.mkdtemp())

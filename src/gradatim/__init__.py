@@ -2,7 +2,7 @@
 
     state_0     = refiner.init(tasks, query)
     state_{t+1} = refiner.step(state_t, signal(predictor, state_t, batch_t))
-    prediction  = predictor(x, refiner.read(state_T))
+    prediction  = predictor(x, refiner.latent(state_T))
 
 The names below are imported when they are first used: `import gradatim` itself is quick and changes nothing.
 """
@@ -16,18 +16,23 @@ if TYPE_CHECKING:
 
     from .batch import Batch, Task
     from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor
-    from .families import ImageClassification, LinearClassification, LinearRegression, RandomNetworkRegression
+    from .families import (
+        ImageClassification,
+        LinearClassification,
+        LinearRegression,
+        RandomNetworkRegression,
+    )
     from .family import TaskFamily
+    from .files.checkpoint import load_weights
     from .learner import Learner
     from .methods import METHODS, build
     from .predictor import Predictor
     from .recipes import RECIPES, Recipe, recipe
     from .refiner import Capabilities, Refiner
-    from .refiners import CONSTANT, DECAYING, Gain, RowsConfig
+    from .refiners import CONSTANT, DECAYING, Gain, TransformerConfig
     from .regimes import bayesian, explicit, implicit, parametric
-    from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Evidence, Signal
+    from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal, StepInput
     from .stopping import LossEstimate, fit_estimate, stop_when
-    from .training.checkpoint import load_weights
     from .training.evolution import Evolution
     from .training.schemes import Greedy, Scheme, Unrolled
     from .training.states import load_state, save_state
@@ -51,11 +56,11 @@ _HOMES = {
     "predictor": ("Predictor",),
     "recipes": ("RECIPES", "Recipe", "recipe"),
     "refiner": ("Capabilities", "Refiner"),
-    "refiners": ("CONSTANT", "DECAYING", "Gain", "RowsConfig"),
+    "refiners": ("CONSTANT", "DECAYING", "Gain", "TransformerConfig"),
     "regimes": ("bayesian", "explicit", "implicit", "parametric"),
-    "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "Evidence", "Signal"),
+    "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "StepInput", "Signal"),
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
-    "training.checkpoint": ("load_weights",),
+    "files.checkpoint": ("load_weights",),
     "training.evolution": ("Evolution",),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
     "training.states": ("load_state", "save_state"),
@@ -76,13 +81,13 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "PLAIN",
     "GRADIENTS",
     "BOTH",
-    "Evidence",
+    "StepInput",
     "Refiner",
     "Capabilities",
     "Gain",
     "CONSTANT",
     "DECAYING",
-    "RowsConfig",
+    "TransformerConfig",
     "Learner",
     "parametric",
     "explicit",

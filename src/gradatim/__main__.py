@@ -1,6 +1,6 @@
 """`python -m gradatim`: the command line."""
 
-from gradatim.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,11 +1,10 @@
-"""The command line: list, fit, update, predict, train, eval, info, bench, demo, train-demo. It alone prints.
+"""The command line: list, fit, update, predict, train, eval, info, demo, train-demo. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -95,7 +94,6 @@ def _no_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 def _list(options: Namespace, console: Console) -> None:
     """Show the tables that names are taken from."""
-    from .benchmarks import BENCHMARKS
     from .methods import METHODS
     from .recipes import FAMILIES, RECIPES
 
@@ -106,50 +104,6 @@ def _list(options: Namespace, console: Console) -> None:
     table(console, "task families", ["family", "fields"], rows)
     rows = [[name, first_line(make)] for name, make in RECIPES.items()]
     table(console, "recipes (gradatim train)", ["recipe", "what it is"], rows)
-    table(console, "benchmarks (gradatim bench)", ["benchmark", "what it measures"], BENCHMARKS.items())
-
-
-def _bench_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    workers = min(4, os.cpu_count() or 1)
-    parser.add_argument("name", help="a benchmark (gradatim list)")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run, not what comes out")
-    parser.add_argument("--seeds", type=int | None, help="meta-training seeds (default: 3; with --smoke 1)")
-    parser.add_argument("--table", type=int | None, help="of bench paper: this table alone (default: all)")
-    parser.add_argument("--out", type=str, default="runs/bench", help="folder to write to")
-    parser.add_argument("--workers", type=int, default=workers, help="meta-training processes at a time")
-
-
-def _bench(options: Namespace, console: Console) -> None:
-    from .benchmarks import run
-
-    seeds = options.seeds if options.seeds is not None else 1 if options.smoke else 3
-    for name, count in (("--seeds", seeds), ("--workers", options.workers)):
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1; got {count}")
-    try:
-        written = run(
-            options.name, Path(options.out), options.smoke, seeds, options.workers, console, options.table
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from what is recorded") from None
-    _show_claims(console, written)
-    wrote(console, written)
-
-
-def _show_claims(console: Console, written: list[Path]) -> None:
-    """Show the claims in the JSON files of a benchmark."""
-    from .report import number
-
-    rows = []
-    for path in (path for path in written if path.suffix == ".json"):
-        for claim in json.loads(path.read_text(encoding="utf-8")).get("claims", []):
-            value, low, high = (number(claim[key]) for key in ("value", "low", "high"))
-            bar = f"{claim['direction']} {claim['bar']:g}"
-            rows.append(
-                [claim["id"], f"{value} [{low}, {high}]", bar, "holds" if claim["holds"] else "fails"]
-            )
-    if rows:
-        table(console, "claims", ["claim", "value", "bar", "verdict"], rows)
 
 
 def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -158,21 +112,19 @@ def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def _demo(options: Namespace, console: Console) -> None:
-    from .benchmarks.demo import run
+    from studies.tables.demo import run
 
     wrote(console, run(Path(options.out), options.smoke, console))
 
 
 def _train_demo(options: Namespace, console: Console) -> None:
-    from .benchmarks.train_demo import run
+    from studies.core.train_demo import run
 
     wrote(console, run(Path(options.out), options.smoke, console))
 
 
 COMMANDS: dict[str, Command] = {
-    "list": Command(
-        "show methods, task families, recipes and benchmarks", "gradatim list", _no_options, _list
-    ),
+    "list": Command("show methods, task families and recipes", "gradatim list", _no_options, _list),
     "fit": Command(
         "learn a table in a CSV or Parquet file, of any length, in one pass, and keep what is known in a small state",
         "gradatim fit train.csv --target y --state task.safetensors",
@@ -208,12 +160,6 @@ COMMANDS: dict[str, Command] = {
         "gradatim info runs/digits/learner.safetensors",
         judge.info_options,
         judge.info,
-    ),
-    "bench": Command(
-        "run a benchmark, or go on with one, and show its claims",
-        "gradatim bench core --smoke",
-        _bench_options,
-        _bench,
     ),
     "demo": Command(
         "learn a real table in one pass, mini-batch by mini-batch, beside other learners, and draw the curve",

@@ -92,7 +92,7 @@ def generate(
                 "an implicit learner's state answers its own queries alone, and a flow asks at ever new ones: give the "
                 "support, or use a parametric or explicit learner"
             )
-        noise = _noise(learner.refiner.read(given), n, width, generator)
+        noise = _noise(learner.refiner.latent(given), n, width, generator)
         return heun(lambda x: learner.predict(x, given), noise, steps)
 
 

@@ -32,7 +32,7 @@ class Episode(Protocol):
 
 
 class Learner(nn.Module):
-    """`state_{t+1} = refiner.step(state_t, signal(predictor, refiner.at(state_t), batch_t))`.
+    """`state_{t+1} = refiner.step(state_t, signal(predictor, refiner.linearization_point(state_t), batch_t))`.
 
     Args: `predictor` f_gamma; `refiner` h_phi or r_gamma; `signal`: what a step sees.
 
@@ -115,7 +115,7 @@ class Learner(nn.Module):
             times = len(lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
             batch, lengths = batch.prefixes(lengths), None
-        latent = self.refiner.at(state)
+        latent = self.refiner.linearization_point(state)
         return self.refiner.step(state, self.signal(self.predictor, latent, batch, lengths, generator))
 
     def adapt(self, support: Batch, batch_size: int, query: Batch | None = None) -> State:
@@ -138,7 +138,7 @@ class Learner(nn.Module):
         """
         if not states:
             raise ValueError("merging needs at least one state; got none")
-        like = flatten(self.refiner.init(1)) if self.refiner.capabilities.mergeable else {}
+        like = flatten(self.refiner.init(1)) if self.refiner.capabilities.merge else {}
         shapes = [
             {name: _fixed(part, like.get(name)) for name, part in flatten(state).items()} for state in states
         ]
@@ -164,7 +164,7 @@ class Learner(nn.Module):
                 "an implicit learner's state answers the queries it was made for; got other x: begin again with "
                 "query=..., or use a parametric or explicit learner"
             )
-        return self.predictor(x, self.refiner.read(state))
+        return self.predictor(x, self.refiner.latent(state))
 
     def loss(self, query: Batch, state: State, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean loss over the query rows of each task, `[B]`.
@@ -173,7 +173,7 @@ class Learner(nn.Module):
             ValueError: a query that is not this learner's.
         """
         self.check(query)
-        return self.predictor.loss(query, self.refiner.read(state), generator)
+        return self.predictor.loss(query, self.refiner.latent(state), generator)
 
     def forward(self, scheme: Episode, task: Task, generator: torch.Generator) -> Tensor:
         """Return the loss of one whole episode, all steps included: one call, so that DDP and FSDP are correct."""

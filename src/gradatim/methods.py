@@ -28,8 +28,8 @@ from .refiners import (
     Newton,
     Refit,
     Ridge,
-    RowsConfig,
     Smoother,
+    TransformerConfig,
 )
 from .regimes import bayesian, closed_form, committee, explicit, implicit, linear, ordering, parametric
 from .signal import BOTH, CLOSED_FORM, GRADIENTS, OBSERVATIONS, PLAIN, SECOND_ORDER, Signal
@@ -60,17 +60,17 @@ class Method:
     orders: bool = False
 
 
-def _sgd(family: TaskFamily, config: RowsConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
+def _sgd(family: TaskFamily, config: TransformerConfig, lr: float = 0.1, momentum: float = 0.0) -> Learner:
     predictor = linear(family)
     return Learner(predictor, SGD(predictor.initial(), lr, momentum), GRADIENTS)
 
 
-def _adam(family: TaskFamily, config: RowsConfig, lr: float = 0.03) -> Learner:
+def _adam(family: TaskFamily, config: TransformerConfig, lr: float = 0.03) -> Learner:
     predictor = linear(family)
     return Learner(predictor, Adam(predictor.initial(), lr), GRADIENTS)
 
 
-def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
+def _ridge(family: TaskFamily, config: TransformerConfig, strength: float = 1.0) -> Learner:
     predictor = linear(family)
     width = predictor.layout.shapes[-1][1]
     refiner = Ridge(width, predictor.output_dim, strength, family.classes is not None)
@@ -78,7 +78,7 @@ def _ridge(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Lea
 
 
 def _newton(
-    family: TaskFamily, config: RowsConfig, lr: float = 1.0, damping: float = 1.0, power: float = 1.0
+    family: TaskFamily, config: TransformerConfig, lr: float = 1.0, damping: float = 1.0, power: float = 1.0
 ) -> Learner:
     predictor = linear(family)
     refiner = Newton(predictor.initial(), predictor.layout.shapes, lr, damping, power)
@@ -86,7 +86,7 @@ def _newton(
 
 
 def _random_features(
-    family: TaskFamily, config: RowsConfig, strength: float = 1.0, features: int = 512
+    family: TaskFamily, config: TransformerConfig, strength: float = 1.0, features: int = 512
 ) -> Learner:
     classes = family.classes is not None
     with torch.random.fork_rng(devices=[]):
@@ -97,7 +97,7 @@ def _random_features(
     return Learner(predictor, refiner, CLOSED_FORM)
 
 
-def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Learner:
+def _lbfgs(family: TaskFamily, config: TransformerConfig, strength: float = 1.0) -> Learner:
     predictor = linear(family)
     refiner = Refit(predictor, family.x_dim, family.y_dim, family.classes is not None, strength)
     return Learner(predictor, refiner, PLAIN)
@@ -105,7 +105,7 @@ def _lbfgs(family: TaskFamily, config: RowsConfig, strength: float = 1.0) -> Lea
 
 def _smoother(
     family: TaskFamily,
-    config: RowsConfig,
+    config: TransformerConfig,
     strength: float = 0.1,
     hidden: Sequence[int] = (32,),
     members: int = 4,
@@ -121,7 +121,7 @@ def _smoother(
 
 def _maml(
     family: TaskFamily,
-    config: RowsConfig,
+    config: TransformerConfig,
     hidden: Sequence[int] = (),
     rate: float = 0.1,
     learnt_rate: bool = False,
@@ -134,31 +134,33 @@ def _maml(
 
 
 def _learned_optimizer(
-    family: TaskFamily, config: RowsConfig, hidden: Sequence[int] = (), rate: float = 0.1
+    family: TaskFamily, config: TransformerConfig, hidden: Sequence[int] = (), rate: float = 0.1
 ) -> Learner:
     predictor = linear(family, tuple(hidden))
     refiner = LearnedOptimizer(predictor.initial(), config.width, config.gain, rate=rate)
     return Learner(predictor, refiner, GRADIENTS)
 
 
-def _closed_form(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
+def _closed_form(family: TaskFamily, config: TransformerConfig, **settings: Any) -> Learner:
     return closed_form(family, **settings)
 
 
-def _bayesian(family: TaskFamily, config: RowsConfig, activation: str = "relu", **settings: Any) -> Learner:
+def _bayesian(
+    family: TaskFamily, config: TransformerConfig, activation: str = "relu", **settings: Any
+) -> Learner:
     if activation not in _ACTIVATIONS:
         raise ValueError(f"no activation is called {activation!r}: {hint(activation, _ACTIVATIONS)}")
     return bayesian(family, activation=_ACTIVATIONS[activation], **settings)
 
 
-def _experts(family: TaskFamily, config: RowsConfig, landmarks: int = 128, seed: int = 0) -> Learner:
+def _experts(family: TaskFamily, config: TransformerConfig, landmarks: int = 128, seed: int = 0) -> Learner:
     inner = torch.special.ndtri(torch.linspace(0, 1, 17)[1:-1]).tolist()
     steps = [(column, threshold) for threshold in inner for column in range(family.x_dim)]
     rows = torch.randn(landmarks, family.x_dim, generator=torch.Generator().manual_seed(seed))
     return committee(likelihood(family.y_dim, family.classes), rows, steps, seed=seed)
 
 
-def _bagged(family: TaskFamily, config: RowsConfig, **settings: Any) -> Learner:
+def _bagged(family: TaskFamily, config: TransformerConfig, **settings: Any) -> Learner:
     one = parametric(family, BOTH, config, **settings)
     return Learner(one.predictor, Bagged(one.refiner), one.signal)
 
@@ -172,7 +174,7 @@ def _explicit(signal: Any) -> Build:
 
 
 def _neural_process(
-    family: TaskFamily, config: RowsConfig, tokens: int = 16, token_width: int = 32
+    family: TaskFamily, config: TransformerConfig, tokens: int = 16, token_width: int = 32
 ) -> Learner:
     out = likelihood(family.y_dim, family.classes)
     predictor = Decoder(family.x_dim, out, tokens, token_width, width=config.width)
@@ -180,20 +182,20 @@ def _neural_process(
     return Learner(predictor, NeuralProcess(predictor.latent_shape, *widths), PLAIN)
 
 
-def _attentive_process(family: TaskFamily, config: RowsConfig) -> Learner:
+def _attentive_process(family: TaskFamily, config: TransformerConfig) -> Learner:
     out = likelihood(family.y_dim, family.classes)
     predictor = Readout(out, "latents", config.width, family.x_dim)
     refiner = AttentiveProcess(family.x_dim, family.y_dim, family.classes, config.width, config.heads)
     return Learner(predictor, refiner, PLAIN)
 
 
-def _kernel(family: TaskFamily, config: RowsConfig, width: float = 1.0) -> Learner:
+def _kernel(family: TaskFamily, config: TransformerConfig, width: float = 1.0) -> Learner:
     out, classes = likelihood(family.y_dim, family.classes), family.classes is not None
     predictor = Readout(out, "probabilities" if classes else "logits", x_dim=family.x_dim)
     return Learner(predictor, Kernel(width, predictor.output_dim, classes, family.flow), PLAIN)
 
 
-def _order(family: TaskFamily, config: RowsConfig, token_width: int | None = 32) -> Learner:
+def _order(family: TaskFamily, config: TransformerConfig, token_width: int | None = 32) -> Learner:
     return ordering(family, config=config, token_width=token_width)
 
 
@@ -369,7 +371,7 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **settings: Any) -> Learner:
+def build(name: str, family: TaskFamily, config: TransformerConfig | None = None, **settings: Any) -> Learner:
     """Return the learner of a method for a family; `settings` are those of its row.
 
     Raises:
@@ -394,4 +396,4 @@ def build(name: str, family: TaskFamily, config: RowsConfig | None = None, **set
         raise ValueError(
             f"{name} fits squared loss; this family has classes: choose 'bayesian' or a parametric method"
         )
-    return row.build(family, config or RowsConfig(), **settings)
+    return row.build(family, config or TransformerConfig(), **settings)

@@ -23,10 +23,10 @@ from .families import (
     StructuralCausalModel,
 )
 from .family import TaskFamily
+from .files.checkpoint import load_weights, read_header
 from .methods import build, method
 from .names import hint
-from .refiners import Gain, RowsConfig
-from .training.checkpoint import load_weights, read_header
+from .refiners import Gain, TransformerConfig
 from .training.evolution import Evolution
 from .training.schemes import Greedy, Scheme, Unrolled
 from .training.train import TrainConfig
@@ -70,7 +70,7 @@ class Recipe:
     method: str
     family: TaskFamily
     scheme: Scheme
-    refiner: RowsConfig = field(default_factory=RowsConfig)
+    refiner: TransformerConfig = field(default_factory=TransformerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -120,7 +120,7 @@ def from_json(value: dict[str, Any]) -> Recipe:
         value["method"],
         _from_named(FAMILIES, "family", value["family"]),
         _from_named(SCHEMES, "scheme", value["scheme"]),
-        _make(RowsConfig, value.get("refiner", {}), "refiner"),
+        _make(TransformerConfig, value.get("refiner", {}), "refiner"),
         _make(TrainConfig, value.get("train", {}), "train"),
         {key: tuple(part) if isinstance(part, list) else part for key, part in settings.items()},
     )
@@ -159,7 +159,7 @@ def digits() -> Recipe:
         "parametric-both",
         ImageClassification("digits", dim=32, ways=10, support_rows=500, query_rows=32),
         Greedy(batch_size=50, horizon=10),
-        RowsConfig(),
+        TransformerConfig(),
         TrainConfig(iterations=300, tasks=16, lr=3e-3),
     )
 
@@ -186,7 +186,7 @@ def mnist() -> Recipe:
         "parametric-both",
         ImageClassification("mnist", dim=64, ways=10, support_rows=1000),
         Greedy(batch_size=100, horizon=10),
-        RowsConfig(gain=Gain(power=0.7), curvature=Gain()),
+        TransformerConfig(gain=Gain(power=0.7), curvature=Gain()),
         TrainConfig(iterations=200, tasks=8, lr=2e-3),
     )
 
@@ -198,7 +198,7 @@ def mnist_closed_form() -> Recipe:
         base,
         method="closed-form",
         scheme=Unrolled(batch_size=250, horizon=4),
-        refiner=RowsConfig(),
+        refiner=TransformerConfig(),
         train=replace(base.train, iterations=100, tasks=4, lr=3e-3),
         settings={"features": 512, "strength": 0.3},
     )
@@ -210,7 +210,7 @@ def linear() -> Recipe:
         "parametric-both",
         LinearRegression(8, 0.5, support_rows=160),
         Greedy(batch_size=16, horizon=10, relative=True),
-        RowsConfig(),
+        TransformerConfig(),
         TrainConfig(iterations=1200, tasks=16, lr=3e-3),
     )
 
@@ -223,7 +223,10 @@ def linear_constant() -> Recipe:
     base = linear()
     training = replace(base.train, iterations=2800)
     return replace(
-        base, method="parametric-observations", refiner=RowsConfig(gain=Gain(power=0.0)), train=training
+        base,
+        method="parametric-observations",
+        refiner=TransformerConfig(gain=Gain(power=0.0)),
+        train=training,
     )
 
 
@@ -233,7 +236,7 @@ def network() -> Recipe:
         "parametric-both",
         RandomNetworkRegression(8, 32, 0.1, support_rows=320),
         Greedy(batch_size=32, horizon=10, relative=True),
-        RowsConfig(),
+        TransformerConfig(),
         TrainConfig(iterations=1200, tasks=16, lr=1e-3),
         {"hidden": (32,)},
     )
@@ -245,7 +248,7 @@ def causal_order() -> Recipe:
         "explicit-order",
         StructuralCausalModel(10, support_rows=200),
         Greedy(batch_size=50, horizon=4),
-        RowsConfig(width=64, layers=2, heads=8),
+        TransformerConfig(width=64, layers=2, heads=8),
         TrainConfig(iterations=1000, tasks=32, lr=2e-3),
     )
 
@@ -256,7 +259,7 @@ def mixture() -> Recipe:
         "implicit-logits",
         GaussianMixture(2, support_rows=320),
         Greedy(batch_size=32, horizon=10),
-        RowsConfig(),
+        TransformerConfig(),
         TrainConfig(iterations=1000, tasks=16, lr=2e-3),
     )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .batch import Batch
-    from .signal import Evidence
+    from .signal import StepInput
 
 State = Any
 """A value: a tensor or a NamedTuple of tensors, tasks first; returned by a step, never mutated."""
@@ -28,14 +28,14 @@ class Capabilities:
     """What a refiner's state can do; who needs more asks here and refuses with a sentence.
 
     Fields: `per_query`: the state belongs to its queries (implicit), so it cannot be saved, merged or used for others;
-    `mergeable`: states of disjoint rows combine; `forgets`: old rows are discounted; `greedy`: every learnt part of
+    `merge`: states of disjoint rows combine; `discounts`: old rows are discounted; `greedy`: every learnt part of
     the state is read in the step that writes it; `prefixes`: one pass answers for many prefix lengths;
     `bounded`: the state does not grow with the rows; `learnt`: it has parameters to meta-train.
     """
 
     per_query: bool = False
-    mergeable: bool = False
-    forgets: bool = False
+    merge: bool = False
+    discounts: bool = False
     greedy: bool = True
     prefixes: bool = False
     bounded: bool = True
@@ -60,11 +60,11 @@ class Refiner(nn.Module, ABC):
         """Return the state before any row is seen; a per-query refiner looks at `query.x`, never at `query.y`."""
 
     @abstractmethod
-    def step(self, state: State, evidence: Evidence) -> State:
+    def step(self, state: State, step_input: StepInput) -> State:
         """Return the state after one more mini-batch; a task without rows in it keeps its state."""
 
     @abstractmethod
-    def read(self, state: State) -> Tensor:
+    def latent(self, state: State) -> Tensor:
         """Return the latent that predictions are made with, `[B, *latent_shape]`."""
 
     def merge(self, states: Sequence[State]) -> State:
@@ -84,6 +84,6 @@ class Refiner(nn.Module, ABC):
         """Return whether the state answers at x; a per-query state only at its own queries."""
         return True
 
-    def at(self, state: State) -> Tensor:
+    def linearization_point(self, state: State) -> Tensor:
         """Return the latent at which the next signal is taken; where iterates are averaged, not the average."""
-        return self.read(state)
+        return self.latent(state)

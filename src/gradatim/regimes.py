@@ -27,11 +27,11 @@ from .refiners import (
     OFF,
     Conjugate,
     Experts,
+    InContextRefiner,
     Laplace,
-    QueryRefiner,
     Ridge,
-    RowsConfig,
-    RowsRefiner,
+    TransformerConfig,
+    TransformerRefiner,
     VariableRefiner,
 )
 from .signal import BOTH, CLOSED_FORM, PLAIN
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from .refiner import Refiner
     from .signal import Signal
 
-DEFAULT = RowsConfig()
+DEFAULT = TransformerConfig()
 
 
 def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
@@ -61,7 +61,7 @@ def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
 def parametric(
     family: TaskFamily,
     signal: Signal = BOTH,
-    config: RowsConfig = DEFAULT,
+    config: TransformerConfig = DEFAULT,
     hidden: tuple[int, ...] = (),
     token_per_row: bool = True,
 ) -> Learner:
@@ -75,14 +75,14 @@ def parametric(
     shapes = predictor.layout.shapes if token_per_row else ((1, predictor.layout.size),)
     widths = (family.x_dim, family.y_dim, family.classes, predictor.output_dim)
     matrices = predictor.layout.shapes
-    refiner = RowsRefiner(config, signal, predictor.initial(), shapes, *widths, matrices)
+    refiner = TransformerRefiner(config, signal, predictor.initial(), shapes, *widths, matrices)
     return Learner(predictor, refiner, signal)
 
 
 def explicit(
     family: TaskFamily,
     signal: Signal = BOTH,
-    config: RowsConfig = DEFAULT,
+    config: TransformerConfig = DEFAULT,
     tokens: int | None = None,
     token_width: int | None = None,
     features: int | None = None,
@@ -112,7 +112,9 @@ def explicit(
         head = Features(family.x_dim, out, features, scaled=family.classes is not None)
         shapes = ((out.output_dim, features + 1),)
         signal = replace(signal, inputs=config.curvature is not None)
-        return Learner(head, RowsRefiner(config, signal, head.initial(), shapes, *widths, shapes), signal)
+        return Learner(
+            head, TransformerRefiner(config, signal, head.initial(), shapes, *widths, shapes), signal
+        )
     if config.curvature is not None:
         raise ValueError(
             f"the embedding of a decoder has no curvature; got curvature {config.curvature}: leave it out, or give "
@@ -120,11 +122,11 @@ def explicit(
         )
     if modulated is not None:
         network = Modulated(family.x_dim, out, modulated)
-        refiner = RowsRefiner(config, signal, network.initial(), network.shapes, *widths)
+        refiner = TransformerRefiner(config, signal, network.initial(), network.shapes, *widths)
         return Learner(network, refiner, signal)
     shape = 16 if tokens is None else tokens, 32 if token_width is None else token_width
     predictor = Decoder(family.x_dim, out, *shape, width=config.width)
-    refiner = RowsRefiner(config, signal, predictor.initial(), (shape,), *widths)
+    refiner = TransformerRefiner(config, signal, predictor.initial(), (shape,), *widths)
     return Learner(predictor, refiner, signal)
 
 
@@ -201,7 +203,7 @@ def committee(
 def implicit(
     family: TaskFamily,
     signal: Signal = PLAIN,
-    config: RowsConfig = DEFAULT,
+    config: TransformerConfig = DEFAULT,
     state: str = "logits",
 ) -> Learner:
     """Return an implicit learner: r_gamma refines the prediction itself, one per query row.
@@ -221,7 +223,7 @@ def implicit(
             "probabilities need classes; this family is a regression: use state='logits' or 'latents'"
         )
     predictor = Readout(_likelihood(family), state, config.width, family.x_dim)
-    refiner = QueryRefiner(
+    refiner = InContextRefiner(
         config,
         predictor.state_width,
         family.x_dim,
@@ -236,7 +238,7 @@ def implicit(
 def ordering(
     family: TaskFamily,
     signal: Signal = PLAIN,
-    config: RowsConfig = DEFAULT,
+    config: TransformerConfig = DEFAULT,
     token_width: int | None = 32,
 ) -> Learner:
     """Return a learner of orders of the columns: explicit, a token for each variable and a learnt score of tokens.

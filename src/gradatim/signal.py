@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .predictor import Predictor
 
 
-class Evidence(NamedTuple):
+class StepInput(NamedTuple):
     """What a refiner is handed: one mini-batch of B tasks, seen through a `Signal`.
 
     Fields: `rows [B]`: the number of rows present (with lengths: in each prefix, `[B * P]`); `batch`: the observations,
@@ -37,7 +37,7 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Signal:
-    """`evidence = signal(f, latent, batch)`: what a step sees.
+    """`step_input = signal(f, latent, batch)`: what a step sees.
 
     Fields: `observations`: the rows (x, y); `gradients`: `d loss(batch, latent) / d latent`; `outputs`: with the
     observations also `f(x, latent)`, the predictions there as they stand (they follow from latent and x, but a
@@ -50,8 +50,8 @@ class Signal:
         ValueError: neither observations nor gradients.
 
     Example:
-        >>> evidence = BOTH(f, theta, batch)
-        >>> evidence.gradient.shape == theta.shape
+        >>> step_input = BOTH(f, theta, batch)
+        >>> step_input.gradient.shape == theta.shape
         True
     """
 
@@ -77,7 +77,7 @@ class Signal:
         batch: Batch,
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> Evidence:
+    ) -> StepInput:
         """Return what is seen of `batch` at `latent [B, ...]`, for the whole batch or for each of `lengths [P]`.
 
         `generator` is for losses that draw (the noise of a generative one).
@@ -96,7 +96,7 @@ class Signal:
             entered = predictor.inputs(answered.x, latent)
             kept = entered if self.keep_graph else [part.detach() for part in entered]
             inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in kept)
-        return Evidence(rows, batch if self.observations else None, outputs, gradient, lengths, inputs)
+        return StepInput(rows, batch if self.observations else None, outputs, gradient, lengths, inputs)
 
     def _gradient(
         self, predictor: Predictor, latent: Tensor, batch: Batch, generator: torch.Generator | None

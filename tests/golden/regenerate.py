@@ -13,7 +13,7 @@ import torch
 from gradatim import regimes
 from gradatim.families import LinearClassification
 from gradatim.learner import Learner
-from gradatim.refiners import RowsConfig
+from gradatim.refiners import TransformerConfig
 from gradatim.training.config import TrainConfig
 from gradatim.training.schemes import Greedy
 from gradatim.training.train import train
@@ -25,7 +25,7 @@ WHY = (
     "a changed formula by more than 1e-8"
 )
 FAMILY = LinearClassification(3, 3, support_rows=12, query_rows=8, min_support_rows=6)
-CONFIG = RowsConfig(width=16, layers=2, heads=2)
+CONFIG = TransformerConfig(width=16, layers=2, heads=2)
 TRAIN = TrainConfig(
     iterations=3, tasks=4, lr=1e-2, warmup=1, threads=1, precision="64-true", accelerator="cpu"
 )

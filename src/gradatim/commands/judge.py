@@ -71,7 +71,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     )
     show(console, records, steps, batch_size)
     if options.out:
-        from ..training.checkpoint import write_bytes
+        from ..files.checkpoint import write_bytes
 
         asked = {name: options[name] for name in ("split", "tasks", "seed")} | {"batch_size": batch_size}
         result = {"checkpoint": str(path), **asked, "recipe": recipe.to_json(), **provenance()}
@@ -169,7 +169,7 @@ def found(name: str) -> Path:
     Raises:
         ValueError: a folder without one.
     """
-    from ..training.checkpoint import latest
+    from ..files.checkpoint import latest
 
     path = Path(name)
     if not path.is_dir():
@@ -192,8 +192,8 @@ def info(options: Namespace, console: Console) -> None:
     Raises:
         ValueError: a file that is missing, truncated or foreign.
     """
+    from ..files.checkpoint import part, read
     from ..recipes import from_json, unwrapped
-    from ..training.checkpoint import part, read
 
     path = found(options.checkpoint)
     tensors, header = read(path)

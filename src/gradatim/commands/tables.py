@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .layout import CLASSIFICATION, REGRESSION, TASKS, Schema
-from .progress import Bar
-from .reading import DATE, ZONED, open_table
+from ..files.progress import Bar
+from ..files.reading import DATE, ZONED, open_table
+from ..files.schema import CLASSIFICATION, REGRESSION, TASKS, Schema
+from ..files.streaming import Written, answer, learn, refuse_many
 from .show import wrote
-from .streaming import Written, answer, learn, refuse_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
 
-    from .reading import Source
-    from .streaming import Told
+    from ..files.reading import Source
+    from ..files.streaming import Told
 
 SHOWN = 40
 """Columns of which `info` says something each."""

@@ -62,7 +62,7 @@ def run(options: Namespace, console: Console) -> None:
     """
     import torch
 
-    from ..training.checkpoint import latest, steps, write_bytes
+    from ..files.checkpoint import latest, steps, write_bytes
     from ..training.engine import check_processes
     from ..training.train import train
 

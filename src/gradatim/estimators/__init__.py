@@ -1,4 +1,4 @@
-"""scikit-learn estimators of tables: closed-form Bayesian model averaging of ridge heads, one pass, nothing meta-trained."""
+"""scikit-learn estimators of tables: Bayesian model averaging of ridge heads, in closed form, nothing meta-trained."""
 
 from .base import DriftWarning
 from .classifier import RefinedClassifier

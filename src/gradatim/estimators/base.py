@@ -23,9 +23,9 @@ from sklearn.utils.validation import (
 from ..learner import Learner
 from ..names import hint
 from ..preprocessing import Columns, read_columns
-from .adapted import Adapted
 from .files import load_learner, read_table, restore, write_table
 from .rows import Rows
+from .table import Adapted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

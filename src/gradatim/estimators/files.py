@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..files.checkpoint import read, read_header, write
 from ..preprocessing import Columns, Encoder
 from ..recipes import rebuild
 from ..refiners import Experts
-from ..refiners.moments import Packed, pack, unpack
-from ..training.checkpoint import read, read_header, write
+from ..refiners.statistics import Packed, pack, unpack
 from ..training.states import fingerprint
 from ..tree import flatten, unflatten
 from .rows import Rows
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..learner import Learner
     from ..refiners.experts import ExpertsState
-    from .adapted import Adapted
+    from .table import Adapted
 
 FEATURES = 2
 """The version of the shipped learner's features: moments of others mean something else."""

@@ -1,11 +1,11 @@
 """The three kinds of f_gamma: of known form, a learnt decoder, a readout."""
 
+from ..likelihood import CrossEntropy, Likelihood, SquaredError, likelihood
 from .committee import Committee, Widths, widths
 from .decoder import Decoder
 from .ensemble import Ensemble
 from .features import Features
 from .landmarks import Landmarks
-from .likelihoods import CrossEntropy, Likelihood, SquaredError, likelihood
 from .modulated import Modulated
 from .network import Network
 from .order import OrderScores

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ..likelihood import CrossEntropy
 from ..nn.mixture import SHARPNESS, TAILS, Tails, chances
 from ..predictor import Predictor
-from .likelihoods import CrossEntropy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..batch import Batch
-    from .likelihoods import Likelihood
+    from ..likelihood import Likelihood
 
 MOST = 900
 """Features in all: their second moments, packed in float32, take 1.6 MB."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..batch import Batch
-    from .likelihoods import Likelihood
+    from ..likelihood import Likelihood
 
 START = 4.0
 """Regressed one-hot codes lie between 0 and 1: as logits they would say almost nothing."""

@@ -14,7 +14,7 @@ from ..predictor import Predictor
 
 if TYPE_CHECKING:
     from ..batch import Batch
-    from .likelihoods import Likelihood
+    from ..likelihood import Likelihood
 
 
 class Landmarks(Predictor):

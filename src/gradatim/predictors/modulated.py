@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..batch import Batch
-    from .likelihoods import Likelihood
+    from ..likelihood import Likelihood
 
 
 class Modulated(Predictor):

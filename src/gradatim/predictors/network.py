@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..batch import Batch
-    from .likelihoods import Likelihood
+    from ..likelihood import Likelihood
 
 
 class Network(Predictor):

@@ -5,17 +5,17 @@ from .conjugate import OFF, Conjugate
 from .drift import Bank, RunLength
 from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
+from .in_context import InContextRefiner
 from .kernel import Kernel
 from .laplace import Laplace
 from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
-from .moments import Ridge
+from .neural_processes import AttentiveProcess, NeuralProcess
 from .optimizers import SGD, Adam, Newton
-from .processes import AttentiveProcess, NeuralProcess
-from .query import QueryRefiner
 from .refit import Refit
-from .rows import RowsConfig, RowsRefiner
 from .smoother import Smoother
+from .statistics import Ridge
+from .transformer import TransformerConfig, TransformerRefiner
 from .variables import VariableRefiner
 
 __all__ = [
@@ -31,17 +31,17 @@ __all__ = [
     "Conjugate",
     "Experts",
     "Gain",
+    "InContextRefiner",
     "Kernel",
     "Laplace",
     "LearnedOptimizer",
     "NeuralProcess",
     "Newton",
-    "QueryRefiner",
     "Refit",
     "Ridge",
-    "RowsConfig",
-    "RowsRefiner",
     "RunLength",
     "Smoother",
+    "TransformerConfig",
+    "TransformerRefiner",
     "VariableRefiner",
 ]

@@ -15,7 +15,7 @@ from .gain import DECAYING, move
 
 if TYPE_CHECKING:
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class BaggedState(NamedTuple):
@@ -54,22 +54,22 @@ class Bagged(Refiner):
 
     def init(self, n_tasks: int, query: Batch | None = None) -> BaggedState:
         """Return the start of a single refinement."""
-        latent = self.inner.read(self.inner.init(n_tasks))
+        latent = self.inner.latent(self.inner.init(n_tasks))
         return BaggedState(latent, latent.new_zeros(n_tasks))
 
-    def step(self, state: BaggedState, evidence: Evidence) -> BaggedState:
+    def step(self, state: BaggedState, step_input: StepInput) -> BaggedState:
         """Return the mean with one more answer; with lengths, one state for each prefix, `[B * P, ...]`."""
-        one = self.inner.read(self.inner.step(self.inner.init(len(state.rows)), evidence))
-        if evidence.lengths is not None:
-            times = len(evidence.lengths)
+        one = self.inner.latent(self.inner.step(self.inner.init(len(state.rows)), step_input))
+        if step_input.lengths is not None:
+            times = len(step_input.lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
-        now = evidence.rows.to(state.rows.dtype)
+        now = step_input.rows.to(state.rows.dtype)
         return BaggedState(move(state.latent, one, DECAYING(now, state.rows)), state.rows + now)
 
-    def read(self, state: BaggedState) -> Tensor:
+    def latent(self, state: BaggedState) -> Tensor:
         """Return the mean."""
         return state.latent
 
-    def at(self, state: BaggedState) -> Tensor:
+    def linearization_point(self, state: BaggedState) -> Tensor:
         """Return the start: every mini-batch is looked at from there."""
-        return self.inner.at(self.inner.init(len(state.rows)))
+        return self.inner.linearization_point(self.inner.init(len(state.rows)))

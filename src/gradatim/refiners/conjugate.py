@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
-from .moments import MomentsState, accumulate, add, empty, log_precisions
+from .statistics import Statistics, accumulate, add, empty, log_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 OFF = 1e10
 """A precision that shuts a block of inputs off at any number of rows."""
@@ -78,33 +78,33 @@ class Conjugate(Refiner):
             raise ValueError(f"a forgetting factor lies in (0, 1], 1 forgets nothing; got {forget}")
         self.blocks, self.outputs, self.classes, self.forget = tuple(blocks), outputs, classes, forget
         self.capabilities = Capabilities(
-            mergeable=forget == 1, forgets=forget < 1, learnt=learnt, greedy=not learnt
+            merge=forget == 1, discounts=forget < 1, learnt=learnt, greedy=not learnt
         )
         self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
         self.log_noise = nn.Parameter(torch.full((2,), -1.0), requires_grad=learnt)
         self.register_buffer("like", torch.zeros(()))
 
-    def init(self, n_tasks: int, query: Batch | None = None) -> MomentsState:
+    def init(self, n_tasks: int, query: Batch | None = None) -> Statistics:
         """Return the statistics of no rows."""
         return empty(n_tasks, sum(self.blocks), self.outputs, self.like.double())
 
-    def step(self, state: MomentsState, evidence: Evidence) -> MomentsState:
+    def step(self, state: Statistics, step_input: StepInput) -> Statistics:
         """Return the statistics with one more mini-batch; earlier ones count less by `forget ** rows`."""
-        new = accumulate(evidence, state, self.classes)
+        new = accumulate(step_input, state, self.classes)
         return add(state if self.forget == 1 else self.discount(state, self.forget**new.rows), new)
 
-    def read(self, state: MomentsState) -> Tensor:
+    def latent(self, state: Statistics) -> Tensor:
         """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""
         found = self.posterior(state)
         mean = (found.log_weight.exp()[..., None, None] * found.mean).sum(1)
         return mean.mT.flatten(1).to(self.like)
 
-    def at(self, state: MomentsState) -> Tensor:
+    def linearization_point(self, state: Statistics) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it, so nothing is solved for."""
         return self.like.new_zeros(len(state.rows), self.outputs * sum(self.blocks))
 
-    def merge(self, states: Sequence[MomentsState]) -> MomentsState:
+    def merge(self, states: Sequence[Statistics]) -> Statistics:
         """Return the statistics of all rows: exact, the prior counted once.
 
         Raises:
@@ -117,17 +117,17 @@ class Conjugate(Refiner):
         return add(*states)
 
     @staticmethod
-    def discount(state: MomentsState, factor: Tensor) -> MomentsState:
+    def discount(state: Statistics, factor: Tensor) -> Statistics:
         """Return the statistics with every row counted `factor [B]` times."""
         gram, cross, squares, rows = state
-        return MomentsState(
+        return Statistics(
             gram * factor[:, None, None],
             cross * factor[:, None, None],
             squares * factor[:, None],
             rows * factor,
         )
 
-    def posterior(self, state: MomentsState) -> Posterior:
+    def posterior(self, state: Statistics) -> Posterior:
         """Return what the rows say under each prior.
 
         `log_evidence = log sum_k p_k p(rows | k)`; that of a mini-batch given earlier rows is a difference of two.
@@ -155,7 +155,7 @@ class Conjugate(Refiner):
         total = joint.logsumexp(1)
         return Posterior(mean, factor, shape, scale, joint - total[:, None], total)
 
-    def variance(self, state: MomentsState, inputs: Tensor) -> Tensor:
+    def variance(self, state: Statistics, inputs: Tensor) -> Tensor:
         """Return the predictive variance at inputs `[B, N, D]`, noise included, `[B, N, C]`.
 
         `sum_k w_k (noise_k (1 + a' (G + P_k)^-1 a) + (mean_k - mean)^2)`, noise_k the posterior mean of the noise

@@ -15,20 +15,20 @@ from torch import Tensor
 from ..refiner import Capabilities, Refiner
 from ..tree import tree_map, where
 from .conjugate import Conjugate
-from .moments import MomentsState, accumulate
+from .statistics import Statistics, accumulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class DriftState(NamedTuple):
     """K ways of having weighted the past: `moments` with K behind the tasks, e.g. `gram [B, K, D, D]`, `log_weight
     [B, K]` (their exp sums to one; -inf: not in use, its moments mean nothing), `rows [B]` seen."""
 
-    moments: MomentsState
+    moments: Statistics
     log_weight: Tensor
     rows: Tensor
 
@@ -56,18 +56,18 @@ class Drift(Refiner):
                 f"{name} compares what each copy says of new rows, so it needs a Conjugate; got "
                 f"{type(inner).__name__}: wrap a Conjugate on the same inputs"
             )
-        if not inner.capabilities.mergeable:
+        if not inner.capabilities.merge:
             raise ValueError(
                 f"{name} itself says what is forgotten, so it needs an inner Conjugate that forgets nothing; got one "
                 f"with forget={inner.forget:g}: leave forget out"
             )
         self.inner, self.first = inner, tuple(first)
         self.capabilities = Capabilities(
-            forgets=True, greedy=inner.capabilities.greedy, learnt=inner.capabilities.learnt
+            discounts=True, greedy=inner.capabilities.greedy, learnt=inner.capabilities.learnt
         )
 
     @abstractmethod
-    def follow(self, state: DriftState, new: MomentsState) -> tuple[MomentsState, Tensor]:
+    def follow(self, state: DriftState, new: Statistics) -> tuple[Statistics, Tensor]:
         """Return moments and log weights after `new`, the statistics `[B, ...]` of one mini-batch."""
 
     def init(self, n_tasks: int, query: Batch | None = None) -> DriftState:
@@ -76,20 +76,20 @@ class Drift(Refiner):
         log_weight = flat.rows.new_tensor(self.first).log().repeat(n_tasks, 1)
         return DriftState(_unfold(flat, len(self.first)), log_weight, flat.rows.new_zeros(n_tasks))
 
-    def step(self, state: DriftState, evidence: Evidence) -> DriftState:
+    def step(self, state: DriftState, step_input: StepInput) -> DriftState:
         """Return the copies after one more mini-batch; a task without rows in it keeps them bit for bit."""
-        new = accumulate(evidence, tree_map(lambda part: part[:, 0], state.moments), self.inner.classes)
+        new = accumulate(step_input, tree_map(lambda part: part[:, 0], state.moments), self.inner.classes)
         after = DriftState(*self.follow(state, new), state.rows + new.rows)
         return where(new.rows > 0, after, state)
 
-    def read(self, state: DriftState) -> Tensor:
+    def latent(self, state: DriftState) -> Tensor:
         """Return theta, averaged over the copies, in the module's dtype, `[B, C D]`."""
-        each = self.inner.read(_fold(state.moments)).unflatten(0, state.log_weight.shape)
+        each = self.inner.latent(_fold(state.moments)).unflatten(0, state.log_weight.shape)
         return (state.log_weight.exp()[..., None] * each).sum(1).to(each)
 
-    def at(self, state: DriftState) -> Tensor:
+    def linearization_point(self, state: DriftState) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it."""
-        return self.inner.at(tree_map(lambda part: part[:, 0], state.moments))
+        return self.inner.linearization_point(tree_map(lambda part: part[:, 0], state.moments))
 
     def merge(self, states: Sequence[DriftState]) -> DriftState:
         """Refuse.
@@ -102,7 +102,7 @@ class Drift(Refiner):
             "those of the inner Conjugate, which forgets nothing"
         )
 
-    def learn(self, moments: MomentsState, new: MomentsState) -> tuple[MomentsState, Tensor]:
+    def learn(self, moments: Statistics, new: Statistics) -> tuple[Statistics, Tensor]:
         """Return all copies `[B, K, ...]` with `new [B, ...]` added, and its log-likelihood under each, `[B, K]`."""
         after = tree_map(lambda old, fresh: old + fresh[:, None], moments, new)
         evidence = (self.inner.posterior(_fold(part)).log_evidence for part in (after, moments))
@@ -141,7 +141,7 @@ class Bank(Drift):
         super().__init__(inner, [1 / len(factors)] * len(factors))
         self.factors, self.share = tuple(factors), share
 
-    def follow(self, state: DriftState, new: MomentsState) -> tuple[MomentsState, Tensor]:
+    def follow(self, state: DriftState, new: Statistics) -> tuple[Statistics, Tensor]:
         """Return discounted copies with the mini-batch, weighted by how likely they found it."""
         factor = new.rows.new_tensor(self.factors) ** new.rows[:, None]
         faded = _unfold(self.inner.discount(_fold(state.moments), factor.flatten()), len(self.factors))
@@ -184,7 +184,7 @@ class RunLength(Drift):
         super().__init__(inner, [1.0] + [0.0] * (limit - 1))  # one copy is in use
         self.hazard, self.limit = hazard, limit
 
-    def follow(self, state: DriftState, new: MomentsState) -> tuple[MomentsState, Tensor]:
+    def follow(self, state: DriftState, new: Statistics) -> tuple[Statistics, Tensor]:
         """Return the old copies and a new one, the least probable old one left out."""
         begun = (state.rows > 0)[:, None]  # before the first mini-batch there is nothing to change from
         old = state.log_weight + math.log1p(-self.hazard)
@@ -205,11 +205,11 @@ class RunLength(Drift):
         return (state.log_weight.exp() * state.moments.rows).sum(1)
 
 
-def _fold(state: MomentsState) -> MomentsState:
+def _fold(state: Statistics) -> Statistics:
     """Return `[B, K, ...]` as `[B K, ...]`."""
     return tree_map(lambda part: part.flatten(0, 1), state)
 
 
-def _unfold(state: MomentsState, copies: int) -> MomentsState:
+def _unfold(state: Statistics, copies: int) -> Statistics:
     """Return `[B K, ...]` as `[B, K, ...]`."""
     return tree_map(lambda part: part.unflatten(0, (-1, copies)), state)

@@ -14,13 +14,13 @@ from torch import Tensor
 from ..nn.mixture import SHARPNESS, TAILS, chances, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
-from .moments import MomentsState, add, check_inputs, empty
+from .statistics import Statistics, add, check_inputs, empty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3, 4))
 """The blocks that an expert sees, those that are there: x; x and one family of features; everything."""
@@ -57,7 +57,7 @@ class ExpertsState(NamedTuple):
     """Sums over rows, `moments`; the heads that score the next rows, `theta [B, E, D, C]` with `noise [B, E, C]`,
     solved after `solved [B]` rows; `log_likelihood [B, E, T]` of all rows, each as it was before it was learnt."""
 
-    moments: MomentsState
+    moments: Statistics
     theta: Tensor
     noise: Tensor
     solved: Tensor
@@ -85,7 +85,7 @@ class Experts(Refiner):
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984, eq. 1; Raftery et al. 1997, eq. 1.
     """
 
-    capabilities = Capabilities(mergeable=True, learnt=False)
+    capabilities = Capabilities(merge=True, learnt=False)
     needs_observations = True
     needs_inputs = True
     like: Tensor
@@ -114,13 +114,13 @@ class Experts(Refiner):
         none = theta.new_zeros(n_tasks)
         return ExpertsState(moments, theta, noise, none, theta.new_zeros(n_tasks, experts, self.variants))
 
-    def step(self, state: ExpertsState, evidence: Evidence) -> ExpertsState:
+    def step(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
         """Return the state after one more mini-batch: scored, then learnt."""
-        inputs, batch = check_inputs(evidence, sum(self.blocks))
+        inputs, batch = check_inputs(step_input, sum(self.blocks))
         a, weight = inputs.to(state.theta), batch.mask.to(state.theta)
         scored = state._replace(log_likelihood=state.log_likelihood + self.score(state, a, batch.y, weight))
         after = self.learn(scored, a, batch.y, weight)
-        return _where(evidence.rows > 0, after, state)
+        return _where(step_input.rows > 0, after, state)
 
     def score(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """Return the log likelihood `[B, E, T]` of rows phi `[B, N, D]`, y `[B, N, Dy]`, weights `[B, N]`."""
@@ -140,7 +140,7 @@ class Experts(Refiner):
         codes = self._codes(y).to(a)
         weighed = (a * weight[..., None]).mT
         gram, cross, squares, rows = state.moments
-        moments = MomentsState(
+        moments = Statistics(
             torch.baddbmm(gram, weighed, a),
             torch.baddbmm(cross, weighed, codes),
             squares + (codes.square() * weight[..., None]).sum(1),
@@ -219,11 +219,11 @@ class Experts(Refiner):
             return part.new_zeros(shape).index_copy(dim, place, part)
 
         gram, cross, squares, rows = state.moments
-        moments = MomentsState(gram, spread(cross, 2), spread(squares, 1), rows)
+        moments = Statistics(gram, spread(cross, 2), spread(squares, 1), rows)
         noise = torch.ones_like(spread(state.noise, 2)).index_copy(2, place, state.noise)
         return state._replace(moments=moments, theta=spread(state.theta, 3), noise=noise)
 
-    def read(self, state: ExpertsState) -> Tensor:
+    def latent(self, state: ExpertsState) -> Tensor:
         """Return theta, log weights (-inf where negligible) and noise of all rows, flat, in the module's dtype."""
         stale = state.solved < state.moments.rows
         if bool(stale.any()):
@@ -233,7 +233,7 @@ class Experts(Refiner):
         log_weight = (weight / weight.sum(1, keepdim=True)).log()
         return torch.cat([state.theta.flatten(1), log_weight, state.noise.flatten(1)], dim=1).to(self.like)
 
-    def at(self, state: ExpertsState) -> Tensor:
+    def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it."""
         experts, outputs = self.count, self.outputs
         width = experts * (sum(self.blocks) * outputs + self.variants + outputs)
@@ -265,7 +265,7 @@ class Experts(Refiner):
         return best >= best.amax(1, keepdim=True) - BEHIND
 
     def _noise(
-        self, moments: MomentsState, index: Tensor, seen: Tensor, head: Tensor, factor: Tensor
+        self, moments: Statistics, index: Tensor, seen: Tensor, head: Tensor, factor: Tensor
     ) -> Tensor:
         """Return variances `[B, S, C]` of what is left: `n RSS / (n - tr(H))^2`, generalised cross-validation."""
         gram = moments.gram[:, None, seen][:, :, :, seen]
@@ -276,12 +276,12 @@ class Experts(Refiner):
         # of a few rows one estimate is as good as a prior row of variance 1
         return (rows[..., None] * rest + 1e-3) / (free.square()[..., None] + 1e-3)
 
-    def _hat(self, moments: MomentsState, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
+    def _hat(self, moments: Statistics, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
         """Return the degrees of freedom `[B, S]`: the trace of (G + R)^-1 G, d - tr (G + R)^-1 R, R diagonal."""
         inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
         return factor.shape[-1] - (self._ridge(moments, index, seen) * inverse).sum(-1)
 
-    def _ridge(self, moments: MomentsState, index: Tensor, seen: Tensor) -> Tensor:
+    def _ridge(self, moments: Statistics, index: Tensor, seen: Tensor) -> Tensor:
         """Return the diagonal of R `[B, S, d]` for experts `index [S]`: their strength, and room for rounding."""
         own = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
         return own.new_tensor(STRENGTHS)[index % len(STRENGTHS)][:, None] + ROUNDING * own

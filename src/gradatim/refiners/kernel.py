@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..refiner import Capabilities, Refiner
-from .processes import AttentionState, attended, rows_of, unattended
-from .query import flow_scores, flow_velocity
+from .in_context import flow_scores, flow_velocity
+from .neural_processes import AttentionState, attended, rows_of, unattended
 
 if TYPE_CHECKING:
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class Kernel(Refiner):
@@ -56,22 +56,22 @@ class Kernel(Refiner):
         """Return sums of no rows, for every query row."""
         return unattended(n_tasks, query, 1, self.outputs)
 
-    def step(self, state: AttentionState, evidence: Evidence) -> AttentionState:
+    def step(self, state: AttentionState, step_input: StepInput) -> AttentionState:
         """Return the sums with one more mini-batch."""
-        batch = rows_of(evidence)
+        batch = rows_of(step_input)
         if self.flow:
             scores, values = flow_scores(state.x, batch, self.width)
         else:
             near = state.x @ batch.x.mT - batch.x.square().sum(-1)[:, None] / 2
             scores = near / self.width.square()
             values = F.one_hot(batch.y[..., 0], self.outputs).to(scores.dtype) if self.classes else batch.y
-        return attended(state, scores[:, :, None], values[:, :, None], evidence)
+        return attended(state, scores[:, :, None], values[:, :, None], step_input)
 
     def serves(self, state: AttentionState, x: Tensor) -> bool:
         """Return whether x are the queries of the state."""
         return torch.equal(state.x, x)
 
-    def read(self, state: AttentionState) -> Tensor:
+    def latent(self, state: AttentionState) -> Tensor:
         """Return the average at every query row, `[B, Nq, outputs]`; of points, the velocity there."""
         mean = (state.values / state.weights.clamp(min=1)[..., None]).squeeze(-2)
         return flow_velocity(state.x, mean, self.width) if self.flow else mean

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..refiner import Capabilities, Refiner
-from .moments import check_inputs, log_precisions
+from .statistics import check_inputs, log_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 _HALVINGS = 12
@@ -106,7 +106,7 @@ class Laplace(Refiner):
         start = log_precisions(blocks, precisions)
         self.blocks, self.classes, self.lag, self.iterations = tuple(blocks), classes, lag, iterations
         self.keeps_rows = lag > 0
-        self.capabilities = Capabilities(mergeable=True, learnt=learnt, greedy=not learnt)
+        self.capabilities = Capabilities(merge=True, learnt=learnt, greedy=not learnt)
         self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
         self.register_buffer("like", torch.zeros(()))
@@ -120,22 +120,22 @@ class Laplace(Refiner):
         floor, rows = none.new_zeros(none.shape[:2]), none.new_zeros(n_tasks)
         return LaplaceState(none, precision, none, floor, inputs, window.long(), window, rows)
 
-    def step(self, state: LaplaceState, evidence: Evidence) -> LaplaceState:
+    def step(self, state: LaplaceState, step_input: StepInput) -> LaplaceState:
         """Return the posteriors after one more mini-batch, and the window moved on."""
-        inputs, batch = check_inputs(evidence, sum(self.blocks))
-        seen = evidence.rows > 0
+        inputs, batch = check_inputs(step_input, sum(self.blocks))
+        seen = step_input.rows > 0
         with torch.autocast(inputs.device.type, enabled=False):
             after = _ordered(_joined(state, inputs, batch))
             moved = self._mode(after, _STEP[0], self.iterations, _STEP[1])
             after = after._replace(theta=torch.where(seen[:, None, None, None], moved, state.theta))
-            return self._absorbed(after)._replace(rows=state.rows + evidence.rows)
+            return self._absorbed(after)._replace(rows=state.rows + step_input.rows)
 
-    def read(self, state: LaplaceState) -> Tensor:
+    def latent(self, state: LaplaceState) -> Tensor:
         """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""
         weight = (self.log_prior.double() + self.log_evidence(state)).softmax(1)[..., None, None]
         return (weight * state.theta).sum(1).flatten(1).to(self.like)
 
-    def at(self, state: LaplaceState) -> Tensor:
+    def linearization_point(self, state: LaplaceState) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it."""
         return self.like.new_zeros(len(state.rows), self.classes * sum(self.blocks))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 TINY = 1e-8
 """Below this a mean square of gradients is none."""
@@ -102,10 +102,10 @@ class LearnedOptimizer(Refiner):
         none = theta.new_zeros(n_tasks)
         return LearnedOptimizerState(theta, momenta, torch.zeros_like(theta), none, none)
 
-    def step(self, state: LearnedOptimizerState, evidence: Evidence) -> LearnedOptimizerState:
+    def step(self, state: LearnedOptimizerState, step_input: StepInput) -> LearnedOptimizerState:
         """Return the state after one step of every coordinate."""
-        gradient, seen = seen_gradient(evidence)
-        now, steps = evidence.rows.to(state.rows.dtype), state.steps + seen
+        gradient, seen = seen_gradient(step_input)
+        now, steps = step_input.rows.to(state.rows.dtype), state.steps + seen
         decays = gradient.new_tensor(self.decays)
         momenta = decays * state.momenta + (1 - decays) * gradient[..., None]
         square = decays[-1] * state.square + (1 - decays[-1]) * gradient.square()
@@ -122,7 +122,7 @@ class LearnedOptimizer(Refiner):
             state.rows + now,
         )
 
-    def read(self, state: LearnedOptimizerState) -> Tensor:
+    def latent(self, state: LearnedOptimizerState) -> Tensor:
         """Return theta."""
         return state.theta
 

@@ -16,7 +16,7 @@ from .optimizers import seen_gradient
 
 if TYPE_CHECKING:
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class MAMLState(NamedTuple):
@@ -75,12 +75,12 @@ class MAML(Refiner):
         theta = self.start.expand(n_tasks, *self.start.shape)
         return MAMLState(theta, theta.new_zeros(n_tasks))
 
-    def step(self, state: MAMLState, evidence: Evidence) -> MAMLState:
+    def step(self, state: MAMLState, step_input: StepInput) -> MAMLState:
         """Return the state after one step down the gradient."""
-        gradient, seen = seen_gradient(evidence)
+        gradient, seen = seen_gradient(step_input)
         theta = move(state.theta, state.theta - self.rate * gradient, seen)
-        return MAMLState(theta, state.rows + evidence.rows.to(state.rows.dtype))
+        return MAMLState(theta, state.rows + step_input.rows.to(state.rows.dtype))
 
-    def read(self, state: MAMLState) -> Tensor:
+    def latent(self, state: MAMLState) -> Tensor:
         """Return theta."""
         return state.theta

@@ -16,7 +16,7 @@ from .gain import DECAYING, Gain, move
 
 if TYPE_CHECKING:
     from ..batch import Batch
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class _Unlearnt(Refiner):
@@ -34,15 +34,15 @@ class _Unlearnt(Refiner):
         return self.start.expand(n_tasks, *self.start.shape)
 
 
-def seen_gradient(evidence: Evidence) -> tuple[Tensor, Tensor]:
+def seen_gradient(step_input: StepInput) -> tuple[Tensor, Tensor]:
     """Return the gradient `[B, ...]`, and `[B]` 1.0 where a task has rows in the mini-batch.
 
     Raises:
         ValueError: a signal without gradients.
     """
-    if evidence.gradient is None:
+    if step_input.gradient is None:
         raise ValueError("an optimizer needs gradients; got a signal without them: use GRADIENTS")
-    return evidence.gradient, (evidence.rows > 0).to(evidence.gradient.dtype)
+    return step_input.gradient, (step_input.rows > 0).to(step_input.gradient.dtype)
 
 
 class MomentumState(NamedTuple):
@@ -76,9 +76,9 @@ class SGD(_Unlearnt):
         theta = self._begin(n_tasks)
         return MomentumState(theta, torch.zeros_like(theta), theta.new_zeros(n_tasks))
 
-    def step(self, state: MomentumState, evidence: Evidence) -> MomentumState:
+    def step(self, state: MomentumState, step_input: StepInput) -> MomentumState:
         """Return the state after one step down the gradient."""
-        gradient, seen = seen_gradient(evidence)
+        gradient, seen = seen_gradient(step_input)
         velocity = self.momentum * state.velocity + gradient
         rate = self.lr * (seen if self.decay is None else self.decay(seen, state.steps))
         theta = state.theta - rate.reshape(-1, *[1] * (gradient.dim() - 1)) * velocity
@@ -86,7 +86,7 @@ class SGD(_Unlearnt):
             move(state.theta, theta, seen), move(state.velocity, velocity, seen), state.steps + seen
         )
 
-    def read(self, state: MomentumState) -> Tensor:
+    def latent(self, state: MomentumState) -> Tensor:
         """Return theta."""
         return state.theta
 
@@ -125,9 +125,9 @@ class Adam(_Unlearnt):
         theta = self._begin(n_tasks)
         return AdamState(theta, torch.zeros_like(theta), torch.zeros_like(theta), theta.new_zeros(n_tasks))
 
-    def step(self, state: AdamState, evidence: Evidence) -> AdamState:
+    def step(self, state: AdamState, step_input: StepInput) -> AdamState:
         """Return the state after one step of Adam."""
-        gradient, seen = seen_gradient(evidence)
+        gradient, seen = seen_gradient(step_input)
         beta1, beta2 = self.betas
         steps = state.steps + seen
         count = steps.clamp(min=1).reshape(-1, *[1] * (gradient.dim() - 1))
@@ -142,7 +142,7 @@ class Adam(_Unlearnt):
             steps,
         )
 
-    def read(self, state: AdamState) -> Tensor:
+    def latent(self, state: AdamState) -> Tensor:
         """Return theta."""
         return state.theta
 
@@ -158,7 +158,8 @@ class NewtonState(NamedTuple):
 class Newton(_Unlearnt):
     """`theta = theta - lr * decay_t * G (A + damping tr(A) / width I)^-1` for each weight matrix, G its gradient.
 
-    A are the second moments of what multiplies the matrix, over all rows seen. What `RowsConfig.curvature` shows a
+    A are the second moments of what multiplies the matrix, over all rows seen. What `TransformerConfig.curvature`
+    shows a
     learnt refiner, with nothing learnt.
 
     Args: `start` theta_0; `shapes` of the weight matrices; `lr`; `damping`; `power` of the gain that scales lr by rows.
@@ -192,18 +193,18 @@ class Newton(_Unlearnt):
         size = sum(width * width for _, width in self.shapes)
         return NewtonState(theta, theta.new_zeros(n_tasks, size), theta.new_zeros(n_tasks))
 
-    def step(self, state: NewtonState, evidence: Evidence) -> NewtonState:
+    def step(self, state: NewtonState, step_input: StepInput) -> NewtonState:
         """Return the state after one damped Newton step."""
-        gradient, _ = seen_gradient(evidence)
-        if evidence.inputs is None:
+        gradient, _ = seen_gradient(step_input)
+        if step_input.inputs is None:
             raise ValueError("Newton needs the rows' inputs; got a signal without them: set inputs=True")
-        now = evidence.rows.to(gradient.dtype)
-        moments = second_moments(evidence.inputs, now)
+        now = step_input.rows.to(gradient.dtype)
+        moments = second_moments(step_input.inputs, now)
         curvature = move(state.curvature, moments, DECAYING(now, state.rows))
         step = self.lr * natural(gradient, curvature, self.shapes, [self.damping] * len(self.shapes))
         theta = move(state.theta, state.theta - step, self.decay(now, state.rows))
         return NewtonState(theta, curvature, state.rows + now)
 
-    def read(self, state: NewtonState) -> Tensor:
+    def latent(self, state: NewtonState) -> Tensor:
         """Return theta."""
         return state.theta

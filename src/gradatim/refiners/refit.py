@@ -17,7 +17,7 @@ from ..refiner import Capabilities, Refiner
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class RowsSeen(NamedTuple):
@@ -69,14 +69,14 @@ class Refit(Refiner):
         )
         return RowsSeen(x, y, torch.zeros(n_tasks, 0, dtype=torch.bool, device=x.device))
 
-    def step(self, state: RowsSeen, evidence: Evidence) -> RowsSeen:
+    def step(self, state: RowsSeen, step_input: StepInput) -> RowsSeen:
         """Return the state with the mini-batch's rows kept beside the others."""
-        if evidence.batch is None:
+        if step_input.batch is None:
             raise ValueError("a fit from scratch needs observations; got a signal without them")
-        new = (evidence.batch.x, evidence.batch.y, evidence.batch.mask)
+        new = (step_input.batch.x, step_input.batch.y, step_input.batch.mask)
         return RowsSeen(*(torch.cat(pair, dim=1) for pair in zip(state, new, strict=True)))
 
-    def read(self, state: RowsSeen) -> Tensor:
+    def latent(self, state: RowsSeen) -> Tensor:
         """Return the fitted theta `[B, S]`."""
         if state.x.shape[1] == 0:
             return self.start.expand(state.x.shape[0], -1)
@@ -85,7 +85,7 @@ class Refit(Refiner):
         ]
         return torch.stack(fits).to(self.start)
 
-    def at(self, state: RowsSeen) -> Tensor:
+    def linearization_point(self, state: RowsSeen) -> Tensor:
         """Return the start: observations are taken without a fit."""
         return self.start.expand(state.x.shape[0], -1)
 

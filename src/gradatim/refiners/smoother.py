@@ -15,7 +15,7 @@ from ..refiner import Capabilities, Refiner
 if TYPE_CHECKING:
     from ..batch import Batch
     from ..predictor import Predictor
-    from ..signal import Evidence
+    from ..signal import StepInput
 
 
 class SmootherState(NamedTuple):
@@ -94,17 +94,17 @@ class Smoother(Refiner):
             theta, precision, prior * theta, x, y, none[:, None].expand(-1, self.lag), none, none
         )
 
-    def step(self, state: SmootherState, evidence: Evidence) -> SmootherState:
+    def step(self, state: SmootherState, step_input: StepInput) -> SmootherState:
         """Return the state after one Gauss-Newton step on the window and the mini-batch, and the window moved on."""
-        if evidence.batch is None:
+        if step_input.batch is None:
             raise ValueError("a smoother needs observations; got a signal without them: use PLAIN")
-        if not evidence.batch.y.is_floating_point():
+        if not step_input.batch.y.is_floating_point():
             raise ValueError(
-                f"a smoother fits squared loss: y must be floating point; got {evidence.batch.y.dtype}"
+                f"a smoother fits squared loss: y must be floating point; got {step_input.batch.y.dtype}"
             )
-        seen = evidence.rows > 0
+        seen = step_input.rows > 0
         steps = state.steps + seen
-        x, y, age, kept = self._joined(state, evidence.batch, steps)
+        x, y, age, kept = self._joined(state, step_input.batch, steps)
         with torch.autocast(x.device.type, enabled=False):
             slopes, residuals = self._linearised(state.theta, x, y, age > 0)
             # undamped, what is solved for must not be rounded to float32
@@ -118,9 +118,9 @@ class Smoother(Refiner):
         theta = torch.where(seen[:, None, None], state.theta + move, state.theta)
         window = slice(x.shape[1] - self.lag, None)
         x, y, age = (part[:, window] for part in (x * kept[..., None], y * kept[..., None], age * kept))
-        return SmootherState(theta, precision, shift, x, y, age, steps, state.rows + evidence.rows)
+        return SmootherState(theta, precision, shift, x, y, age, steps, state.rows + step_input.rows)
 
-    def read(self, state: SmootherState) -> Tensor:
+    def latent(self, state: SmootherState) -> Tensor:
         """Return the members' theta `[B, E, S]`, in the module's dtype."""
         return state.theta.to(self.start)
 

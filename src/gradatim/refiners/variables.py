@@ -17,8 +17,8 @@ from .gain import LearntGain, move
 
 if TYPE_CHECKING:
     from ..batch import Batch
-    from ..signal import Evidence
-    from .rows import RowsConfig
+    from ..signal import StepInput
+    from .transformer import TransformerConfig
 
 
 class VariableState(NamedTuple):
@@ -42,14 +42,14 @@ class VariableRefiner(Refiner):
         ValueError: fields of `config` that mean nothing here, or sizes that no transformer has.
 
     Example:
-        >>> refiner = VariableRefiner(RowsConfig(), variables=10, width=32)
+        >>> refiner = VariableRefiner(TransformerConfig(), variables=10, width=32)
         >>> refiner.init(4).latent.shape
         torch.Size([4, 10, 32])
     """
 
     needs_observations = True
 
-    def __init__(self, config: RowsConfig, variables: int, width: int) -> None:
+    def __init__(self, config: TransformerConfig, variables: int, width: int) -> None:
         super().__init__()
         for name in ("tail", "curvature"):
             if getattr(config, name) is not None:
@@ -76,12 +76,12 @@ class VariableRefiner(Refiner):
         latent = self.start.expand(n_tasks, self.variables, -1)
         return VariableState(latent, latent.new_zeros(n_tasks))
 
-    def step(self, state: VariableState, evidence: Evidence) -> VariableState:
+    def step(self, state: VariableState, step_input: StepInput) -> VariableState:
         """Return the state refined by one mini-batch."""
-        batch = evidence.batch
+        batch = step_input.batch
         if batch is None:
             raise ValueError("tokens of variables are refined by rows; got a signal without observations")
-        now = evidence.rows.to(state.rows.dtype)
+        now = step_input.rows.to(state.rows.dtype)
         tokens = self.state(state.latent) + self.count(torch.log1p(now)[:, None, None])
         cells = self.value(batch.x[..., None])
         for layer in self.layers:
@@ -89,6 +89,6 @@ class VariableRefiner(Refiner):
         moved = state.latent + self.head(tokens)
         return VariableState(move(state.latent, moved, self.gain(now, state.rows)), state.rows + now)
 
-    def read(self, state: VariableState) -> Tensor:
+    def latent(self, state: VariableState) -> Tensor:
         """Return the tokens `[B, d, S]`."""
         return state.latent

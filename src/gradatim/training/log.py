@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .checkpoint import write_bytes
+from ..files.checkpoint import write_bytes
 
 if TYPE_CHECKING:
     from typing import Self

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .checkpoint import part
+from ..files.checkpoint import part
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

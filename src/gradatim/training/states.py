@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..files.checkpoint import read, write
 from ..tree import flatten, unflatten
-from .checkpoint import read, write
 from .snapshot import describe_learner
 
 if TYPE_CHECKING:

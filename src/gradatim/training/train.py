@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..files.checkpoint import latest, read, read_header, save_run, steps, write
 from ..probing.plots import loss_curve
-from .checkpoint import latest, read, read_header, save_run, steps, write
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
 from .engine import Engine
 from .log import Log, Watch

@@ -1,0 +1,1 @@
+"""Files: checkpoints, tables in files, and what is known of their columns."""

@@ -1,0 +1,90 @@
+"""What an output says about y, and how wrong it is.
+
+Source: Mittal et al. 2025, eq. 5: the loss `L(y, f(x))`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .batch import Batch
+
+
+class Likelihood(ABC):
+    """A loss for outputs `[B, N, output_dim]` against y `[B, N, Dy]`, row by row."""
+
+    output_dim: int
+
+    @abstractmethod
+    def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of each row, `[B, N]`."""
+
+    @abstractmethod
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where y cannot be scored."""
+
+
+@dataclass(frozen=True)
+class SquaredError(Likelihood):
+    """`sum_d (f_d - y_d)^2`: the negative log-likelihood of Gaussian noise up to scale.
+
+    Example:
+        >>> SquaredError(1).row_loss(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 2.0))
+        tensor([[4.]])
+    """
+
+    output_dim: int = 1
+
+    def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the squared error of each row, `[B, N]`."""
+        return (outputs - y).square().sum(-1)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where y is not floating point of width output_dim."""
+        if not batch.y.is_floating_point() or batch.y.shape[2] != self.output_dim:
+            raise ValueError(
+                f"a regression wants y floating point of width {self.output_dim}; got {batch.y.dtype} of width "
+                f"{batch.y.shape[2]}"
+            )
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Likelihood):
+    """`-log softmax(f)_y`, f the logits of `output_dim` classes, in nats.
+
+    Example:
+        >>> CrossEntropy(2).row_loss(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1, dtype=torch.int64))
+        tensor([[0.6931]])
+    """
+
+    output_dim: int
+
+    def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the cross-entropy of each row, `[B, N]`."""
+        return -outputs.log_softmax(-1).gather(-1, y).squeeze(-1)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where y is not int64 in 0 .. classes - 1."""
+        if batch.y.dtype != torch.int64:
+            raise ValueError(
+                f"a classification wants y as int64 class indices; got {batch.y.dtype}: use y.long()"
+            )
+        low, high = batch.y.aminmax()
+        if int(low) < 0 or int(high) >= self.output_dim:
+            wrong = int(low) if int(low) < 0 else int(high)
+            raise ValueError(
+                f"class indices must lie in 0 .. {self.output_dim - 1}; got {wrong}: recode the labels, or make the "
+                f"learner for more classes"
+            )
+
+
+def likelihood(y_dim: int, classes: int | None) -> Likelihood:
+    """Return cross-entropy where there are classes, squared error else."""
+    return SquaredError(y_dim) if classes is None else CrossEntropy(classes)

@@ -1,0 +1,186 @@
+"""States that carry what they know: sufficient statistics, updated exactly, read out in closed form.
+
+Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Bishop 2006, eqs. 3.50-3.51 (its posterior mean).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..refiner import Capabilities, Refiner
+from ..tree import tree_map
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..batch import Batch
+    from ..signal import StepInput
+
+
+class Statistics(NamedTuple):
+    """Sums over rows: `gram [B, D, D]` of a a', `cross [B, D, C]` of a y', `squares [B, C]` of y^2, `rows [B]`."""
+
+    gram: Tensor
+    cross: Tensor
+    squares: Tensor
+    rows: Tensor
+
+
+def empty(n_tasks: int, width: int, outputs: int, like: Tensor) -> Statistics:
+    """Return the statistics of no rows, in the dtype and on the device of `like`."""
+    zeros = like.new_zeros(n_tasks, width, width)
+    cross, squares = zeros.new_zeros(n_tasks, width, outputs), zeros.new_zeros(n_tasks, outputs)
+    return Statistics(zeros, cross, squares, zeros.new_zeros(n_tasks))
+
+
+def accumulate(step_input: StepInput, state: Statistics, classes: bool) -> Statistics:
+    """Return the statistics of one mini-batch, like `state`; class indices become one-hot codes.
+
+    Under autocast too the sums are in the state's dtype: rounded to bfloat16 they need not be positive definite.
+
+    Raises:
+        ValueError: see `check_inputs`.
+    """
+    width, outputs = state.cross.shape[1:]
+    inputs, batch = check_inputs(step_input, width)
+    a, y = inputs.to(state.gram), batch.y
+    if classes:
+        y = torch.nn.functional.one_hot(y[..., 0], outputs)
+    y = (y * batch.mask[..., None]).to(a)
+    with torch.autocast(a.device.type, enabled=False):
+        return Statistics(a.mT @ a, a.mT @ y, y.square().sum(1), step_input.rows.to(a.dtype))
+
+
+def check_inputs(step_input: StepInput, width: int) -> tuple[Tensor, Batch]:
+    """Return the inputs `[B, N, width]` of the one weight matrix that is solved for, and their rows.
+
+    Raises:
+        ValueError: a signal without rows and inputs, inputs of more than one weight matrix or of another width.
+    """
+    if step_input.batch is None or step_input.inputs is None:
+        raise ValueError(
+            "statistics need observations and inputs; got a signal without them: use CLOSED_FORM"
+        )
+    widths = [part.shape[-1] for part in step_input.inputs]
+    if widths != [width]:
+        raise ValueError(
+            f"one weight matrix is solved for, whose inputs have width {width}; got inputs of widths {widths}: give "
+            "the refiner the width of a linear layer's inputs, the bias's 1 included, and f no hidden layers"
+        )
+    return step_input.inputs[0], step_input.batch
+
+
+def log_precisions(blocks: Sequence[int], precisions: Sequence[Sequence[float]]) -> Tensor:
+    """Return the logs `[K, blocks]` of the precisions of K priors.
+
+    Raises:
+        ValueError: a precision that is not positive or missing.
+    """
+    start = torch.tensor(precisions, dtype=torch.get_default_dtype())
+    if start.shape[1:] != (len(blocks),) or not bool((start > 0).all()):
+        raise ValueError(
+            f"every prior needs a positive precision for each of the {len(blocks)} blocks; got {precisions}"
+        )
+    return start.log()
+
+
+def add(*states: Statistics) -> Statistics:
+    """Return the statistics of all rows."""
+    return tree_map(lambda *parts: sum(parts[1:], parts[0]), *states)
+
+
+class Packed(NamedTuple):
+    """Statistics as small as they get: float32, of the symmetric gram its lower triangle `[B, D (D + 1) / 2]`."""
+
+    gram: Tensor
+    cross: Tensor
+    squares: Tensor
+    rows: Tensor
+
+
+def pack(state: Statistics) -> Packed:
+    """Return the statistics packed: 2 D (D + 1) bytes a task and a little more.
+
+    Example:
+        >>> kept = pack(state)
+        >>> state = unpack(kept, state.gram)
+    """
+    below = torch.tril_indices(*state.gram.shape[1:], device=state.gram.device)
+    parts = state._replace(gram=state.gram[:, below[0], below[1]])
+    return Packed(*(part.float() for part in parts))
+
+
+def unpack(packed: Packed, like: Tensor) -> Statistics:
+    """Return the statistics again, in the dtype and on the device of `like`."""
+    gram, *rest = (part.to(like) for part in packed)
+    width = packed.cross.shape[1]
+    below = torch.tril_indices(width, width, device=gram.device)
+    whole = gram.new_zeros(len(gram), width, width)
+    whole[:, below[0], below[1]] = gram
+    whole[:, below[1], below[0]] = gram
+    return Statistics(whole, *rest)
+
+
+class Ridge(Refiner):
+    """`theta = (G + strength I)^-1 M`, G and M summed over all rows seen: exact, additive.
+
+    The latent is the flat theta `[B, C width]` of a linear layer, one row of weights for each output; a bias is
+    penalised like a weight. What multiplies it comes as the signal's inputs: x, or features of it. Classes are
+    regressed one-hot.
+
+    Args: `width` of the inputs, a bias's 1 included; `outputs` C; `strength` of the prior, in units of noise variance
+    over prior variance; `classes`: whether y is a class index; `learnt`: whether the strength is meta-trained, and the
+    features with it: then the statistics stay in the module's dtype, else they are kept in float64.
+
+    Raises:
+        ValueError: strength not positive; in a step, inputs of more than one weight matrix or of another width.
+
+    Example:
+        >>> learner = Learner(Network(8, SquaredError(), bias=False), Ridge(8, 1, strength=0.25), CLOSED_FORM)
+
+    Source: Hoerl, Kennard 1970, eq. 2.1; learnt: Bertinetto et al. 2019, eq. 4.
+    """
+
+    needs_observations = True
+    needs_inputs = True
+    like: Tensor
+
+    def __init__(
+        self, width: int, outputs: int, strength: float, classes: bool = False, learnt: bool = False
+    ) -> None:
+        super().__init__()
+        if not strength > 0:
+            raise ValueError(f"ridge needs strength > 0; got {strength}")
+        self.width, self.outputs, self.classes, self.learnt = width, outputs, classes, learnt
+        self.capabilities = Capabilities(merge=True, learnt=learnt, greedy=not learnt)
+        self.strength = strength
+        self.log_scale = nn.Parameter(torch.zeros(())) if learnt else None
+        self.register_buffer("like", torch.zeros(()))
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> Statistics:
+        """Return the statistics of no rows."""
+        like = self.like if self.learnt else self.like.double()
+        return empty(n_tasks, self.width, self.outputs, like)
+
+    def step(self, state: Statistics, step_input: StepInput) -> Statistics:
+        """Return the statistics with one more mini-batch added."""
+        return add(state, accumulate(step_input, state, self.classes))
+
+    def merge(self, states: Sequence[Statistics]) -> Statistics:
+        """Return the statistics of all rows: exact."""
+        return add(*states)
+
+    def linearization_point(self, state: Statistics) -> Tensor:
+        """Return zeros: what enters a linear head does not depend on it, so nothing is solved for."""
+        return self.like.new_zeros(len(state.rows), self.outputs * self.width)
+
+    def latent(self, state: Statistics) -> Tensor:
+        """Return theta in the module's dtype."""
+        prior = self.strength * torch.eye(self.width, dtype=state.gram.dtype, device=state.gram.device)
+        if self.log_scale is not None:
+            prior = self.log_scale.clamp(-8, 4).exp() * prior
+        factor = torch.linalg.cholesky(state.gram + prior)
+        return torch.cholesky_solve(state.cross, factor).mT.flatten(1).to(self.like)

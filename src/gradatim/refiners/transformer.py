@@ -1,0 +1,341 @@
+"""h_phi: a transformer over tokens of the state, the rows of a mini-batch and the gradient moves the state.
+
+Source: Mittal et al. 2025, eq. 7: `theta^(i+1) = h_phi(theta^(i), B^(i))`.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.attention import Transformer
+from ..nn.sets import RowEmbedding, prefix_mask
+from ..refiner import Capabilities, Refiner
+from ..tree import tree_map
+from .curvature import Preconditioner, RowSlopes, second_moments
+from .gain import DECAYING, Gain, LearntGain, move, tail_weight
+from .tokens import StateTokens, Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..batch import Batch
+    from ..signal import Signal, StepInput
+
+
+STEEPEST = 0.1
+"""Root mean square of the longest gradient that a step sees of a network with hidden layers: squared losses of such
+networks are so curved that a few steps along steeper ones leave every number behind, before a rate could be learnt."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Size and habits of the transformer refiner.
+
+    Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves; `prefixes`: True, one pass
+    answers for many prefix lengths, and rows see only themselves and the state; False, rows see each other, and every
+    length is a pass of its own; `tail`: eta of the tail average that predictions read (None: the last iterate);
+    `at_average`: signals are taken there too; `curvature`: where the latent is made of weight matrices, the gradient,
+    or a direction that the rows propose where no gradient is seen, is seen preconditioned as well, by second moments of
+    what multiplies the weights, averaged over mini-batches with this gain (power 0: of the newest mini-batch, and none
+    in the state; 1: of all rows seen; None: no such thing); `proximal`: its damping grows with the rows seen, see
+    `Preconditioner`, what it proposes is taken whole, and all else times the gain squared, so that it leaves no bias;
+    `precision`: proposals come with a precision and are fused by it, a learnt Kalman gain for each coordinate, times
+    `gain`'s value; `memory`: tokens carried beside the latent, trained by `Unrolled`; `history`: a step also sees the
+    last so many latents, and gradients where it sees those, and may move along them: no longer Markov in the latent.
+
+    Raises:
+        ValueError: `at_average` without `tail`, a learnt gain beside `precision`, `proximal` without `curvature` or
+            with `history`, a negative memory or history.
+    """
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    gain: Gain = DECAYING
+    prefixes: bool = False
+    tail: float | None = None
+    at_average: bool = False
+    curvature: Gain | None = None
+    proximal: bool = False
+    precision: bool = False
+    memory: int = 0
+    history: int = 0
+
+    def __post_init__(self) -> None:
+        if self.at_average and self.tail is None:
+            raise ValueError("signals at the average need an average; got tail None: give tail=0.0")
+        if self.precision and self.gain.learnt:
+            raise ValueError(
+                "a gain is learnt or follows from precisions; got both: drop gain.learnt or precision"
+            )
+        if self.proximal and self.curvature is None:
+            raise ValueError("a proximal step needs curvature; got None: give curvature=Gain(power=0.0)")
+        if self.proximal and self.history:
+            raise ValueError("a proximal step is taken whole, from the last latent alone: leave out history")
+        for name, what in (("memory", "tokens"), ("history", "mini-batches")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is a number of {what}, at least 0; got {getattr(self, name)}")
+
+
+class TransformerState(NamedTuple):
+    """`latent [B, ...]`, `rows [B]`: how many it has seen; and, or None: `average [B, ...]` of the latents, the second
+    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`, the last latents and
+    gradients `past [B, history, 1 or 2, ...]`, the newest first."""
+
+    latent: Tensor
+    rows: Tensor
+    average: Tensor | None = None
+    curvature: Tensor | None = None
+    precision: Tensor | None = None
+    memory: Tensor | None = None
+    past: Tensor | None = None
+
+
+class TransformerRefiner(Refiner):
+    """`latent_{t+1} = latent_t + g_t * move(transformer([state, rows, slopes]))`, g_t the gain.
+
+    With `config.precision`, `g_t = r_t / (p_0 + r_1 + ... + r_t)`, r_t the precision that comes with a proposal.
+    Gradients of a network with hidden layers are seen, by curvature too, and followed up to a size, `STEEPEST`.
+
+    Args: `config`; `signal`: what its steps will see; `start [*latent_shape]`: the learnt latent_0 starts there;
+    `shapes`: the latent's tokens, see `StateTokens`; `x_dim`, `y_dim`, `classes`, `output_dim`: widths of the rows;
+    `matrices`: shapes of the weight matrices in the latent, for its curvature.
+
+    Raises:
+        ValueError: shapes that do not make up the latent.
+    """
+
+    # Set where it applies alone, so that descriptions of other learners stay as they were stored.
+    steepest: float | None = None
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        signal: Signal,
+        start: Tensor,
+        shapes: tuple[tuple[int, int], ...],
+        x_dim: int,
+        y_dim: int,
+        classes: int | None,
+        output_dim: int,
+        matrices: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        super().__init__()
+        if sum(rows * width for rows, width in shapes) != start.numel():
+            raise ValueError(
+                f"tokens of shapes {shapes} do not make up a latent of shape {tuple(start.shape)}"
+            )
+        self.config = config
+        if len(matrices) > 1:
+            self.steepest = STEEPEST
+        self.needs_observations, self.needs_gradients = signal.observations, signal.gradients
+        self.capabilities = Capabilities(
+            prefixes=config.prefixes,
+            merge=not (config.memory or config.history),
+            greedy=not config.memory,
+        )
+        self.start = nn.Parameter(start.clone())
+        self.gain = LearntGain(config.gain, tuple(start.shape)) if config.gain.learnt else config.gain
+        self.needs_inputs = config.curvature is not None
+        self.precondition = Preconditioner(matrices, config.proximal) if self.needs_inputs else None
+        self.propose = None
+        if self.needs_inputs and not signal.gradients:
+            self.propose = RowSlopes(matrices, config.width)
+        slopes = max(signal.gradients, self.needs_inputs) + (self.needs_inputs and not config.proximal)
+        self.past = (1 + signal.gradients) * config.history
+        self.tokens = StateTokens(shapes, tuple(start.shape), config.width, slopes + self.past, self.past)
+        self.trust = Trust(self.tokens) if config.precision else None
+        self.memory = None
+        if config.memory:
+            self.memory = nn.Parameter(torch.randn(config.memory, config.width) / config.width**0.5)
+        self.count = nn.Linear(1, config.width, bias=False)
+        self.rows = None
+        if signal.observations:
+            outputs = output_dim if signal.sees_outputs else 0
+            self.rows = RowEmbedding(x_dim, y_dim, classes, config.width, outputs)
+        self.transformer = Transformer(config.width, config.layers, config.heads)
+
+    def init(self, n_tasks: int, query: Batch | None = None) -> TransformerState:
+        """Return latent_0, the learnt start, for n_tasks tasks that have seen no row."""
+        latent = self.start.expand(n_tasks, *self.start.shape)
+        average = None if self.config.tail is None else latent
+        moments = None
+        if self.precondition is not None and self._keeps_moments:
+            moments = latent.new_zeros(n_tasks, self.precondition.size)
+        precision = None if self.trust is None else self.trust.prior.exp() * torch.ones_like(latent)
+        memory = None if self.memory is None else self.memory.expand(n_tasks, *self.memory.shape)
+        past = None
+        if self.config.history:
+            past = torch.stack([latent, *[torch.zeros_like(latent)] * self.needs_gradients], dim=1)
+            past = torch.stack([past] * self.config.history, dim=1)
+        return TransformerState(latent, latent.new_zeros(n_tasks), average, moments, precision, memory, past)
+
+    def step(self, state: TransformerState, step_input: StepInput) -> TransformerState:
+        """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
+        origin = state
+        if self.steepest is not None and step_input.gradient is not None:
+            step_input = step_input._replace(gradient=bounded(step_input.gradient, self.steepest))
+        if step_input.lengths is not None:
+            times = len(step_input.lengths)
+            state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
+        latent, before, average, moments, precision, memory, past = state
+        now = step_input.rows.to(latent.dtype)
+        rows = None
+        if self.rows is not None and step_input.batch is not None:
+            rows = self.rows(step_input.batch.x, step_input.batch.y, step_input.outputs)
+        slopes = () if step_input.gradient is None else (step_input.gradient,)
+        if self.precondition is not None:
+            descent = self._descent(state, step_input, rows)
+            seen = self._moments(state, step_input)
+            moments = seen if self._keeps_moments else None
+            natural = self.precondition(descent, seen, now, before)
+            slopes = (natural,) if self.config.proximal else (descent, natural)
+        along_past = self._along_past(state)
+        refined = self._refine(origin, step_input, rows, (*slopes, *along_past))
+        tokens = refined[:, : self.tokens.count]
+        gain = self.gain(now, before)
+        if self.trust is not None:
+            trusted = self.trust(tokens, slopes, now)
+            precision = precision + trusted
+            gain = self.config.gain.value * trusted / precision
+        if memory is not None:
+            memory = move(memory, refined[:, self.tokens.count :], (now > 0).to(latent.dtype))
+        freely, along = (gain**2, (now > 0).to(latent.dtype)) if self.config.proximal else (gain, gain)
+        moved = move(latent, latent + self.tokens.free(tokens), freely)
+        if directions := (*slopes, *along_past):
+            moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, directions), along)
+        if past is not None:
+            newest = torch.stack(
+                [latent, *([] if step_input.gradient is None else [step_input.gradient])], dim=1
+            )
+            there = (now > 0).reshape(-1, *[1] * (past.dim() - 1))
+            past = torch.where(there, torch.cat([newest[:, None], past[:, :-1]], dim=1), past)
+        if average is not None:
+            average = move(average, moved, tail_weight(now, before, self.config.tail or 0.0))
+        return TransformerState(moved, before + now, average, moments, precision, memory, past)
+
+    def latent(self, state: TransformerState) -> Tensor:
+        """Return the tail average where one is kept, else the last iterate."""
+        return state.latent if state.average is None else state.average
+
+    def linearization_point(self, state: TransformerState) -> Tensor:
+        """Return where signals are taken: the last iterate, or with `at_average` what predictions read."""
+        return self.latent(state) if self.config.at_average else state.latent
+
+    def merge(self, states: Sequence[TransformerState]) -> TransformerState:
+        """Return the mean of the states, weighted by rows; the product of Gaussians where there is a precision.
+
+        Close to the sequential pass once every shard is past its first steps; not exact.
+
+        Raises:
+            ValueError: states with memory tokens or a history, which mean nothing in the mean.
+        """
+        if self.config.memory or self.config.history:
+            return super().merge(states)
+        fields = {name: [getattr(state, name) for state in states] for name in TransformerState._fields}
+        rows = torch.stack(fields["rows"])
+        latent, precision = _mean(fields["latent"], rows), None
+        if self.trust is not None:
+            prior = self.trust.prior.exp()
+            extra = (len(states) - 1) * prior
+            precision = torch.stack(fields["precision"]).sum(0) - extra
+            pulled = (torch.stack(fields["precision"]) * torch.stack(fields["latent"])).sum(0)
+            latent = (pulled - extra * self.start) / precision
+        average, curvature = (
+            None if fields[name][0] is None else _mean(fields[name], rows)
+            for name in ("average", "curvature")
+        )
+        return TransformerState(latent, rows.sum(0), average, curvature, precision)
+
+    def with_tail(self, eta: float) -> TransformerRefiner:
+        """Return this refiner, its weights shared, with predictions that read the tail average of the same iterates."""
+        made = copy(self)
+        made.config = replace(self.config, tail=eta)
+        return made
+
+    @property
+    def _keeps_moments(self) -> bool:
+        return self.config.curvature is not None and self.config.curvature.power > 0
+
+    def _along_past(self, state: TransformerState) -> list[Tensor]:
+        """Return where the last latents lie from here, and the last gradients, the newest first."""
+        if state.past is None:
+            return []
+        latents, *gradients = state.past.unbind(2)
+        apart = [there - state.latent for there in latents.unbind(1)]
+        return apart + [gradient for part in gradients for gradient in part.unbind(1)]
+
+    def _descent(self, state: TransformerState, step_input: StepInput, rows: Tensor | None) -> Tensor:
+        """Return the gradient, or the direction that the rows propose in its place."""
+        if self.propose is None or rows is None or step_input.inputs is None:
+            assert step_input.gradient is not None
+            return step_input.gradient
+        rows = self._tile(rows, state.latent)
+        return self.propose(rows, step_input.inputs, step_input.rows).view_as(state.latent)
+
+    def _moments(self, state: TransformerState, step_input: StepInput) -> Tensor:
+        """Return the second moments with those of the mini-batch averaged in."""
+        if step_input.inputs is None:
+            raise ValueError("this refiner needs the rows' inputs; got a signal without them")
+        now = step_input.rows.to(state.rows.dtype)
+        moments = second_moments(step_input.inputs, now)
+        if state.curvature is None or self.config.curvature is None:
+            return moments
+        return move(state.curvature, moments, self.config.curvature(now, state.rows))
+
+    def _refine(
+        self, state: TransformerState, step_input: StepInput, rows: Tensor | None, slopes: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Return the refined tokens of state and memory `[B, K + M, W]`, or `[B * P, K + M, W]` with prefixes."""
+        latent, n_tasks = state.latent, state.latent.shape[0]
+        states = self.tokens.count + self.config.memory
+        count = self.count(torch.log1p(step_input.rows.to(latent.dtype))[:, None, None])
+        if rows is None or step_input.batch is None:
+            tokens = self._embed(state, count, slopes) + count
+            visible = torch.ones(1, 1, states, dtype=torch.bool, device=latent.device)
+            return self.transformer(tokens, visible)
+        batch = step_input.batch
+        if not self.config.prefixes:
+            tokens = torch.cat([self._embed(state, latent, slopes) + count, rows], dim=1)
+            everywhere = torch.ones(n_tasks, states, dtype=torch.bool, device=latent.device)
+            visible = torch.cat([everywhere, batch.mask], dim=1)[:, None]
+            return self.transformer(tokens, visible, slice(states))
+        lengths = step_input.lengths
+        if lengths is None:
+            lengths = torch.tensor([batch.n_rows])
+        summaries = self._embed(state, count, slopes) + count
+        summaries = summaries.reshape(n_tasks, -1, self.config.width)
+        tokens = torch.cat([self._embed(state, latent), rows, summaries], dim=1)
+        visible = prefix_mask(batch.mask, lengths, states)
+        refined = self.transformer(tokens, visible, slice(states + batch.n_rows, None))
+        return refined.reshape(-1, states, self.config.width)
+
+    def _embed(self, state: TransformerState, like: Tensor, slopes: tuple[Tensor, ...] = ()) -> Tensor:
+        """Return the tokens of latent and memory, repeated to `like`'s tasks."""
+        tokens = self.tokens(self._tile(state.latent, like), slopes)
+        return tokens if state.memory is None else torch.cat([tokens, self._tile(state.memory, like)], dim=1)
+
+    @staticmethod
+    def _tile(latent: Tensor, like: Tensor) -> Tensor:
+        """Return latent `[B, ...]` repeated to `like`'s `[B * P]` tasks."""
+        return latent.repeat_interleave(like.shape[0] // latent.shape[0], dim=0)
+
+
+def bounded(gradient: Tensor, most: float) -> Tensor:
+    """Return each task's gradient `[B, ...]`, scaled to a root mean square of at most `most` (Pascanu et al. 2013)."""
+    gradient = gradient.clamp(-1e15, 1e15)  # so that squares are finite
+    size = gradient.flatten(1).square().mean(dim=1).clamp(min=most**2).sqrt()  # so that zero has a slope
+    return gradient * (most / size).reshape(-1, *[1] * (gradient.dim() - 1))
+
+
+def _mean(parts: list[Tensor], weights: Tensor) -> Tensor:
+    """Return the mean of parts `[B, ...]` by weights `[S, B]` or `[S, B, ...]`, a plain one where all are zero."""
+    total = weights.sum(0)
+    share = torch.where(total > 0, weights / total.clamp(min=1e-12), 1 / len(parts))
+    stacked = torch.stack(parts)
+    return (share.reshape(*share.shape, *[1] * (stacked.dim() - share.dim())) * stacked).sum(0)

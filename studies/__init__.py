@@ -1,0 +1,53 @@
+"""Studies: measurements of gradatim, each with a JSON of records and claims and a page rendered from it.
+
+`python -m studies NAME` runs one, or goes on with it; `--smoke` at its smallest size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradatim.names import hint
+from gradatim.provenance import on_threads
+
+from .core import run as core
+from .every_row import run as every_row
+from .images import run as images
+from .paper import run as paper
+from .tables import run as tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+STUDIES: dict[str, str] = {
+    "core": "linear regression and digits in three regimes, throughput, kill and resume",
+    "every_row": "gains, states that carry their precision, merging, drift and stopping, far past the trained horizon",
+    "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
+    "paper": "the paper's tables: three regimes on its families, greedy and constant, default gain, one step",
+    "tables": "the estimators on real tables in one strict pass, against peers that also see each row once",
+}
+
+
+def run(
+    name: str, out: Path, smoke: bool, seeds: int, workers: int, console: Console, table: int | None = None
+) -> list[Path]:
+    """Run a benchmark and return the files it wrote below `out`: NAME.json, NAME.md and pictures.
+
+    `smoke`: tiny sizes, in a minute or two, numbers without meaning; `seeds` of meta-training; `workers`: meta-training
+    processes at a time; `table`: of `paper`, this one alone. Work in progress stands in `out/work/NAME`; a second call
+    goes on from there.
+
+    Raises:
+        ValueError: an unknown name, the nearest known one is suggested; a table where there are none, or no such table.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"no study is called {name!r}: {hint(name, STUDIES)}")
+    if name == "paper":
+        with on_threads(1):  # its learners are small: threads would wait for one another
+            return paper.run(out, smoke, seeds, workers, console, table)
+    if table is not None:
+        raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
+    module = {"core": core, "every_row": every_row, "images": images, "tables": tables}[name]
+    return module.run(out, smoke, seeds, workers, console)

@@ -1,0 +1,1 @@
+"""Study `core`: see `run.py`."""

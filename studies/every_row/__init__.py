@@ -1,0 +1,1 @@
+"""Study `every_row`: see `run.py`."""

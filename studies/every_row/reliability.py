@@ -1,0 +1,52 @@
+"""Predicted against realised losses, bin by bin: how far apart, how far at worst, and how far by chance.
+
+Source: Murphy, Winkler 1977 (reliability diagrams); the relative error of a bin is this project's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradatim.compare.plots import Curve
+
+BINS = 8
+
+
+def bins(stops: np.ndarray) -> np.ndarray:
+    """Return mean predicted and realised loss and the latter's standard error, `[bins, ..., 3]`, of `[..., T, 3]`."""
+    order = stops[..., 0].argsort(axis=-1, kind="stable")[..., None]
+    parts = np.array_split(np.take_along_axis(stops, order, axis=-2), BINS, axis=-2)
+    moved = [(some[..., 1] - some[..., 0]).std(axis=-1) / some.shape[-2] ** 0.5 for some in parts]
+    means = [some.mean(axis=-2)[..., :2] for some in parts]
+    return np.asarray([np.concatenate([m, e[..., None]], -1) for m, e in zip(means, moved, strict=True)])
+
+
+def _over(values: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return predicted, realised and its error, `[3, families, ...]`, the bins of each family's `[S, T, K, 3]`."""
+    made = [bins(np.moveaxis(each, 1, -2)) for each in values]
+    return np.moveaxis(np.stack(made), -1, 0)
+
+
+def error(*values: np.ndarray) -> float:
+    """Return the mean over all bins of `|mean predicted - mean realised| / mean realised`, of values `[S, T, K, 3]`."""
+    predicted, realised, _ = _over(values)
+    return float((np.abs(predicted - realised) / realised).mean())
+
+
+def worst(*values: np.ndarray) -> float:
+    """Return the largest of what `error` is the mean of."""
+    predicted, realised, _ = _over(values)
+    return float((np.abs(predicted - realised) / realised).max())
+
+
+def chance(*values: np.ndarray) -> float:
+    """Return the mean error that a bin of this size has by chance where the estimate is exact on average."""
+    _, realised, deviation = _over(values)
+    return float((np.sqrt(2 / np.pi) * deviation / realised).mean())
+
+
+def line(label: str, values: np.ndarray) -> Curve:
+    """Return realised against predicted loss, bin by bin, the stops of all seeds and thresholds together."""
+    predicted, realised, deviation = bins(values.reshape(-1, 3)).T
+    low, high = realised - 1.96 * deviation, realised + 1.96 * deviation
+    return Curve(label, predicted.tolist(), realised.tolist(), low.tolist(), high.tolist())

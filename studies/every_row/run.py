@@ -1,0 +1,225 @@
+"""`make study NAME=every_row`: does every row count, far past the horizon that a learner was trained on.
+
+Gains and memories under one protocol; states that carry their precision, merge, follow drift and know their error.
+
+Source: Mittal et al. 2025 for the constant gain; the comparison is this project's own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradatim.compare.panel import Part, choose, measure
+from gradatim.compare.report import write_result
+from gradatim.compare.runs import Study
+from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
+from gradatim.learner import Learner
+from gradatim.metrics import excess_risk
+from gradatim.provenance import commit
+from gradatim.recipes import Recipe
+from gradatim.refiners import CONSTANT, DECAYING, Gain, TransformerConfig, TransformerRefiner
+from gradatim.training.config import TrainConfig
+from gradatim.training.schemes import Greedy, Unrolled
+
+from .calibration import calibration
+from .claims import claims, excess_loss, falling, merging, networks
+from .drift import drift
+from .one_pass import mnist
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from gradatim.family import TaskFamily
+
+STEPS = (1, 2, 5, 10, 20, 40, 80, 160, 400, 1000)
+SIZE = 16
+CONDITIONS = {"isotropic": None, "correlated": 30.0}
+
+SMALL = TransformerConfig(width=32, layers=1)
+PROXIMAL = replace(SMALL, curvature=CONSTANT, proximal=True)
+GAINS: dict[str, tuple[str, TransformerConfig, type[Greedy] | type[Unrolled]]] = {
+    "constant": ("parametric-gradients", replace(SMALL, gain=CONSTANT), Greedy),
+    "decaying": ("parametric-gradients", SMALL, Greedy),
+    "learnt-gain": ("parametric-gradients", replace(SMALL, gain=Gain(0.95, 1.0, 8.0, learnt=True)), Greedy),
+    "precision": ("parametric-gradients", replace(SMALL, precision=True), Greedy),
+    "at-average": (
+        "parametric-gradients",
+        replace(SMALL, gain=CONSTANT, tail=0.0, at_average=True),
+        Unrolled,
+    ),
+    "memory": ("parametric-gradients", replace(SMALL, memory=4), Unrolled),
+    "proximal": ("parametric-gradients", PROXIMAL, Unrolled),
+    "proximal-average": ("parametric-gradients", replace(PROXIMAL, tail=0.0), Unrolled),
+}
+"""What a refiner of transformers may do about its gain, all without a Gram matrix in the state."""
+
+AVERAGED = {
+    "constant-averaged": ("constant", 0.0),
+    "constant-averaged-late": ("constant", 3.0),
+    "proximal-average-late": ("proximal-average", 1.0),
+}
+"""Tail averages at inference alone: of which trained learner, with which eta."""
+
+
+def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
+    """Run the benchmark; return gain.json, gain.md and the pictures written below `out`."""
+    study = Study(out / "work" / ("gain-smoke" if smoke else "gain"), workers, console, not smoke)
+    records: list[dict[str, Any]] = []
+    parts = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
+    parts["linear100"] = _wide(smoke)
+    parts["classification"] = _classification(smoke)
+    parts["network"] = _network(smoke)
+    found = {name: measure(study, part, seeds, records) for name, part in parts.items()}
+    console.print("choosing refiners on validation tasks")
+    chosen = {name: _chosen(study, parts[name], seeds) for name in CONDITIONS}
+    claimed = claims(found, {name: part.steps for name, part in parts.items()}, chosen)
+    more = [networks(study, parts["network"], found["network"], smoke)]
+    more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
+    more += [drift(study, smoke), calibration(study, smoke, out)]
+    for own, made in more:
+        records += own
+        claimed += made
+    result = {
+        "benchmark": "gain",
+        "smoke": smoke,
+        "seeds": seeds,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "recipes": {name: r.to_json() for part in parts.values() for name, r in part.recipes.items()},
+        "chosen": chosen,
+        "records": records,
+        "claims": claimed,
+    }
+    return write_result(out, "gain", json.loads(json.dumps(result)))
+
+
+def _recipe(
+    method: str,
+    family: TaskFamily,
+    scheme: Greedy | Unrolled,
+    config: TransformerConfig = SMALL,
+    **settings: Any,
+) -> Recipe:
+    """Return a recipe: 200 iterations of 32 tasks for a transformer, 30 of 8 for a head on features."""
+    rows = scheme.batch_size * scheme.horizon
+    family = replace(family, support_rows=rows, query_rows=64)
+    iterations, tasks = (30, 8) if method == "bayesian" else (200, 32)
+    training = TrainConfig(iterations=iterations, tasks=tasks, lr=2e-3, accelerator="cpu")
+    return Recipe(method, family, scheme, config, training, settings)
+
+
+def _linear(name: str, condition: float | None, smoke: bool) -> Part:
+    """Return linear regression in 8 dimensions with every gain, trained on ten steps, judged on a thousand."""
+    family = LinearRegression(8, 0.5, condition)
+    recipes = {
+        made: _recipe(method, family, scheme(batch_size=SIZE, horizon=10), config)
+        for made, (method, config, scheme) in GAINS.items()
+    }
+    recipes["bayesian"] = _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10))
+    steps = (1, 2, 10) if smoke else STEPS
+    return Part(
+        name,
+        replace(family, support_rows=SIZE * steps[-1], query_rows=200),
+        _named(name, recipes, smoke),
+        ("sgd", "newton", "ridge"),
+        {"excess risk": excess_risk},
+        SIZE,
+        steps,
+        8 if smoke else 96,
+        derived={
+            f"{name}-{made}": (f"{name}-{origin}", partial(averaged, eta=eta))
+            for made, (origin, eta) in AVERAGED.items()
+        },
+    )
+
+
+def _wide(smoke: bool) -> Part:
+    """Return linear regression in 100 dimensions, 128 rows a step."""
+    family = LinearRegression(100, 0.5)
+    steps = (1, 2) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
+    made = _recipe("bayesian", family, Unrolled(batch_size=128, horizon=4))
+    judged = replace(family, support_rows=128 * steps[-1], query_rows=200)
+    recipes = _named("linear100", {"bayesian": made}, smoke)
+    return Part(
+        "linear100", judged, recipes, ("ridge",), {"excess risk": excess_risk}, 128, steps, 4 if smoke else 32
+    )
+
+
+def _classification(smoke: bool) -> Part:
+    """Return linear classification: 8 dimensions, 4 classes."""
+    family = LinearClassification(8, 4)
+    steps = (1, 2, 10) if smoke else STEPS[:8]
+    scheme = Greedy(batch_size=SIZE, horizon=10)
+    recipes = {
+        "constant": _recipe("parametric-gradients", family, scheme, replace(SMALL, gain=CONSTANT)),
+        "decaying": _recipe("parametric-gradients", family, scheme),
+        "curvature": _recipe("parametric-gradients", family, scheme, replace(SMALL, curvature=DECAYING)),
+        "bayesian": _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10)),
+    }
+    return Part(
+        "classification",
+        replace(family, support_rows=SIZE * steps[-1], query_rows=400),
+        _named("classification", recipes, smoke),
+        ("sgd", "adam", "newton"),
+        {"excess loss": excess_loss},
+        SIZE,
+        steps,
+        4 if smoke else 64,
+    )
+
+
+def _network(smoke: bool) -> Part:
+    """Return regression on random networks; heads on features are trained on as many rows as they are judged on."""
+    family = RandomNetworkRegression(8, 32, 0.1)
+    steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
+    shorter = Greedy(batch_size=SIZE, horizon=10)
+    whole = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
+    curved = replace(SMALL, curvature=DECAYING)
+    recipes = {
+        "decaying": _recipe("parametric-gradients", family, shorter, SMALL, hidden=[32]),
+        "curvature": _recipe("parametric-gradients", family, shorter, curved, hidden=[32]),
+    }
+    head = _recipe("bayesian", family, whole)
+    recipes["bayesian"] = replace(head, train=replace(head.train, tasks=4))
+    return Part(
+        "network",
+        replace(family, support_rows=SIZE * steps[-1], query_rows=500),
+        _named("network", recipes, smoke),
+        ("random-features", "kalman", "smoother"),
+        {"excess risk": excess_risk},
+        SIZE,
+        steps,
+        4 if smoke else 32,
+    )
+
+
+def _named(part: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
+    """Return the recipes under names that tell the parts apart; for a smoke run with 3 iterations of 2 tasks."""
+    return {
+        f"{part}-{name}": replace(r, train=replace(r.train, iterations=3, tasks=2)) if smoke else r
+        for name, r in recipes.items()
+    }
+
+
+def averaged(learner: Learner, eta: float) -> Learner:
+    """Return the learner whose predictions read the tail average of the same iterates."""
+    old = learner.refiner
+    assert isinstance(old, TransformerRefiner)
+    new = old.with_tail(eta)
+    return Learner(learner.predictor, new, learner.signal)
+
+
+def _chosen(study: Study, part: Part, seeds: int) -> str:
+    """Return the transformer refiner that is best on validation tasks, after 160 steps."""
+    step = min(160, part.steps[-1])
+    names = [*part.recipes, *part.derived]
+    names.remove(f"{part.name}-bayesian")
+    validation = replace(part, name=f"validation-{part.name}", tasks=min(part.tasks, 64), steps=(step,))
+    return choose(study, validation, names, step, seeds)

@@ -1,0 +1,1 @@
+"""Study `images`: see `run.py`."""

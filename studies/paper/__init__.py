@@ -1,0 +1,1 @@
+"""Study `paper`: see `run.py`."""

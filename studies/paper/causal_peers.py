@@ -1,0 +1,142 @@
+"""Classical answers to which variable comes first: DirectLiNGAM, GES (the [bench] extra); two rules of thumb.
+
+Source: Shimizu et al. 2011 (DirectLiNGAM); Chickering 2002 (GES); Dor, Tarsi 1992 (extensions of a CPDAG).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradatim.batch import Batch
+
+_PIP = "causal-learn's orders are not installed: pip install gradatim[bench]"
+
+
+def lingam_orders(support: Batch) -> Tensor:
+    """Return DirectLiNGAM's order of each task's variables `[B, d]` int64, causes first, from the rows present.
+
+    Raises:
+        ValueError: causal-learn is not installed.
+
+    Example:
+        >>> orders = lingam_orders(task.support)
+    """
+    try:
+        from causallearn.search.FCMBased.lingam import DirectLiNGAM
+    except ImportError as error:
+        raise ValueError(_PIP) from error
+
+    def order(rows: np.ndarray) -> list[int]:
+        fitted = DirectLiNGAM()
+        fitted.fit(rows)
+        return [int(j) for j in fitted.causal_order_ or ()]
+
+    return _each(support, order)
+
+
+def ges_orders(support: Batch, seed: int = 0) -> Tensor:
+    """Return an order `[B, d]` of the CPDAG that GES finds by BIC: of a consistent extension, ties broken at random.
+
+    Raises:
+        ValueError: causal-learn is not installed.
+
+    Example:
+        >>> orders = ges_orders(task.support)
+    """
+    try:
+        from causallearn.search.ScoreBased.GES import ges
+    except ImportError as error:
+        raise ValueError(_PIP) from error
+    rng = np.random.default_rng(seed)
+
+    def order(rows: np.ndarray) -> list[int]:
+        marks = ges(rows)["G"].graph  # [i, j] = -1 and [j, i] = 1: i -> j; both -1: i - j
+        return extension_order(marks == -1, rng)
+
+    return _each(support, order)
+
+
+def random_orders(support: Batch, seed: int = 0) -> Tensor:
+    """Return an order `[B, d]` drawn without a look at the rows.
+
+    Example:
+        >>> orders = random_orders(task.support)
+    """
+    rng = np.random.default_rng(seed)
+    return _each(support, lambda rows: rng.permutation(rows.shape[1]).tolist())
+
+
+def shape_orders(support: Batch) -> Tensor:
+    """Return the variables sorted by `mean |x_j|` of standardised columns, the most peaked first, `[B, d]`.
+
+    A rule with nothing causal in it: sums of heavy-tailed noises are less peaked than each. What a learner or a peer
+    says beyond it comes from looking at columns together.
+
+    Example:
+        >>> orders = shape_orders(task.support)
+    """
+    return _each(support, lambda rows: np.abs(rows / rows.std(axis=0)).mean(axis=0).argsort().tolist())
+
+
+CLASSICAL = ("direct-lingam", "ges")
+PEERS: dict[str, Callable[[Batch], Tensor]] = {
+    "direct-lingam": lingam_orders,
+    "ges": ges_orders,
+    "shape-order": shape_orders,
+    "random-order": random_orders,
+}
+"""Orders by name; `CLASSICAL` ones need causal-learn."""
+
+
+def peers() -> dict[str, Callable[[Batch], Tensor]]:
+    """Return those of `PEERS` whose package is there, as functions from the support to log odds `[B, d, d]`."""
+    there = find_spec("causallearn") is not None
+    return {name: partial(_odds, orders) for name, orders in PEERS.items() if there or name not in CLASSICAL}
+
+
+def _odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
+    """Return how far each variable stands before each other in the order."""
+    place = orders(support).argsort(dim=1).to(support.x.dtype)
+    return place[:, None] - place[:, :, None]
+
+
+def extension_order(edges: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Return an order, causes first, of a graph without cycles that extends a CPDAG, picked at random where free.
+
+    `edges [d, d]` bool: i -> j where only `[i, j]`, i - j where both. From the last place on: a variable without
+    children, whose undirected neighbours are neighbours of all its others, can be the next; where there is none (the
+    marks have no extension) any without children, and where there is none of those, any.
+
+    Example:
+        >>> extension_order(np.array([[0, 1], [0, 0]], dtype=bool), np.random.default_rng(0))
+        [0, 1]
+
+    Source: Dor, Tarsi 1992.
+    """
+    left, last_first = list(range(len(edges))), []
+    while left:
+        part = edges[np.ix_(left, left)]
+        around, open_ends = part | part.T, part & part.T
+        sinks = ~(part & ~part.T).any(axis=1)
+        fits = np.array([_keeps_colliders(i, around, open_ends) for i in range(len(left))]) & sinks
+        pool = next(found for found in (fits, sinks, np.full(len(left), True)) if found.any())
+        last_first.append(left.pop(int(rng.choice(np.flatnonzero(pool)))))
+    return last_first[::-1]
+
+
+def _keeps_colliders(i: int, around: np.ndarray, open_ends: np.ndarray) -> bool:
+    """Say whether each undirected neighbour of i is a neighbour of all its others: then it may be last."""
+    itself = np.eye(len(around), dtype=bool)
+    return all(bool((around[j] | ~around[i] | itself[j]).all()) for j in np.flatnonzero(open_ends[i]))
+
+
+def _each(support: Batch, order: Callable[[np.ndarray], list[int]]) -> Tensor:
+    """Return the order of each task's present rows, `[B, d]`."""
+    tasks = zip(support.x, support.mask, strict=True)
+    return torch.tensor([order(x[mask].double().numpy()) for x, mask in tasks])

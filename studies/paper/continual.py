@@ -1,0 +1,100 @@
+"""Judged on a stream whose classes come one after another, with and without rehearsal of rows seen before.
+
+Source: van de Ven, Tolias 2019 (class-incremental learning); Vitter 1985, algorithm R (the reservoir).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gradatim.batch import Batch, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradatim.learner import Learner
+    from gradatim.metrics import Metric
+
+KEPT = 200
+"""Rows of a stream that rehearsal keeps."""
+
+
+def in_turn(
+    learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
+) -> dict[str, np.ndarray]:
+    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes wholly seen.
+
+    The support comes class by class: the rows of class 0, then those of class 1, and so on.
+    """
+    return _judged(learner, task, batch_size, steps, metrics, rehearse=False)
+
+
+def rehearsed(
+    learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
+) -> dict[str, np.ndarray]:
+    """Return what `in_turn` does of a learner that sees half of each mini-batch again from a reservoir of old rows.
+
+    As many new rows a step: two mini-batches, each of half the new rows and as many of the `KEPT` rows of the past.
+    """
+    return _judged(learner, task, batch_size, steps, metrics, rehearse=True)
+
+
+def _judged(
+    learner: Learner,
+    task: Task,
+    batch_size: int,
+    steps: Iterable[int],
+    metrics: Mapping[str, Metric],
+    rehearse: bool,
+) -> dict[str, np.ndarray]:
+    wanted, query = sorted(set(steps)), task.query
+    support = _by_class(task.support)
+    batches = support.slice(0, wanted[-1] * batch_size).split(batch_size)
+    each = _mixed(support, batch_size, wanted[-1]) if rehearse else batches
+    passes = 2 if rehearse else 1
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    with torch.no_grad():
+        for count, state in enumerate(learner.states(each, query)):
+            step, rest = divmod(count, passes)
+            if rest or step not in wanted:
+                continue
+            ahead = support.y[:, step * batch_size :, 0]  # in the order of classes
+            coming = ahead[:, 0].clamp(min=1) if ahead.shape[1] else support.y.amax((1, 2)) + 1
+            seen = query.mask & (query.y < coming[:, None, None])[..., 0]
+            known = Task(support, Batch(query.x, query.y, seen))
+            outputs = learner.predict(query.x, state)
+            for name, metric in metrics.items():
+                found[name].append(metric(outputs, known).cpu().numpy())
+    return {name: np.stack(values) for name, values in found.items()}
+
+
+def _by_class(rows: Batch) -> Batch:
+    """Return every task's rows in the order of their classes, rows of one class as they came."""
+    order = rows.y[..., 0].argsort(dim=1, stable=True)
+    return Batch(_taken(rows.x, order), _taken(rows.y, order))
+
+
+def _taken(part: Tensor, places: Tensor) -> Tensor:
+    return part.gather(1, places[..., None].expand(-1, -1, part.shape[2]))
+
+
+def _mixed(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
+    """Yield mini-batches of half new rows and half rows drawn from a reservoir of those before; the first is all new.
+
+    The reservoir holds the same places of every task's stream.
+    """
+    half, rng, kept = batch_size // 2, np.random.default_rng(0), np.zeros(0, dtype=np.int64)
+    for seen in range(0, steps * batch_size, half):
+        new = np.arange(seen, seen + half)
+        old = kept[rng.integers(len(kept), size=half)] if len(kept) else new
+        places = torch.from_numpy(np.concatenate([new, old])).expand(support.n_tasks, -1)
+        yield Batch(_taken(support.x, places), _taken(support.y, places))
+        for row in new:
+            if len(kept) < KEPT:
+                kept = np.append(kept, row)
+            elif (place := int(rng.integers(row + 1))) < KEPT:
+                kept[place] = row

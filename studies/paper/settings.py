@@ -1,0 +1,187 @@
+"""The families of `make study NAME=paper`: how learners of each are trained and judged, at which sizes.
+
+Source: Mittal et al. 2025, the task families of tables 2-6; sizes are this project's own, the paper's are not public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gradatim.families import (
+    Alphabets,
+    EmbeddingClassification,
+    GaussianMixture,
+    ImageClassification,
+    LinearClassification,
+    LinearRegression,
+    StructuralCausalModel,
+)
+from gradatim.generation import sample_curve
+from gradatim.metrics import accuracy, curve, error_rate, invalid_order, reversed_edges, squared_error
+
+from .continual import in_turn, rehearsed
+from .encoders import cifar, omniglot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from gradatim.batch import Task
+    from gradatim.family import TaskFamily
+    from gradatim.learner import Learner
+    from gradatim.metrics import Metric
+
+ERRORS: dict[str, Metric] = {"error": error_rate, "accuracy": accuracy}
+SQUARES: dict[str, Metric] = {"squared error": squared_error}
+ORDERS: dict[str, Metric] = {"reversed edges": reversed_edges, "invalid orders": invalid_order}
+POINTS: dict[str, Metric] = {"energy distance": squared_error, "sliced Wasserstein": squared_error}
+"""Names alone: `generated` says what they are."""
+
+_FOUND = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
+LENGTHS = (8, 16, 32, 64)
+"""Rows of a mini-batch for which one refiner is set beside those trained for each alone."""
+
+POOLS = {"embeddings": None, "omniglot": omniglot, "cifar": cifar}
+"""Pools of embeddings: banking77, which `$GRADATIM_DATA` holds, and those that are made here, and how."""
+
+GRAPHS: dict[str, dict[str, Any]] = {
+    "scale-free": {"graph": "scale-free"},
+    "linear": {"mechanism": "linear"},
+    "gaussian": {"noise": "gaussian"},
+}
+"""Causal models that learners of orders did not see in training, by what is other."""
+
+VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", "-stopped-rows", *(f"-{other}" for other in GRAPHS))
+"""Other ways to judge a family's learners: far past their horizon, class by class, so with rehearsal, until stopped,
+on other causal models."""
+
+LONG = {"linear-8": (100_000, 32), "mnist": (9_800, 64)}
+"""Support rows and tasks of the long views."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A family of the paper and how learners of it are trained and judged.
+
+    Fields: `family`, its test tasks; `batch_size` rows a step; `metrics`, the first decides; `iterations` of `tasks`
+    tasks at the rate `lr`; `judged`: test tasks; `relative`: steps count by the log of their loss; `settings` of the
+    methods of a regime; `curvature`: steps also see the gradient preconditioned by the mini-batch's second moments,
+    where the latent is made of weight matrices; `implicit`: times as many iterations for implicit learners, which have
+    all of f to learn; `judge`: how the metrics come about.
+    """
+
+    family: TaskFamily
+    batch_size: int
+    metrics: dict[str, Metric]
+    iterations: int
+    tasks: int
+    lr: float = 2e-3
+    judged: int = 256
+    relative: bool = False
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curvature: bool = False
+    implicit: int = 1
+    judge: Callable[..., dict[str, np.ndarray]] = curve
+
+
+def generated(
+    learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
+) -> dict[str, np.ndarray]:
+    """Return how far generated points are from fresh ones of the task after each of `steps`, `[steps, B]`."""
+    found = sample_curve(learner, task, batch_size, steps)
+    return {name: found[_FOUND[name]] for name in metrics}
+
+
+def origin(panel: str) -> str:
+    """Return the family whose learners a panel judges: its own, or that of which it is a view."""
+    return next((panel.removesuffix(view) for view in VIEWS if panel.endswith(view)), panel)
+
+
+def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Console) -> dict[str, Setting]:
+    """Return the panels `wanted`, and the families of which they are views: the paper's nine, those of open questions.
+
+    `folder`: where embeddings that are made here are kept. A smoke run leaves out what needs them, large
+    networks and a second set of images.
+
+    Raises:
+        ValueError: data that is missing, before anything is trained.
+    """
+    kept = {name for panel in wanted for name in (panel, origin(panel))}
+    features: dict[str, dict[str, Any]] = {"explicit": {"features": 256}}
+    linear = {"support_rows": 160, "query_rows": 64}
+    wide = LinearRegression(100, 0.5, support_rows=1280, query_rows=64)
+    made = {
+        "linear-8": Setting(
+            LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 8, relative=True, implicit=3
+        ),
+        "linear-100": Setting(wide, 128, SQUARES, 150, 8, relative=True, curvature=True),
+        "linear-classes": Setting(LinearClassification(8, 4, **linear), 16, ERRORS, 300, 8, implicit=3),
+        "mnist": _images("digits" if smoke else "mnist", features),
+        "order": Setting(StructuralCausalModel(10, 2.0, support_rows=200), 20, ORDERS, 300, 8),
+        "mixture": _points(GaussianMixture(2, support_rows=320, query_rows=128)),
+    }
+    for rows in LENGTHS:
+        family = LinearRegression(8, 0.5, support_rows=10 * rows, query_rows=64)
+        made[f"lengths-{rows}"] = replace(made["linear-8"], family=family, batch_size=rows)
+    if not smoke:
+        made["fashion-mnist"] = _images("fashion_mnist", features)
+        made["alphabets"] = _points(Alphabets(split="test", support_rows=320, query_rows=128))
+        pixels = _images("mnist", {})
+        family = replace(pixels.family, dim=784)
+        made["mnist-784"] = replace(pixels, family=family, iterations=100, tasks=4, curvature=False)
+        for family in (setting.family for name, setting in made.items() if name in kept):
+            family.sample(1, torch.Generator().manual_seed(0))  # data that is missing is said here
+        made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
+    made = {name: _small(setting) if smoke else setting for name, setting in made.items()}
+    made |= _views(made, smoke)
+    return {name: setting for name, setting in made.items() if name in kept}
+
+
+def _pool(name: str, features: dict[str, dict[str, Any]], folder: Path, console: Console) -> Setting:
+    maker = POOLS[name]
+    source = maker(folder, console) if maker else "banking77"
+    size, asked = (16, 40) if name == "omniglot" else (50, 100)  # twenty drew each of its characters
+    pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=10 * size, query_rows=asked)
+    return Setting(pool, size, ERRORS, 150, 8, judged=128, settings=features, curvature=True)
+
+
+def _images(source: str, features: dict[str, dict[str, Any]]) -> Setting:
+    family = ImageClassification(source, 64, 10, "test", support_rows=1000, query_rows=200)
+    return Setting(family, 100, ERRORS, 150, 8, judged=64, settings=features, curvature=True)
+
+
+def _points(family: TaskFamily) -> Setting:
+    own: dict[str, dict[str, Any]] = {"parametric": {"hidden": (32, 32)}}
+    return Setting(family, 32, POINTS, 400, 8, judged=128, settings=own, judge=generated)
+
+
+def _views(made: dict[str, Setting], smoke: bool) -> dict[str, Setting]:
+    """Return the other ways to judge learners: far past their horizon, on streams class by class."""
+    views: dict[str, Setting] = {}
+    for name, (rows, tasks) in LONG.items():
+        own = made[name]
+        family = replace(own.family, support_rows=20 * own.batch_size if smoke else rows)
+        views[f"{name}-long"] = replace(own, family=family, judged=min(own.judged, tasks))
+    for other, changed in GRAPHS.items():
+        own = made["order"]
+        views[f"order-{other}"] = replace(own, family=replace(own.family, **changed))
+    for view, judge in (("in-turn", in_turn), ("rehearsed", rehearsed)):
+        views[f"mnist-{view}"] = replace(made["mnist"], judge=judge)
+    return views
+
+
+def _small(setting: Setting) -> Setting:
+    """Return a setting that takes seconds."""
+    size = min(setting.batch_size, 16)
+    family = replace(setting.family, support_rows=10 * size, query_rows=16)
+    if isinstance(family, ImageClassification):
+        family = replace(family, dim=16)
+    small = {"features": 16, "hidden": (4,)}
+    own = {regime: {key: small[key] for key in given} for regime, given in setting.settings.items()}
+    return replace(setting, family=family, batch_size=size, iterations=1, tasks=2, judged=8, settings=own)

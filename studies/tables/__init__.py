@@ -1,0 +1,1 @@
+"""Study `tables`: see `run.py`."""

@@ -1,0 +1,173 @@
+"""The tables of `make study NAME=tables`: what is read, which side of the split it stands on, in which order it comes.
+
+Source: UCI, OpenML-CC18 and other public tables, as they lie in `$GRADATIM_DATA/tabular`; the split is our own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .streams import MADE, STREAMS, stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST, HELD, ORDERS = 300, 0.3, 5
+FAMILIES = {
+    "mfeat": "mfeat",
+    "energy": "energy",
+    "concrete": "concrete",
+    "red_wine": "wine_red",
+    "wine_quality_red": "wine_red",
+    "solar": "solar",
+}
+"""Tables whose names begin so are of one family, and stand on one side."""
+
+COPIES = {
+    "concrete_gal": "concrete_compressive_strength",
+    "energy_gal": "energy_efficiency",
+    "solar": "solar_flare",
+    "wine_quality_red_gal": "red_wine",
+}
+"""The same rows once more, shuffled, rounded or coded otherwise: left out, the other is kept."""
+
+BUNDLED = {"classification": ("bundled-breast_cancer", "bundled-wine"), "regression": ("bundled-diabetes",)}
+"""Tables that scikit-learn carries: a smoke run needs no others."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`x [n, d]` float64 with NaN for missing, categories as codes; `y [n]`, int64 in 0 .. classes - 1 or float64.
+
+    `categorical`: columns that hold codes; `classes`: their number, 0 for a regression; `held`: the share of rows held
+    out; `fixed`: a stream whose rows come as they stand.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    categorical: tuple[int, ...] = ()
+    classes: int = 0
+    held: float = HELD
+    fixed: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Return `classification` or `regression`."""
+        return "classification" if self.classes else "regression"
+
+    @property
+    def digest(self) -> str:
+        """Return a fingerprint of all that the table holds.
+
+        Of a stream its name and labels: projections differ in their last digits with the number of threads.
+        """
+        x = np.frombuffer(repr((self.name, self.x.shape, MADE)).encode(), np.uint8) if self.fixed else self.x
+        parts = (x, self.y, np.asarray(self.categorical, dtype=np.int64))
+        made = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+        made.update(repr((self.classes, self.held, self.fixed)).encode())
+        return made.hexdigest()[:16]
+
+    def split(self, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return x and y of the stream and of the held-out rows, under one order of the rows."""
+        count = int((1 - self.held) * len(self.x))
+        rows = np.arange(len(self.x))
+        if not self.fixed:
+            rows = np.random.default_rng(1000 + order).permutation(len(self.x))
+        first, rest = rows[:count], rows[count:]
+        return self.x[first], self.y[first], self.x[rest], self.y[rest]
+
+
+def family(name: str) -> str:
+    """Return the family of a table: its name, or that of its relatives."""
+    return next((own for begin, own in FAMILIES.items() if name.startswith(begin)), name)
+
+
+def side(name: str) -> str:
+    """Return `validation` or `test`: settled once, by the hash of the family's name.
+
+    Example:
+        >>> side("mfeat_fourier") == side("mfeat_karhunen")
+        True
+    """
+    number = int(hashlib.sha256(family(name).encode()).hexdigest(), 16)
+    return "test" if number % 2 else "validation"
+
+
+def names(kind: str, on: str, smoke: bool = False) -> list[str]:
+    """Return the tables of a kind on one side, the least rows first; a smoke run takes those of scikit-learn twice.
+
+    Raises:
+        ValueError: $GRADATIM_DATA is not set or has no tables.
+    """
+    if smoke:
+        return list(BUNDLED[kind])
+    rows = [r for r in _index() if r["task"] == kind and r["n"] >= LEAST and r["name"] not in COPIES]
+    rows = [r for r in rows if side(r["name"]) == on]
+    return [r["name"] for r in sorted(rows, key=lambda r: (r["n"], r["name"]))]
+
+
+@lru_cache(maxsize=4)
+def load(name: str) -> Table:
+    """Return a table or a long stream by its name.
+
+    Raises:
+        ValueError: there is none of this name, or $GRADATIM_DATA is not set.
+    """
+    if name.startswith("bundled-"):
+        return _bundled(name)
+    if name in STREAMS:
+        x, y, classes = stream(name)
+        return Table(name, x, y, classes=classes, held=0.0, fixed=True)
+    row = next((r for r in _index() if r["name"] == name), None)
+    if row is None:
+        raise ValueError(f"no table is called {name!r} in {_folder()}")
+    with np.load(_folder() / row["file"], allow_pickle=False) as stored:
+        x, y = stored["X"].astype(np.float64), stored["y"]
+        columns = tuple(int(c) for c in stored["cat_idx"])
+    if row["task"] == "regression":
+        return Table(name, x, y.astype(np.float64), columns)
+    return Table(name, x, y.astype(np.int64), columns, int(row["n_classes"]))
+
+
+def levels(table: Table) -> dict[int, np.ndarray]:
+    """Return the codes of each categorical column, known at the start as the classes are."""
+    columns: Sequence[int] = table.categorical
+    return {c: np.unique(table.x[:, c][~np.isnan(table.x[:, c])]) for c in columns}
+
+
+def _folder() -> Path:
+    root = os.environ.get("GRADATIM_DATA")
+    if root is None:
+        raise ValueError(
+            "the tables lie below $GRADATIM_DATA/tabular: set GRADATIM_DATA, or run with --smoke, which needs none"
+        )
+    return Path(root) / "tabular"
+
+
+@lru_cache(maxsize=1)
+def _index() -> list[dict]:
+    path = _folder() / "index.json"
+    if not path.exists():
+        raise ValueError(f"{path} is not there: it lists the tables of $GRADATIM_DATA")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _bundled(name: str) -> Table:
+    from sklearn import datasets
+
+    makers = {f"bundled-{kind}": f"load_{kind}" for kind in ("breast_cancer", "wine", "diabetes")}
+    if name not in makers:
+        raise ValueError(f"no bundled table is called {name!r}: there are {', '.join(makers)}")
+    x, y = getattr(datasets, makers[name])(return_X_y=True)
+    if name == "bundled-diabetes":
+        return Table(name, x.astype(np.float64), y.astype(np.float64))
+    return Table(name, x.astype(np.float64), y.astype(np.int64), classes=int(y.max()) + 1)

@@ -77,7 +77,7 @@ def _run(arguments: list[str], console: Console) -> None:
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):
-        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, shown=str)}")
+        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, quote=str)}")
     parser = ArgumentParser(
         prog="gradatim",
         description="Iterative amortized inference: learners that refine their answer to a new task step by step.",

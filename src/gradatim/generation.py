@@ -69,15 +69,12 @@ def generate(
 ) -> Tensor:
     """Return n new points of each task.
 
-    An implicit learner has no state for new queries. It goes through the support again for each of the 2 `steps`
-    velocities of Heun's method.
+    An implicit learner has no state for new queries: it goes through the support again for each velocity.
 
     Args:
         learner: a learner of velocities, with inputs `[x_t, t]` and D outputs.
         support: rows as `flow_rows` makes them, or a state of B tasks.
-        n: the number of points of each task.
-        generator: a CPU generator for the noise.
-        steps: steps of Heun's method.
+        n, generator, steps: the points of each task, a CPU generator for their noise, and steps of Heun's method.
         batch_size: rows of a mini-batch of the support (None: all rows at once).
 
     Returns:
@@ -91,9 +88,8 @@ def generate(
         >>> from gradatim import build
         >>> from gradatim.families import GaussianMixture
         >>> from gradatim.generation import generate
-        >>> family = GaussianMixture(support_rows=32)
-        >>> task = family.sample(2, torch.Generator().manual_seed(0))
-        >>> generate(build("ridge", family), task.support, 5, torch.Generator().manual_seed(0), steps=2).shape
+        >>> family, generator = GaussianMixture(support_rows=32), torch.Generator().manual_seed(0)
+        >>> generate(build("ridge", family), family.sample(2, generator).support, 5, generator, steps=2).shape
         torch.Size([2, 5, 2])
 
     Source: Lipman et al. 2023, eq. 1; Mittal et al. 2025, eqs. 7-8 (the states).

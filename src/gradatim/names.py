@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is most similar to `name`, or None where none is similar enough.
 
     Args:
         name: the unknown name.
-        known: the names to choose from.
+        names: the known names.
         cutoff: the least similarity that counts, from 0 to 1 (equal).
 
     Example:
@@ -22,18 +22,18 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
         >>> nearest("adamm", ["sgd", "adam"])
         'adam'
     """
-    matches = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    matches = get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 
 def hint(
-    name: str, known: Iterable[str], otherwise: str = "known are", quote: Callable[[str], str] = repr
+    name: str, names: Iterable[str], otherwise: str = "known are", quote: Callable[[str], str] = repr
 ) -> str:
     """Return the end of an error message: a question after the nearest known name, or a list of all.
 
     Args:
         name: the unknown name.
-        known: the names to choose from.
+        names: the known names.
         otherwise: words before the list.
         quote: how the nearest name is written.
 
@@ -44,6 +44,6 @@ def hint(
         >>> hint("ridge", ["sgd", "adam"])
         'known are sgd, adam'
     """
-    known = list(known)
-    suggestion = nearest(name, known)
-    return f"{otherwise} {', '.join(known)}" if suggestion is None else f"did you mean {quote(suggestion)}?"
+    names = list(names)
+    suggestion = nearest(name, names)
+    return f"{otherwise} {', '.join(names)}" if suggestion is None else f"did you mean {quote(suggestion)}?"

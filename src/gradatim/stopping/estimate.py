@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.mlp import mlp
+from ..predictor import weighted_mean
 from ..tree import where
 
 if TYPE_CHECKING:
@@ -159,4 +160,4 @@ def _said(learner: Learner, batch: Batch, old: Any, new: Any) -> Tensor:
         rows = (after - learner.predict(batch.x, old)).square().sum(-1)
     else:
         rows = -(after.softmax(-1) * after.log_softmax(-1)).sum(-1)
-    return (rows * batch.mask).sum(1) / batch.rows.clamp(min=1)
+    return weighted_mean(rows, batch)

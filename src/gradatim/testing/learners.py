@@ -90,10 +90,10 @@ def _moves(case: _Case) -> None:
 
 def _values(case: _Case) -> None:
     for state, batch in zip(case.run()[:-1], case.batches, strict=True):
-        kept, parts = tree_map(torch.clone, state), (batch.x.clone(), batch.y.clone(), batch.mask.clone())
+        kept, parts = tree_map(torch.clone, state), (batch.x.clone(), batch.y.clone(), batch.weight.clone())
         case.learner.step(state, batch)
         same("a step must not change the state it was handed", flatten(kept), flatten(state), 0)
-        for part, now in zip(parts, (batch.x, batch.y, batch.mask), strict=True):
+        for part, now in zip(parts, (batch.x, batch.y, batch.weight), strict=True):
             assert torch.equal(part, now), "a step must not change the mini-batch it was handed"
 
 
@@ -124,7 +124,7 @@ def _row_order(case: _Case) -> None:
     for batch in case.batches:
         order = torch.rand(batch.mask.shape, generator=generator).argsort(1)[..., None]
         x, y = (part.gather(1, order.expand_as(part)) for part in (batch.x, batch.y))
-        shuffled.append(Batch._trusted(x, y, batch.mask.gather(1, order[..., 0])))
+        shuffled.append(Batch._trusted(x, y, batch.weight.gather(1, order[..., 0])))
     for one, other in zip(case.run(), case.run(shuffled), strict=True):
         case.same("the order of rows inside a mini-batch must not matter", one, other)
 
@@ -133,8 +133,9 @@ def _junk(case: _Case) -> None:
     """Put absent rows at the front, the middle and the end of every mini-batch, before Batch sees them."""
     padded: list[list[Tensor]] = [[], [], []]
     for batch in case.batches:
-        for parts, value in zip(padded, (batch.x, batch.y, batch.mask), strict=True):
-            fill = float("nan") if value.is_floating_point() else (value.dtype == torch.int64) * 10**6
+        for parts, value in zip(padded, (batch.x, batch.y, batch.weight), strict=True):
+            fill = float("nan") if value.is_floating_point() else 10**6
+            fill = 0.0 if value is batch.weight else fill
             junk = torch.full_like(value[:, :1], fill)
             parts += [junk, value[:, :2], junk, value[:, 2:], junk, junk]
     dirty = Batch(*(torch.cat(parts, dim=1) for parts in padded))

@@ -16,6 +16,7 @@ from ..batch import Batch
 from ..learner import Learner
 from ..refiners import SGD
 from ..signal import GRADIENTS
+from ..training.episode import Episode
 from .tools import ragged, randomised, refuses, same
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def check_predictor(predictor: Predictor, family: TaskFamily, tolerance: float =
         _check_loss(f, batch, latent, tolerance)
     f.check(batch)
     wrong = batch.y + (family.classes or 0) if family.classes else batch.y.repeat(1, 1, 2)
-    refuses("check must refuse a y that it cannot score", lambda: f.check(Batch(batch.x, wrong, batch.mask)))
+    refuses(
+        "check must refuse a y that it cannot score", lambda: f.check(Batch(batch.x, wrong, batch.weight))
+    )
 
 
 def _check_loss(f: Predictor, batch: Batch, latent: Tensor, tolerance: float) -> None:
@@ -76,9 +79,11 @@ def _check_loss(f: Predictor, batch: Batch, latent: Tensor, tolerance: float) ->
     means = torch.stack([row[mask].mean() for row, mask in zip(rows, batch.mask, strict=True)])
     same("the loss must be the mean over present rows", {"loss": means}, {"loss": loss}, tolerance)
     absent = ~batch.mask[..., None]
-    dirty = Batch._trusted(batch.x + 3.0 * absent, torch.where(absent, batch.y.flip(1), batch.y), batch.mask)
+    dirty = Batch._trusted(
+        batch.x + 3.0 * absent, torch.where(absent, batch.y.flip(1), batch.y), batch.weight
+    )
     same("absent rows must not count", {"loss": loss}, {"loss": f.loss(dirty, latent)}, tolerance)
-    empty = Batch._trusted(batch.x, batch.y, torch.zeros_like(batch.mask))
+    empty = Batch._trusted(batch.x, batch.y, torch.zeros_like(batch.weight))
     assert not f.loss(empty, latent).any(), "the loss of a task without rows must be 0"
 
 
@@ -124,7 +129,7 @@ def check_family(family: TaskFamily, disjoint: bool = True, seed: int = 0) -> No
             )
         else:
             assert batch.y.dtype == batch.x.dtype, f"y must be {batch.x.dtype} as x is; got {batch.y.dtype}"
-        Batch(batch.x, batch.y, batch.mask)
+        Batch(batch.x, batch.y, batch.weight)
     least = family.min_support_rows or family.support_rows
     assert int(task.support.rows.min()) >= least, f"supports must keep at least {least} rows"
     assert bool(task.query.mask.all()), "every query row must be there"
@@ -204,7 +209,8 @@ def check_scheme(
         each = replace(scheme, horizon=1, random_horizon=False, prefixes=size)
         first, start = batches[0], learner.refiner.init(4, task.query)
         parts = [
-            learner.loss(task.query, learner.step(start, first.slice(0, n + 1))).mean() for n in range(size)
+            learner.loss(task.query, learner.step(start, first.slice(0, n + 1), differentiable=True)).mean()
+            for n in range(size)
         ]
         wanted = torch.stack(parts).mean()
         wanted = {"loss": wanted.log() if scheme.relative else wanted}
@@ -222,7 +228,7 @@ def check_scheme(
 def _value(scheme: Scheme, learner: Learner, task: Task, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Return an episode's loss and its gradient by parameter, zeros where none arrives."""
     parameters = dict(learner.named_parameters())
-    loss = learner(scheme, task, torch.Generator().manual_seed(seed))
+    loss = Episode(learner, scheme)(task, torch.Generator().manual_seed(seed))
     slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), slopes, strict=True)
     return loss.detach(), {

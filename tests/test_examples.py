@@ -52,7 +52,6 @@ PENDING = {
     "gradatim.testing.references",
     "gradatim.testing.tools",
     "gradatim.training.evolution",
-    "gradatim.training.schemes",
     "gradatim.training.states",
     "gradatim.training.train",
 }

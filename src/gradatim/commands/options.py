@@ -76,7 +76,7 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
         if re.match(r"--?[A-Za-z]", option) and option not in known:
             long = [text for text in known if text.startswith("--")]
             name = parser.prog.removeprefix("gradatim ")
-            raise ValueError(f"{name} has no option {option}: {hint(option, long, shown=str)}")
+            raise ValueError(f"{name} has no option {option}: {hint(option, long, quote=str)}")
 
 
 def _known(parser: ArgumentParser) -> list[str]:

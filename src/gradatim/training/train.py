@@ -184,7 +184,7 @@ class _Run:
         self.log = self.engine.together(lambda: Log(home, self.done, self.config.tensorboard))
         self.watch = Watch(progress and first, self.config.iterations, self.done)
         for notice in self.notices:
-            self.watch.say(notice)
+            self.watch.print(notice)
         self.engine.barrier()
         self.began = perf_counter()
 

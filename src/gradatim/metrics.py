@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .batch import Task
+from .predictor import weighted_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ Metric = Callable[[Tensor, Task], Tensor]
 
 
 def _mean(rows: Tensor, query: Batch) -> Tensor:
-    return (rows * query.mask).sum(1) / query.rows.clamp(min=1)
+    return weighted_mean(rows, query)
 
 
 def error_rate(outputs: Tensor, task: Task) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def tree_map(fn: Callable[..., Any], *states: Any) -> Any:
@@ -51,6 +51,18 @@ def where(chosen: Tensor, one: Any, other: Any) -> Any:
 def select(state: Any, index: Tensor) -> Any:
     """Return the tasks of a state chosen by int64 `index [K]`."""
     return tree_map(lambda t: t[index], state)
+
+
+def concatenate(states: Sequence[Any]) -> Any:
+    """Return one state of the tasks of all the states, in order: each tensor `[B1 + B2 + ..., ...]`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import concatenate
+        >>> concatenate([torch.ones(1, 2), torch.zeros(2, 2)]).shape
+        torch.Size([3, 2])
+    """
+    return tree_map(lambda *parts: torch.cat(parts), *states)
 
 
 def flatten(state: Any, prefix: str = "state") -> dict[str, Tensor]:

@@ -128,7 +128,7 @@ def _distance(folder: Path, run: Recipe) -> float:
 
 def _joined(batches: list[Batch]) -> Batch:
     """Return the tasks of several batches as one."""
-    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "mask")))
+    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "weight")))
 
 
 def _train(home: Path) -> None:

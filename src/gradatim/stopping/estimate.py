@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.mlp import mlp
+from ..predictor import weighted_mean
 from ..tree import where
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class PrequentialStep(NamedTuple):
 
     They are zero for a task without rows.
 
-    Fields: `state`: after the mini-batch; `statistics`: `[B, 4]`; `rows`: `[B]`, the number of rows of each task.
+    Fields: `state`: after the mini-batch; `statistics`: `[B, 4]`; `rows`: `[B]`, the sum of the row weights of each task.
     """
 
     state: Any
@@ -203,4 +204,4 @@ def _entropy_or_change(learner: Learner, batch: Batch, before: Any, after: Any) 
         rows = (outputs - learner.predict(batch.x, before)).square().sum(-1)
     else:
         rows = -(outputs.softmax(-1) * outputs.log_softmax(-1)).sum(-1)
-    return (rows * batch.mask).sum(1) / batch.rows.clamp(min=1)
+    return weighted_mean(rows, batch)

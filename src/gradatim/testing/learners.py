@@ -101,10 +101,10 @@ def _changes_prediction(case: _Case) -> None:
 
 def _no_side_effects(case: _Case) -> None:
     for state, batch in zip(case.run()[:-1], case.batches, strict=True):
-        copy, parts = tree_map(torch.clone, state), (batch.x.clone(), batch.y.clone(), batch.mask.clone())
+        copy, parts = tree_map(torch.clone, state), (batch.x.clone(), batch.y.clone(), batch.weight.clone())
         case.learner.step(state, batch)
         assert_close("a step must not change the state it was handed", flatten(copy), flatten(state), 0)
-        for part, current in zip(parts, (batch.x, batch.y, batch.mask), strict=True):
+        for part, current in zip(parts, (batch.x, batch.y, batch.weight), strict=True):
             assert torch.equal(part, current), "a step must not change the mini-batch it was handed"
 
 
@@ -136,7 +136,7 @@ def _row_order(case: _Case) -> None:
     for batch in case.batches:
         order = torch.rand(batch.mask.shape, generator=generator).argsort(1)[..., None]
         x, y = (part.gather(1, order.expand_as(part)) for part in (batch.x, batch.y))
-        shuffled.append(Batch._trusted(x, y, batch.mask.gather(1, order[..., 0])))
+        shuffled.append(Batch._trusted(x, y, batch.weight.gather(1, order[..., 0])))
     for state, permuted in zip(case.run(), case.run(shuffled), strict=True):
         case.assert_close("the order of rows inside a mini-batch must not matter", state, permuted)
 
@@ -145,8 +145,9 @@ def _masked_rows(case: _Case) -> None:
     """Insert masked rows at the start, in the middle and at the end of every mini-batch."""
     padded: list[list[Tensor]] = [[], [], []]
     for batch in case.batches:
-        for parts, value in zip(padded, (batch.x, batch.y, batch.mask), strict=True):
-            fill = float("nan") if value.is_floating_point() else (value.dtype == torch.int64) * 10**6
+        for parts, value in zip(padded, (batch.x, batch.y, batch.weight), strict=True):
+            fill = float("nan") if value.is_floating_point() else 10**6
+            fill = 0.0 if value is batch.weight else fill
             junk = torch.full_like(value[:, :1], fill)
             parts += [junk, value[:, :2], junk, value[:, 2:], junk, junk]
     dirty = Batch(*(torch.cat(parts, dim=1) for parts in padded))

@@ -16,6 +16,7 @@ from ..batch import Batch
 from ..learner import Learner
 from ..refiners import SGD
 from ..signal import GRADIENTS
+from ..training.episode import Episode
 from .tools import assert_close, assert_refused, ragged, randomised
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def check_predictor(predictor: Predictor, family: TaskFamily, tolerance: float =
     f.check(batch)
     wrong = batch.y + (family.classes or 0) if family.classes else batch.y.repeat(1, 1, 2)
     assert_refused(
-        "check must refuse a y that it cannot score", lambda: f.check(Batch(batch.x, wrong, batch.mask))
+        "check must refuse a y that it cannot score", lambda: f.check(Batch(batch.x, wrong, batch.weight))
     )
 
 
@@ -87,9 +88,11 @@ def _check_loss(f: Predictor, batch: Batch, latent: Tensor, tolerance: float) ->
     means = torch.stack([row[mask].mean() for row, mask in zip(rows, batch.mask, strict=True)])
     assert_close("the loss must be the mean over present rows", {"loss": means}, {"loss": loss}, tolerance)
     absent = ~batch.mask[..., None]
-    dirty = Batch._trusted(batch.x + 3.0 * absent, torch.where(absent, batch.y.flip(1), batch.y), batch.mask)
+    dirty = Batch._trusted(
+        batch.x + 3.0 * absent, torch.where(absent, batch.y.flip(1), batch.y), batch.weight
+    )
     assert_close("absent rows must not count", {"loss": loss}, {"loss": f.loss(dirty, latent)}, tolerance)
-    empty = Batch._trusted(batch.x, batch.y, torch.zeros_like(batch.mask))
+    empty = Batch._trusted(batch.x, batch.y, torch.zeros_like(batch.weight))
     assert not f.loss(empty, latent).any(), "the loss of a task without rows must be 0"
 
 
@@ -156,7 +159,7 @@ def _check_rows(family: TaskFamily, name: str, batch: Batch, count: int) -> None
         )
     else:
         assert batch.y.dtype == batch.x.dtype, f"y must be {batch.x.dtype} as x is; got {batch.y.dtype}"
-    Batch(batch.x, batch.y, batch.mask)
+    Batch(batch.x, batch.y, batch.weight)
 
 
 def _parts(task: Task) -> dict[str, Tensor]:
@@ -260,7 +263,10 @@ def _check_scheme_loss(scheme: Scheme, learner: Learner, task: Task, tolerance: 
     size = scheme.batch_size
     all_prefixes = replace(scheme, horizon=1, random_horizon=False, prefixes=size)
     first, start = batches[0], learner.refiner.init(4, task.query)
-    parts = [learner.loss(task.query, learner.step(start, first.slice(0, n + 1))).mean() for n in range(size)]
+    parts = [
+        learner.loss(task.query, learner.step(start, first.slice(0, n + 1), differentiable=True)).mean()
+        for n in range(size)
+    ]
     mean = torch.stack(parts).mean()
     expected = {"loss": mean.log() if scheme.relative else mean}
     prefix_loss = {"loss": all_prefixes.loss(learner, task, torch.Generator())}
@@ -271,7 +277,7 @@ def _check_scheme_loss(scheme: Scheme, learner: Learner, task: Task, tolerance: 
 def _value(scheme: Scheme, learner: Learner, task: Task, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Return an episode's loss and its gradient by parameter, zeros where none arrives."""
     parameters = dict(learner.named_parameters())
-    loss = learner(scheme, task, torch.Generator().manual_seed(seed))
+    loss = Episode(learner, scheme)(task, torch.Generator().manual_seed(seed))
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), gradients, strict=True)
     return loss.detach(), {

@@ -61,7 +61,7 @@ class Engine:
         >>> engine = Engine()
         >>> engine.launch()
         >>> forward, optimizer = engine.setup(learner, torch.optim.AdamW(learner.parameters()))
-        >>> engine.backward(forward(scheme, task, generator))
+        >>> engine.backward(forward(task, generator))
     """
 
     def __init__(self, devices: int = 1, precision: str = "32-true", accelerator: str = "auto") -> None:

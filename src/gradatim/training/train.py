@@ -18,6 +18,7 @@ from ..files.checkpoint import latest, read, read_header, save_run, steps, write
 from ..probing.plots import loss_curve
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
 from .engine import Engine
+from .episode import Episode
 from .log import Log, Watch
 from .snapshot import describe, describe_learner, difference, pack, unpack
 
@@ -172,7 +173,8 @@ class _Run:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self.forward, self.stepper = self.engine.setup(self.learner.train(), self.optimizer)
+        episode = Episode(self.learner.train(), self.scheme)
+        self.forward, self.stepper = self.engine.setup(episode, self.optimizer)
         self.parameters: list[Tensor] = list(self.learner.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         if found is not None:
@@ -237,7 +239,7 @@ class _Run:
         if task.query.x.device != like.device:
             task = task.to(like.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.forward(self.scheme, task, episode)
+        loss = self.forward(task, episode)
         engine.backward(loss)
         norm = engine.clip(self.learner, self.optimizer, config.clip)
         self.pending += [loss.detach(), norm]

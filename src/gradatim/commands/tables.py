@@ -243,7 +243,7 @@ def described(header: Mapping[str, Any]) -> list[list[str]]:
 def _mapped(column: Mapping[str, Any], kind: str) -> str:
     """Return what the map knows of a column."""
     if "levels" not in column:
-        missing = ", some missing" if column["missing"] else ""
+        missing = ", some missing" if column["has_missing"] else ""
         if kind in (DATE, ZONED):
             first, last = (np.datetime64(round(86_400 * column[end]), "s") for end in ("low", "high"))
             return f"{kind}: {first} to {last}{missing}"

@@ -467,7 +467,7 @@ def test_maps_merge_where_only_levels_were_added():
         match="column 'size' was encoded in two ways, mean 2 and std 1 in one, 3 and 2 in the other",
     ):
         Encoder.fit(numbers(1, 3)).merge(Encoder.fit(numbers(1, 5)))
-    with pytest.raises(ValueError, match="other columns \\('size' here, 'word' there\\)"):
+    with pytest.raises(ValueError, match="different columns \\('size' in one, 'word' in the other\\)"):
         Encoder.fit(numbers(1)).merge(Encoder.fit(words("a")))
     with pytest.raises(ValueError, match="numbers in one, categories in the other"):
         Encoder.fit(numbers(1)).merge(Encoder.fit(words("a", name="size")))

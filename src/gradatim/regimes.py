@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .learner import Learner
+from .nn.fixed_features import FixedFeatures, widths
 from .predictors import (
     Committee,
     CrossEntropy,
@@ -21,7 +22,6 @@ from .predictors import (
     OrderScores,
     Readout,
     likelihood,
-    widths,
 )
 from .refiners import (
     OFF,
@@ -188,16 +188,12 @@ def committee(
 
     Source: Broomhead, Lowe 1988; Rahimi, Recht 2007; Raftery et al. 1997 (averaging).
     """
-    x_dim = landmarks.shape[1]
-    room = widths(x_dim)
-    landmarks, steps = landmarks[: room.landmarks], steps[: room.steps]
-    outputs, classes = likelihood.output_dim, isinstance(likelihood, CrossEntropy)
-    blocks = (x_dim + 1, len(landmarks), room.products, len(steps), room.ramps)
-    refiner = Experts(blocks if room.landmarks else blocks[:1], outputs, classes)
-    predictor = Committee(
-        x_dim, likelihood, refiner.count, landmarks, room.products, steps, spread, seed, room.ramps
+    room = widths(landmarks.shape[1])
+    features = FixedFeatures(
+        landmarks[: room.landmarks], room.products, steps[: room.steps], spread, seed, room.ramps
     )
-    return Learner(predictor, refiner, CLOSED_FORM)
+    refiner = Experts(features, likelihood.output_dim, isinstance(likelihood, CrossEntropy))
+    return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN)
 
 
 def implicit(

@@ -25,21 +25,25 @@ from ..names import hint
 from ..preprocessing import Columns, read_columns
 from .files import load_learner, read_table, restore, write_table
 from .rows import Rows
-from .table import Adapted
+from .table import PREDICTED, TableTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from torch import Tensor
+
 SHIPPED = ("experts",)
-"""What `model` can be called by name: nothing learnt, no weights file."""
+"""Names of `model`: nothing meta-trained, no weights file."""
 
 STRAY = 0.2
 """The share of rows outside the range that a column's map was made for at which a warning says so."""
 
-
 STRAYS = 16
 """Fewer rows at once than these are never warned of."""
+
+AHEAD = 1024
+"""Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
 class DriftWarning(UserWarning):
@@ -52,7 +56,7 @@ class Refined(BaseEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
     classes_: np.ndarray
-    task_: Adapted
+    task_: TableTask
 
     def __init__(
         self,
@@ -80,8 +84,15 @@ class Refined(BaseEstimator):
             ValueError: another kind of estimator, other maps or classes, or a map that is not fixed yet.
 
         Example:
-            >>> parts = [base.fork().partial_fit(X, y) for X, y in shards]
-            >>> whole = base.merge(parts[0]).merge(parts[1])
+            >>> import numpy as np
+            >>> from gradatim import RefinedRegressor
+            >>> X = np.random.default_rng(0).normal(size=(600, 3))
+            >>> base = RefinedRegressor().partial_fit(X[:300], X[:300, 0])
+            >>> parts = [base.fork().partial_fit(X[rows], X[rows, 0]) for rows in np.split(np.arange(300, 600), 3)]
+            >>> for part in parts:
+            ...     base = base.merge(part)
+            >>> base.task_.rows
+            600.0
         """
         check_is_fitted(self)
         if other is self:
@@ -108,9 +119,9 @@ class Refined(BaseEstimator):
         check_is_fitted(self)
         if self.task_.warm is not None:
             raise ValueError("the map is not fixed yet: learn more rows before forking")
-        made = copy.deepcopy(self)
-        made.task_.forget()
-        return made
+        fresh = copy.deepcopy(self)
+        fresh.task_.reset()
+        return fresh
 
     def save(self, path: Path | str, header: dict[str, Any] | None = None) -> Path:
         """Write the estimator and all that it knows to one file, without pickle; return its path.
@@ -131,7 +142,6 @@ class Refined(BaseEstimator):
             "classes": _plain_labels(self._labels()),
         }
         task = copy.copy(self.task_)
-        task.settle()
         written = write_table(path, task, about)
         self.task_ = task
         return written
@@ -157,15 +167,18 @@ class Refined(BaseEstimator):
                 f"{path} was written with a learner given as model: load(path, model=learner) wants it"
             )
         changes = {"model": model, "device": device}
-        made = cls(**about["params"] | {name: value for name, value in changes.items() if value is not None})
-        made.n_features_in_ = about["n_features"]
+        params = about["params"] | {name: value for name, value in changes.items() if value is not None}
+        estimator = cls(**params)
+        estimator.n_features_in_ = about["n_features"]
         if about["feature_names"] is not None:
-            made.feature_names_in_ = np.array(about["feature_names"], dtype=object)
+            estimator.feature_names_in_ = np.array(about["feature_names"], dtype=object)
         if about["classes"] is not None:
-            made.classes_ = np.array(about["classes"]["labels"], dtype=np.dtype(about["classes"]["dtype"]))
-        made.task_ = made._new_task(None if about["classes"] is None else len(made.classes_))
-        restore(made.task_, tensors, about, path)
-        return made
+            estimator.classes_ = np.array(
+                about["classes"]["labels"], dtype=np.dtype(about["classes"]["dtype"])
+            )
+        estimator.task_ = estimator._new_task(None if about["classes"] is None else len(estimator.classes_))
+        restore(estimator.task_, tensors, about, path)
+        return estimator
 
     def __sklearn_tags__(self) -> Any:
         """Return what kinds of tables are read."""
@@ -200,24 +213,24 @@ class Refined(BaseEstimator):
             params["random_state"] = None
         return params
 
-    def _new_task(self, outputs: int | None) -> Adapted:
+    def _new_task(self, outputs: int | None) -> TableTask:
         """Return a task of no rows, or raise ValueError for settings that cannot be."""
         for name in ("batch_size", "n_passes", "n_estimators"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-        given = self.model if isinstance(self.model, Learner) else None
+        template = self.model if isinstance(self.model, Learner) else None
         if not isinstance(self.model, Learner) and self.model not in SHIPPED:
-            given = load_learner(self.model, hint(str(self.model), SHIPPED))
-        if given is None and self.n_passes != 1:
+            template = load_learner(self.model, hint(str(self.model), SHIPPED))
+        if template is None and self.n_passes != 1:
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")
-        if given is not None and self.n_estimators != 1:
+        if template is not None and self.n_estimators != 1:
             raise ValueError(
                 "members differ by the features they draw, and a given learner draws none: n_estimators must be 1"
             )
         first = check_random_state(self.random_state).randint(2**31 - self.n_estimators)
         seeds = tuple(int(first) + member for member in range(self.n_estimators))
-        return Adapted(outputs, seeds, given, str(self.device))
+        return TableTask(outputs, seeds, template, str(self.device))
 
     def _columns(self, X: Any, reset: bool) -> Columns:
         """Return X by column, checked against the columns of before."""
@@ -228,41 +241,105 @@ class Refined(BaseEstimator):
         return columns
 
     def _rows(self, X: Any, y: np.ndarray, sample_weight: Any, reset: bool) -> Rows:
-        """Return checked rows, those of weight 0 left away."""
+        """Return checked rows, y `[n]` as it is."""
         columns = self._columns(X, reset)
         check_consistent_length(columns.values[0], y)
         if sample_weight is None:
-            return Rows(columns, y.astype(np.float64), np.ones(len(y)))
+            return Rows(columns, y, np.ones(len(y)))
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         if (weight < 0).any():
             raise ValueError("sample_weight must not be negative")
-        rows = Rows(columns, y.astype(np.float64), np.asarray(weight, dtype=np.float64))
-        if (weight > 0).all():
-            return rows
         if not (weight > 0).any():
             raise ValueError("sample_weight is zero for every row: there is nothing to learn")
-        kept = np.flatnonzero(weight > 0)
-        return Rows(columns.take(kept), rows.y[kept], rows.weight[kept])
+        return Rows(columns, y, np.asarray(weight, dtype=np.float64))
+
+    def _more_rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:
+        """Return checked rows that are learnt next, in a task that may change."""
+        y = self._checked(y)
+        begun = hasattr(self, "task_")
+        rows = self._rows(X, y, sample_weight, reset=not begun)
+        if begun:
+            self.task_ = copy.copy(self.task_)
+            self._warn_of_strays(rows.columns)
+        return rows
+
+    def _checked(self, y: Any) -> np.ndarray:
+        """Return y `[n]`, labels or numbers."""
+        raise NotImplementedError
+
+    def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
+        """Learn rows, `x [n, d]` if they are encoded; begin a task where there is none."""
+        raise NotImplementedError
+
+    def _uninformed(self, n_rows: int) -> np.ndarray:
+        """Return what is predicted before anything is learnt, `[n_rows, ...]`."""
+        raise NotImplementedError
+
+    def _ahead(self, rows: Rows, classes: Any = None) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+        """Yield the classes so far and what is predicted of the next rows `[n, ...]`, after learning them.
+
+        They are whole mini-batches, and more of them the more rows are learnt: heads are solved for each prediction.
+        """
+        while len(rows):
+            task, labels, x = getattr(self, "task_", None), self._labels(), None
+            batches = 0 if task is None else int(task.rows) // (8 * self.batch_size)
+            size = self.batch_size * min(max(1, batches), max(1, AHEAD // self.batch_size))
+            piece, rows = rows.take(slice(size)), rows.take(slice(size, None))
+            if task is None:
+                self._learn(piece, None, classes)
+                yield self._labels(), self._uninformed(len(piece))
+                continue
+            if task.encoder is None:
+                prediction = self._predict(piece.columns, TableTask.outputs_at)
+            else:
+                x = task.encode(piece.columns)
+                prediction = task.current(self.batch_size).predict(x, TableTask.outputs_at)
+            self._learn(piece, x, classes)
+            yield labels, prediction
+
+    def _predict(self, columns: Columns, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
+        """Return what `read` returns of the task and of rows, encoded some at a time: `[n, ...]`."""
+        task = self.task_.current(self.batch_size)
+        starts = range(0, columns.n_rows, PREDICTED)
+        parts = (task.encode(columns.take(slice(start, start + PREDICTED))) for start in starts)
+        return np.concatenate([task.predict(part, read) for part in parts])
+
+    def _learn_targets(self, rows: Rows, y: np.ndarray, x: np.ndarray | None) -> None:
+        """Learn rows whose y is numbers or class indices `[n]`; those of weight 0 are left out."""
+        rows = Rows(rows.columns, y.astype(np.float64), rows.weight)
+        present = rows.weight > 0
+        if not present.all():
+            rows, x = rows.take(present), None if x is None else x[present]
+        self.task_.partial_fit(rows, self.batch_size, x)
+
+    def _fit(self, rows: Rows, outputs: int | None) -> None:
+        """Learn a whole table, y numbers or class indices, forgetting what was learnt."""
+        task = self._new_task(outputs)
+        rows = Rows(rows.columns, rows.y.astype(np.float64), rows.weight)
+        present = rows.weight > 0
+        task.fit(rows if present.all() else rows.take(present), self.batch_size, self.n_passes)
+        self.task_ = task
 
     def _warn_of_strays(self, columns: Columns) -> None:
-        """Say once which columns have left the range that their map was made for."""
-        if self.task_.encoder is None or self.task_.warm is not None or columns.n_rows < STRAYS:
+        """Warn once of columns that have left the range that their map was made for."""
+        task = self.task_
+        if task.encoder is None or columns.n_rows < STRAYS:
             return
-        shares = self.task_.encoder.out_of_range(columns)
-        gone = [name for name, share in shares.items() if share > STRAY and name not in self.task_.told]
-        if gone:
-            self.task_.told = self.task_.told.union(gone)
-            named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in gone[:8])
+        shares = task.encoder.out_of_range(columns)
+        strays = [name for name, share in shares.items() if share > STRAY and name not in task.warned]
+        if strays:
+            task.warned = task.warned.union(strays)
+            named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in strays[:8])
             warnings.warn(
-                f"columns have left the range that their map was made for, {len(gone)} in all: {named}; answers there "
-                "are extrapolated. Call remap(X, y) to begin again with rows like these",
+                f"columns have left the range that their map was made for, {len(strays)} in all: {named}; answers "
+                "there are extrapolated. Call remap(X, y) to begin again with rows like these",
                 DriftWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
-def _few(labels: np.ndarray | None, most: int | None = 8) -> str:
-    return "none" if labels is None else str(labels[:most].tolist())
+def _few(labels: np.ndarray | None, limit: int | None = 8) -> str:
+    return "none" if labels is None else str(labels[:limit].tolist())
 
 
 def _plain_labels(labels: np.ndarray | None) -> dict[str, Any] | None:

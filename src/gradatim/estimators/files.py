@@ -11,24 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..files.checkpoint import read, read_header, write
+from ..files.checkpoint import read, read_header, select_prefix, write
 from ..preprocessing import Columns, Encoder
 from ..recipes import rebuild
-from ..refiners import Experts
-from ..refiners.statistics import Packed, pack, unpack
 from ..training.states import fingerprint
-from ..tree import flatten, unflatten
 from .rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learner import Learner
-    from ..refiners.experts import ExpertsState
-    from .table import Adapted
+    from .table import TableTask
 
-FEATURES = 2
-"""The version of the shipped learner's features: moments of others mean something else."""
+FEATURES = 3
+"""The version of the shipped learner's features and of their files: moments of others mean something else."""
 
 WANTED = (
     "estimator",
@@ -57,19 +53,20 @@ def load_learner(path: Path | str, shipped: str) -> Learner:
     return rebuild(Path(path))[0]
 
 
-def write_table(path: Path | str, task: Adapted, about: dict[str, Any]) -> Path:
-    """Write what is known of a table, whole or not at all.
+def write_table(path: Path | str, task: TableTask, about: dict[str, Any]) -> Path:
+    """Write what is learnt of a table, whole or not at all; the task goes on as the file does.
 
     Raises:
         ValueError: as `write`.
     """
     tensors: dict[str, Tensor] = {}
-    for at, (learner, state) in enumerate(zip(task.learners, task.states, strict=True)):
-        if isinstance(learner.refiner, Experts):
-            parts = _packed(state) | {"landmarks": learner.predictor.get_buffer("landmarks").float()}
-        else:
-            parts = flatten(state)
-        tensors |= {f"{at}.{name}": part for name, part in parts.items()}
+    states = []
+    for member, (learner, state) in enumerate(zip(task.learners, task.states, strict=True)):
+        state, parts = learner.refiner.pack(state)
+        states.append(state)
+        tensors |= {f"{member}.{name}": part for name, part in parts.items()}
+    task.states, task.latents = states, None
+    tensors |= {f"{member}.landmarks": torch.from_numpy(rows) for member, rows in enumerate(task.landmarks)}
     warm = None
     if task.warm is not None:
         tensors |= {
@@ -82,16 +79,20 @@ def write_table(path: Path | str, task: Adapted, about: dict[str, Any]) -> Path:
                 warm["words"][str(at)] = values.tolist()
             else:
                 tensors[f"warm.{at}"] = torch.from_numpy(np.array(values))
+    encoder = task.encoder
+    if encoder is None:
+        assert task.warm is not None
+        encoder = Encoder.fit(task.warm.columns, task.warm.weight)
     header = {
         **about,
         "kind": "state",
         "features": FEATURES,
-        "map": task.map_so_far().to_json(),
+        "map": encoder.to_json(),
         "target": [task.centre, task.scale],
         "warm": warm,
         "seeds": list(task.seeds),
-        "learners": [] if task.given is None else [fingerprint(learner) for learner in task.learners],
-        "rows": float(task.rows),
+        "learners": [] if task.template is None else [fingerprint(learner) for learner in task.learners],
+        "rows": task.rows,
     }
     return write(path, tensors, header)
 
@@ -112,73 +113,28 @@ def read_table(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, read(path, "state")[0]
 
 
-def restore(task: Adapted, tensors: dict[str, Tensor], header: dict[str, Any], path: Path | str) -> None:
+def restore(task: TableTask, tensors: dict[str, Tensor], header: dict[str, Any], path: Path | str) -> None:
     """Put what a file holds into a task that is as new.
 
     Raises:
         ValueError: the file contradicts itself, or was written with another learner.
     """
     task.seeds, (task.centre, task.scale) = tuple(header["seeds"]), header["target"]
-    task.warm = _warm(tensors, header["warm"])
+    task.rows, task.warm = header["rows"], _warm(tensors, header["warm"])
     if task.warm is not None:
         return
     task.encoder = Encoder.from_json(header["map"])
-    none = torch.zeros(0, task.encoder.width)
-    task.learners = [
-        task.make(seed, tensors.get(f"{at}.landmarks", none)) for at, seed in enumerate(task.seeds)
-    ]
-    task.states = [
-        _state(
-            learner,
-            {name.partition(".")[2]: part for name, part in tensors.items() if name.startswith(f"{at}.")},
-            path,
-        )
-        for at, learner in enumerate(task.learners)
-    ]
-    if task.given is not None and header["learners"] != [fingerprint(learner) for learner in task.learners]:
-        raise ValueError(f"{path} was written with another learner: give that one as model")
-
-
-def _state(learner: Learner, parts: dict[str, Tensor], path: Path | str) -> Any:
-    """Return one member's state."""
-    refiner = learner.refiner
-    like = refiner.init(1)
-    if not isinstance(refiner, Experts):
-        return unflatten(like, parts)
-    wanted = {name: part.shape for name, part in _packed(like).items()}
-    for name, shape in wanted.items():
-        if name not in parts or parts[name].shape != shape:
-            came = list(parts[name].shape) if name in parts else "nothing"
-            raise ValueError(
-                f"{path} contradicts itself: its map wants {name!r} of {list(shape)}; it holds {came}"
-            )
-    scale = parts["scale"].to(like.theta)
-    moments = unpack(Packed(*(parts[name] for name in Packed._fields)), like.moments.gram)
-    moments = moments._replace(
-        gram=moments.gram * scale[:, :, None] * scale[:, None],
-        cross=moments.cross * scale[:, :, None],
-        squares=parts["squares"].to(like.theta),
-        rows=parts["rows"].to(like.theta),
-    )
-    state = like._replace(moments=moments, log_likelihood=parts["log_likelihood"].to(like.theta))
-    return refiner.solve(state)._replace(noise=parts["noise"].to(like.theta))
-
-
-def _packed(state: ExpertsState) -> dict[str, Tensor]:
-    """Return moments of features brought to a mean square of 1 / rows, in float32, and the rest as it is."""
-    scale = state.moments.gram.diagonal(dim1=-2, dim2=-1).sqrt()
-    safe = torch.where(scale > 0, scale, 1.0)
-    moments = state.moments._replace(
-        gram=state.moments.gram / (safe[:, :, None] * safe[:, None]),
-        cross=state.moments.cross / safe[:, :, None],
-    )
-    exact = {
-        "squares": state.moments.squares,
-        "rows": state.moments.rows,
-        "scale": safe,
-        "noise": state.noise,
-    }
-    return pack(moments)._asdict() | exact | {"log_likelihood": state.log_likelihood}
+    members = [select_prefix(tensors, str(member)) for member in range(len(task.seeds))]
+    try:
+        if task.template is None:
+            task.landmarks = [parts.pop("landmarks").numpy() for parts in members]
+        task.build()
+        if task.template is not None and header["learners"] != [*map(fingerprint, task.learners)]:
+            raise ValueError("it was written with another learner: give that one as model")
+        pairs = zip(task.learners, members, strict=True)
+        task.states = [learner.refiner.unpack(parts) for learner, parts in pairs]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} contradicts itself: {error}") from error
 
 
 def _warm(tensors: dict[str, Tensor], header: dict[str, Any] | None) -> Rows | None:

@@ -1,6 +1,6 @@
-"""Rows of a table, checked, as an estimator hands them on.
+"""Rows of a table, checked, as an estimator passes them to its learner.
 
-Source: DESIGN.md, the words: rows of one task.
+Source: Wickham 2014 (tidy data: a row is an observation).
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a table: `columns`; `y [n]` float64, numbers or class indices; `weight [n]`."""
+    """Rows of a table: `columns`; `y [n]`, numbers, labels or class indices; `weight [n]` float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.estimators.rows import Rows
+        >>> from gradatim.preprocessing import read_columns
+        >>> rows = Rows(read_columns(np.ones((5, 2))), np.zeros(5), np.ones(5))
+        >>> [len(part) for part in rows.split(2)]
+        [2, 2, 1]
+    """
 
     columns: Columns
     y: np.ndarray
@@ -27,17 +36,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.y)
 
-    def pieces(self, size: int) -> Iterator[Rows]:
+    def take(self, index: slice | np.ndarray) -> Rows:
+        """Return the rows at `index`, a slice or an array of bool `[n]`."""
+        return Rows(self.columns.take(index), self.y[index], self.weight[index])
+
+    def split(self, size: int) -> Iterator[Rows]:
         """Yield the rows in order, `size` at a time."""
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            yield Rows(self.columns.take(part), self.y[part], self.weight[part])
+            yield self.take(slice(start, start + size))
 
-    def copy(self) -> Rows:
-        """Return the rows, no longer views of the table that they came from."""
-        return Rows(Columns.concat([self.columns]), self.y.copy(), self.weight.copy())
-
-    def and_then(self, more: Rows) -> Rows:
-        """Return these rows and more behind them."""
-        columns = Columns.concat([self.columns, more.columns])
-        return Rows(columns, np.append(self.y, more.y), np.append(self.weight, more.weight))
+    def concat(self, *more: Rows) -> Rows:
+        """Return a copy of these rows with more behind them."""
+        parts = (self, *more)
+        columns = Columns.concat([part.columns for part in parts])
+        return Rows(columns, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("y", "weight")))

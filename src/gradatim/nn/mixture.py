@@ -16,37 +16,59 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHARPNESS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-"""What regressed one-hot codes are multiplied by to make logits: an expert each."""
+"""What regressed one-hot codes are multiplied by to make logits: an expert for each."""
 
 FLOOR = 1e-3
 """Of every expert's probability a share that goes to all classes alike: nothing is impossible."""
 
 TAILS = tuple((scale, freedom) for freedom in (3.0, 8.0, 50.0) for scale in (0.6, 0.8, 1.0, 1.25, 1.6))
-"""Student laws about a regressed mean, an expert each: width over the noise's deviation, degrees of freedom."""
-
+"""Student laws about a regressed mean, an expert for each: width over the noise's deviation, degrees of freedom."""
 
 _BISECTIONS = 50
 
 
-class Tails(NamedTuple):
-    """A mixture of Student laws for each row: `mean [B, N, E]`, `noise [B, E]`, `weight [B, E, T]`, summing to 1."""
+class Mixture(NamedTuple):
+    """A mixture of Student laws for each row: of E experts, in T widths of each (`TAILS`).
 
-    mean: Tensor
+    Fields: `means [B, N, E]` of the experts; `noise [B, E]`, their variance estimates; `weight [B, E, T]`, sums to 1.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.mixture import TAILS, Mixture
+        >>> weight = torch.full((1, 2, len(TAILS)), 0.5 / len(TAILS))
+        >>> mixture = Mixture(torch.tensor([[[0.0, 2.0]]]), torch.ones(1, 2), weight)
+        >>> round(mixture.mean.item(), 4), round(mixture.quantiles(torch.tensor([0.5])).item(), 4)
+        (1.0, 1.0)
+    """
+
+    means: Tensor
     noise: Tensor
     weight: Tensor
 
     @classmethod
-    def joined(cls, members: Sequence[Tails]) -> Tails:
-        """Return the mixture of several, of equal weight."""
-        mean, noise, weight = zip(*members, strict=True)
-        return cls(torch.cat(mean, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
+    def joined(cls, members: Sequence[Mixture]) -> Mixture:
+        """Return the mixture of several `[B, N, E]`, of equal weight."""
+        means, noise, weight = zip(*members, strict=True)
+        return cls(torch.cat(means, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mean of each row, `[B, N]`."""
+        return (self.weight.sum(2)[:, None] * self.means).sum(2)
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the variance of each row, `[B, N]`: that of each law, and that between the experts' means."""
+        between = (self.weight.sum(2)[:, None] * (self.means - self.mean[..., None]).square()).sum(2)
+        within = self.weight * self.weight.new_tensor([s * s * v / (v - 2) for s, v in TAILS])
+        return between + (within.sum(2) * self.noise).sum(1, keepdim=True)
 
     def quantiles(self, levels: Tensor) -> Tensor:
         """Return the quantiles `[B, N, Q]` at `levels [Q]`, by bisection between those of the laws with a weight."""
         expert, tail = (self.weight > 0).any(0).nonzero(as_tuple=True)
         scale, freedom = _tails(levels).unbind(1)
         weight, freedom = self.weight[:, None, None, expert, tail], freedom[tail]
-        mean = self.mean[:, :, None, expert]
+        mean = self.means[:, :, None, expert]
         width = (scale[tail] * self.noise[:, expert].sqrt())[:, None, None]
         at = torch.from_numpy(stdtrit(freedom.cpu().numpy(), levels.cpu().numpy()[:, None])).to(levels)
         low, high = (mean + width * at).aminmax(dim=3)
@@ -57,7 +79,7 @@ class Tails(NamedTuple):
         return (low + high) / 2
 
 
-def chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
+def class_probabilities(scores: Tensor, variants: Tensor | None = None) -> Tensor:
     """Return probabilities `[..., E, T, C]` of experts' scores `[..., E, C]`, one for each sharpness.
 
     `variants [T]` bool: which of them (default: all).
@@ -95,10 +117,10 @@ def _tails(like: Tensor) -> Tensor:
 
 def _student(t: Tensor, freedom: Tensor) -> Tensor:
     """Return the cumulative probability of Student's t `[..., T]`, `freedom [T]` 3 or even (Abramowitz 26.7.3-4)."""
-    found = torch.empty_like(t)
+    probability = torch.empty_like(t)
     for degrees in freedom.unique().tolist():
-        own = freedom == degrees
-        angle = (t[..., own] / degrees**0.5).atan()
+        chosen = freedom == degrees
+        angle = (t[..., chosen] / degrees**0.5).atan()
         sine, square = angle.sin(), angle.cos().square()
         if degrees == 3:
             inside = (angle + sine * angle.cos()) * 2 / math.pi
@@ -108,5 +130,5 @@ def _student(t: Tensor, freedom: Tensor) -> Tensor:
                 term = term * square * ((k - 1) / k)
                 total = total + term
             inside = sine * total
-        found[..., own] = (1 + inside) / 2
-    return found
+        probability[..., chosen] = (1 + inside) / 2
+    return probability

@@ -6,7 +6,7 @@
 """
 
 from ..likelihood import CrossEntropy, Likelihood, SquaredError, likelihood
-from .committee import Committee, Widths, widths
+from .committee import Committee
 from .decoder import Decoder
 from .ensemble import Ensemble
 from .features import Features
@@ -29,7 +29,5 @@ __all__ = [
     "OrderScores",
     "Readout",
     "SquaredError",
-    "Widths",
     "likelihood",
-    "widths",
 ]

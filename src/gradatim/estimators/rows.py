@@ -43,7 +43,7 @@ class Rows:
     def split(self, size: int) -> Iterator[Rows]:
         """Yield the rows in order, `size` at a time."""
         for start in range(0, len(self), size):
-            yield self.take(slice(start, start + size))
+            yield self if size >= len(self) else self.take(slice(start, start + size))
 
     def concat(self, *more: Rows) -> Rows:
         """Return a copy of these rows with more behind them."""

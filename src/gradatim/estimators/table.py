@@ -267,7 +267,10 @@ class TableTask:
         """Return rows encoded as x `[n, d]` as a batch of one task; the numbers of a regression standardised."""
         y = torch.from_numpy(rows.y)[None, :, None]
         y = (y - self.centre) / self.scale if self.outputs is None else y.long()
-        return Batch(torch.from_numpy(x)[None], y, torch.from_numpy(rows.weight)[None]).to(self.device)
+        parts = torch.from_numpy(x)[None], y, torch.from_numpy(rows.weight)[None]
+        # finite by the checks of the estimator and of the map, and without rows of weight 0
+        is_weighted = bool((rows.weight != 1).any())
+        return Batch._trusted(*(part.to(self.device) for part in parts), is_weighted)
 
     def _check_weights(self, rows: Rows) -> None:
         """Raise ValueError where a learner would have to weigh rows and does not."""

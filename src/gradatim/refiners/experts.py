@@ -247,7 +247,7 @@ class Experts(Refiner):
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it."""
         width = self.count * ((sum(self.blocks) + 1) * self.outputs + self.variants)
-        return self.like.new_zeros(()).expand(len(state.solved), width)
+        return self.like.expand(len(state.solved), width)
 
     def merge(self, states: Sequence[ExpertsState]) -> ExpertsState:
         """Return the moments of all rows, exact, and the likelihoods of all of them, each scored by its own experts."""

@@ -57,10 +57,10 @@ class Pending(NamedTuple):
 
         Where the mini-batch has just been added to be scored, its rows stay the same and are to be learnt as well.
         """
-        weight = batch.weight.double()
-        x, y, _, learnt = (part[:, -batch.n_rows :] for part in self)
-        if torch.equal(x, batch.x) and torch.equal(y, batch.y) and not bool(learnt.any()):
-            return self._replace(weight=torch.cat([self.weight[:, : -batch.n_rows], weight], dim=1))
+        weight, start = batch.weight.double(), self.rows - batch.n_rows
+        last = Pending(*(part[:, max(0, start) :] for part in self))
+        if torch.equal(last.x, batch.x) and torch.equal(last.y, batch.y) and not bool(last.weight.any()):
+            return self._replace(weight=torch.cat([self.weight[:, :start], weight], dim=1))
         return self._append(batch, torch.zeros_like(weight), weight)
 
     def split(self, size: int) -> Iterator[Pending]:

@@ -14,8 +14,8 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
-    1: ["batch", "tree", "provenance", "names", "distances"],
-    2: ["likelihood", "predictor", "family", "nn/", "files/"],
+    1: ["batch", "tree", "provenance", "names", "distances", "nn/"],
+    2: ["likelihood", "predictor", "family", "files/"],
     3: ["predictors/", "signal", "families/"],
     4: ["refiner"],
     5: ["refiners/", "learner"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from .learner import Learner
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from .signal import Signal
 
 DEFAULT = TransformerConfig()
+
+REACH = 0.4
+"""Of several committees: the standard deviation of the log of the distance at which nearness fades."""
 
 
 def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
@@ -194,6 +198,22 @@ def committee(
     )
     refiner = Experts(features, likelihood.output_dim, isinstance(likelihood, CrossEntropy))
     return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN)
+
+
+def committees(
+    likelihood: Likelihood,
+    landmarks: Sequence[Tensor],
+    steps: Sequence[tuple[int, float]],
+    seeds: Sequence[int],
+) -> list[Learner]:
+    """Return committees that differ by their `landmarks [K, x_dim]`, the reach of nearness and what is drawn.
+
+    Nearness of the first has the reach 1; that of later members is drawn, its log with the deviation `REACH`.
+    """
+    draws = [float(np.random.default_rng(seed).standard_normal()) for seed in seeds]
+    reaches = [float(np.exp(REACH * draw)) if member else 1.0 for member, draw in enumerate(draws)]
+    members = zip(landmarks, reaches, seeds, strict=True)
+    return [committee(likelihood, rows, steps, reach, seed) for rows, reach, seed in members]
 
 
 def implicit(

@@ -6,8 +6,8 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 from __future__ import annotations
 
 import copy
-import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,34 +20,25 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ..files.table import read_table, write_table
 from ..learner import Learner
 from ..names import hint
-from ..preprocessing import Columns, read_columns
-from .files import load_learner, read_table, restore, write_table
-from .rows import Rows
+from ..preprocessing import Columns, labels, read_columns
+from ..preprocessing.drift import warn_of_drift
+from ..preprocessing.rows import Rows
+from ..recipes import rebuild
 from .table import PREDICTED, TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from torch import Tensor
 
 SHIPPED = ("experts",)
 """Names of `model`: nothing meta-trained, no weights file."""
 
-STRAY = 0.2
-"""The share of rows outside the range that a column's map was made for at which a warning says so."""
-
-STRAYS = 16
-"""Fewer rows at once than these are never warned of."""
-
 AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
-
-
-class DriftWarning(UserWarning):
-    """Rows lie outside the range that the map of their columns was made for."""
 
 
 class Refined(BaseEstimator):
@@ -100,14 +91,27 @@ class Refined(BaseEstimator):
         if type(other) is not type(self):
             raise ValueError(f"a {type(self).__name__} merges with another; got a {type(other).__name__}")
         check_is_fitted(other)
-        if _few(self._labels(), None) != _few(other._labels(), None):
+        classes = [[] if each._labels() is None else each.classes_.tolist() for each in (self, other)]
+        if classes[0] != classes[1]:
             raise ValueError(
-                f"merging needs the same classes; got {_few(self._labels())} and {_few(other._labels())}: name them "
-                "all in the first partial_fit"
+                f"merging needs the same classes; got {classes[0][:8]} and {classes[1][:8]}: name them all in "
+                "the first partial_fit"
             )
         task = copy.copy(self.task_)
         task.merge(other.task_)
         self.task_ = task
+        return self
+
+    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Begin again with rows X `[n, columns]`, y `[n]` of another range: with a new map, forgetting what was learnt.
+
+        Raises:
+            ValueError: as `partial_fit`.
+        """
+        check_is_fitted(self)
+        fresh = type(self)(**self.get_params(deep=False))
+        fresh._learn(fresh._more_rows(X, y, sample_weight), classes=self._labels())
+        self.__dict__.update(fresh.__dict__)
         return self
 
     def fork(self) -> Self:
@@ -117,7 +121,7 @@ class Refined(BaseEstimator):
             ValueError: the map is not fixed yet.
         """
         check_is_fitted(self)
-        if self.task_.warm is not None:
+        if self.task_.encoder is None:
             raise ValueError("the map is not fixed yet: learn more rows before forking")
         fresh = copy.deepcopy(self)
         fresh.task_.reset()
@@ -139,10 +143,11 @@ class Refined(BaseEstimator):
             "params": self._plain_params(),
             "n_features": self.n_features_in_,
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", [])] or None,
-            "classes": _plain_labels(self._labels()),
+            "classes": labels.to_json(self._labels()),
         }
         task = copy.copy(self.task_)
-        written = write_table(path, task, about)
+        tensors, entries = task.pack()
+        written = write_table(path, tensors, about | entries)
         self.task_ = task
         return written
 
@@ -173,11 +178,12 @@ class Refined(BaseEstimator):
         if about["feature_names"] is not None:
             estimator.feature_names_in_ = np.array(about["feature_names"], dtype=object)
         if about["classes"] is not None:
-            estimator.classes_ = np.array(
-                about["classes"]["labels"], dtype=np.dtype(about["classes"]["dtype"])
-            )
+            estimator.classes_ = labels.from_json(about["classes"])
         estimator.task_ = estimator._new_task(None if about["classes"] is None else len(estimator.classes_))
-        restore(estimator.task_, tensors, about, path)
+        try:
+            estimator.task_.unpack(tensors, about)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} contradicts itself: {error}") from error
         return estimator
 
     def __sklearn_tags__(self) -> Any:
@@ -204,14 +210,11 @@ class Refined(BaseEstimator):
         return getattr(self, "classes_", None)
 
     def _plain_params(self) -> dict[str, Any]:
-        params = self.get_params(deep=False)
-        if isinstance(params["model"], Learner):
-            params["model"] = "given"
-        params["model"], params["device"] = str(params["model"]), str(params["device"])
-        params |= {name: int(params[name]) for name in ("batch_size", "n_passes", "n_estimators")}
-        if not isinstance(params["random_state"], int | None):
-            params["random_state"] = None
-        return params
+        """Return the settings as plain JSON."""
+        seed = self.random_state if isinstance(self.random_state, int | None) else None
+        model = "given" if isinstance(self.model, Learner) else str(self.model)
+        counts = {name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")}
+        return {**counts, "model": model, "device": str(self.device), "random_state": seed}
 
     def _new_task(self, outputs: int | None) -> TableTask:
         """Return a task of no rows, or raise ValueError for settings that cannot be."""
@@ -221,7 +224,11 @@ class Refined(BaseEstimator):
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         template = self.model if isinstance(self.model, Learner) else None
         if not isinstance(self.model, Learner) and self.model not in SHIPPED:
-            template = load_learner(self.model, hint(str(self.model), SHIPPED))
+            name = str(self.model)
+            if not Path(name).exists():
+                near = hint(name, SHIPPED)
+                raise ValueError(f"no model or file is called {name!r}: {near} or give a checkpoint")
+            template = rebuild(Path(name))[0]
         if template is None and self.n_passes != 1:
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")
         if template is not None and self.n_estimators != 1:
@@ -260,7 +267,8 @@ class Refined(BaseEstimator):
         rows = self._rows(X, y, sample_weight, reset=not begun)
         if begun:
             self.task_ = copy.copy(self.task_)
-            self._warn_of_strays(rows.columns)
+            if self.task_.encoder is not None:
+                self.task_.warned = warn_of_drift(self.task_.encoder, rows.columns, self.task_.warned)
         return rows
 
     def _checked(self, y: Any) -> np.ndarray:
@@ -281,7 +289,7 @@ class Refined(BaseEstimator):
         They are whole mini-batches, and more of them the more rows are learnt: heads are solved for each prediction.
         """
         while len(rows):
-            task, labels, x = getattr(self, "task_", None), self._labels(), None
+            task, classes_before = getattr(self, "task_", None), self._labels()
             batches = 0 if task is None else int(task.rows) // (8 * self.batch_size)
             size = self.batch_size * min(max(1, batches), max(1, AHEAD // self.batch_size))
             piece, rows = rows.take(slice(size)), rows.take(slice(size, None))
@@ -289,13 +297,12 @@ class Refined(BaseEstimator):
                 self._learn(piece, None, classes)
                 yield self._labels(), self._uninformed(len(piece))
                 continue
-            if task.encoder is None:
-                prediction = self._predict(piece.columns, TableTask.outputs_at)
-            else:
-                x = task.encode(piece.columns)
-                prediction = task.current(self.batch_size).predict(x, TableTask.outputs_at)
-            self._learn(piece, x, classes)
-            yield labels, prediction
+            current = task.current(self.batch_size)
+            x = current.encode(piece.columns)
+            prediction = current.predict(x, TableTask.outputs_at)
+            # while rows are held the map is not fixed: they are encoded once more
+            self._learn(piece, x if current is task else None, classes)
+            yield classes_before, prediction
 
     def _predict(self, columns: Columns, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
         """Return what `read` returns of the task and of rows, encoded some at a time: `[n, ...]`."""
@@ -306,44 +313,13 @@ class Refined(BaseEstimator):
 
     def _learn_targets(self, rows: Rows, y: np.ndarray, x: np.ndarray | None) -> None:
         """Learn rows whose y is numbers or class indices `[n]`; those of weight 0 are left out."""
-        rows = Rows(rows.columns, y.astype(np.float64), rows.weight)
-        present = rows.weight > 0
+        rows, present = Rows(rows.columns, y.astype(np.float64), rows.weight), rows.weight > 0
         if not present.all():
             rows, x = rows.take(present), None if x is None else x[present]
         self.task_.partial_fit(rows, self.batch_size, x)
 
-    def _fit(self, rows: Rows, outputs: int | None) -> None:
-        """Learn a whole table, y numbers or class indices, forgetting what was learnt."""
-        task = self._new_task(outputs)
-        rows = Rows(rows.columns, rows.y.astype(np.float64), rows.weight)
-        present = rows.weight > 0
-        task.fit(rows if present.all() else rows.take(present), self.batch_size, self.n_passes)
+    def _fit(self, rows: Rows, y: np.ndarray, outputs: int | None) -> None:
+        """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
+        task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
+        task.fit(rows.take(rows.weight > 0), self.batch_size, self.n_passes)
         self.task_ = task
-
-    def _warn_of_strays(self, columns: Columns) -> None:
-        """Warn once of columns that have left the range that their map was made for."""
-        task = self.task_
-        if task.encoder is None or columns.n_rows < STRAYS:
-            return
-        shares = task.encoder.out_of_range(columns)
-        strays = [name for name, share in shares.items() if share > STRAY and name not in task.warned]
-        if strays:
-            task.warned = task.warned.union(strays)
-            named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in strays[:8])
-            warnings.warn(
-                f"columns have left the range that their map was made for, {len(strays)} in all: {named}; answers "
-                "there are extrapolated. Call remap(X, y) to begin again with rows like these",
-                DriftWarning,
-                stacklevel=4,
-            )
-
-
-def _few(labels: np.ndarray | None, limit: int | None = 8) -> str:
-    return "none" if labels is None else str(labels[:limit].tolist())
-
-
-def _plain_labels(labels: np.ndarray | None) -> dict[str, Any] | None:
-    if labels is None:
-        return None
-    dtype = "object" if labels.dtype == object else labels.dtype.str
-    return {"labels": labels.tolist(), "dtype": dtype}

@@ -6,7 +6,6 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,15 +13,14 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
+from ..preprocessing.labels import align, union
 from .base import Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .rows import Rows
-
-KINDS = {"O": "words", "U": "words", "S": "words", "b": "truth values"}
+    from ..preprocessing.rows import Rows
 
 
 class RefinedClassifier(ClassifierMixin, Refined):
@@ -71,7 +69,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
         with self._unharmed():
             rows = self._rows(X, self._checked(y), sample_weight, reset=True)
             labels, codes = np.unique(rows.y, return_inverse=True)
-            self._fit(replace(rows, y=codes), len(labels))
+            self._fit(rows, codes, len(labels))
             self.classes_ = labels
         return self
 
@@ -110,16 +108,8 @@ class RefinedClassifier(ClassifierMixin, Refined):
         with self._unharmed():
             parts = [*self._ahead(self._more_rows(X, y, sample_weight), classes)]
         if proba:
-            return np.concatenate([_aligned(part, labels, self.classes_) for labels, part in parts])
+            return np.concatenate([align(part, labels, self.classes_) for labels, part in parts])
         return np.concatenate([labels[part.argmax(1)] for labels, part in parts])
-
-    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
-        check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False))
-        fresh.partial_fit(X, y, classes=self.classes_, sample_weight=sample_weight)
-        self.__dict__.update(fresh.__dict__)
-        return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities `[n, C]`, float64, columns as in `classes_`.
@@ -148,8 +138,8 @@ class RefinedClassifier(ClassifierMixin, Refined):
         rows, y = more
         y = self._checked(y)
         if hasattr(self, "task_"):
-            labels = _union(self.classes_, y)
-            yield _aligned(self.predict_proba(X), self.classes_, labels)
+            labels = union(self.classes_, y)
+            yield align(self.predict_proba(X), self.classes_, labels)
         else:
             labels = np.unique(y)
             yield np.full((_num_samples(X), len(labels)), 1 / len(labels))
@@ -161,9 +151,9 @@ class RefinedClassifier(ClassifierMixin, Refined):
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         begun = hasattr(self, "task_")
         labels = self.classes_ if begun else np.unique(rows.y if classes is None else self._checked(classes))
-        if classes is not None and begun and not _same(labels, np.asarray(classes)):
-            labels = _union(labels, self._checked(classes))
-        labels = _union(labels, rows.y)
+        if classes is not None and begun and not np.array_equal(labels, classes):
+            labels = union(labels, self._checked(classes))
+        labels = union(labels, rows.y)
         if not begun:
             self.task_ = self._new_task(len(labels))
         elif len(labels) > len(self.classes_):
@@ -187,27 +177,3 @@ class RefinedClassifier(ClassifierMixin, Refined):
                 raise ValueError(f"labels must be of one type; got {', '.join(sorted(kinds))}")
         check_classification_targets(y)
         return y
-
-
-def _aligned(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return probabilities `[n, C]` of labels as columns of all classes, 0 where a class is not among them."""
-    wide = np.zeros((len(probabilities), len(classes)))
-    wide[:, np.searchsorted(classes, labels)] = probabilities
-    return wide
-
-
-def _same(labels: np.ndarray, more: np.ndarray) -> bool:
-    """Say whether labels are the very ones that are labels."""
-    return labels.dtype.kind == more.dtype.kind and np.array_equal(labels, more)
-
-
-def _union(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Return all labels, sorted; raise ValueError where words meet numbers."""
-    kinds = [KINDS.get(part.dtype.kind, "numbers") for part in (labels, more)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(
-            f"labels change type: classes so far are {kinds[0]}, {labels[:4].tolist()}, these are {kinds[1]}, "
-            f"{np.unique(more)[:4].tolist()}: use one type"
-        )
-    place = np.searchsorted(labels, more).clip(max=len(labels) - 1)
-    return labels if (labels[place] == more).all() else np.union1d(labels, more)

@@ -5,10 +5,10 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_y, check_is_fitted, column_or_1d
 
@@ -18,7 +18,9 @@ from .table import TableTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .rows import Rows
+    from torch import Tensor
+
+    from ..preprocessing.rows import Rows
 
 LARGEST = 1e100
 """Larger numbers have squares that overflow."""
@@ -51,7 +53,8 @@ class RefinedRegressor(RegressorMixin, Refined):
             ValueError: no rows, infinity, a y that is no finite number, lengths that differ.
         """
         with self._unharmed():
-            self._fit(self._rows(X, self._checked(y), sample_weight, reset=True), None)
+            rows = self._rows(X, self._checked(y), sample_weight, reset=True)
+            self._fit(rows, rows.y, None)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -65,10 +68,9 @@ class RefinedRegressor(RegressorMixin, Refined):
         return self
 
     def predict_then_learn(self, X: Any, y: Any, sample_weight: Any = None) -> np.ndarray:
-        """Learn rows and return their means `[n]`, each predicted before its mini-batch is learnt.
+        """Learn rows and return their means `[n]`, each predicted before its mini-batch is learnt; NaN at the start.
 
-        Many rows are predicted a few mini-batches at a time, at most an eighth of those learnt. Before anything is
-        learnt, predictions are NaN. Each row is read and encoded once.
+        Rows are predicted a few mini-batches at a time, at most an eighth of those learnt, and encoded once.
 
         Raises:
             ValueError: as `partial_fit`.
@@ -85,14 +87,6 @@ class RefinedRegressor(RegressorMixin, Refined):
             rows = self._more_rows(X, y, sample_weight)
             return np.concatenate([means for _, means in self._ahead(rows)])
 
-    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
-        check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False))
-        fresh.partial_fit(X, y, sample_weight=sample_weight)
-        self.__dict__.update(fresh.__dict__)
-        return self
-
     def predict(self, X: Any, quantiles: Sequence[float] | None = None, return_std: bool = False) -> Any:
         """Return means `[n]`; or quantiles `[n, Q]` of the predictive distribution; or `(means, deviations)`.
 
@@ -105,12 +99,13 @@ class RefinedRegressor(RegressorMixin, Refined):
         if quantiles is None:
             if not return_std:
                 return self._predict(columns, TableTask.outputs_at)
-            mean, deviation = self._predict(columns, TableTask.moments_at).T
-            return mean, deviation
+            mean, variance = self._predict(columns, _moments).T
+            return mean, np.sqrt(variance)
         levels = np.asarray(quantiles, dtype=np.float64)
         if return_std or levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"quantiles must lie in (0, 1), without return_std; got {quantiles!r}")
-        return self._predict(columns, partial(TableTask.quantiles_at, levels=levels))
+        at = torch.from_numpy(levels)
+        return self._predict(columns, lambda task, x: task.distribution(x).quantiles(at.to(x))[0])
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         if not hasattr(self, "task_"):
@@ -130,3 +125,9 @@ class RefinedRegressor(RegressorMixin, Refined):
                 f"y must be below {LARGEST:g} in size; got {np.abs(y).max():g}: use another unit"
             )
         return y
+
+
+def _moments(task: TableTask, x: Tensor) -> Tensor:
+    """Return means and variances `[n, 2]` at x `[1, n, d]`."""
+    distribution = task.distribution(x)
+    return torch.stack([distribution.mean[0], distribution.variance[0]], dim=-1)

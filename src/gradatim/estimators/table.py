@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..batch import Batch
+from ..files.checkpoint import select_prefix
 from ..nn.fixed_features import choose_landmarks, widths
 from ..nn.mixture import Mixture
 from ..predictors import CrossEntropy, SquaredError
 from ..preprocessing import Encoder
-from ..regimes import committee
+from ..preprocessing.rows import Rows
+from ..regimes import committees
 from ..training.states import fingerprint
 
 if TYPE_CHECKING:
@@ -28,13 +30,9 @@ if TYPE_CHECKING:
     from ..learner import Learner
     from ..preprocessing import Columns
     from ..refiner import State
-    from .rows import Rows
 
 WARM = 256
 """Rows that are held as they came; then the map from columns to numbers is fixed, and they are dropped."""
-
-SPREAD = 0.4
-"""Of the log of the distance at which later members' nearness fades; the first has 1."""
 
 NUMBERS = 30_000
 """Rows times classes that are predicted at a time, at most: each is a number for every expert."""
@@ -124,8 +122,7 @@ class TableTask:
 
     def _step(self, batch: Batch) -> None:
         """Learn one mini-batch `[1, n, d]`."""
-        pairs = zip(self.learners, self.states, strict=True)
-        self.states = [learner.step(state, batch) for learner, state in pairs]
+        self.states = [learner.step(state, batch) for learner, state in self._members]
 
     def encode(self, columns: Columns) -> np.ndarray:
         """Return rows as numbers, `[n, d]`."""
@@ -142,11 +139,9 @@ class TableTask:
                 self.early = task
             return self.early.current(batch_size)
         if self.latents is None:
-            refiners = [learner.refiner for learner in self.learners]
             with torch.no_grad():
-                states = [r.settle(state) for r, state in zip(refiners, self.states, strict=True)]
-                self.latents = [r.latent(state) for r, state in zip(refiners, states, strict=True)]
-            self.states = states
+                self.states = [learner.refiner.settle(state) for learner, state in self._members]
+                self.latents = [learner.refiner.latent(state) for learner, state in self._members]
         return self
 
     def predict(self, x: np.ndarray, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
@@ -159,33 +154,22 @@ class TableTask:
     def outputs_at(self, x: Tensor) -> Tensor:
         """Return probabilities `[n, C]`, or a regression's means `[n]`, at x `[1, n, d]`."""
         assert self.latents is not None
-        each = [
-            learner.predictor(x, latent)[0]
-            for learner, latent in zip(self.learners, self.latents, strict=True)
-        ]
+        pairs = zip(self.learners, self.latents, strict=True)
+        each = [learner.predictor(x, latent)[0] for learner, latent in pairs]
         if self.outputs is None:
             return self.centre + self.scale * torch.stack(each).mean(0)[:, 0]
         return torch.stack([part.softmax(-1) for part in each]).mean(0)
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution at x `[1, n, d]` of a regression's y, standardised.
+        """Return the predictive distribution of a regression's y at x `[1, n, d]`.
 
         Raises:
             ValueError: the learner answers a mean only.
         """
         assert self.latents is not None
         pairs = zip(self.learners, self.latents, strict=True)
-        return Mixture.joined([learner.predictor.distribution(x, latent) for learner, latent in pairs])
-
-    def quantiles_at(self, x: Tensor, levels: np.ndarray) -> Tensor:
-        """Return the quantiles `[n, Q]` of y at `levels [Q]` and x `[1, n, d]`."""
-        return self.centre + self.scale * self.distribution(x).quantiles(torch.from_numpy(levels).to(x))[0]
-
-    def moments_at(self, x: Tensor) -> Tensor:
-        """Return means and standard deviations `[n, 2]` of y at x `[1, n, d]`."""
-        distribution = self.distribution(x)
-        mean, deviation = distribution.mean[0], distribution.variance[0].sqrt()
-        return torch.stack([self.centre + self.scale * mean, self.scale * deviation], dim=-1)
+        means, noise, weight = Mixture.joined([f.predictor.distribution(x, latent) for f, latent in pairs])
+        return Mixture(self.centre + self.scale * means, self.scale**2 * noise, weight)
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Make room for new classes: class c becomes class `place[c]`, `place [C]`, of `outputs`.
@@ -199,8 +183,7 @@ class TableTask:
         if self.encoder is not None:
             self.build()
             index = torch.from_numpy(place.astype(np.int64)).to(self.device)
-            pairs = zip(self.learners, self.states, strict=True)
-            self.states = [learner.widen(state, index) for learner, state in pairs]
+            self.states = [learner.widen(state, index) for learner, state in self._members]
 
     def merge(self, other: TableTask) -> None:
         """Learn what another task has learnt under the same map.
@@ -217,8 +200,8 @@ class TableTask:
         same = (self.centre, self.scale, self.seeds) == (other.centre, other.scale, other.seeds)
         if not same or [*map(fingerprint, self.learners)] != [*map(fingerprint, other.learners)]:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
-        members = zip(self.learners, self.states, other.states, strict=True)
-        self.states = [learner.merge([state, further]) for learner, state, further in members]
+        pairs = zip(self._members, other.states, strict=True)
+        self.states = [learner.merge([state, further]) for (learner, state), further in pairs]
         self.rows, self.latents = self.rows + other.rows, None
 
     def reset(self) -> None:
@@ -240,12 +223,60 @@ class TableTask:
         columns, thresholds = self.encoder.threshold_features(widths(self.encoder.width).steps)
         steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
         likelihood = SquaredError(1) if self.outputs is None else CrossEntropy(self.outputs)
-        self.learners = []
-        for member, (seed, rows) in enumerate(zip(self.seeds, self.landmarks, strict=True)):
-            draw = np.random.default_rng(seed).standard_normal()
-            spread = float(np.exp(SPREAD * draw)) if member else 1.0
-            learner = committee(likelihood, torch.from_numpy(rows).double(), steps, spread, seed)
-            self.learners.append(learner.double().to(self.device))
+        landmarks = [torch.from_numpy(rows).double() for rows in self.landmarks]
+        members = committees(likelihood, landmarks, steps, self.seeds)
+        self.learners = [learner.double().to(self.device) for learner in members]
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what is learnt, tensors of any shape and plain JSON; the task goes on as it is unpacked."""
+        packed = [learner.refiner.pack(state) for learner, state in self._members]
+        self.states, self.latents = [state for state, _ in packed], None
+        tensors = {
+            f"{member}.{name}": t for member, (_, parts) in enumerate(packed) for name, t in parts.items()
+        }
+        tensors |= {
+            f"{member}.landmarks": torch.from_numpy(rows) for member, rows in enumerate(self.landmarks)
+        }
+        encoder, warm = self.encoder, None
+        if self.warm is not None:
+            encoder = Encoder.fit(self.warm.columns, self.warm.weight)
+            parts, warm = self.warm.pack()
+            tensors |= {f"warm.{name}": part for name, part in parts.items()}
+        assert encoder is not None
+        return tensors, {
+            "map": encoder.to_json(),
+            "target": [self.centre, self.scale],
+            "warm": warm,
+            "seeds": list(self.seeds),
+            "learners": [] if self.template is None else [*map(fingerprint, self.learners)],
+            "rows": self.rows,
+        }
+
+    def unpack(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Put what `pack` returned, tensors of any shape and plain JSON, into a task that is new.
+
+        Raises:
+            ValueError: it contradicts itself, or was packed with another learner.
+        """
+        self.seeds, (self.centre, self.scale) = tuple(header["seeds"]), header["target"]
+        self.rows = header["rows"]
+        if header["warm"] is not None:
+            self.warm = Rows.unpack(select_prefix(tensors, "warm"), header["warm"])
+            return
+        self.encoder = Encoder.from_json(header["map"])
+        members = [select_prefix(tensors, str(member)) for member in range(len(self.seeds))]
+        if self.template is None:
+            self.landmarks = [parts.pop("landmarks").numpy() for parts in members]
+        self.build()
+        if self.template is not None and header["learners"] != [*map(fingerprint, self.learners)]:
+            raise ValueError("it was written with another learner: give that one as model")
+        self.states = [
+            learner.refiner.unpack(parts) for learner, parts in zip(self.learners, members, strict=True)
+        ]
+
+    @property
+    def _members(self) -> list[tuple[Learner, State]]:
+        return list(zip(self.learners, self.states, strict=True))
 
     def _fit_map(self, rows: Rows) -> np.ndarray:
         """Take the map from rows, make the learners for it, and return the rows as numbers `[n, d]`."""
@@ -281,16 +312,15 @@ class TableTask:
 
     def _check_template(self, learner: Learner) -> None:
         """Raise ValueError where the user's learner does not fit the table."""
-        assert self.encoder is not None
         if learner.refiner.capabilities.per_query:
             raise ValueError(
-                "an implicit learner answers only the queries that its state was made for: give a parametric or an "
-                "explicit one as model"
+                "an implicit learner answers only its own queries: give a parametric or explicit one as model"
             )
         width, outputs = learner.predictor.x_dim, learner.predictor.output_dim
-        if width not in (None, self.encoder.width) or outputs != (self.outputs or 1):
+        inputs, wanted = self.encoder.width if self.encoder else 0, self.outputs or 1
+        if width not in (None, inputs) or outputs != wanted:
             raise ValueError(
                 f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
-                f"{self.encoder.width} inputs (numbers standardised, flags of missing ones, a code for each category) "
-                f"and wants {self.outputs or 1} outputs: give a learner of that size"
+                f"{inputs} inputs (numbers standardised, flags of missing ones, a code for each category) and wants "
+                f"{wanted} outputs: give a learner of that size"
             )

@@ -307,7 +307,7 @@ def test_quantiles_of_several_members_are_those_of_their_mixture():
     found = model.predict(x[200:210], quantiles=[0.05, 0.5])
     task = model.task_
     rows = torch.from_numpy(task.encode(model._columns(x[200:210], reset=False)))[None]
-    at = torch.from_numpy((found - task.centre) / task.scale)[None]
+    at = torch.from_numpy((found - task.target.centre) / task.target.scale)[None]
     total = torch.zeros_like(at)
     for learner, latent in zip(task.learners, task.latents, strict=True):
         mixture = learner.predictor.distribution(rows, latent)
@@ -355,7 +355,7 @@ def test_a_learner_takes_the_place_of_the_shipped_one(given, tmp_path):
         RefinedClassifier.load(path, model=build("ridge", family, strength=2.0))
     with pytest.raises(ValueError, match="wants 4 inputs"):
         RefinedClassifier(model=learner).fit(x[:, :3], y)
-    with pytest.raises(ValueError, match="sample_weight"):
+    with pytest.raises(ValueError, match="every row once"):
         RefinedClassifier(model=learner).fit(x, y, sample_weight=np.full(300, 2.0))
     regressor = RefinedRegressor(model=build("ridge", LinearRegression(4, 0.5), strength=1.0)).fit(x, x[:, 0])
     assert regressor.score(x, x[:, 0]) > 0.99
@@ -482,7 +482,7 @@ def test_odd_calls_are_refused_in_a_sentence(cancer, learnt, tmp_path):
     with pytest.raises(ValueError, match="use another unit"):
         RefinedRegressor().partial_fit(x[:32], np.full(32, 1e160))
     given = RefinedClassifier(model=build("ridge", LinearClassification(30, 2), strength=1.0))
-    with pytest.raises(ValueError, match="sample_weight"):
+    with pytest.raises(ValueError, match="every row once"):
         given.partial_fit(x[:50], y[:50], sample_weight=np.full(50, 2.0))
     path = given.partial_fit(x[:50], y[:50]).save(tmp_path / "given")
     with pytest.raises(ValueError, match="model=learner"):

@@ -27,7 +27,7 @@ from ..preprocessing import Columns, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
 from ..preprocessing.rows import Rows
 from ..recipes import rebuild
-from .table import PREDICTED, TableTask
+from .table import ENCODED, TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,10 +79,7 @@ class Refined(BaseEstimator):
             >>> from gradatim import RefinedRegressor
             >>> X = np.random.default_rng(0).normal(size=(600, 3))
             >>> base = RefinedRegressor().partial_fit(X[:300], X[:300, 0])
-            >>> parts = [base.fork().partial_fit(X[rows], X[rows, 0]) for rows in np.split(np.arange(300, 600), 3)]
-            >>> for part in parts:
-            ...     base = base.merge(part)
-            >>> base.task_.rows
+            >>> base.merge(base.fork().partial_fit(X[300:], X[300:, 0])).task_.rows
             600.0
         """
         check_is_fitted(self)
@@ -91,11 +88,10 @@ class Refined(BaseEstimator):
         if type(other) is not type(self):
             raise ValueError(f"a {type(self).__name__} merges with another; got a {type(other).__name__}")
         check_is_fitted(other)
-        classes = [[] if each._labels() is None else each.classes_.tolist() for each in (self, other)]
-        if classes[0] != classes[1]:
+        classes, more = ([] if each._labels() is None else each.classes_.tolist() for each in (self, other))
+        if classes != more:
             raise ValueError(
-                f"merging needs the same classes; got {classes[0][:8]} and {classes[1][:8]}: name them all in "
-                "the first partial_fit"
+                f"merging needs the same classes, all of the first call; got {classes[:8]} and {more[:8]}"
             )
         task = copy.copy(self.task_)
         task.merge(other.task_)
@@ -110,7 +106,7 @@ class Refined(BaseEstimator):
         """
         check_is_fitted(self)
         fresh = type(self)(**self.get_params(deep=False))
-        fresh._learn(fresh._more_rows(X, y, sample_weight), classes=self._labels())
+        fresh._learn(fresh._rows(X, y, sample_weight), classes=self._labels())
         self.__dict__.update(fresh.__dict__)
         return self
 
@@ -137,10 +133,13 @@ class Refined(BaseEstimator):
             ValueError: the file cannot be written; what stood there stays.
         """
         check_is_fitted(self)
+        seed = self.random_state if isinstance(self.random_state, int | None) else None
+        params = {name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")}
+        params["model"] = "given" if isinstance(self.model, Learner) else str(self.model)
         about = {
             **(header or {}),
             "estimator": type(self).__name__,
-            "params": self._plain_params(),
+            "params": {**params, "device": str(self.device), "random_state": seed},
             "n_features": self.n_features_in_,
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", [])] or None,
             "classes": labels.to_json(self._labels()),
@@ -152,9 +151,7 @@ class Refined(BaseEstimator):
         return written
 
     @classmethod
-    def load(
-        cls, path: Path | str, model: str | Path | Learner | None = None, device: str | None = None
-    ) -> Self:
+    def load(cls, path: Path | str, model: Any = None, device: str | None = None) -> Self:
         """Return the estimator that `save` wrote.
 
         `model`: the learner, where one was given (a file holds what was learnt of a table, not the learner's weights);
@@ -169,17 +166,15 @@ class Refined(BaseEstimator):
             raise ValueError(f"{path} holds a {about['estimator']}: load it with {about['estimator']}.load")
         if about["params"]["model"] == "given" and model is None:
             raise ValueError(
-                f"{path} was written with a learner given as model: load(path, model=learner) wants it"
+                f"{path} was written with a learner as model: give it to load(path, model=learner)"
             )
         changes = {"model": model, "device": device}
         params = about["params"] | {name: value for name, value in changes.items() if value is not None}
-        estimator = cls(**params)
-        estimator.n_features_in_ = about["n_features"]
-        if about["feature_names"] is not None:
-            estimator.feature_names_in_ = np.array(about["feature_names"], dtype=object)
-        if about["classes"] is not None:
-            estimator.classes_ = labels.from_json(about["classes"])
-        estimator.task_ = estimator._new_task(None if about["classes"] is None else len(estimator.classes_))
+        estimator, classes = cls(**params), labels.from_json(about["classes"])
+        names = about["feature_names"] and np.array(about["feature_names"], dtype=object)
+        attributes = {"n_features_in_": about["n_features"], "feature_names_in_": names, "classes_": classes}
+        estimator.__dict__.update({k: value for k, value in attributes.items() if value is not None})
+        estimator.task_ = estimator._new_task(None if classes is None else len(classes))
         try:
             estimator.task_.unpack(tensors, about)
         except (ValueError, KeyError) as error:
@@ -189,10 +184,8 @@ class Refined(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         """Return what kinds of tables are read."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
+        for kind in ("allow_nan", "sparse", "string", "categorical"):
+            setattr(tags.input_tags, kind, True)
         return tags
 
     @contextmanager
@@ -208,13 +201,6 @@ class Refined(BaseEstimator):
 
     def _labels(self) -> np.ndarray | None:
         return getattr(self, "classes_", None)
-
-    def _plain_params(self) -> dict[str, Any]:
-        """Return the settings as plain JSON."""
-        seed = self.random_state if isinstance(self.random_state, int | None) else None
-        model = "given" if isinstance(self.model, Learner) else str(self.model)
-        counts = {name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")}
-        return {**counts, "model": model, "device": str(self.device), "random_state": seed}
 
     def _new_task(self, outputs: int | None) -> TableTask:
         """Return a task of no rows, or raise ValueError for settings that cannot be."""
@@ -233,7 +219,7 @@ class Refined(BaseEstimator):
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")
         if template is not None and self.n_estimators != 1:
             raise ValueError(
-                "members differ by the features they draw, and a given learner draws none: n_estimators must be 1"
+                "a learner given as model draws no features to differ by: n_estimators must be 1"
             )
         first = check_random_state(self.random_state).randint(2**31 - self.n_estimators)
         seeds = tuple(int(first) + member for member in range(self.n_estimators))
@@ -247,29 +233,23 @@ class Refined(BaseEstimator):
             validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
         return columns
 
-    def _rows(self, X: Any, y: np.ndarray, sample_weight: Any, reset: bool) -> Rows:
-        """Return checked rows, y `[n]` as it is."""
-        columns = self._columns(X, reset)
+    def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
+        """Return checked rows, y `[n]` labels or numbers, to `fit` or to learn next, in a task that may change."""
+        y, more = self._checked(y), hasattr(self, "task_") and not fit
+        columns = self._columns(X, reset=not more)
         check_consistent_length(columns.values[0], y)
-        if sample_weight is None:
-            return Rows(columns, y, np.ones(len(y)))
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
-        if (weight < 0).any():
-            raise ValueError("sample_weight must not be negative")
-        if not (weight > 0).any():
-            raise ValueError("sample_weight is zero for every row: there is nothing to learn")
-        return Rows(columns, y, np.asarray(weight, dtype=np.float64))
-
-    def _more_rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:
-        """Return checked rows that are learnt next, in a task that may change."""
-        y = self._checked(y)
-        begun = hasattr(self, "task_")
-        rows = self._rows(X, y, sample_weight, reset=not begun)
-        if begun:
+        weight = np.ones(len(y))
+        if sample_weight is not None:
+            weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, copy=True))
+            if (weight < 0).any():
+                raise ValueError("sample_weight must not be negative")
+            if not (weight > 0).any():
+                raise ValueError("sample_weight is zero for every row: there is nothing to learn")
+        if more:
             self.task_ = copy.copy(self.task_)
             if self.task_.encoder is not None:
-                self.task_.warned = warn_of_drift(self.task_.encoder, rows.columns, self.task_.warned)
-        return rows
+                self.task_.warned = warn_of_drift(self.task_.encoder, columns, self.task_.warned)
+        return Rows(columns, y, weight)
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return y `[n]`, labels or numbers."""
@@ -277,10 +257,6 @@ class Refined(BaseEstimator):
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         """Learn rows, `x [n, d]` if they are encoded; begin a task where there is none."""
-        raise NotImplementedError
-
-    def _uninformed(self, n_rows: int) -> np.ndarray:
-        """Return what is predicted before anything is learnt, `[n_rows, ...]`."""
         raise NotImplementedError
 
     def _ahead(self, rows: Rows, classes: Any = None) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
@@ -295,7 +271,11 @@ class Refined(BaseEstimator):
             piece, rows = rows.take(slice(size)), rows.take(slice(size, None))
             if task is None:
                 self._learn(piece, None, classes)
-                yield self._labels(), self._uninformed(len(piece))
+                classes_before, size = self._labels(), len(piece)
+                if classes_before is None:
+                    yield None, np.full(size, np.nan)
+                else:
+                    yield classes_before, np.full((size, len(classes_before)), 1 / len(classes_before))
                 continue
             current = task.current(self.batch_size)
             x = current.encode(piece.columns)
@@ -307,19 +287,18 @@ class Refined(BaseEstimator):
     def _predict(self, columns: Columns, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
         """Return what `read` returns of the task and of rows, encoded some at a time: `[n, ...]`."""
         task = self.task_.current(self.batch_size)
-        starts = range(0, columns.n_rows, PREDICTED)
-        parts = (task.encode(columns.take(slice(start, start + PREDICTED))) for start in starts)
+        starts = range(0, columns.n_rows, ENCODED)
+        parts = (task.encode(columns.take(slice(start, start + ENCODED))) for start in starts)
         return np.concatenate([task.predict(part, read) for part in parts])
 
     def _learn_targets(self, rows: Rows, y: np.ndarray, x: np.ndarray | None) -> None:
         """Learn rows whose y is numbers or class indices `[n]`; those of weight 0 are left out."""
-        rows, present = Rows(rows.columns, y.astype(np.float64), rows.weight), rows.weight > 0
-        if not present.all():
-            rows, x = rows.take(present), None if x is None else x[present]
+        x = x if x is None or rows.weight.all() else x[rows.weight > 0]
+        rows = Rows(rows.columns, y.astype(np.float64), rows.weight).present()
         self.task_.partial_fit(rows, self.batch_size, x)
 
     def _fit(self, rows: Rows, y: np.ndarray, outputs: int | None) -> None:
         """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
         task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
-        task.fit(rows.take(rows.weight > 0), self.batch_size, self.n_passes)
+        task.fit(rows.present(), self.batch_size, self.n_passes)
         self.task_ = task

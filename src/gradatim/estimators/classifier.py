@@ -13,7 +13,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
-from ..preprocessing.labels import align, union
+from ..preprocessing.labels import align, of_one_type, union
 from .base import Refined
 from .table import TableTask
 
@@ -67,7 +67,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
             ValueError: no rows, infinity, a y that is no class, lengths that differ.
         """
         with self._unharmed():
-            rows = self._rows(X, self._checked(y), sample_weight, reset=True)
+            rows = self._rows(X, y, sample_weight, fit=True)
             labels, codes = np.unique(rows.y, return_inverse=True)
             self._fit(rows, codes, len(labels))
             self.classes_ = labels
@@ -82,7 +82,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
             ValueError: as `fit`; other columns than before, labels of another type.
         """
         with self._unharmed():
-            self._learn(self._more_rows(X, y, sample_weight), classes=classes)
+            self._learn(self._rows(X, y, sample_weight), classes=classes)
         return self
 
     def predict_then_learn(
@@ -106,7 +106,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
             True
         """
         with self._unharmed():
-            parts = [*self._ahead(self._more_rows(X, y, sample_weight), classes)]
+            parts = [*self._ahead(self._rows(X, y, sample_weight), classes)]
         if proba:
             return np.concatenate([align(part, labels, self.classes_) for labels, part in parts])
         return np.concatenate([labels[part.argmax(1)] for labels, part in parts])
@@ -126,7 +126,8 @@ class RefinedClassifier(ClassifierMixin, Refined):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most likely class of each row, `[n]`."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def staged_predict_proba(self, X: Any, more: tuple[Any, Any]) -> Iterator[np.ndarray]:
         """Yield the probabilities of X after each further mini-batch of rows `more = (X, y)`: the anytime curve.
@@ -134,15 +135,12 @@ class RefinedClassifier(ClassifierMixin, Refined):
         A copy learns them; the estimator stays as it is. Columns are for all classes, known or in y; of those that are
         not yet known the first answer is 0, and one that has not begun yields the uniform first.
         """
-        learner = copy.deepcopy(self)
-        rows, y = more
+        learner, (rows, y) = copy.deepcopy(self), more
         y = self._checked(y)
-        if hasattr(self, "task_"):
-            labels = union(self.classes_, y)
-            yield align(self.predict_proba(X), self.classes_, labels)
-        else:
-            labels = np.unique(y)
-            yield np.full((_num_samples(X), len(labels)), 1 / len(labels))
+        begun = hasattr(self, "task_")
+        labels = union(self.classes_, y) if begun else np.unique(y)
+        uniform = np.full((_num_samples(X), len(labels)), 1 / len(labels))
+        yield align(self.predict_proba(X), self.classes_, labels) if begun else uniform
         for start in range(0, len(y), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
@@ -161,19 +159,12 @@ class RefinedClassifier(ClassifierMixin, Refined):
         self.classes_ = labels
         self._learn_targets(rows, np.searchsorted(labels, rows.y), x)
 
-    def _uninformed(self, n_rows: int) -> np.ndarray:
-        return np.full((n_rows, len(self.classes_)), 1 / len(self.classes_))
-
     def _checked(self, y: Any) -> np.ndarray:
         """Return labels `[n]`, of one type."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iub":
             return y  # what there is most, and needs no look
-        y = column_or_1d(y, warn=True)
-        if y.dtype == object:
-            kinds = {type(label).__name__ for label in y.tolist()}
-            if len(kinds) > 1:
-                raise ValueError(f"labels must be of one type; got {', '.join(sorted(kinds))}")
+        y = of_one_type(column_or_1d(y, warn=True))
         check_classification_targets(y)
         return y

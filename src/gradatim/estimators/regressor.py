@@ -18,8 +18,6 @@ from .table import TableTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from ..preprocessing.rows import Rows
 
 LARGEST = 1e100
@@ -53,7 +51,7 @@ class RefinedRegressor(RegressorMixin, Refined):
             ValueError: no rows, infinity, a y that is no finite number, lengths that differ.
         """
         with self._unharmed():
-            rows = self._rows(X, self._checked(y), sample_weight, reset=True)
+            rows = self._rows(X, y, sample_weight, fit=True)
             self._fit(rows, rows.y, None)
         return self
 
@@ -64,7 +62,7 @@ class RefinedRegressor(RegressorMixin, Refined):
             ValueError: as `fit`; other columns than before.
         """
         with self._unharmed():
-            self._learn(self._more_rows(X, y, sample_weight))
+            self._learn(self._rows(X, y, sample_weight))
         return self
 
     def predict_then_learn(self, X: Any, y: Any, sample_weight: Any = None) -> np.ndarray:
@@ -74,17 +72,9 @@ class RefinedRegressor(RegressorMixin, Refined):
 
         Raises:
             ValueError: as `partial_fit`.
-
-        Example:
-            >>> import numpy as np
-            >>> from gradatim import RefinedRegressor
-            >>> X = np.random.default_rng(0).normal(size=(600, 3))
-            >>> means = RefinedRegressor().predict_then_learn(X, X[:, 0])
-            >>> bool(np.isnan(means[:32]).all()), bool(np.abs(means[300:] - X[300:, 0]).max() < 0.1)
-            (True, True)
         """
         with self._unharmed():
-            rows = self._more_rows(X, y, sample_weight)
+            rows = self._rows(X, y, sample_weight)
             return np.concatenate([means for _, means in self._ahead(rows)])
 
     def predict(self, X: Any, quantiles: Sequence[float] | None = None, return_std: bool = False) -> Any:
@@ -99,7 +89,7 @@ class RefinedRegressor(RegressorMixin, Refined):
         if quantiles is None:
             if not return_std:
                 return self._predict(columns, TableTask.outputs_at)
-            mean, variance = self._predict(columns, _moments).T
+            mean, variance = self._predict(columns, lambda task, x: task.distribution(x).moments[0]).T
             return mean, np.sqrt(variance)
         levels = np.asarray(quantiles, dtype=np.float64)
         if return_std or levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
@@ -112,9 +102,6 @@ class RefinedRegressor(RegressorMixin, Refined):
             self.task_ = self._new_task(None)
         self._learn_targets(rows, rows.y, x)
 
-    def _uninformed(self, n_rows: int) -> np.ndarray:
-        return np.full(n_rows, np.nan)
-
     def _checked(self, y: Any) -> np.ndarray:
         """Return finite numbers `[n]`."""
         if y is None:
@@ -125,9 +112,3 @@ class RefinedRegressor(RegressorMixin, Refined):
                 f"y must be below {LARGEST:g} in size; got {np.abs(y).max():g}: use another unit"
             )
         return y
-
-
-def _moments(task: TableTask, x: Tensor) -> Tensor:
-    """Return means and variances `[n, 2]` at x `[1, n, d]`."""
-    distribution = task.distribution(x)
-    return torch.stack([distribution.mean[0], distribution.variance[0]], dim=-1)

@@ -19,11 +19,12 @@ from ..nn.mixture import Mixture
 from ..predictors import CrossEntropy, SquaredError
 from ..preprocessing import Encoder
 from ..preprocessing.rows import Rows
+from ..preprocessing.target import STANDARD, Target
 from ..regimes import committees
 from ..training.states import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -38,10 +39,7 @@ NUMBERS = 30_000
 """Rows times classes that are predicted at a time, at most: each is a number for every expert."""
 
 ENCODED = 2048
-"""Rows that are encoded at a time in order to be learnt."""
-
-PREDICTED = 8192
-"""Rows that are encoded at a time in order to be predicted, at most."""
+"""Rows that are encoded at a time."""
 
 
 @dataclass
@@ -49,8 +47,8 @@ class TableTask:
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
     Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
-    the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `centre`,
-    `scale` of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
+    the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `target`,
+    of a regression; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
     `warned`: columns that a warning has named; `landmarks [K, d]` of each member of the shipped learner; `learners`;
     `states`; `latents`: what predictions are made with, until more rows are learnt; `early`: the task fitted to the
     rows that are held, likewise.
@@ -61,8 +59,7 @@ class TableTask:
     template: Learner | None = None
     device: str = "cpu"
     encoder: Encoder | None = None
-    centre: float = 0.0
-    scale: float = 1.0
+    target: Target = STANDARD
     warm: Rows | None = None
     rows: float = 0.0
     warned: frozenset[str] = frozenset()
@@ -78,10 +75,9 @@ class TableTask:
         Raises:
             ValueError: the user's learner is of another size or counts every row once.
         """
-        x = self._fit_map(rows)
+        batch = self._fit_map(rows)
         self.warm = self.latents = self.early = None
         self.rows = float(rows.weight.sum())
-        batch = self._batch(x, rows)
         self.states = [learner.fit(batch, batch_size, passes) for learner in self.learners]
 
     def partial_fit(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
@@ -104,25 +100,20 @@ class TableTask:
         # whole mini-batches at a time, all of the rows where they are encoded already
         size = max(1, ENCODED // batch_size) * batch_size if x is None else len(rows)
         for piece in rows.split(size) if len(rows) else ():
-            self._learn(piece, batch_size, x)
+            for batch in self._batches(piece, batch_size, x):
+                self.states = [learner.step(state, batch) for learner, state in self._members]
+        self.rows += float(rows.weight.sum())
 
-    def _learn(self, rows: Rows, batch_size: int, x: np.ndarray | None) -> None:
-        """Learn rows under a map that is fixed but for levels that are new."""
+    def _batches(self, rows: Rows, batch_size: int, x: np.ndarray | None) -> Iterator[Batch]:
+        """Yield rows in mini-batches, under a map that is fixed but for levels that are new."""
         assert self.encoder is not None
-        self._check_weights(rows)
         if self.encoder.extend(rows.columns) is self.encoder:
-            batches = self._batch(self.encode(rows.columns) if x is None else x, rows).split(batch_size)
-            for batch in batches:
-                self._step(batch)
+            x = self.encode(rows.columns) if x is None else x
+            yield from self._batch(x, rows).split(batch_size)
         else:
             for piece in rows.split(batch_size):
                 self.encoder = self.encoder.extend(piece.columns)
-                self._step(self._batch(self.encode(piece.columns), piece))
-        self.rows += float(rows.weight.sum())
-
-    def _step(self, batch: Batch) -> None:
-        """Learn one mini-batch `[1, n, d]`."""
-        self.states = [learner.step(state, batch) for learner, state in self._members]
+                yield self._batch(self.encode(piece.columns), piece)
 
     def encode(self, columns: Columns) -> np.ndarray:
         """Return rows as numbers, `[n, d]`."""
@@ -157,7 +148,8 @@ class TableTask:
         pairs = zip(self.learners, self.latents, strict=True)
         each = [learner.predictor(x, latent)[0] for learner, latent in pairs]
         if self.outputs is None:
-            return self.centre + self.scale * torch.stack(each).mean(0)[:, 0]
+            centre, scale = self.target
+            return centre + scale * torch.stack(each).mean(0)[:, 0]
         return torch.stack([part.softmax(-1) for part in each]).mean(0)
 
     def distribution(self, x: Tensor) -> Mixture:
@@ -168,8 +160,9 @@ class TableTask:
         """
         assert self.latents is not None
         pairs = zip(self.learners, self.latents, strict=True)
+        centre, scale = self.target
         means, noise, weight = Mixture.joined([f.predictor.distribution(x, latent) for f, latent in pairs])
-        return Mixture(self.centre + self.scale * means, self.scale**2 * noise, weight)
+        return Mixture(centre + scale * means, scale**2 * noise, weight)
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Make room for new classes: class c becomes class `place[c]`, `place [C]`, of `outputs`.
@@ -193,12 +186,12 @@ class TableTask:
         """
         if self.encoder is None or other.encoder is None:
             raise ValueError(
-                f"merging needs two fixed maps, and a map is fixed after {WARM} rows: learn more rows first, or learn "
-                "the few rows of one with the other's partial_fit"
+                f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
             )
         self.encoder = self.encoder.merge(other.encoder)
-        same = (self.centre, self.scale, self.seeds) == (other.centre, other.scale, other.seeds)
-        if not same or [*map(fingerprint, self.learners)] != [*map(fingerprint, other.learners)]:
+        if (self.target, self.seeds) != (other.target, other.seeds) or [*map(fingerprint, self.learners)] != [
+            *map(fingerprint, other.learners)
+        ]:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
         pairs = zip(self._members, other.states, strict=True)
         self.states = [learner.merge([state, further]) for (learner, state), further in pairs]
@@ -217,8 +210,19 @@ class TableTask:
         """
         assert self.encoder is not None
         if self.template is not None:
-            self._check_template(self.template)
-            self.learners = [copy.deepcopy(self.template).double().to(self.device)]
+            learner = copy.deepcopy(self.template).double().to(self.device)
+            if learner.refiner.capabilities.per_query:
+                raise ValueError(
+                    "an implicit learner answers only its own queries: give a parametric or explicit one as model"
+                )
+            width, outputs = learner.predictor.x_dim, learner.predictor.output_dim
+            inputs, wanted = self.encoder.width, self.outputs or 1
+            if width not in (None, inputs) or outputs != wanted:
+                raise ValueError(
+                    f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
+                    f"{inputs} inputs (categories a code each) and wants {wanted} outputs: give one of that size"
+                )
+            self.learners = [learner]
             return
         columns, thresholds = self.encoder.threshold_features(widths(self.encoder.width).steps)
         steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
@@ -245,7 +249,7 @@ class TableTask:
         assert encoder is not None
         return tensors, {
             "map": encoder.to_json(),
-            "target": [self.centre, self.scale],
+            "target": list(self.target),
             "warm": warm,
             "seeds": list(self.seeds),
             "learners": [] if self.template is None else [*map(fingerprint, self.learners)],
@@ -258,8 +262,7 @@ class TableTask:
         Raises:
             ValueError: it contradicts itself, or was packed with another learner.
         """
-        self.seeds, (self.centre, self.scale) = tuple(header["seeds"]), header["target"]
-        self.rows = header["rows"]
+        self.seeds, self.target, self.rows = tuple(header["seeds"]), Target(*header["target"]), header["rows"]
         if header["warm"] is not None:
             self.warm = Rows.unpack(select_prefix(tensors, "warm"), header["warm"])
             return
@@ -278,49 +281,25 @@ class TableTask:
     def _members(self) -> list[tuple[Learner, State]]:
         return list(zip(self.learners, self.states, strict=True))
 
-    def _fit_map(self, rows: Rows) -> np.ndarray:
-        """Take the map from rows, make the learners for it, and return the rows as numbers `[n, d]`."""
+    def _fit_map(self, rows: Rows) -> Batch:
+        """Take the map from rows, make the learners for it, and return the rows as a batch."""
         self.encoder = Encoder.fit(rows.columns, rows.weight)
         if self.outputs is None:
-            total = rows.weight.sum()
-            self.centre = float((rows.weight * rows.y).sum() / total)
-            spread = float(np.sqrt((rows.weight * (rows.y - self.centre) ** 2).sum() / total))
-            self.scale = spread if spread > 1e-12 * float(np.abs(rows.y).max()) else 1.0
+            self.target = Target.fit(rows.y, rows.weight)
         x = self.encode(rows.columns)
         if self.template is None:
             limit = widths(self.encoder.width).landmarks
             self.landmarks = [choose_landmarks(x, limit, seed) for seed in self.seeds]
         self.build()
-        self._check_weights(rows)
-        return x
+        return self._batch(x, rows)
 
     def _batch(self, x: np.ndarray, rows: Rows) -> Batch:
         """Return rows encoded as x `[n, d]` as a batch of one task; the numbers of a regression standardised."""
-        y = torch.from_numpy(rows.y)[None, :, None]
-        y = (y - self.centre) / self.scale if self.outputs is None else y.long()
-        parts = torch.from_numpy(x)[None], y, torch.from_numpy(rows.weight)[None]
+        centre, scale = self.target
+        y = (rows.y - centre) / scale if self.outputs is None else rows.y.astype(np.int64)
+        parts = [torch.from_numpy(part)[None].to(self.device) for part in (x, y[:, None], rows.weight)]
         # finite by the checks of the estimator and of the map, and without rows of weight 0
-        is_weighted = bool((rows.weight != 1).any())
-        return Batch._trusted(*(part.to(self.device) for part in parts), is_weighted)
-
-    def _check_weights(self, rows: Rows) -> None:
-        """Raise ValueError where a learner would have to weigh rows and does not."""
-        if not self.learners[0].refiner.capabilities.weights and (rows.weight != 1).any():
-            raise ValueError(
-                "sample_weight: the learner given as model counts every row once: use the shipped one"
-            )
-
-    def _check_template(self, learner: Learner) -> None:
-        """Raise ValueError where the user's learner does not fit the table."""
-        if learner.refiner.capabilities.per_query:
-            raise ValueError(
-                "an implicit learner answers only its own queries: give a parametric or explicit one as model"
-            )
-        width, outputs = learner.predictor.x_dim, learner.predictor.output_dim
-        inputs, wanted = self.encoder.width if self.encoder else 0, self.outputs or 1
-        if width not in (None, inputs) or outputs != wanted:
-            raise ValueError(
-                f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
-                f"{inputs} inputs (numbers standardised, flags of missing ones, a code for each category) and wants "
-                f"{wanted} outputs: give a learner of that size"
-            )
+        batch = Batch._trusted(*parts, bool((rows.weight != 1).any()))
+        for learner in self.learners if batch.is_weighted else ():
+            learner.check(batch)
+        return batch

@@ -63,6 +63,11 @@ class Mixture(NamedTuple):
         within = self.weight * self.weight.new_tensor([s * s * v / (v - 2) for s, v in TAILS])
         return between + (within.sum(2) * self.noise).sum(1, keepdim=True)
 
+    @property
+    def moments(self) -> Tensor:
+        """Return the mean and the variance of each row, `[B, N, 2]`."""
+        return torch.stack([self.mean, self.variance], dim=-1)
+
     def quantiles(self, levels: Tensor) -> Tensor:
         """Return the quantiles `[B, N, Q]` at `levels [Q]`, by bisection between those of the laws with a weight."""
         expert, tail = (self.weight > 0).any(0).nonzero(as_tuple=True)

@@ -12,6 +12,18 @@ import numpy as np
 _TYPES = {"O": "words", "U": "words", "S": "words", "b": "truth values"}
 
 
+def of_one_type(labels: np.ndarray) -> np.ndarray:
+    """Return labels `[n]` as they are.
+
+    Raises:
+        ValueError: an array of objects of several types.
+    """
+    types = {type(label).__name__ for label in labels.tolist()} if labels.dtype == object else ()
+    if len(types) > 1:
+        raise ValueError(f"labels must be of one type; got {', '.join(sorted(types))}")
+    return labels
+
+
 def union(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Return all labels of two arrays `[C]` (sorted) and `[n]`, sorted; the first array itself if nothing is new.
 
@@ -55,6 +67,6 @@ def to_json(labels: np.ndarray | None) -> dict[str, Any] | None:
     return {"labels": labels.tolist(), "dtype": "object" if labels.dtype == object else labels.dtype.str}
 
 
-def from_json(value: dict[str, Any]) -> np.ndarray:
+def from_json(value: dict[str, Any] | None) -> np.ndarray | None:
     """Return the labels `[C]` that `to_json` wrote."""
-    return np.array(value["labels"], dtype=np.dtype(value["dtype"]))
+    return None if value is None else np.array(value["labels"], dtype=np.dtype(value["dtype"]))

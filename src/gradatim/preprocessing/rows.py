@@ -43,6 +43,11 @@ class Rows:
         """Return the rows at `index`, a slice or an array of bool `[n]`."""
         return Rows(self.columns.take(index), self.y[index], self.weight[index])
 
+    def present(self) -> Rows:
+        """Return the rows of a weight above 0."""
+        present = self.weight > 0
+        return self if present.all() else self.take(present)
+
     def split(self, size: int) -> Iterator[Rows]:
         """Yield the rows in order, `size` at a time."""
         for start in range(0, len(self), size):

@@ -1,6 +1,6 @@
 """The three kinds of f_gamma: of known form, a learnt decoder, a readout."""
 
-from ..likelihood import CrossEntropy, Likelihood, SquaredError, likelihood
+from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
 from .committee import Committee, Widths, widths
 from .decoder import Decoder
 from .ensemble import Ensemble
@@ -21,10 +21,11 @@ __all__ = [
     "Likelihood",
     "Modulated",
     "Network",
+    "Order",
     "OrderScores",
     "Readout",
     "SquaredError",
+    "Velocity",
     "Widths",
-    "likelihood",
     "widths",
 ]

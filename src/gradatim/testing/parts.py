@@ -66,7 +66,8 @@ def check_predictor(predictor: Predictor, family: TaskFamily, tolerance: float =
         )
         _check_loss(f, batch, latent, tolerance)
     f.check(batch)
-    wrong = batch.y + (family.classes or 0) if family.classes else batch.y.repeat(1, 1, 2)
+    classes = family.likelihood.classes
+    wrong = batch.y + classes if classes else batch.y.repeat(1, 1, 2)
     refuses("check must refuse a y that it cannot score", lambda: f.check(Batch(batch.x, wrong, batch.mask)))
 
 
@@ -111,17 +112,15 @@ def check_family(family: TaskFamily, disjoint: bool = True, seed: int = 0) -> No
         ("support", task.support, family.support_rows),
         ("query", task.query, family.query_rows),
     ):
-        width = 1 if family.classes else family.y_dim
-        wanted = {"x": (8, count, family.x_dim), "y": (8, count, width), "mask": (8, count)}
+        classes = family.likelihood.classes
+        wanted = {"x": (8, count, family.x_dim), "y": (8, count, family.likelihood.y_dim), "mask": (8, count)}
         for part, shape in wanted.items():
             came = tuple(getattr(batch, part).shape)
             assert came == shape, f"{name}.{part} must have shape {shape}; got {came}"
-        if family.classes:
+        if classes:
             assert batch.y.dtype == torch.int64, f"classes must be int64; got {batch.y.dtype}"
             low, high = (int(bound) for bound in batch.y.aminmax())
-            assert 0 <= low <= high < family.classes, (
-                f"classes must lie in 0 .. {family.classes - 1}; got {low}, {high}"
-            )
+            assert 0 <= low <= high < classes, f"classes must lie in 0 .. {classes - 1}; got {low}, {high}"
         else:
             assert batch.y.dtype == batch.x.dtype, f"y must be {batch.x.dtype} as x is; got {batch.y.dtype}"
         Batch(batch.x, batch.y, batch.mask)
@@ -145,7 +144,7 @@ def _parts(task: Task) -> dict[str, Tensor]:
 
 def _check_answers(family: TaskFamily, task: Task) -> None:
     """Raise where the noiseless or the best possible answer breaks a law."""
-    shape = (*task.query.mask.shape, family.classes or family.y_dim)
+    shape = (*task.query.mask.shape, family.likelihood.output_dim)
     rows = family.support_rows // 2
     for name, answer in (("truth", task.truth), ("the oracle", family.oracle(task, rows))):
         if answer is not None:

@@ -126,6 +126,21 @@ def method(name: str | Method, **options: Any) -> Method:
     return METHODS[name](name, **options)
 
 
+def variant(source: Method, name: str, **options: Any) -> Method:
+    """Return the method of a name with these options, and with those of another method that it has too.
+
+    Raises:
+        ValueError: what `method` refuses.
+
+    Example:
+        >>> from gradatim.methods import Parametric, variant
+        >>> variant(Parametric(width=32, tail=0.0), "learned-optimizer", rate=0.3).width
+        32
+    """
+    shared = set(METHODS[METHODS.name_of(source)].options) & set(METHODS[name].options)
+    return method(name, **{key: getattr(source, key) for key in shared} | options)
+
+
 def name_of(value: Method) -> str:
     """Return the name of a method, or its import path where it is in no table.
 
@@ -204,4 +219,5 @@ __all__ = [
     "build",
     "method",
     "name_of",
+    "variant",
 ]

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from ..family import TaskFamily
     from ..learner import Learner
 
+# Rows alone are the same wherever they are looked at: where signals are taken has no effect.
+_PLAIN = {"signal": "plain", "at_average": False}
 _REFINED = {
     **{
-        f"parametric-{signal}": Preset(Parametric, {"signal": signal}, text)
+        f"parametric-{signal}": Preset(Parametric, _PLAIN if signal == "plain" else {"signal": signal}, text)
         for signal, text in texts("parametric").items()
     },
     **{
@@ -54,7 +56,9 @@ _REFINED = {
     "implicit-order": Preset(ImplicitOrder),
     "explicit-order-one-step": Preset(ExplicitOrderOneStep),
     "parametric-one-step": Preset(ParametricOneStep, {"signal": "both"}),
-    "bagged-one-step": Preset(BaggedOneStep, {"signal": "both"}),
+    "bagged-one-step": Preset(
+        BaggedOneStep, {"signal": "both", "tail": None, "at_average": False, "history": 0}
+    ),
     "explicit-one-step": Preset(ExplicitOneStep, {"signal": "both"}),
     "implicit-one-step": Preset(ImplicitOneStep, {"state": "logits"}),
 }
@@ -62,7 +66,7 @@ _NEIGHBOURS = {
     "closed-form": Preset(ClosedForm),
     "bayesian": Preset(Bayesian),
     "experts": Preset(Experts),
-    "hypernetwork": Preset(ParametricOneStep, {"signal": "plain"}, "weights from the rows of one mini-batch"),
+    "hypernetwork": Preset(ParametricOneStep, _PLAIN, "weights from the rows of one mini-batch"),
     "maml": Preset(MAML),
     "first-order-maml": Preset(FirstOrderMAML),
     "meta-sgd": Preset(MetaSGD),

@@ -15,7 +15,7 @@ from gradatim import cli
 from gradatim.commands import options, train
 from gradatim.families import LinearRegression
 from gradatim.files.checkpoint import load_weights, read, write
-from gradatim.methods import METHODS, build, method
+from gradatim.methods import METHODS, build, method, name_of
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
 from gradatim.recipes import RECIPES, from_json, rebuild, recipe
 from gradatim.refiners import Gain
@@ -124,9 +124,9 @@ def test_a_file_that_is_no_recipe_is_refused(capsys, tmp_path):
         file.write_text(text)
         assert said in refusal(capsys, "train", file)
     value = recipe("linear").to_json()
-    value["refiner"]["widht"] = 3
+    value["train"]["lrr"] = 3
     file.write_text(json.dumps(value))
-    assert "'width'" in refusal(capsys, "train", file)
+    assert "'lr'" in refusal(capsys, "train", file)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_recipe_is_refused(capsys, tmp_path):
     [
         ("train", "lr", "fast", "train.lr must be a number; got 'fast'"),
         ("scheme", "batch_size", 2.5, "scheme.batch_size must be a whole number; got 2.5"),
-        ("refiner", "gain", 1.0, "refiner.gain must be an object, the fields of Gain; got 1.0"),
+        ("method", "gain", 1.0, "method.gain must be an object, the fields of Gain; got 1.0"),
     ],
 )
 def test_values_of_another_type_in_a_recipe_are_refused(capsys, tmp_path, part, field, came, said):
@@ -142,8 +142,7 @@ def test_values_of_another_type_in_a_recipe_are_refused(capsys, tmp_path, part, 
     value[part][field] = came
     file.write_text(json.dumps(value))
     assert said in refusal(capsys, "train", file, "--out", tmp_path / "run")
-    value["family"] = 3
-    file.write_text(json.dumps(value))
+    file.write_text(json.dumps(recipe("linear").to_json() | {"family": 3}))
     assert "family must be an object" in refusal(capsys, "train", file, "--family.name", "LinearRegression")
     assert not (tmp_path / "run").exists()
 
@@ -300,7 +299,8 @@ def test_help_shows_every_field_with_its_default(capsys):
     said, base = " ".join(out.split()), recipe("digits")
 
     def walk(prefix, value):
-        for field in fields(value):
+        fixed = METHODS[name_of(value)].fixed if prefix == "method" else ()
+        for field in (field for field in fields(value) if field.name not in fixed):
             inner = getattr(value, field.name)
             if is_dataclass(inner):
                 walk(f"{prefix}.{field.name}", inner)

@@ -41,7 +41,7 @@ class PrequentialStep(NamedTuple):
 
     They are zero for a task without rows.
 
-    Fields: `state`: after the mini-batch; `statistics`: `[B, 4]`; `rows`: `[B]`, the sum of the row weights of each task.
+    Fields: `state`: after the mini-batch; `statistics`: `[B, 4]`; `rows`: `[B]`, the sum of each task's row weights.
     """
 
     state: Any

@@ -80,7 +80,7 @@ class Evolution(Scheme):
         return state
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the mean loss of an episode, a scalar `[]`; its backward pass gives the evolution estimate of the
+        """Return the mean loss of an episode, of shape `[]`; its backward pass gives the evolution estimate of the
         gradient.
 
         If gradients are off, nothing is perturbed.
@@ -146,7 +146,7 @@ class _Segment:
     steps: int
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the sum of the losses of the segment's steps, a scalar `[]`."""
+        """Return the sum of the losses of the segment's steps, of shape `[]`."""
         return self.scheme._scored(islice(self.losses, self.steps)).sum()
 
 

@@ -40,6 +40,11 @@ class Scheme(ABC):
 
     Raises:
         ValueError: a number below 1, or more prefixes than rows in a mini-batch.
+
+    Example:
+        >>> from gradatim import Greedy
+        >>> Greedy(batch_size=8, horizon=20, random_horizon=True)
+        Greedy(batch_size=8, horizon=20, random_horizon=True, prefixes=1, relative=False)
     """
 
     batch_size: int = 16
@@ -60,7 +65,7 @@ class Scheme(ABC):
         """Return the state from which step number `step` (from 0) starts, given the state before it."""
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the loss of an episode, a scalar `[]`.
+        """Return the loss of an episode, of shape `[]`.
 
         It is the mean of the query losses after each step, over steps, prefixes and tasks, or the mean of their
         logarithms.
@@ -105,6 +110,12 @@ class Scheme(ABC):
 
         Raises:
             ValueError: the learner has nothing to meta-train.
+
+        Example:
+            >>> from gradatim import Greedy, LinearRegression, build
+            >>> Greedy().check(build("ridge", LinearRegression(3)))
+            Traceback (most recent call last):
+            ValueError: ...has nothing to meta-train: use it as it is
         """
         if not learner.refiner.capabilities.learnt:
             raise ValueError(f"{type(learner.refiner).__name__} has nothing to meta-train: use it as it is")

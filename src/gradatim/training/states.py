@@ -87,7 +87,14 @@ def load_state(path: Path | str, learner: Learner) -> State:
         ValueError: as `files.checkpoint.read`; a state of another structure or dtype; a state of a learner with other
         settings or weights, in which the same numbers mean something else.
 
-    Example: see `save_state`.
+    Example:
+        >>> from gradatim import LinearRegression, build, load_state, save_state
+        >>> family = LinearRegression(3)
+        >>> learner, other_learner = (build("ridge", family, strength=strength) for strength in (1.0, 2.0))
+        >>> path = save_state("task.safetensors", learner.refiner.init(1), learner)
+        >>> load_state(path, other_learner)
+        Traceback (most recent call last):
+        ValueError: task.safetensors was saved by a learner with other settings or weights...
     """
     tensors, header = read(path, kind="state")
     template = learner.refiner.init(1)

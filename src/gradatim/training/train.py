@@ -41,6 +41,12 @@ class TrainingResult:
     `seconds`: the training time, earlier parts of a resumed run included; `peak_memory`: bytes, of the process (on
     CUDA: of the device); `log`: the records of `log.jsonl`; `files`: the files that were written; `notices`: sentences
     for the user.
+
+    Example:
+        >>> from gradatim.training.train import TrainingResult
+        >>> result = TrainingResult(None, iterations=100, seconds=2.0, peak_memory=10**9, log=[{"loss": 0.1}])
+        >>> result.log[-1]["loss"], result.files
+        (0.1, ())
     """
 
     learner: Learner

@@ -271,8 +271,9 @@ def test_statistics_are_numpys():
     mean = np.average(x, weights=weight)
     assert table.mean == pytest.approx(mean, rel=1e-13)
     assert table.std == pytest.approx(np.sqrt(np.average((x - mean) ** 2, weights=weight)), rel=1e-13)
-    wanted = np.quantile(x, np.arange(1, 16) / 16, weights=weight, method="inverted_cdf")
-    np.testing.assert_array_equal(table.quantiles, wanted)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, its quantiles know no weights
+        wanted = np.quantile(x, np.arange(1, 16) / 16, weights=weight, method="inverted_cdf")
+        np.testing.assert_array_equal(table.quantiles, wanted)
     assert (table.low, table.high, table.has_missing) == (x.min(), x.max(), False)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from .commands import judge, tables, train
 from .commands.options import Command, first_line, parse
 from .commands.show import print_table, print_written
+from .commands.threads import wait_passively, with_threads
 from .names import hint
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["list"])
         0
     """
+    if argv is None:
+        wait_passively()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("GRADATIM_DEBUG", "0") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
@@ -74,7 +77,7 @@ def _run(arguments: list[str], console: Console) -> None:
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):
-        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, shown=str)}")
+        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, quote=str)}")
     parser = ArgumentParser(
         prog="gradatim",
         description="Iterative amortized inference: learners that refine their answer to a new task step by step.",
@@ -174,3 +177,4 @@ COMMANDS: dict[str, Command] = {
         _train_demo,
     ),
 }
+COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "predict")}

@@ -116,7 +116,7 @@ def _distance(folder: Path, run: Recipe) -> float:
     draws = [streams(run.train.seed, last, rank) for rank in range(run.train.devices)]
     tasks = [run.family.sample(share, tasks) for tasks, _ in draws]
     union = Task(_joined([task.support for task in tasks]), _joined([task.query for task in tasks]))
-    learner.train()(run.scheme, union, draws[0][1]).backward()
+    run.scheme.loss(learner.train(), union, draws[0][1]).backward()
     pairs = [
         (parameter.grad, after[f"optimizer.{name}.exp_avg"])
         for name, parameter in learner.named_parameters()
@@ -128,7 +128,7 @@ def _distance(folder: Path, run: Recipe) -> float:
 
 def _joined(batches: list[Batch]) -> Batch:
     """Return the tasks of several batches as one."""
-    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "mask")))
+    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "weight")))
 
 
 def _train(home: Path) -> None:

@@ -6,16 +6,16 @@ Source: Mittal et al. 2025, eq. 9 (greedy); Werbos 1990 and Sutskever 2013 (trun
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ..tree import detach, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
@@ -24,13 +24,22 @@ if TYPE_CHECKING:
     from ..refiner import State
 
 
+class Penalty(Protocol):
+    """A term that is added to a scheme's loss, computed from a meta-batch; a frozen dataclass."""
+
+    def __call__(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
+        """Return the term `[]` for a meta-batch of B tasks, whose query losses are `[steps, B]`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scheme(ABC):
     """A loss of whole episodes: up to `horizon` mini-batches of `batch_size` rows.
 
     Fields: `batch_size`: rows of a mini-batch; `horizon`: the largest number of steps of an episode; `random_horizon`:
     draw the number of steps uniformly from 1 .. horizon, else it is horizon; `prefixes`: train each step on this many
-    prefixes of its mini-batch (1: the whole mini-batch only); `relative`: average the logarithm of each step's loss.
+    prefixes of its mini-batch (1: the whole mini-batch only); `relative`: average the logarithm of each step's loss;
+    `penalties`: terms that are added to the loss.
 
     Prefix lengths are uniform in 1 .. batch_size - 1, and the whole mini-batch is always one of the prefixes. Each
     task continues from one of them.
@@ -43,8 +52,9 @@ class Scheme(ABC):
 
     Example:
         >>> from gradatim import Greedy
-        >>> Greedy(batch_size=8, horizon=20, random_horizon=True)
-        Greedy(batch_size=8, horizon=20, random_horizon=True, prefixes=1, relative=False)
+        >>> scheme = Greedy(batch_size=8, horizon=20, random_horizon=True)
+        >>> scheme.horizon, scheme.prefixes
+        (20, 1)
     """
 
     batch_size: int = 16
@@ -52,6 +62,7 @@ class Scheme(ABC):
     random_horizon: bool = False
     prefixes: int = 1
     relative: bool = False
+    penalties: tuple[Penalty, ...] = field(default=(), metadata={"option": False})
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.horizon, self.prefixes) < 1 or self.prefixes > self.batch_size:
@@ -67,8 +78,8 @@ class Scheme(ABC):
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
         """Return the loss of an episode, of shape `[]`.
 
-        It is the mean of the query losses after each step, over steps, prefixes and tasks, or the mean of their
-        logarithms.
+        It is the mean over steps of the query losses `[steps, tasks]`, or of the logarithms of the steps' means. The
+        penalties are added.
 
         Args:
             learner: the learner to train.
@@ -79,10 +90,32 @@ class Scheme(ABC):
             ValueError: the learner cannot be trained by this scheme, or there are too few support rows for one step.
         """
         self.check(learner)
-        return self._scored(self._losses(learner, task, generator)).mean()
+        losses = self.losses(learner, task, generator)
+        return self._of_steps(losses).mean() + self._penalty(learner, task, losses)
+
+    def losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the query loss of each task after each step, `[steps, tasks]`, a mean over prefixes.
+
+        Raises:
+            ValueError: too few support rows for one step.
+
+        Example:
+            >>> import torch
+            >>> from gradatim import Greedy, LinearRegression, build
+            >>> family = LinearRegression(2, support_rows=8)
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> learner = build("parametric-both", family)
+            >>> Greedy(batch_size=4, horizon=2).losses(learner, family.sample(5, generator), generator).shape
+            torch.Size([2, 5])
+        """
+        return torch.stack(list(self._losses(learner, task, generator)))
+
+    def _penalty(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
+        """Return the sum of the penalties `[]` of an episode whose losses are `[steps, tasks]`."""
+        return sum((term(learner, task, losses) for term in self.penalties), losses.new_zeros(()))
 
     def _losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield the mean query loss after each step `[]`; nothing is drawn or computed before it is asked for."""
+        """Yield each task's query loss after each step `[B]`; nothing is drawn or computed before it is needed."""
         batches = list(self._batches(task.support, generator))
         lengths = self._lengths(generator)
         query = task.query
@@ -97,13 +130,14 @@ class Scheme(ABC):
             return self.carry(state, step)
 
         asked = query.repeat(fan)
-        for state in islice(learner.states(batches, query, carry, lengths, generator), 1, None):
-            yield learner.loss(asked, state, generator).mean()
+        states = learner.states(batches, query, carry, lengths, generator, differentiable=True)
+        for state in islice(states, 1, None):
+            yield learner.loss(asked, state, generator).unflatten(0, (-1, fan)).mean(1)
 
-    def _scored(self, losses: Iterable[Tensor]) -> Tensor:
-        """Return what each step counts, its loss or the log of it, `[T]`."""
-        each = torch.stack(list(losses))
-        return each.log() if self.relative else each
+    def _of_steps(self, losses: Tensor) -> Tensor:
+        """Return what each step counts, `[steps]`: the mean of its losses `[steps, tasks]`, or the log of it."""
+        means = losses.mean(1)
+        return means.log() if self.relative else means
 
     def check(self, learner: Learner) -> None:
         """Check that this scheme can train the learner.

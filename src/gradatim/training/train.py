@@ -18,6 +18,7 @@ from ..files.checkpoint import latest, read, read_header, save_checkpoint, step_
 from ..probing.plots import loss_curve
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
 from .engine import Engine
+from .episode import Episode
 from .log import Log, Watch
 from .snapshot import describe, describe_learner, difference, pack, unpack
 
@@ -195,7 +196,8 @@ class _Run:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self.forward, self.stepper = self.engine.setup(self.learner.train(), self.optimizer)
+        episode = Episode(self.learner.train(), self.scheme)
+        self.forward, self.stepper = self.engine.setup(episode, self.optimizer)
         self.parameters: list[Tensor] = list(self.learner.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         if checkpoint is not None:
@@ -205,7 +207,7 @@ class _Run:
         self.log = self.engine.together(lambda: Log(folder, self.iteration, self.config.tensorboard))
         self.watch = Watch(progress and is_first, self.config.iterations, self.iteration)
         for notice in self.notices:
-            self.watch.say(notice)
+            self.watch.print(notice)
         self.engine.barrier()
         self.start_time = perf_counter()
 
@@ -260,7 +262,7 @@ class _Run:
         if task.query.x.device != parameter.device:
             task = task.to(parameter.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.forward(self.scheme, task, episode_generator)
+        loss = self.forward(task, episode_generator)
         engine.backward(loss)
         norm = engine.clip(self.learner, self.optimizer, config.clip)
         self.pending += [loss.detach(), norm]

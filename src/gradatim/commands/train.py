@@ -93,7 +93,7 @@ def run(options: Namespace, console: Console) -> None:
     if quiet:
         for notice in done.notices:
             console.print(notice, soft_wrap=True, markup=False)
-    print_written(console, [*written, *done.written])
+    print_written(console, [*written, *done.files])
 
 
 def chosen(name: str, family: str | None = None, scheme: str | None = None) -> Recipe:

@@ -15,7 +15,7 @@ from gradatim.predictors import CrossEntropy, Network, SquaredError
 from gradatim.refiners import Bank, Conjugate, Ridge, RunLength
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import check_refiner
-from gradatim.testing.tools import same
+from gradatim.testing.tools import assert_close
 from gradatim.tree import flatten, select, tree_map, unflatten
 
 WIDTH, SIZE = 3, 8
@@ -277,18 +277,18 @@ def test_they_keep_the_laws(make, classes):
 
 def test_the_laws_compare_weights_of_nothing():
     one = torch.tensor([0.0, -torch.inf])
-    same("a law", {"w": one}, {"w": one.clone()}, 1e-9)
+    assert_close("a law", {"w": one}, {"w": one.clone()}, 1e-9)
     for other in (
         torch.tensor([0.0, -1e9]),
         torch.tensor([0.0, torch.inf]),
         torch.tensor([1e-8, -torch.inf]),
     ):
         with pytest.raises(AssertionError, match="a law; but w differs"):
-            same("a law", {"w": one}, {"w": other}, 1e-9)
+            assert_close("a law", {"w": one}, {"w": other}, 1e-9)
         with pytest.raises(AssertionError, match="a law; but w differs"):
-            same("a law", {"w": other}, {"w": one}, 1e-9)
+            assert_close("a law", {"w": other}, {"w": one}, 1e-9)
     with pytest.raises(AssertionError, match="w differs by nan"):
-        same("a law", {"w": torch.tensor([torch.nan])}, {"w": torch.tensor([torch.nan])}, 1e-9)
+        assert_close("a law", {"w": torch.tensor([torch.nan])}, {"w": torch.tensor([torch.nan])}, 1e-9)
 
 
 @follows

@@ -21,7 +21,7 @@ import torch
 from gradatim.batch import Batch, Task
 from gradatim.compare.runs import claim
 from gradatim.families import LinearClassification
-from gradatim.files.checkpoint import part, read, steps
+from gradatim.files.checkpoint import read, select_prefix, step_files
 from gradatim.recipes import Recipe, from_json, recipe
 from gradatim.refiners import TransformerConfig
 from gradatim.training.schemes import Greedy
@@ -109,9 +109,9 @@ def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
 
 def _distance(folder: Path, run: Recipe) -> float:
     """Return how far the gradient in a run's last checkpoint is from that of one process on the union of tasks."""
-    before, after = (read(path, "checkpoint")[0] for path in list(steps(folder).values())[-2:])
+    before, after = (read(path, "checkpoint")[0] for path in list(step_files(folder).values())[-2:])
     learner = run.learner()
-    learner.load_state_dict(part(before, "weights"))
+    learner.load_state_dict(select_prefix(before, "weights"))
     share, last = run.train.tasks // run.train.devices, run.train.iterations - 1
     draws = [streams(run.train.seed, last, rank) for rank in range(run.train.devices)]
     tasks = [run.family.sample(share, tasks) for tasks, _ in draws]

@@ -98,6 +98,8 @@ def add_fields(group: Any, prefix: str, value: Any) -> None:
     """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults."""
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
     for field in fields(value):
+        if not field.metadata.get("option", True):
+            continue
         name, inner = f"{prefix}.{field.name}", getattr(value, field.name)
         if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)

@@ -6,7 +6,7 @@ Source: Mittal et al. 2025, eq. 9 (greedy); Werbos 1990 and Sutskever 2013 (trun
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,7 +52,7 @@ class Scheme(ABC):
     random_horizon: bool = False
     prefixes: int = 1
     relative: bool = False
-    penalties: tuple[Penalty, ...] = ()
+    penalties: tuple[Penalty, ...] = field(default=(), metadata={"option": False})
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.horizon, self.prefixes) < 1 or self.prefixes > self.batch_size:

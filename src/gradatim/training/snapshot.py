@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..files.checkpoint import part
+from ..files.checkpoint import select_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,11 +65,13 @@ def unpack(
         >>> torch.equal(copy.weight, model.weight)
         True
     """
-    learner.load_state_dict(part(tensors, "weights"))
+    learner.load_state_dict(select_prefix(tensors, "weights"))
     for (name, parameter), mean in zip(learner.named_parameters(), average, strict=True):
         mean.copy_(tensors[f"ema.{name}"])
         # clone: memory of torch's own alignment, so that kernels round as they did before
-        moments = {k: v.clone().to(parameter.device) for k, v in part(tensors, f"optimizer.{name}").items()}
+        moments = {
+            k: v.clone().to(parameter.device) for k, v in select_prefix(tensors, f"optimizer.{name}").items()
+        }
         if moments:
             optimizer.state[parameter] = moments
 

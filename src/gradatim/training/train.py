@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..files.checkpoint import latest, read, read_header, save_run, steps, write
+from ..files.checkpoint import latest, read, read_header, save_checkpoint, step_files, write
 from ..probing.plots import loss_curve
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
 from .engine import Engine
@@ -135,7 +135,7 @@ class _Run:
             if resume:
                 raise ValueError("a run is resumed in its folder; got none: give out, the folder it wrote to")
             return None
-        present = list(steps(out).values())
+        present = list(step_files(out).values())
         if not resume:
             log = out / "log.jsonl"
             if present or (log.exists() and log.stat().st_size):
@@ -303,7 +303,7 @@ class _Run:
             "peak_memory": max(self.peak, self.engine.peak_memory()),
             "window": self.window,
         }
-        save_run(
+        save_checkpoint(
             self.out, self.done, pack(self.learner, self.average, self.optimizer), {**self.header, **about}
         )
 

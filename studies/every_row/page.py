@@ -35,14 +35,18 @@ DRIFT = (
 STOPS = ("fitted estimate", "prequential average", "mean of the last 4")
 
 
-def curves(result: Result, families: Mapping[str, str], metric: str, names: tuple[str, ...]) -> dict[str, list[plots.Curve]]:
+def curves(
+    result: Result, families: Mapping[str, str], metric: str, names: tuple[str, ...]
+) -> dict[str, list[plots.Curve]]:
     """Return curves by the title of their plot; a name may stand alone or after its family."""
     return {
         title: [
             curve
             for name in names
             for curve in result.curve(family, f"{family}-{name}", metric, method=name)
-            or result.curve(family, name, metric, method=name.removeprefix("network-") if "decay" in name else name)
+            or result.curve(
+                family, name, metric, method=name.removeprefix("network-") if "decay" in name else name
+            )
         ]
         for family, title in families.items()
     }
@@ -54,7 +58,7 @@ def answer(result: Result) -> Iterator[str]:
     constant = result.mean("isotropic", "isotropic-constant", 1000) / result.mean("isotropic", "oracle", 1000)
     yield (
         "With a constant gain no: after 1,000 mini-batches its excess risk is "
-        f"{constant:,.0f} times that of the best possible estimator, because each mini-batch replaces what the last ones said."
+        f"{constant:,.0f} times that of the best possible estimator: each mini-batch replaces what the last ones said."
     )
     yield (
         "A transformer trained on ten steps that takes proximal steps stays within "
@@ -69,9 +73,14 @@ def answer(result: Result) -> Iterator[str]:
 
 def draw(result: Result, png: Path) -> str | None:
     """Draw excess risk against mini-batches, on rows alike in every direction and on correlated ones."""
-    families = {"isotropic": "rows alike in every direction", "correlated": "correlated rows, condition number 30"}
+    families = {
+        "isotropic": "rows alike in every direction",
+        "correlated": "correlated rows, condition number 30",
+    }
     title = "A constant gain stops improving; a posterior does not"
-    return plots.panels(png, title, "mini-batches of 16 rows seen", "excess risk", curves(result, families, "", GAINS))
+    return plots.panels(
+        png, title, "mini-batches of 16 rows seen", "excess risk", curves(result, families, "", GAINS)
+    )
 
 
 def table(result: Result) -> Table:
@@ -110,7 +119,7 @@ def answer_networks(result: Result) -> Iterator[str]:
 def draw_networks(result: Result, png: Path) -> str | None:
     """Draw excess risk on random networks."""
     (lines,) = curves(result, {"network": ""}, "", NETWORKS).values()
-    title = "Random networks: weights with a posterior and a window come close to an MLP on all rows"
+    title = "A posterior over weights, with a window, does as well as one MLP on all rows"
     return plots.lines(png, title, "mini-batches of 16 rows seen", "excess risk", lines)
 
 
@@ -203,8 +212,8 @@ PAGE = Page(
         "gain.transformer.correlated160": "best transformer, correlated rows, step 160",
         "gain.default.ratio1000": "default learner, step 1,000, the worse of both kinds of rows",
         "gain.linear100.ratio160": "default learner in 100 dimensions, step 160",
-        "gain.classification.excess160": "default learner, classes: excess loss after 160 mini-batches over that after ten",
-        "gain.network.moments160": "random networks, best learner whose state is finite sums or a Gaussian, over a tuned MLP",
+        "gain.classification.excess160": "default learner, classes: excess loss at step 160 over that at step 10",
+        "gain.network.moments160": "random networks, best state of finite sums or a Gaussian, over a tuned MLP",
         "gain.network.ratio160": "random networks, best learner of ours, over a tuned MLP",
         "gain.mnist.error_over_mlp": "MNIST in one pass, a state of at most 4 MB: errors over a converged MLP's",
         "gain.never_worse": "default learner: share of steps after which the excess rises by more than 1%",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradatim.compare import plots
 from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table, number
+from gradatim.compare.report import Page, Question, Result, Table
 
 OURS, RIDGE = "gradatim", "plain-ridge"
 PEERS = (OURS, RIDGE, "sgd", "mlp-64", "gaussian-nb", "river-forest", "river-tree")
@@ -35,9 +35,7 @@ def answer(result: Result) -> Iterator[str]:
         "of the batch model that cross-validation picks, and "
         f"{result.beside('tables.final.over_batch', 'over the reference that is best'):.3f} times that of the best one."
     )
-    yield (
-        "It has nothing meta-trained, and there are streams on which it loses: the next question."
-    )
+    yield ("It has nothing meta-trained, and there are streams on which it loses: the next question.")
 
 
 def draw(result: Result, png: Path) -> str | None:
@@ -69,7 +67,14 @@ def _columns(result: Result, start: str) -> dict[int, str]:
 
 def table(result: Result) -> Table:
     """Return the learners' means over the tables with classes."""
-    columns = ("learner", "accuracy in the pass", "accuracy at its end", "log-loss", "errors over ridge's", "mean rank")
+    columns = (
+        "learner",
+        "accuracy in the pass",
+        "accuracy at its end",
+        "log-loss",
+        "errors over ridge's",
+        "mean rank",
+    )
     rows = [[words_of(row[0]), *row[1:6]] for row in result.listing("test: ")]
     return columns, rows
 
@@ -126,9 +131,9 @@ def answer_calibration(result: Result) -> Iterator[str]:
     )
     yield (
         f"The largest state is {size / 1e6 if not math.isnan(size) else size:.2f} MB; it learns "
-        f"{number(result.value('tables.update_speed'))} times as many rows a second as river's forest "
-        f"({number(result.beside('tables.update_speed', 'ours predicting'))} times with a prediction before each "
-        f"mini-batch) and predicts {number(result.value('tables.predict_speed'))} times as many as an MLP."
+        f"{result.value('tables.update_speed'):.1f} times as many rows a second as river's forest "
+        f"({result.beside('tables.update_speed', 'ours predicting'):.1f} times with a prediction before each "
+        f"mini-batch) and predicts {result.value('tables.predict_speed'):.2f} times as many as an MLP."
     )
 
 
@@ -151,7 +156,9 @@ PAGE = Page(
             "Error so far on two long streams and under two kinds of drift",
             table_streams,
         ),
-        Question("calibration", "Can its probabilities be believed, and what does it cost?", answer_calibration),
+        Question(
+            "calibration", "Can its probabilities be believed, and what does it cost?", answer_calibration
+        ),
     ),
     claims={
         "tables.prequential.over_ridge": "classification: errors in the pass over ridge's, geometric mean of tables",
@@ -171,7 +178,7 @@ PAGE = Page(
     },
     notes=(
         "One strict pass: mini-batches of 32 rows are predicted before they are learnt. 30% of the rows are held out "
-        "for the accuracy at the end. Settings, one for all tables, were chosen on 31 other tables; the JSON has those, "
-        "too. Intervals are by bootstrap over tables."
+        "for the accuracy at the end. Settings, one for all tables, were chosen on 31 other tables, which are in the "
+        "JSON, too. Intervals are by bootstrap over tables."
     ),
 )

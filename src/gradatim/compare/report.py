@@ -35,7 +35,9 @@ class Result:
     """
 
     data: Mapping[str, Any]
-    _by_key: dict[tuple[str, str], list[Mapping[str, Any]]] = field(default_factory=dict, init=False, repr=False)
+    _by_key: dict[tuple[str, str], list[Mapping[str, Any]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Sort the records over all seeds by family and name."""
@@ -61,7 +63,9 @@ class Result:
     def beside(self, name: str, start: str) -> float:
         """Return what stands beside a claim under a title that begins with `start`."""
         texts = self.claim(name).get("beside", {})
-        return next((_finite(values[0]) for title, values in texts.items() if title.startswith(start)), math.nan)
+        return next(
+            (_finite(values[0]) for title, values in texts.items() if title.startswith(start)), math.nan
+        )
 
     def records(self, family: str, name: str, metric: str = "") -> list[Mapping[str, Any]]:
         """Return the records of a learner on a family, over all seeds; of its first metric by default."""
@@ -80,7 +84,7 @@ class Result:
             if record["steps"] == steps:
                 if record["high"] is None or record["low"] is None:
                     return "diverged"
-                return f"{record['mean']:.3g} ± {(record['high'] - record['low']) / 2:.1g}"
+                return f"{record['mean']:.3g} ± {(record['high'] - record['low']) / 2:.2g}"
         return ""
 
     def curve(
@@ -157,9 +161,8 @@ def render(path: Path, page: Page | None = None) -> list[Path]:
 
     Example:
         >>> from pathlib import Path
-        >>> about = {"benchmark": "mine", "smoke": False, "seeds": 1, "commit": "c", "torch": "t", "records": []}
-        >>> claim = {"id": "mine.ratio", "value": 0.5, "low": 0.4, "high": 0.6, "bar": 1, "direction": "<=", "holds": True}
-        >>> paths = write_result(Path("."), "mine", {**about, "claims": [claim]})
+        >>> about = {"benchmark": "mine", "smoke": False, "seeds": 1, "commit": "c", "torch": "t"}
+        >>> paths = write_result(Path("."), "mine", {**about, "claims": []})
         >>> [path.name for path in paths]
         ['mine.json', 'mine.md']
     """
@@ -212,11 +215,13 @@ def _verdicts(claims: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> 
 def _footer(data: Mapping[str, Any], page: Page, path: Path) -> list[str]:
     """Return how to read the numbers, how to run the study, and where everything else is."""
     count = len(data.get("records", ())) + len(data.get("cells", ()))
+    render_it = f"python -m studies.render {path.name}"
+    width = max(len(render_it), len(f"make study NAME={page.study}"))
     return [
         "## How to run it",
         "",
-        f"    make study NAME={page.study}            # SMOKE=1: tiny sizes, does it run",
-        f"    python -m studies.render {path.name}    # this page and its pictures, from the JSON alone",
+        f"    {f'make study NAME={page.study}':<{width}}  # SMOKE=1: tiny sizes, does it run",
+        f"    {render_it:<{width}}  # this page and its pictures, from the JSON alone",
         "",
         *([page.notes, ""] if page.notes else []),
         f"Everything else is in [{path.name}]({path.name}): {count:,} records with intervals, settings and costs, and "

@@ -188,9 +188,8 @@ def _scale(axes: Any, curves: Sequence[Curve], log_y: bool) -> None:
     ticks: list[float] = []
     first, last = xs[:1], xs[-1:]
     rounds = [x for x in xs if f"{x:e}"[0] in "125" or [x] in (first, last)]
-    for x in reversed(
-        rounds if len(rounds) > 5 else xs
-    ):  # nearer than a ninth of the axis they would overlap
+    # nearer than a ninth of the axis marks would overlap
+    for x in reversed(rounds if len(rounds) > 5 else xs):
         if not ticks or (ticks[-1] / x) ** 9 >= xs[-1] / xs[0]:
             ticks.append(x)
     ticks[-1:] = xs[:1]  # both ends are marked

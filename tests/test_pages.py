@@ -60,6 +60,14 @@ def test_a_page_says_what_each_claim_measures_and_has_small_tables(study):
             assert 0 < len(rows) <= 12 and all(len(row) == len(columns) for row in rows)
 
 
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_page_of_a_study_that_measured_nothing_is_written_all_the_same(study, tmp_path):
+    """A smoke run has fewer families, steps and claims than the page asks for."""
+    paths = write_result(tmp_path, study, {**ABOUT, "benchmark": study, "smoke": True}, page_of(study))
+    assert [path.suffix for path in paths] == [".json", ".md"]
+    assert "A smoke run" in paths[1].read_text()
+
+
 def test_every_picture_is_shown_on_a_page():
     pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
     shown = {

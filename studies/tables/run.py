@@ -34,8 +34,8 @@ from .figures import (
     regression_claims,
     wins,
 )
+from .page import PAGE
 from .peers import OURS, RIDGE, peers
-from .pictures import drawn
 from .protocol import SIZE, compute, job, tune
 from .streams import STREAMS
 
@@ -112,9 +112,8 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
             *_classes_listings("validation", validated["classification"], validation["classification"], {}),
             *_numbers_listings("validation", validated["regression"], validation["regression"]),
         ],
-        "pictures": drawn(out, tested, test),
     }
-    return write_result(out, "tables", json.loads(json.dumps(result)))
+    return write_result(out, "tables", json.loads(json.dumps(result)), PAGE)
 
 
 def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,102 @@
+"""The page of `make study NAME=core`: what it asks, its answer, its picture and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradatim.compare import plots
+from gradatim.compare.palette import words_of
+from gradatim.compare.report import Page, Question, Result, Table
+
+LINES = {
+    "both": "parametric-both",
+    "explicit": "explicit",
+    "implicit": "implicit",
+    "one-step": "parametric-one-step",
+    "parametric-one-step-gradients": "parametric-one-step",
+    "ridge": "ridge",
+    "sgd": "sgd",
+    "lbfgs": "lbfgs",
+    "oracle": "oracle",
+}
+"""Methods of the picture by the end of their names in records."""
+
+ROWS = {**LINES, "observations": "parametric-observations", "momentum": "momentum", "adam": "adam"}
+
+
+def answer(result: Result) -> Iterator[str]:
+    """Yield what refining gains, and over what it gains nothing."""
+    ratios = {regime: values[0] for regime, values in result.claim("core.regimes").get("ratios", {}).items()}
+    text = ", ".join(f"{regime} {ratio:.2f}" for regime, ratio in ratios.items())
+    yield (
+        "After ten mini-batches of digits, learners that refine make a fraction of the errors of learners trained "
+        f"for one step and judged after one ({text})."
+    )
+    ours, best = (result.mean("linear", f"linear-{name}", 10, "excess risk") for name in ("both", "ridge"))
+    yield (
+        f"On linear regression the paper's constant gain has {result.value('core.linear.ratio10'):.2f} times the "
+        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is {ours:.4f}, "
+        f"where ridge, which learns nothing, has {best:.4f}."
+    )
+    refined, fit, blind = (result.mean("digits", f"digits-{name}", 10) for name in ("both", "lbfgs", "observations"))
+    yield (
+        f"On digits the refined error after ten mini-batches is {refined:.3f}, that of L-BFGS on all those rows "
+        f"{fit:.3f}; a parametric learner that sees rows without their predictions or gradients learns nothing there "
+        f"({blind:.3f})."
+    )
+
+
+def draw(result: Result, png: Path) -> str | None:
+    """Draw excess risk and error against mini-batches."""
+    plots_ = {
+        title: [
+            curve
+            for end, method in LINES.items()
+            for curve in result.curve(family, f"{family}-{end}", metric, method=method)
+        ]
+        for title, family, metric in (
+            ("digits: error", "digits", "error"),
+            ("linear regression: excess risk", "linear", "excess risk"),
+        )
+    }
+    return plots.panels(png, "Each mini-batch improves the answer", "mini-batches seen", "error", plots_)
+
+
+def table(result: Result) -> Table:
+    """Return errors after one, ten and fifty mini-batches."""
+    columns = ["method"]
+    columns += [f"digits, step {step}" for step in (1, 10, 50)] + [f"linear, step {step}" for step in (1, 10, 50)]
+    rows = []
+    for end, method in ROWS.items():
+        cells = [result.cell("digits", f"digits-{end}", step) for step in (1, 10, 50)]
+        cells += [result.cell("linear", f"linear-{end}", step, "excess risk") for step in (1, 10, 50)]
+        rows.append([words_of(method), *cells])
+    return columns, [row for row in rows if any(row[1:])]
+
+
+PAGE = Page(
+    study="core",
+    questions=(
+        Question(
+            "steps",
+            "Does refining in small steps pay, in every regime?",
+            answer,
+            draw,
+            "Error on digits and excess risk on linear regression against mini-batches seen",
+            table,
+        ),
+    ),
+    claims={
+        "core.linear.ratio10": "linear regression, ten mini-batches: excess risk over that of the best possible estimator",
+        "core.linear.falls": "share of steps, of the first ten, after which the excess risk is lower than before",
+        "core.digits.over_onestep": "digits: error after ten mini-batches over that of the best one-step learner after one",
+        "core.regimes": "regimes in which ten steps beat a learner trained for one, outside the interval",
+        "core.throughput": "operations a second in meta-training over those of one large matrix product",
+        "core.kill_resume": "killed runs that came back bit for bit, of five",
+    },
+    notes=(
+        "Columns *linear* are excess risks, columns *digits* shares of wrong answers, ± half of a 95% interval. "
+        "Settings of baselines are tuned on meta-training tasks, to be best after ten steps."
+    ),
+)

@@ -24,6 +24,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+# Classes of one name in several modules make an annotation ambiguous; the link then leads to the first of them.
+suppress_warnings = ["ref.python"]
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -60,9 +62,15 @@ def write_pages(app: Sphinx) -> None:
 def write_llms_txt(app: Sphinx, exception: Exception | None) -> None:
     """Write `llms.txt`, a list of all pages for language models, into the root of the site."""
     if exception is None and app.builder.format == "html":
-        pages = sorted(app.env.found_docs, key=lambda name: (name.count("/"), name))
-        text = generate.llms_txt(Path(app.srcdir), pages, app.builder.get_target_uri)
+        titles = {page: app.env.titles[page].astext() for page in reading_order(app, "index")}
+        text = generate.llms_txt(titles, app.builder.get_target_uri)
         generate.write(Path(app.outdir) / "llms.txt", text)
+
+
+def reading_order(app: Sphinx, page: str) -> list[str]:
+    """List a page and the pages below it in the order of the tables of contents."""
+    below = app.env.toctree_includes.get(page, [])
+    return [page, *(name for child in below for name in reading_order(app, child))]
 
 
 def render_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -46,11 +46,16 @@ def write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def summary(text: str | None) -> str:
-    """Return the first sentence of a docstring in one line, ready for a cell of a Markdown table."""
+def summary(text: str | None, escape: bool = True) -> str:
+    """Return the first sentence of a docstring in one line; with `escape`, for a cell of a Markdown table."""
     paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
     sentence = re.split(r"(?<=[.])\s", paragraph)[0]
-    return re.sub(r"([|<>*_\[\]$])", r"\\\1", sentence)
+    return re.sub(r"([|<>*_\[\]$])", r"\\\1", sentence) if escape else sentence
+
+
+def short(module: str) -> str:
+    """Return a module's name without that of the package, to fit into narrow tables."""
+    return module.partition(".")[2] or module
 
 
 def group_of(module: str) -> str:
@@ -67,12 +72,17 @@ def write_api(package: ModuleType, folder: Path) -> list[str]:
         groups[group_of(name)].append(name)
     for parts in groups.values():
         parts.sort(key=lambda name: (_rank(name), name))
-    lines = ["# API", "", "A page for each module. Shapes are in brackets: `B` counts tasks, `N` rows.", ""]
+    lines = [
+        "# API",
+        "",
+        "A page for each module of `gradatim`. Shapes are in brackets: `B` counts tasks, `N` rows.",
+        "",
+    ]
     for group, names in groups.items():
         if names:
             lines += [f"## {group}", "", "| module | what it holds |", "|---|---|"]
-            lines += [f"| [{name}]({name}.md) | {summary(modules[name].__doc__)} |" for name in names]
-            toctree = ["```{toctree}", ":hidden:", "", *names, "```"]
+            lines += [f"| [{short(name)}]({name}.md) | {summary(modules[name].__doc__)} |" for name in names]
+            toctree = ["```{toctree}", ":hidden:", "", *(f"{short(name)} <{name}>" for name in names), "```"]
             lines += ["", *toctree, ""]
     write(folder / "index.md", "\n".join(lines))
     for name, module in modules.items():
@@ -95,9 +105,7 @@ def _module_page(module: ModuleType, modules: list[str]) -> str:
     name = module.__name__
     documented = ModuleAnalyzer.for_module(name).find_attr_docs()
     members = [member for member in public.names(module) if member.kind in _BODY]
-    kinds = [
-        "documented data" if ("", member.path) in documented else member.kind for member in members
-    ]
+    kinds = ["documented data" if ("", member.path) in documented else member.kind for member in members]
     body = "\n".join(_BODY[kind].format(name=m.path) for kind, m in zip(kinds, members, strict=True))
     text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :no-members:\n```\n\n"
     text += "".join(_tables(module, modules))
@@ -116,10 +124,15 @@ def _tables(module: ModuleType, modules: list[str]) -> Iterator[str]:
         if home in modules and home != name:
             rows.append(f"| [{exported}](#{home}.{exported}) | {summary(value.__doc__)} |")
     if rows:
-        yield "\n".join(["## Names to import from here", "", "| name | what it is |", "|---|---|", *rows, "", ""])
+        yield "\n".join(
+            ["## Names to import from here", "", "| name | what it is |", "|---|---|", *rows, "", ""]
+        )
     inside = [other for other in modules if other.rpartition(".")[0] == name]
     if inside and name.count("."):
-        rows = [f"| [{other}]({other}.md) | {summary(importlib.import_module(other).__doc__)} |" for other in inside]
+        rows = [
+            f"| [{short(other)}]({other}.md) | {summary(importlib.import_module(other).__doc__)} |"
+            for other in inside
+        ]
         yield "\n".join(["## Modules", "", "| module | what it holds |", "|---|---|", *rows, "", ""])
 
 
@@ -132,7 +145,13 @@ def write_tutorials(scripts: Path, folder: Path) -> None:
         write(folder / f"{file.stem}.md", page)
         title, lead = page.split("\n")[0].removeprefix("# "), page.split("\n")[2]
         rows.append(f"- **[{title}]({file.stem}.md)**: {lead}")
-    text = ["# Tutorials", "", "Scripts to read and to run: `python tutorials/01_first_learner.py`.", "", *rows]
+    text = [
+        "# Tutorials",
+        "",
+        "Scripts to read and to run: `python tutorials/01_first_learner.py`.",
+        "",
+        *rows,
+    ]
     toctree = ["```{toctree}", ":hidden:", "", *(file.stem for file in files), "```"]
     write(folder / "index.md", "\n".join([*text, "", *toctree, ""]))
     for page in folder.glob("[0-9]*.md"):
@@ -173,15 +192,16 @@ def _markdown(block: list[str]) -> str:
     return "\n\n".join(part for part in (text, f"```python\n{code}\n```" if code else "") if part)
 
 
-def llms_txt(docs: Path, pages: list[str], url: Callable[[str], str]) -> str:
+def llms_txt(titles: dict[str, str], url: Callable[[str], str]) -> str:
     """Return the list of pages in the form of llmstxt.org: a title, a summary, a line for each page by section."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")
-    sections: dict[str, list[str]] = {"Docs": [], "Tutorials": [], "API": [], "Results": []}
+    sections: dict[str, list[str]] = {"Docs": [], "Tutorials": [], "Results": [], "API": []}
     folders = {"tutorials": "Tutorials", "api": "API", "results": "Results"}
-    for name in pages:
-        lines = (docs / f"{name}.md").read_text(encoding="utf-8").split("\n")
-        title = next(line.lstrip("# ") for line in lines if line.startswith("# "))
-        sections[folders.get(name.split("/")[0], "Docs")].append(f"- [{title}]({url(name)})")
+    for name, title in titles.items():
+        line = f"- [{title}]({url(name)})"
+        if name.startswith("api/gradatim"):
+            line += f": {summary(importlib.import_module(title).__doc__, escape=False)}"
+        sections[folders.get(name.split("/")[0], "Docs")].append(line)
     lead = " ".join(readme[1].split())
     text = [f"# gradatim\n\n> {lead}"]
     text += [f"## {section}\n\n" + "\n".join(rows) for section, rows in sections.items() if rows]

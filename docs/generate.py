@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-import public
 from sphinx.pycode import ModuleAnalyzer
+
+import public
 
 ROOT = Path(__file__).parents[1]
 
-# The groups of the API page, and the first parts of the module names in each. A module is listed in the first that fits.
+# The groups of the API page, and the first parts of the names of the modules in each.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Core words": (
         "", "batch", "family", "likelihood", "predictor", "signal", "refiner", "learner", "tree",

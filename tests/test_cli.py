@@ -299,7 +299,7 @@ def test_help_shows_every_field_with_its_default(capsys):
     said, base = " ".join(out.split()), recipe("digits")
 
     def walk(prefix, value):
-        for field in fields(value):
+        for field in (f for f in fields(value) if f.metadata.get("option", True)):
             inner = getattr(value, field.name)
             if is_dataclass(inner):
                 walk(f"{prefix}.{field.name}", inner)

@@ -396,7 +396,7 @@ def test_a_log_drops_what_a_killed_run_left(tmp_path):
 
 
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(capfd):
-    with Watch(shown=True, total=40) as watch:
+    with Watch(visible=True, total=40) as watch:
         for i in range(40):
             watch.advance()
             watch.show({"iteration": i + 1, "loss": 0.25, "tasks_per_second": 1234.5, "seconds": 3.0})
@@ -404,6 +404,6 @@ def test_progress_off_a_terminal_is_plain_lines_on_stderr(capfd):
     assert out == ""
     assert err.splitlines()[-1] == "40/40  loss 0.25  1,234 tasks/s  3 s"
     assert len(err.splitlines()) == 11
-    with Watch(shown=False, total=40) as watch:
-        watch.say("nothing")
+    with Watch(visible=False, total=40) as watch:
+        watch.print("nothing")
     assert capfd.readouterr().err == ""

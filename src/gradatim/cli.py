@@ -17,7 +17,8 @@ from rich.console import Console
 
 from .commands import judge, tables, train
 from .commands.options import Command, first_line, parse
-from .commands.show import table, wrote
+from .commands.show import print_table, print_written
+from .commands.threads import wait_passively, with_threads
 from .names import hint
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["list"])
         0
     """
+    if argv is None:
+        wait_passively()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("GRADATIM_DEBUG", "0") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
@@ -74,7 +77,7 @@ def _run(arguments: list[str], console: Console) -> None:
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):
-        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, shown=str)}")
+        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, quote=str)}")
     parser = ArgumentParser(
         prog="gradatim",
         description="Iterative amortized inference: learners that refine their answer to a new task step by step.",
@@ -99,11 +102,11 @@ def _list(options: Namespace, console: Console) -> None:
 
     kinds = {(False, False): "no", (True, False): "yes", (True, True): "yes, one step"}
     rows = [[name, kinds[row.learnt, row.one_step], row.summary] for name, row in METHODS.items()]
-    table(console, "methods", ["method", "meta-trained", "what it is"], rows)
+    print_table(console, "methods", ["method", "meta-trained", "what it is"], rows)
     rows = [[name, ", ".join(f.name for f in fields(family))] for name, family in FAMILIES.items()]
-    table(console, "task families", ["family", "fields"], rows)
+    print_table(console, "task families", ["family", "fields"], rows)
     rows = [[name, first_line(make)] for name, make in RECIPES.items()]
-    table(console, "recipes (gradatim train)", ["recipe", "what it is"], rows)
+    print_table(console, "recipes (gradatim train)", ["recipe", "what it is"], rows)
 
 
 def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -114,13 +117,13 @@ def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
 def _demo(options: Namespace, console: Console) -> None:
     from studies.tables.demo import run
 
-    wrote(console, run(Path(options.out), options.smoke, console))
+    print_written(console, run(Path(options.out), options.smoke, console))
 
 
 def _train_demo(options: Namespace, console: Console) -> None:
     from studies.core.train_demo import run
 
-    wrote(console, run(Path(options.out), options.smoke, console))
+    print_written(console, run(Path(options.out), options.smoke, console))
 
 
 COMMANDS: dict[str, Command] = {
@@ -174,3 +177,4 @@ COMMANDS: dict[str, Command] = {
         _train_demo,
     ),
 }
+COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "predict")}

@@ -39,7 +39,9 @@ def answer(result: Result) -> Iterator[str]:
         f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is {ours:.4f}, "
         f"where ridge, which learns nothing, has {best:.4f}."
     )
-    refined, fit, blind = (result.mean("digits", f"digits-{name}", 10) for name in ("both", "lbfgs", "observations"))
+    refined, fit, blind = (
+        result.mean("digits", f"digits-{name}", 10) for name in ("both", "lbfgs", "observations")
+    )
     yield (
         f"On digits the refined error after ten mini-batches is {refined:.3f}, that of L-BFGS on all those rows "
         f"{fit:.3f}; a parametric learner that sees rows without their predictions or gradients learns nothing there "
@@ -66,7 +68,9 @@ def draw(result: Result, png: Path) -> str | None:
 def table(result: Result) -> Table:
     """Return errors after one, ten and fifty mini-batches."""
     columns = ["method"]
-    columns += [f"digits, step {step}" for step in (1, 10, 50)] + [f"linear, step {step}" for step in (1, 10, 50)]
+    columns += [f"digits, step {step}" for step in (1, 10, 50)] + [
+        f"linear, step {step}" for step in (1, 10, 50)
+    ]
     rows = []
     for end, method in ROWS.items():
         cells = [result.cell("digits", f"digits-{end}", step) for step in (1, 10, 50)]

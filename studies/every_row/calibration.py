@@ -17,7 +17,7 @@ from gradatim.compare.runs import claim, sample
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
-from gradatim.stopping import WINDOWS, LossEstimate, crossings, fit_estimate, prequential
+from gradatim.stopping import WINDOWS, LossEstimate, fit_estimate, hitting_times, prequential
 from gradatim.training.states import fingerprint
 
 from .reliability import chance, error, worst
@@ -151,7 +151,7 @@ def _stops(said: torch.Tensor, losses: torch.Tensor, thresholds: torch.Tensor) -
     """Return (predicted, realised, steps) where each estimator stops at each of its thresholds, `[1 + W, T, K, 3]`."""
     made = []
     for path, own in zip(said.unbind(-1), thresholds.unbind(-1), strict=True):
-        place, _ = crossings(path, own)
+        place, _ = hitting_times(path, own)
         made.append(torch.stack([path.gather(1, place), losses.gather(1, place), place + 1.0], dim=-1))
     return torch.stack(made).numpy()
 

@@ -35,14 +35,18 @@ DRIFT = (
 STOPS = ("fitted estimate", "prequential average", "mean of the last 4")
 
 
-def curves(result: Result, families: Mapping[str, str], metric: str, names: tuple[str, ...]) -> dict[str, list[plots.Curve]]:
+def curves(
+    result: Result, families: Mapping[str, str], metric: str, names: tuple[str, ...]
+) -> dict[str, list[plots.Curve]]:
     """Return curves by the title of their plot; a name may stand alone or after its family."""
     return {
         title: [
             curve
             for name in names
             for curve in result.curve(family, f"{family}-{name}", metric, method=name)
-            or result.curve(family, name, metric, method=name.removeprefix("network-") if "decay" in name else name)
+            or result.curve(
+                family, name, metric, method=name.removeprefix("network-") if "decay" in name else name
+            )
         ]
         for family, title in families.items()
     }
@@ -69,9 +73,14 @@ def answer(result: Result) -> Iterator[str]:
 
 def draw(result: Result, png: Path) -> str | None:
     """Draw excess risk against mini-batches, on rows alike in every direction and on correlated ones."""
-    families = {"isotropic": "rows alike in every direction", "correlated": "correlated rows, condition number 30"}
+    families = {
+        "isotropic": "rows alike in every direction",
+        "correlated": "correlated rows, condition number 30",
+    }
     title = "A constant gain stops improving; a posterior does not"
-    return plots.panels(png, title, "mini-batches of 16 rows seen", "excess risk", curves(result, families, "", GAINS))
+    return plots.panels(
+        png, title, "mini-batches of 16 rows seen", "excess risk", curves(result, families, "", GAINS)
+    )
 
 
 def table(result: Result) -> Table:

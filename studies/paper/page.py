@@ -173,7 +173,9 @@ def table_peers(result: Result) -> Table:
 def answer_far(result: Result) -> Iterator[str]:
     """Yield what more rows bring, far past the ten steps of training."""
     panel = "linear-8-long"
-    falling, constant, best = (result.mean(panel, named(result, panel, row), 6250) for row in (*FAR[:2], "oracle"))
+    falling, constant, best = (
+        result.mean(panel, named(result, panel, row), 6250) for row in (*FAR[:2], "oracle")
+    )
     yield (
         f"With a gain that falls like 1/(1+t), yes: after 100,000 rows the squared error is {falling:.4f}, the best "
         f"possible {best:.4f}."
@@ -182,7 +184,10 @@ def answer_far(result: Result) -> Iterator[str]:
         f"With the paper's constant gain it stays at {constant:.3f}, reached after ten mini-batches; explicit learners "
         "with it diverge after some hundred."
     )
-    yield "At the trained ten steps the falling gain is not the better one in general: by intervals it is in " + _gains(result)
+    yield (
+        "At the trained ten steps the falling gain is not the better one in general: by intervals it is in "
+        + _gains(result)
+    )
 
 
 def _gains(result: Result) -> str:
@@ -201,7 +206,9 @@ def draw_far(result: Result, png: Path) -> str | None:
 def table_far(result: Result) -> Table:
     """Return squared errors after 10 to 6,250 mini-batches."""
     panel = "linear-8-long"
-    rows = [[words_of(row), *(result.cell(panel, named(result, panel, row), s) for s in STEPS)] for row in FAR]
+    rows = [
+        [words_of(row), *(result.cell(panel, named(result, panel, row), s) for s in STEPS)] for row in FAR
+    ]
     return ["learner", *(f"step {step:,}" for step in STEPS)], [row for row in rows if any(row[1:])]
 
 

@@ -119,6 +119,9 @@ def draw(result: dict[str, Any], picture: Path) -> str | None:
     """Draw the error on held-out rows as rows come in, from the numbers of demo.json; return None, or why not."""
     rows = result["rows"]
     curves = [Curve(name, rows, *[run["held"]] * 3) for name, run in result["one pass"].items()]
-    curves += [Curve(name, rows[-1:], *[[error]] * 3, label=f"{name}, all rows at once") for name, error in result["batch"].items()]
+    curves += [
+        Curve(name, rows[-1:], *[[error]] * 3, label=f"{name}, all rows at once")
+        for name, error in result["batch"].items()
+    ]
     title = "Digits as a table: one pass, 32 rows at a time"
     return lines(picture, title, "rows learnt, each once", "error on held-out rows", curves)

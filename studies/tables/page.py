@@ -35,9 +35,7 @@ def answer(result: Result) -> Iterator[str]:
         "of the batch model that cross-validation picks, and "
         f"{result.beside('tables.final.over_batch', 'over the reference that is best'):.3f} times that of the best one."
     )
-    yield (
-        "It has nothing meta-trained, and there are streams on which it loses: the next question."
-    )
+    yield ("It has nothing meta-trained, and there are streams on which it loses: the next question.")
 
 
 def draw(result: Result, png: Path) -> str | None:
@@ -69,7 +67,14 @@ def _columns(result: Result, start: str) -> dict[int, str]:
 
 def table(result: Result) -> Table:
     """Return the learners' means over the tables with classes."""
-    columns = ("learner", "accuracy in the pass", "accuracy at its end", "log-loss", "errors over ridge's", "mean rank")
+    columns = (
+        "learner",
+        "accuracy in the pass",
+        "accuracy at its end",
+        "log-loss",
+        "errors over ridge's",
+        "mean rank",
+    )
     rows = [[words_of(row[0]), *row[1:6]] for row in result.listing("test: ")]
     return columns, rows
 
@@ -151,7 +156,9 @@ PAGE = Page(
             "Error so far on two long streams and under two kinds of drift",
             table_streams,
         ),
-        Question("calibration", "Can its probabilities be believed, and what does it cost?", answer_calibration),
+        Question(
+            "calibration", "Can its probabilities be believed, and what does it cost?", answer_calibration
+        ),
     ),
     claims={
         "tables.prequential.over_ridge": "classification: errors in the pass over ridge's, geometric mean of tables",

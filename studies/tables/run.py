@@ -125,8 +125,8 @@ def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
     taking = [name for name in peers(kind) if not smoke or name in FEW[kind]]
     if find_spec("river") is None:
         if not smoke:
-            raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[bench]")
-        study.console.print("without river's models: pip install gradatim[bench]")
+            raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[studies]")
+        study.console.print("without river's models: pip install gradatim[studies]")
         taking = [name for name in taking if not name.startswith("river")]
     if smoke:
         return {name: peers(kind)[name].grid[0] for name in taking}

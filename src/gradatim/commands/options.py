@@ -76,7 +76,7 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
         if re.match(r"--?[A-Za-z]", option) and option not in known:
             long = [text for text in known if text.startswith("--")]
             name = parser.prog.removeprefix("gradatim ")
-            raise ValueError(f"{name} has no option {option}: {hint(option, long, shown=str)}")
+            raise ValueError(f"{name} has no option {option}: {hint(option, long, quote=str)}")
 
 
 def _known(parser: ArgumentParser) -> list[str]:
@@ -98,6 +98,8 @@ def add_fields(group: Any, prefix: str, value: Any) -> None:
     """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults."""
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
     for field in fields(value):
+        if not field.metadata.get("option", True):
+            continue
         name, inner = f"{prefix}.{field.name}", getattr(value, field.name)
         if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)

@@ -23,6 +23,7 @@ NAMED = 8
 
 GREY = "#c3ccd6"
 
+
 class Curve(NamedTuple):
     """A method's curve: `x`, `y`, and the band between `low` and `high`, all of one length.
 
@@ -299,7 +300,9 @@ def clouds(
     for row in range(n_tasks):
         for place, (label, tasks) in enumerate(columns.items()):
             axes, cloud = panes[row][place], tasks[row]
-            axes.scatter(cloud[:, 0], cloud[:, 1], s=2, linewidths=0, color=color_of("gradatim") if place else INK)
+            axes.scatter(
+                cloud[:, 0], cloud[:, 1], s=2, linewidths=0, color=color_of("gradatim") if place else INK
+            )
             axes.set_xticks([])
             axes.set_yticks([])
             if not row:
@@ -307,6 +310,8 @@ def clouds(
         truth = np.asarray(columns[next(iter(columns))][row])[:, :2]
         centre = (truth.min(0) + truth.max(0)) / 2
         half = 0.6 * float((truth.max(0) - truth.min(0)).max()) or 1.0
-        panes[row][0].set(xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half))
+        panes[row][0].set(
+            xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half)
+        )
     canvas.suptitle(title)
     return save(canvas, png)

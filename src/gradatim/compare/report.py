@@ -35,7 +35,9 @@ class Result:
     """
 
     data: Mapping[str, Any]
-    _by_key: dict[tuple[str, str], list[Mapping[str, Any]]] = field(default_factory=dict, init=False, repr=False)
+    _by_key: dict[tuple[str, str], list[Mapping[str, Any]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Sort the records over all seeds by family and name."""
@@ -61,7 +63,9 @@ class Result:
     def beside(self, name: str, start: str) -> float:
         """Return what stands beside a claim under a title that begins with `start`."""
         texts = self.claim(name).get("beside", {})
-        return next((_finite(values[0]) for title, values in texts.items() if title.startswith(start)), math.nan)
+        return next(
+            (_finite(values[0]) for title, values in texts.items() if title.startswith(start)), math.nan
+        )
 
     def records(self, family: str, name: str, metric: str = "") -> list[Mapping[str, Any]]:
         """Return the records of a learner on a family, over all seeds; of its first metric by default."""

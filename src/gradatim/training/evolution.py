@@ -14,6 +14,7 @@ import torch
 from torch.func import functional_call
 
 from ..learner import Learner
+from .episode import Episode
 from .schemes import Scheme, Unrolled
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Evolution(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.penalties:
+            raise ValueError(
+                f"evolution estimates the slope of the losses alone; got penalties {self.penalties}: use Greedy or "
+                "Unrolled"
+            )
         if self.pairs < 1 or not 0 < self.sigma < math.inf:
             raise ValueError(
                 f"evolution needs at least 1 pair and a positive, finite sigma; got pairs {self.pairs}, "
@@ -81,13 +87,14 @@ class Evolution(Scheme):
         self.check(learner)
         episode = _seed(generator)
         with torch.no_grad():
-            value = self._scored(self._losses(learner, task, _generator(episode)))
+            losses = self.losses(learner, task, _generator(episode))
+            value = self._of_steps(losses).mean()
         if not torch.is_grad_enabled():
-            return value.mean()
-        slopes = self._slopes(learner, task, episode, len(value), generator)
+            return value
+        slopes = self._slopes(learner, task, episode, len(losses), generator)
         parameters = dict(learner.named_parameters())
         surrogate = torch.stack([(slope * parameters[name]).sum() for name, slope in slopes.items()]).sum()
-        return value.mean() + (surrogate - surrogate.detach())
+        return value + (surrogate - surrogate.detach())
 
     def check(self, learner: Learner) -> None:
         """Raise ValueError where there is no parameter to perturb."""
@@ -110,9 +117,12 @@ class Evolution(Scheme):
                 fresh = {name: _normal(p, generator) for name, p in parameters.items()}
                 shares = []
                 for sign, losses in zip((1, -1), sides, strict=True):
-                    moved = {name: p + sign * self.sigma * fresh[name] for name, p in parameters.items()}
-                    segment = _Segment(self, losses, min(length, steps - start))
-                    shares.append(functional_call(learner, moved, (segment, task, generator)))
+                    shifted = {
+                        f"learner.{name}": p + sign * self.sigma * fresh[name]
+                        for name, p in parameters.items()
+                    }
+                    segment = Episode(learner, _Segment(self, losses, min(length, steps - start)))
+                    shares.append(functional_call(segment, shifted, (task, generator)))
                 weight = (shares[0] - shares[1]) / (2 * self.sigma * self.pairs * steps)
                 for name, slope in slopes.items():
                     walked[name] += fresh[name]
@@ -130,7 +140,7 @@ class _Segment:
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
         """Return the sum of what the steps count."""
-        return self.scheme._scored(islice(self.losses, self.steps)).sum()
+        return self.scheme._of_steps(torch.stack(list(islice(self.losses, self.steps)))).sum()
 
 
 def expected_cosine(pairs: int, dimensions: int) -> float:
@@ -189,7 +199,8 @@ def cosine_ratios(
     whole = Learner(learner.predictor, learner.refiner, replace(learner.signal, keep_graph=True))
     parameters, episode = _trained(whole), _seed(generator)
     shared = (scheme.batch_size, scheme.horizon, scheme.random_horizon, scheme.prefixes, scheme.relative)
-    losses = Unrolled(*shared)._scored(Unrolled(*shared)._losses(whole, task, _generator(episode)))
+    unrolled = Unrolled(*shared)
+    losses = unrolled._of_steps(unrolled.losses(whole, task, _generator(episode)))
     found = torch.autograd.grad(
         losses.mean(), list(parameters.values()), allow_unused=True, materialize_grads=True
     )

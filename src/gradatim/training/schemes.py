@@ -6,22 +6,30 @@ Source: Mittal et al. 2025, eq. 9 (greedy); Werbos 1990 and Sutskever 2013 (trun
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ..tree import detach, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
     from ..batch import Batch, Task
     from ..learner import Learner
     from ..refiner import State
+
+
+class Penalty(Protocol):
+    """A term of a scheme's loss, a frozen dataclass: what a meta-batch should satisfy besides answering well."""
+
+    def __call__(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
+        """Return the term `[]` for a meta-batch of B tasks, whose query losses are `[steps, B]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Scheme(ABC):
     `prefixes`: each step is trained on this many prefix lengths of its mini-batch (1: the whole mini-batch only), the
     whole one always among them, the others uniform in 1 .. batch_size - 1; each task goes on from one of them;
     `relative`: the mean over steps of the log of each step's loss, so that late steps, whose losses are small, count as
-    much as early ones (for squared error: the Gaussian log-likelihood with each step's own variance).
+    much as early ones (for squared error: the Gaussian log-likelihood with each step's own variance);
+    `penalties`: terms that are added to the loss.
 
     Raises:
         ValueError: a number below 1, or more prefixes than rows in a mini-batch.
@@ -43,6 +52,7 @@ class Scheme(ABC):
     random_horizon: bool = False
     prefixes: int = 1
     relative: bool = False
+    penalties: tuple[Penalty, ...] = field(default=(), metadata={"option": False})
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.horizon, self.prefixes) < 1 or self.prefixes > self.batch_size:
@@ -56,16 +66,38 @@ class Scheme(ABC):
         """Return what step number `step` (from 0) starts from, given the state before it."""
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the mean over steps (and prefixes) and tasks of the query loss after each step, or of its log.
+        """Return the loss of an episode, `[]`: the mean over steps of their losses, or of the logs, and all penalties.
 
         Raises:
             ValueError: a learner whose state this scheme cannot train, or too few support rows for one step.
         """
         self.check(learner)
-        return self._scored(self._losses(learner, task, generator)).mean()
+        losses = self.losses(learner, task, generator)
+        return self._of_steps(losses).mean() + self._penalty(learner, task, losses)
+
+    def losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
+        """Return the query loss of each task after each step, `[steps, tasks]`, a mean over prefixes.
+
+        Raises:
+            ValueError: too few support rows for one step.
+
+        Example:
+            >>> import torch
+            >>> from gradatim import Greedy, LinearRegression, build
+            >>> family = LinearRegression(2, support_rows=8)
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> learner = build("parametric-both", family)
+            >>> Greedy(batch_size=4, horizon=2).losses(learner, family.sample(5, generator), generator).shape
+            torch.Size([2, 5])
+        """
+        return torch.stack(list(self._losses(learner, task, generator)))
+
+    def _penalty(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
+        """Return the sum of the penalties `[]` of an episode whose losses are `[steps, tasks]`."""
+        return sum((term(learner, task, losses) for term in self.penalties), losses.new_zeros(()))
 
     def _losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield the mean query loss after each step `[]`; nothing is drawn or computed before it is asked for."""
+        """Yield each task's query loss after each step `[B]`; nothing is drawn or computed before it is needed."""
         batches = list(self._batches(task.support, generator))
         lengths = self._lengths(generator)
         query = task.query
@@ -80,13 +112,14 @@ class Scheme(ABC):
             return self.carry(state, step)
 
         asked = query.repeat(fan)
-        for state in islice(learner.states(batches, query, carry, lengths, generator), 1, None):
-            yield learner.loss(asked, state, generator).mean()
+        states = learner.states(batches, query, carry, lengths, generator, differentiable=True)
+        for state in islice(states, 1, None):
+            yield learner.loss(asked, state, generator).unflatten(0, (-1, fan)).mean(1)
 
-    def _scored(self, losses: Iterable[Tensor]) -> Tensor:
-        """Return what each step counts, its loss or the log of it, `[T]`."""
-        each = torch.stack(list(losses))
-        return each.log() if self.relative else each
+    def _of_steps(self, losses: Tensor) -> Tensor:
+        """Return what each step counts, `[steps]`: the mean of its losses `[steps, tasks]`, or the log of it."""
+        means = losses.mean(1)
+        return means.log() if self.relative else means
 
     def check(self, learner: Learner) -> None:
         """Raise ValueError where this scheme cannot train the learner's state."""
@@ -120,7 +153,11 @@ class Greedy(Scheme):
         loss = 1/T sum_t L(query, step(stop_gradient(state_t), batch_t))
 
     Example:
-        >>> Greedy(batch_size=16, horizon=10).loss(learner, task, generator).backward()
+        >>> import torch
+        >>> from gradatim import Greedy, LinearRegression, build
+        >>> family, generator = LinearRegression(2), torch.Generator().manual_seed(0)
+        >>> learner, task = build("parametric-both", family), family.sample(4, generator)
+        >>> Greedy(batch_size=16, horizon=3).loss(learner, task, generator).backward()
 
     Source: Mittal et al. 2025, eq. 9.
     """
@@ -146,7 +183,11 @@ class Unrolled(Scheme):
         loss = 1/T sum_t L(query, state_t),  state_t differentiable in up to `truncation` steps before it
 
     Example:
-        >>> Unrolled(batch_size=16, horizon=20, truncation=5).loss(learner, task, generator).backward()
+        >>> import torch
+        >>> from gradatim import Unrolled, LinearRegression, build
+        >>> family, generator = LinearRegression(2), torch.Generator().manual_seed(0)
+        >>> learner, task = build("parametric-both", family), family.sample(4, generator)
+        >>> Unrolled(batch_size=16, horizon=6, truncation=3).loss(learner, task, generator).backward()
 
     Source: Werbos 1990; Sutskever 2013, section 2.8.1.
     """

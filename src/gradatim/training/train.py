@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..files.checkpoint import latest, read, read_header, save_run, steps, write
+from ..files.checkpoint import latest, read, read_header, save_checkpoint, step_files, write
 from ..probing.plots import loss_curve
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
 from .engine import Engine
+from .episode import Episode
 from .log import Log, Watch
 from .snapshot import describe, describe_learner, difference, pack, unpack
 
@@ -134,7 +135,7 @@ class _Run:
             if resume:
                 raise ValueError("a run is resumed in its folder; got none: give out, the folder it wrote to")
             return None
-        present = list(steps(out).values())
+        present = list(step_files(out).values())
         if not resume:
             log = out / "log.jsonl"
             if present or (log.exists() and log.stat().st_size):
@@ -172,7 +173,8 @@ class _Run:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self.forward, self.stepper = self.engine.setup(self.learner.train(), self.optimizer)
+        episode = Episode(self.learner.train(), self.scheme)
+        self.forward, self.stepper = self.engine.setup(episode, self.optimizer)
         self.parameters: list[Tensor] = list(self.learner.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         if found is not None:
@@ -182,7 +184,7 @@ class _Run:
         self.log = self.engine.together(lambda: Log(home, self.done, self.config.tensorboard))
         self.watch = Watch(progress and first, self.config.iterations, self.done)
         for notice in self.notices:
-            self.watch.say(notice)
+            self.watch.print(notice)
         self.engine.barrier()
         self.began = perf_counter()
 
@@ -237,7 +239,7 @@ class _Run:
         if task.query.x.device != like.device:
             task = task.to(like.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.forward(self.scheme, task, episode)
+        loss = self.forward(task, episode)
         engine.backward(loss)
         norm = engine.clip(self.learner, self.optimizer, config.clip)
         self.pending += [loss.detach(), norm]
@@ -301,7 +303,7 @@ class _Run:
             "peak_memory": max(self.peak, self.engine.peak_memory()),
             "window": self.window,
         }
-        save_run(
+        save_checkpoint(
             self.out, self.done, pack(self.learner, self.average, self.optimizer), {**self.header, **about}
         )
 

@@ -311,7 +311,7 @@ def test_tasks_are_shared_evenly():
 
 def test_what_has_no_parameters_is_not_trained(tmp_path):
     with pytest.raises(ValueError, match="SGD has nothing to meta-train"):
-        train(build("sgd", FAMILY, lr=0.1), FAMILY, SCHEME, SHORT, tmp_path, progress=False)
+        train(build("sgd", FAMILY, rate=0.1), FAMILY, SCHEME, SHORT, tmp_path, progress=False)
     empty = make_learner()
     for module in empty.modules():
         module._parameters.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradatim.compare import plots
 from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.compare.report import Page, Question, Result, TextTable
 
 LINES = {
     "both": "parametric-both",
@@ -71,7 +71,7 @@ def draw(result: Result, png: Path) -> str | None:
     )
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return errors after one, ten and fifty mini-batches."""
     columns = ["method"]
     columns += [f"digits, step {step}" for step in (1, 10, 50)] + [

@@ -215,7 +215,7 @@ def test_a_learner_of_orders_beats_chance_soon():
     generator = torch.Generator().manual_seed(1)
     for _ in range(60):
         optimiser.zero_grad()
-        learner(Greedy(50, 2), family.sample(32, generator), generator).backward()
+        Greedy(50, 2).loss(learner, family.sample(32, generator), generator).backward()
         optimiser.step()
     found = curve(learner, drawn(family, 256), 50, [0, 2], {"reversed": reversed_edges})["reversed"].mean(1)
     assert abs(found[0] - 0.5) < 0.1

@@ -204,7 +204,7 @@ def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
 def test_a_state_is_no_learner(capsys, tmp_path):
     learner = build("ridge", LinearRegression(6))
     path = save_state(tmp_path / "state.safetensors", learner.refiner.init(3), learner)
-    assert "a checkpoint was wanted" in refusal(capsys, "eval", path)
+    assert "expected a checkpoint" in refusal(capsys, "eval", path)
     code, out, _ = call(capsys, "info", path)
     assert code == 0 and "state, format version 1" in out and "[3, 6, 6]" in out
 
@@ -300,7 +300,8 @@ def test_help_shows_every_field_with_its_default(capsys):
 
     def walk(prefix, value):
         fixed = METHODS[name_of(value)].fixed if prefix == "method" else ()
-        for field in (field for field in fields(value) if field.name not in fixed):
+        shown = (f for f in fields(value) if f.name not in fixed and f.metadata.get("option", True))
+        for field in shown:
             inner = getattr(value, field.name)
             if is_dataclass(inner):
                 walk(f"{prefix}.{field.name}", inner)

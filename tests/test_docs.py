@@ -180,8 +180,8 @@ def test_no_docstring_raises_a_warning(lines):
     assert _render("\n".join(lines))[1] == ""
 
 
-def test_the_tree_in_the_readme_is_that_of_the_package():
-    from tree import README, updated
+def test_the_tree_page_is_that_of_the_package():
+    from tree import PAGE, updated
 
-    readme = README.read_text(encoding="utf-8")
-    assert readme == updated(readme), "out of date: run python docs/tree.py"
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == updated(page), "out of date: run python docs/tree.py"

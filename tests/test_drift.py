@@ -15,7 +15,7 @@ from gradatim.predictors import CrossEntropy, Network, SquaredError
 from gradatim.refiners import Bank, Conjugate, Ridge, RunLength
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import check_refiner
-from gradatim.testing.tools import same
+from gradatim.testing.tools import assert_close
 from gradatim.tree import flatten, select, tree_map, unflatten
 
 WIDTH, SIZE = 3, 8
@@ -48,8 +48,8 @@ def run(refiner, batches):
 
 def ragged(batches):
     """Return the mini-batches; task 1 has no rows in the third, task 0 a hole in the second."""
-    masks = [torch.ones_like(batch.mask) for batch in batches]
-    masks[2][1] = masks[1][0, 3] = False
+    masks = [torch.ones_like(batch.weight) for batch in batches]
+    masks[2][1] = masks[1][0, 3] = 0.0
     return [Batch._trusted(b.x, b.y * m[..., None], m) for b, m in zip(batches, masks, strict=True)]
 
 
@@ -277,18 +277,18 @@ def test_they_keep_the_laws(make, classes):
 
 def test_the_laws_compare_weights_of_nothing():
     one = torch.tensor([0.0, -torch.inf])
-    same("a law", {"w": one}, {"w": one.clone()}, 1e-9)
+    assert_close("a law", {"w": one}, {"w": one.clone()}, 1e-9)
     for other in (
         torch.tensor([0.0, -1e9]),
         torch.tensor([0.0, torch.inf]),
         torch.tensor([1e-8, -torch.inf]),
     ):
         with pytest.raises(AssertionError, match="a law; but w differs"):
-            same("a law", {"w": one}, {"w": other}, 1e-9)
+            assert_close("a law", {"w": one}, {"w": other}, 1e-9)
         with pytest.raises(AssertionError, match="a law; but w differs"):
-            same("a law", {"w": other}, {"w": one}, 1e-9)
+            assert_close("a law", {"w": other}, {"w": one}, 1e-9)
     with pytest.raises(AssertionError, match="w differs by nan"):
-        same("a law", {"w": torch.tensor([torch.nan])}, {"w": torch.tensor([torch.nan])}, 1e-9)
+        assert_close("a law", {"w": torch.tensor([torch.nan])}, {"w": torch.tensor([torch.nan])}, 1e-9)
 
 
 @follows
@@ -307,7 +307,7 @@ def test_tasks_do_not_see_each_other_and_rows_have_no_order(make):
     refiner = make(conjugate())
     states = run(refiner, batches)
     order = torch.tensor([5, 2, 0, 7, 1, 3, 4, 6])
-    turned = [Batch._trusted(b.x[:, order], b.y[:, order], b.mask[:, order]) for b in batches]
+    turned = [Batch._trusted(b.x[:, order], b.y[:, order], b.weight[:, order]) for b in batches]
     for one, other in zip(states, run(refiner, turned), strict=True):
         tree_map(close, one, other)
     for task in torch.arange(3).split(1):
@@ -336,7 +336,7 @@ def test_what_the_head_learns_is_learnt_through_them(make):
     assert follower.refiner.capabilities.learnt
     assert not follower.refiner.capabilities.greedy
     batches = ragged(stream(5, change=2)[0])
-    *_, state = follower.states(batches)
+    *_, state = follower.states(batches, differentiable=True)
     follower.loss(batches[-1], state).mean().backward()
     for parameter in (head.log_precision, head.log_noise):
         assert parameter.grad is not None

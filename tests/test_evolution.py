@@ -19,6 +19,7 @@ from gradatim.registry import SCHEMES
 from gradatim.signal import BOTH, GRADIENTS, PLAIN
 from gradatim.testing import check_scheme
 from gradatim.testing.options import fitting
+from gradatim.training.episode import Episode
 from gradatim.training.evolution import Evolution, cosine_ratios, expected_cosine
 from gradatim.training.schemes import Unrolled
 from gradatim.training.train import train
@@ -164,7 +165,7 @@ class Piece:
         if state is None:
             state = learner.refiner.init(task.n_tasks)
         for batch in self.batches:
-            state = learner.step(state, batch)
+            state = learner.step(state, batch, differentiable=True)
             total = total + learner.loss(self.query, state).mean() / STEPS
         return total
 
@@ -174,7 +175,7 @@ def forgetful(learner, task, length, sigma, generator):
     batches = list(task.support.split(ROWS))[:STEPS]
     named, total = dict(learner.named_parameters()), 0.0
     with torch.no_grad():
-        states = list(learner.states(batches))
+        states = list(learner.states(batches, differentiable=True))
         for start in range(0, STEPS, length):
             piece = Piece(
                 detach(states[start]) if start else None, batches[start : start + length], task.query
@@ -182,7 +183,9 @@ def forgetful(learner, task, length, sigma, generator):
             e = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in named.items()}
             up, down = (
                 functional_call(
-                    learner, {n: p + s * sigma * e[n] for n, p in named.items()}, (piece, task, None)
+                    Episode(learner, piece),
+                    {f"learner.{n}": p + s * sigma * e[n] for n, p in named.items()},
+                    (task, None),
                 )
                 for s in (1, -1)
             )

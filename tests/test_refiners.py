@@ -179,7 +179,7 @@ def test_the_features_of_a_closed_form_are_trained_through_its_solution():
     torch.manual_seed(0)
     learner = regimes.closed_form(CLASSES, features=5).double()
     task, generator = drawn(CLASSES), torch.Generator().manual_seed(0)
-    learner(Unrolled(batch_size=5, horizon=2), task, generator).backward()
+    Unrolled(batch_size=5, horizon=2).loss(learner, task, generator).backward()
     slopes = {name: parameter.grad for name, parameter in learner.named_parameters()}
     assert all(slope is not None and slope.abs().sum() > 0 for slope in slopes.values())
     weight, step = learner.predictor.first.weight, 1e-6
@@ -187,7 +187,7 @@ def test_the_features_of_a_closed_form_are_trained_through_its_solution():
     def loss(shift):
         with torch.no_grad():
             weight[0, 0] += shift
-            value = learner(Unrolled(batch_size=5, horizon=2), task, generator).item()
+            value = Unrolled(batch_size=5, horizon=2).loss(learner, task, generator).item()
             weight[0, 0] -= shift
         return value
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, Signal
+from gradatim.training.episode import Episode
 from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import detach
 from tiny_run import FAMILY, make_learner
@@ -41,12 +42,12 @@ def pieces(learner, task, length):
     """Return the mean loss and its gradient, from runs of `length` steps, each begun from the state as a number."""
     batches = list(task.support.split(ROWS))[:STEPS]
     with torch.no_grad():
-        states = list(learner.states(batches))
+        states = list(learner.states(batches, differentiable=True))
     value, total = 0.0, [torch.zeros_like(p) for p in learner.parameters()]
     for start in range(0, STEPS, length):
         state = detach(states[start]) if start else learner.refiner.init(task.n_tasks)
         for t in range(start, min(start + length, STEPS)):
-            state = learner.step(state, batches[t])
+            state = learner.step(state, batches[t], differentiable=True)
             share = learner.loss(task.query, state).mean() / STEPS
             # retained: the steps of one piece share their graph
             found = torch.autograd.grad(
@@ -94,14 +95,14 @@ def test_truncation_is_the_only_difference():
 def test_gradcheck_of_the_second_order_unrolled_loss(observations):
     second = Signal(observations=observations, gradients=True, keep_graph=True)
     learner, task = setting(second)
-    shapes = {name: value.shape for name, value in learner.named_parameters()}
+    shapes = {name: value.shape for name, value in learner.named_parameters("learner")}
     flat = torch.nn.utils.parameters_to_vector(learner.parameters()).detach().requires_grad_()
 
     def loss(flat):
         parts = flat.split([shape.numel() for shape in shapes.values()])
         named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        arguments = (Unrolled(ROWS, STEPS), task, torch.Generator())
-        return torch.func.functional_call(learner, named, arguments)
+        episode, arguments = Episode(learner, Unrolled(ROWS, STEPS)), (task, torch.Generator())
+        return torch.func.functional_call(episode, named, arguments)
 
     assert torch.autograd.gradcheck(loss, flat, fast_mode=True)
     # the same loss without the graph of its gradients: a first-order gradient, which gradcheck would refuse

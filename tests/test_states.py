@@ -173,7 +173,8 @@ def test_the_slope_of_an_answer_is_that_of_the_minimum_not_of_the_way_there():
     weights = torch.randn(3, 1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def said():
-        state = learner.merge([learner.adapt(task.support, 8)])  # a merge of one converges
+        *_, state = learner.states(task.support.split(8), differentiable=True)
+        state = learner.refiner.merge([state])  # a merge of one converges
         return (weights * state.theta).sum()
 
     said().backward()
@@ -355,8 +356,8 @@ def test_a_merged_window_is_cut_by_the_next_step_also_where_it_brings_no_rows(tm
     save_state(tmp_path / "merged", merged, learner)
     kept = load_state(tmp_path / "merged", learner)  # longer than the lag
     batch = task.support.slice(32, 40)
-    mask = batch.mask.clone()
-    mask[0] = False
+    mask = batch.weight.clone()
+    mask[0] = 0.0
     state = learner.step(kept, Batch._trusted(batch.x, batch.y, mask))
     assert (state.age > 0).sum(1).tolist() == [16, 8, 8]  # the last mini-batches of both shards count 16 rows
     assert torch.equal(state.theta[0], merged.theta[0])

@@ -255,12 +255,12 @@ def test_peak_memory_counts_what_is_held_and_can_start_anew():
     """In a process of its own: one that has trained keeps freed memory, and allocates from that."""
     program = """
 import numpy as np
-from gradatim.provenance import forget_peak, peak_memory
-forget_peak()
+from gradatim.provenance import reset_peak_memory, peak_memory
+reset_peak_memory()
 before = peak_memory()
 np.ones(2**25)  # 256 MiB
 held = peak_memory() - before
-forget_peak()
+reset_peak_memory()
 print(held / 2**20, (peak_memory() - before) / 2**20)
 """
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from .commands import judge, listing, tables, train
 from .commands.options import Command, parse
-from .commands.show import wrote
+from .commands.show import print_written
+from .commands.threads import wait_passively, with_threads
 from .names import hint
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["list"])
         0
     """
+    if argv is None:
+        wait_passively()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("GRADATIM_DEBUG", "0") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
@@ -75,7 +78,7 @@ def _run(arguments: list[str], console: Console) -> None:
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):
-        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, shown=str)}")
+        raise ValueError(f"no command is called {name!r}: {hint(name, COMMANDS, quote=str)}")
     parser = ArgumentParser(
         prog="gradatim",
         description="Iterative amortized inference: learners that refine their answer to a new task step by step.",
@@ -97,13 +100,13 @@ def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
 def _demo(options: Namespace, console: Console) -> None:
     from studies.tables.demo import run
 
-    wrote(console, run(Path(options.out), options.smoke, console))
+    print_written(console, run(Path(options.out), options.smoke, console))
 
 
 def _train_demo(options: Namespace, console: Console) -> None:
     from studies.core.train_demo import run
 
-    wrote(console, run(Path(options.out), options.smoke, console))
+    print_written(console, run(Path(options.out), options.smoke, console))
 
 
 COMMANDS: dict[str, Command] = {
@@ -162,3 +165,4 @@ COMMANDS: dict[str, Command] = {
         _train_demo,
     ),
 }
+COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "predict")}

@@ -6,42 +6,48 @@ Source: Mittal et al. 2025, eqs. 5-8: `f_gamma(x, g_phi(D))`, g a loop of small 
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Size, Tensor, nn
 
-from .tree import flatten, tree_map
+from .batch import Batch
+from .tree import concatenate, detach, flatten, select, tree_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    import torch
-
-    from .batch import Batch, Task
     from .predictor import Predictor
     from .refiner import Refiner, State
-    from .signal import Signal
+    from .signal import Signal, StepInput
 
-
-class Episode(Protocol):
-    """What a scheme is to the learner: a loss to meta-train on."""
-
-    def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the scalar loss of one episode: all its steps."""
-        ...
+FEWER = 0.5
+"""The share of tasks with rows left at which those that have ended are set aside: moving states has a price."""
 
 
 class Learner(nn.Module):
     """`state_{t+1} = refiner.step(state_t, signal(predictor, refiner.linearization_point(state_t), batch_t))`.
 
-    Args: `predictor` f_gamma; `refiner` h_phi or r_gamma; `signal`: what a step sees.
+    `learner(x, state)` predicts. Adapting builds no autograd graph unless it is asked to (`differentiable`).
+
+    Args:
+        predictor: f_gamma.
+        refiner: h_phi or r_gamma.
+        signal: what a step sees of a mini-batch.
 
     Raises:
         ValueError: the refiner needs what the signal does not show.
 
     Example:
-        >>> for state in learner.states(support.split(32)):
-        ...     answer = learner.predict(query.x, state)
+        >>> import torch
+        >>> from gradatim import LinearRegression, build
+        >>> family = LinearRegression(8, noise_std=0.5)
+        >>> task = family.sample(4, torch.Generator().manual_seed(0))
+        >>> learner = build("ridge", family)
+        >>> for state in learner.states(task.support.split(32)):
+        ...     prediction = learner(task.query.x, state)
+        >>> prediction.shape
+        torch.Size([4, 64, 1])
     """
 
     def __init__(self, predictor: Predictor, refiner: Refiner, signal: Signal) -> None:
@@ -53,6 +59,24 @@ class Learner(nn.Module):
                 )
         self.predictor, self.refiner, self.signal = predictor, refiner, signal
 
+    def init(self, n_tasks: int = 1, query: Batch | None = None, differentiable: bool = False) -> State:
+        """Return the state of `n_tasks` tasks before any row is seen.
+
+        `query`: for a per-query (implicit) learner, the rows `[n_tasks, Nq, ...]` that will be predicted.
+        `differentiable`: keep the graph of a learnt start.
+
+        Raises:
+            ValueError: a query that is not this learner's.
+        """
+        if query is not None:
+            _check_batch(query)
+            self._check_dtype(query.x)
+            self.predictor.check_x(query.x)
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            state = self.refiner.init(n_tasks, query)
+        # a view of a learnt start requires a gradient even where none is recorded
+        return state if differentiable else detach(state)
+
     def states(
         self,
         batches: Iterable[Batch],
@@ -60,38 +84,53 @@ class Learner(nn.Module):
         carry: Callable[[State], State] = lambda state: state,
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
+        differentiable: bool = False,
     ) -> Iterator[State]:
-        """Yield state_0, state_1, ..., one more after each mini-batch.
+        """Yield state_0, state_1, ..., one more after each mini-batch `[B, N, ...]`.
 
         `query`: for a per-query (implicit) learner, the rows asked about. `carry` is what is handed from one step to
         the next (schemes detach there). With `lengths [P]`, each step yields a state for each of the first `lengths`
         rows, `[B * P, ...]`, and `carry` must choose one per task. `generator`: for losses that draw.
+        `differentiable`: keep the graph of all steps, for meta-training; memory then grows with them.
 
         Raises:
             ValueError: no mini-batch at all, or one that is not this learner's or of another number of tasks.
         """
+        if isinstance(batches, Batch):
+            raise ValueError(
+                "mini-batches must come one by one; got one Batch: give support.split(batch_size)"
+            )
         batches = iter(batches)
-        first = next(batches, None)
-        if first is None:
+        first = next(batches, _NONE)
+        if first is _NONE:
             raise ValueError("a learner needs at least one mini-batch; got none")
-        if query is not None:
-            self._check_dtype(query.x)
-            self.predictor.check_x(query.x)
-        state = self.refiner.init(first.n_tasks, query)
+        _check_batch(first)
+        state = self.init(first.n_tasks, query, differentiable)
         yield state
         for batch in chain([first], batches):
+            self.check(batch)
             if batch.n_tasks != first.n_tasks:
                 raise ValueError(
                     f"every mini-batch must be of the same {first.n_tasks} tasks; got one of {batch.n_tasks}"
                 )
-            self.check(batch)
-            state = self.step(carry(state), batch, lengths, generator)
+            state = self.step(carry(state), batch, lengths, generator, differentiable)
             yield state
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where a batch cannot be this learner's: unknown classes, other widths or another dtype."""
+        """Check that a batch can be this learner's.
+
+        Raises:
+            ValueError: no batch, unknown classes, other widths or another dtype, or weights that the refiner has no
+                place for.
+        """
+        _check_batch(batch)
         self._check_dtype(batch.x, batch.y)
         self.predictor.check(batch)
+        if batch.is_weighted and not self.refiner.capabilities.weights:
+            raise ValueError(
+                f"{type(self.refiner).__name__} counts every row once: weights must be 0 or 1; repeat rows, or use "
+                "a learner such as 'ridge' or 'bayesian'"
+            )
 
     def _check_dtype(self, *rows: Tensor) -> None:
         parts = (part.dtype for part in chain(self.parameters(), self.buffers()) if part.is_floating_point())
@@ -103,26 +142,99 @@ class Learner(nn.Module):
                     f"batch.to({own}), or the learner with learner.to({part.dtype})"
                 )
 
+    def learn(
+        self, state: State, batch: Batch, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, State]:
+        """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
+
+        Raises:
+            ValueError: as `check` and `predict`.
+
+        Example:
+            >>> import torch
+            >>> from gradatim import LinearRegression, build
+            >>> family = LinearRegression(8, noise_std=0.5)
+            >>> learner = build("ridge", family)
+            >>> state = learner.init(n_tasks=4)
+            >>> for batch in family.sample(4, torch.Generator().manual_seed(0)).support.split(32):
+            ...     prediction, state = learner.learn(state, batch)
+        """
+        self.check(batch)
+        with torch.no_grad():
+            prediction = self.predict(batch.x, state)
+        return prediction, self.step(state, batch, generator=generator)
+
     def step(
         self,
         state: State,
         batch: Batch,
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
+        differentiable: bool = False,
     ) -> State:
-        """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`."""
+        """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`.
+
+        A refiner that weighs by predictions scores the rows, before it learns them. Tasks without a row in the
+        mini-batch keep their state.
+
+        Raises:
+            ValueError: rows that are no batch.
+        """
+        _check_batch(batch)
+        if torch.is_inference_mode_enabled():
+            # Gradients of the rows' loss cannot be taken in inference mode: step outside, on ordinary tensors.
+            with torch.inference_mode(False), torch.no_grad():
+                state, batch = tree_map(_ordinary, state), batch._map(_ordinary)
+                return self._step(state, batch, lengths, generator)
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            return self._step(state, batch, lengths, generator)
+
+    def _step(
+        self, state: State, batch: Batch, lengths: Tensor | None, generator: torch.Generator | None
+    ) -> State:
         if lengths is not None and not self.refiner.capabilities.prefixes:
             times = len(lengths)
             state = tree_map(lambda part: part.repeat_interleave(times, dim=0), state)
             batch, lengths = batch.prefixes(lengths), None
+        step_input = self._seen(state, batch, lengths, generator)
+        if self.refiner.capabilities.score:
+            state = self.refiner.score(state, step_input)
+        return self.refiner.step(state, step_input)
+
+    def _seen(
+        self,
+        state: State,
+        batch: Batch,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> StepInput:
+        """Return what a step sees of a mini-batch, through the signal."""
         latent = self.refiner.linearization_point(state)
-        return self.refiner.step(state, self.signal(self.predictor, latent, batch, lengths, generator))
+        return self.signal(self.predictor, latent, batch, lengths, generator)
 
     def adapt(self, support: Batch, batch_size: int, query: Batch | None = None) -> State:
-        """Return the state after one pass over the support in mini-batches of `batch_size` rows."""
-        for state in self.states(support.split(batch_size), query):
-            last = state
-        return last
+        """Return the state after one pass over the support `[B, N, ...]` in mini-batches of `batch_size` rows.
+
+        Tasks whose rows have ended wait apart, so that a few long tasks beside many short ones cost what they are.
+        """
+        _check_batch(support)
+        state, active = self.init(support.n_tasks, query), None
+        ended: list[tuple[Tensor, State]] = []
+        last = support.mask.int().mul(torch.arange(1, support.n_rows + 1, device=support.x.device)).amax(1)
+        ragged = bool((last < support.n_rows).any()) and _fixed_size(state)
+        for start in range(0, support.n_rows, batch_size):
+            if ragged and bool((going := last > start).sum() <= FEWER * len(last)):
+                index = torch.arange(support.n_tasks, device=last.device) if active is None else active
+                ended.append((index[~going], select(state, (~going).nonzero()[:, 0])))
+                active, going = index[going], going.nonzero()[:, 0]
+                state, support, last = select(state, going), support.tasks(going), last[going]
+            batch = support.slice(start, start + batch_size)
+            self.check(batch)
+            state = self.step(state, batch)
+        if active is None:
+            return state
+        index, parts = zip(*ended, (active, state), strict=True)
+        return select(concatenate(parts), torch.cat(index).argsort())
 
     def merge(self, states: Sequence[State]) -> State:
         """Return one state of what all the states have seen: adapt to shards apart, then combine.
@@ -134,7 +246,12 @@ class Learner(nn.Module):
             ValueError: no state, states of different shapes, or a refiner whose states do not merge.
 
         Example:
-            >>> state = learner.merge([learner.adapt(shard, 32) for shard in shards])
+            >>> import torch
+            >>> from gradatim import LinearRegression, build
+            >>> family = LinearRegression(8, noise_std=0.5)
+            >>> learner, task = build("ridge", family), family.sample(4, torch.Generator().manual_seed(0))
+            >>> shards = [task.support.slice(0, 80), task.support.slice(80, 160)]
+            >>> state = learner.merge([learner.adapt(shard, 16) for shard in shards])
         """
         if not states:
             raise ValueError("merging needs at least one state; got none")
@@ -149,13 +266,46 @@ class Learner(nn.Module):
                         f"merging needs states of one learner and as many tasks; {name} is "
                         f"{_shape(shapes[0], name)} in the first and {_shape(other, name)} in another"
                     )
-        return self.refiner.merge(states)
+        with torch.no_grad():
+            return self.refiner.merge(states)
+
+    def forget(self, state: State, batch: Batch) -> State:
+        """Return the state as if the rows of a mini-batch `[B, N, ...]`, learnt before, had never been learnt.
+
+        Raises:
+            ValueError: a batch that is not this learner's, or a refiner whose states do not forget.
+
+        Example:
+            >>> import torch
+            >>> from gradatim import LinearRegression, build
+            >>> family = LinearRegression(8, noise_std=0.5)
+            >>> learner, task = build("ridge", family), family.sample(4, torch.Generator().manual_seed(0))
+            >>> state = learner.adapt(task.support, 16)
+            >>> shorter = learner.forget(state, task.support.slice(0, 16))
+            >>> shorter.rows.tolist()
+            [144.0, 144.0, 144.0, 144.0]
+        """
+        self.check(batch)
+        with torch.no_grad():
+            return self.refiner.forget(state, self._seen(state, batch))
+
+    def widen(self, state: State, place: Tensor) -> State:
+        """Return a state of a learner of fewer classes as one of this learner's.
+
+        `place [C]` int64: what was class c is now class `place[c]`.
+
+        Raises:
+            ValueError: a refiner whose states have a fixed number of outputs.
+        """
+        with torch.no_grad():
+            return self.refiner.widen(state, place)
 
     def predict(self, x: Tensor, state: State) -> Tensor:
         """Return outputs `[B, N, Do]` at x `[B, N, Dx]`.
 
         Raises:
-            ValueError: x of another width or dtype, or, for an implicit learner, not the queries of the state.
+            ValueError: x of another width or dtype, a state of another number of tasks, or, for an implicit learner,
+                x that are not the queries of the state.
         """
         self._check_dtype(x)
         self.predictor.check_x(x)
@@ -164,20 +314,51 @@ class Learner(nn.Module):
                 "an implicit learner's state answers the queries it was made for; got other x: begin again with "
                 "query=..., or use a parametric or explicit learner"
             )
-        return self.predictor(x, self.refiner.latent(state))
+        latent = self.refiner.latent(state)
+        if len(latent) != len(x):
+            raise ValueError(
+                f"x and the state must be of the same tasks; got x of {len(x)} and a state of {len(latent)}"
+            )
+        return self.predictor(x, latent)
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        """Return outputs `[B, N, Do]` at x `[B, N, Dx]`: `predict`."""
+        return self.predict(x, state)
 
     def loss(self, query: Batch, state: State, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean loss over the query rows of each task, `[B]`.
 
         Raises:
-            ValueError: a query that is not this learner's.
+            ValueError: a query that is not this learner's, or of other tasks than the state.
         """
-        self.check(query)
-        return self.predictor.loss(query, self.refiner.latent(state), generator)
+        _check_batch(query)
+        self._check_dtype(query.x, query.y)
+        self.predictor.check(query)
+        latent = self.refiner.latent(state)
+        if len(latent) != query.n_tasks:
+            raise ValueError(
+                f"query and state must be of the same tasks; got {query.n_tasks} and {len(latent)}"
+            )
+        return self.predictor.loss(query, latent, generator)
 
-    def forward(self, scheme: Episode, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the loss of one whole episode, all steps included: one call, so that DDP and FSDP are correct."""
-        return scheme.loss(self, task, generator)
+
+_NONE: Any = object()
+"""What `next` returns of no mini-batches: a None among them is a mistake of its own."""
+
+
+def _check_batch(batch: object) -> None:
+    if not isinstance(batch, Batch):
+        raise ValueError(f"rows must come as a Batch; got {type(batch).__name__}: make one, Batch(x, y)")
+
+
+def _ordinary(part: Tensor) -> Tensor:
+    """Return a tensor that autograd can use, also where it was made in inference mode."""
+    return part.clone() if part.is_inference() else part
+
+
+def _fixed_size(state: State) -> bool:
+    """Return whether a state keeps its shape: one that grows with the rows begins with a width of 0."""
+    return all(0 not in part.shape for part in flatten(state).values())
 
 
 def _fixed(part: Tensor, like: Tensor | None) -> Size:

@@ -39,9 +39,8 @@ class Predictor(nn.Module, ABC):
         return torch.zeros(self.latent_shape)
 
     def loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the mean loss over the present rows of each task, `[B]`; 0 for a task without rows."""
-        rows = self.row_loss(batch, latent, generator)
-        return (rows * batch.mask).sum(1) / batch.rows.clamp(min=1)
+        """Return the mean loss over the rows of each task, weighted, `[B]`; 0 for a task without rows."""
+        return weighted_mean(self.row_loss(batch, latent, generator), batch)
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
         """Return what multiplies each weight matrix of the latent, `[B, N, width]`.
@@ -63,7 +62,16 @@ class Predictor(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} gives no slopes of its outputs: use a Network")
 
     def check_x(self, x: Tensor) -> None:
-        """Raise ValueError where x is not `[B, N, x_dim]`."""
+        """Check that x is numbers `[B, N, x_dim]`; a predictor of images or tokens says what it wants instead.
+
+        Raises:
+            ValueError: tokens, or another shape.
+        """
+        if not x.is_floating_point():
+            raise ValueError(
+                f"this learner wants numbers: x floating point; got tokens ({x.dtype}): embed them, or use a predictor "
+                "that takes tokens"
+            )
         if x.dim() != 3 or (self.x_dim is not None and x.shape[2] != self.x_dim):
             raise ValueError(
                 f"this learner wants x of shape [tasks, rows, {self.x_dim}]; got {tuple(x.shape)}"
@@ -71,3 +79,20 @@ class Predictor(nn.Module, ABC):
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where the batch cannot be this predictor's: unknown classes, other widths."""
+
+
+def weighted_mean(values: Tensor, batch: Batch) -> Tensor:
+    """Return the mean of `values [B, N]` over the rows of each task, `[B]`: each row counts its weight.
+
+    What stands at absent rows plays no part; a task without rows has the mean 0.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch
+        >>> from gradatim.predictor import weighted_mean
+        >>> batch = Batch(torch.ones(1, 2, 1), torch.ones(1, 2, 1), torch.tensor([[1.0, 3.0]]))
+        >>> weighted_mean(torch.tensor([[0.0, 4.0]]), batch)
+        tensor([3.])
+    """
+    rows = batch.rows
+    return (values * batch.weight).sum(1) / torch.where(rows > 0, rows, 1)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .signal import StepInput
 
+_NOT_ADDITIVE = "a row's part in them is not a sum that can be taken away: learn the remaining rows anew"
+
 State = Any
 """A value: a tensor or a NamedTuple of tensors, tasks first; returned by a step, never mutated."""
 
@@ -28,13 +30,19 @@ class Capabilities:
     """What a refiner's state can do; who needs more asks here and refuses with a sentence.
 
     Fields: `per_query`: the state belongs to its queries (implicit), so it cannot be saved, merged or used for others;
-    `merge`: states of disjoint rows combine; `discounts`: old rows are discounted; `greedy`: every learnt part of
+    `merge`: states of disjoint rows combine; `forget`: rows that were learnt can be subtracted; `widen`: new classes
+    can be added; `score`: a step is weighed by how well the state predicts its rows before they are learnt;
+    `weights`: rows may count other than once; `discounts`: old rows are discounted; `greedy`: every learnt part of
     the state is read in the step that writes it; `prefixes`: one pass answers for many prefix lengths;
     `bounded`: the state does not grow with the rows; `learnt`: it has parameters to meta-train.
     """
 
     per_query: bool = False
     merge: bool = False
+    forget: bool = False
+    widen: bool = False
+    score: bool = False
+    weights: bool = False
     discounts: bool = False
     greedy: bool = True
     prefixes: bool = False
@@ -79,6 +87,34 @@ class Refiner(nn.Module, ABC):
             else ("its steps depend on the order of rows")
         )
         raise ValueError(f"states of {type(self).__name__} do not merge: {why}")
+
+    def forget(self, state: State, step_input: StepInput) -> State:
+        """Return the state as if the rows of a mini-batch, learnt before, had never been learnt.
+
+        Raises:
+            ValueError: rows cannot be subtracted from states of this refiner.
+        """
+        raise ValueError(f"states of {type(self).__name__} do not forget rows: {_NOT_ADDITIVE}")
+
+    def widen(self, state: State, place: Tensor) -> State:
+        """Return the state of fewer classes as one of this refiner's: class c becomes class `place[c]`, `place [C]`.
+
+        Raises:
+            ValueError: states of this refiner have a fixed number of outputs.
+        """
+        raise ValueError(
+            f"states of {type(self).__name__} have a fixed number of outputs: name all classes at the start"
+        )
+
+    def score(self, state: State, step_input: StepInput, learnt: bool = False) -> State:
+        """Return the state weighed by how well it predicts the rows of a mini-batch, which are not learnt yet.
+
+        With `learnt` the rows are among those learnt, and each is predicted as if it had been left out.
+
+        Raises:
+            ValueError: states of this refiner have nothing to weigh.
+        """
+        raise ValueError(f"states of {type(self).__name__} are not weighed by their predictions")
 
     def serves(self, state: State, x: Tensor) -> bool:
         """Return whether the state answers at x; a per-query state only at its own queries."""

@@ -24,7 +24,8 @@ class StepInput(NamedTuple):
     or None; `outputs [B, N, Do]`: what f says at them now, or None; `gradient`, like the latent (with lengths:
     `[B * P, ...]`): of the mean loss, or None; `lengths [P]`: the prefixes to answer for, or None: all the rows;
     `inputs`: what multiplies each weight matrix of the latent, `[B, N, width]` (with lengths: `[B * P, N, width]`),
-    zero at absent rows, or None.
+    zero at absent rows, or None; `weight [B, N]` (with lengths: `[B * P, N]`) of the rows where some count other than
+    once, or None.
     """
 
     rows: Tensor
@@ -33,6 +34,7 @@ class StepInput(NamedTuple):
     gradient: Tensor | None = None
     lengths: Tensor | None = None
     inputs: tuple[Tensor, ...] | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ class Signal:
             entered = predictor.inputs(answered.x, latent)
             kept = entered if self.keep_graph else [part.detach() for part in entered]
             inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in kept)
-        return StepInput(rows, batch if self.observations else None, outputs, gradient, lengths, inputs)
+        weight = answered.weight if batch.is_weighted else None
+        return StepInput(
+            rows, batch if self.observations else None, outputs, gradient, lengths, inputs, weight
+        )
 
     def _gradient(
         self, predictor: Predictor, latent: Tensor, batch: Batch, generator: torch.Generator | None

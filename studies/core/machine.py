@@ -58,7 +58,7 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     learner = parametric(family, BOTH, TransformerConfig(width=128, layers=4))
     tasks, episode = streams(0, 0)
     with _Count() as count:
-        learner(scheme, family.sample(64, tasks), episode).backward()
+        scheme.loss(learner, family.sample(64, tasks), episode).backward()
     matmul, seconds = [], []
     for seed in range(rounds):
         matmul.append(_matmul_seconds())

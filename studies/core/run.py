@@ -22,6 +22,7 @@ from gradatim.provenance import commit
 from gradatim.recipes import Recipe, recipe
 
 from . import machine
+from .page import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "records": records,
         "claims": claims,
     }
-    return write_result(out, "core", json.loads(json.dumps(result)))
+    return write_result(out, "core", json.loads(json.dumps(result)), PAGE)
 
 
 def _linear(smoke: bool) -> Part:

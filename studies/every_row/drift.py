@@ -109,7 +109,7 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     streams, steps = (2, (10, 30)) if smoke else (16, (10, 20, 50, 100, 200, 400))
     entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in ENTRIES.items()}
     if smoke and find_spec("river") is None:
-        study.console.print("without river's models: pip install gradatim[bench]")
+        study.console.print("without river's models: pip install gradatim[studies]")
         entries = {name: entry for name, entry in entries.items() if not name.startswith("river")}
     records: list[dict[str, Any]] = []
     measured: list[tuple[str, str, tuple[float, float, float]]] = []

@@ -31,6 +31,7 @@ from .calibration import calibration
 from .claims import claims, excess_loss, falling, merging, networks
 from .drift import drift
 from .one_pass import mnist
+from .page import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,8 +70,8 @@ AVERAGED = {
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return gain.json, gain.md and the pictures written below `out`."""
-    study = Study(out / "work" / ("gain-smoke" if smoke else "gain"), workers, console, not smoke)
+    """Run the benchmark; return every_row.json, every_row.md and the pictures written below `out`."""
+    study = Study(out / "work" / ("every_row-smoke" if smoke else "every_row"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
     parts["linear100"] = _wide(smoke)
@@ -82,12 +83,12 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     claimed = claims(found, {name: part.steps for name, part in parts.items()}, chosen)
     more = [networks(study, parts["network"], found["network"], smoke)]
     more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
-    more += [drift(study, smoke), calibration(study, smoke, out)]
+    more += [drift(study, smoke), calibration(study, smoke)]
     for own, made in more:
         records += own
         claimed += made
     result = {
-        "benchmark": "gain",
+        "benchmark": "every_row",
         "smoke": smoke,
         "seeds": seeds,
         "commit": commit(),
@@ -97,7 +98,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "records": records,
         "claims": claimed,
     }
-    return write_result(out, "gain", json.loads(json.dumps(result)))
+    return write_result(out, "every_row", json.loads(json.dumps(result)), PAGE)
 
 
 def _recipe(

@@ -21,7 +21,7 @@ import torch
 from gradatim.batch import Batch, Task
 from gradatim.compare.runs import claim
 from gradatim.families import LinearClassification
-from gradatim.files.checkpoint import part, read, steps
+from gradatim.files.checkpoint import read, select_prefix, step_files
 from gradatim.methods import method
 from gradatim.recipes import Recipe, from_json, recipe
 from gradatim.training.schemes import Greedy
@@ -111,14 +111,14 @@ def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
 
 def _distance(folder: Path, run: Recipe) -> float:
     """Return how far the gradient in a run's last checkpoint is from that of one process on the union of tasks."""
-    before, after = (read(path, "checkpoint")[0] for path in list(steps(folder).values())[-2:])
+    before, after = (read(path, "checkpoint")[0] for path in list(step_files(folder).values())[-2:])
     learner = run.learner()
-    learner.load_state_dict(part(before, "weights"))
+    learner.load_state_dict(select_prefix(before, "weights"))
     share, last = run.train.tasks // run.train.devices, run.train.iterations - 1
     draws = [streams(run.train.seed, last, rank) for rank in range(run.train.devices)]
     tasks = [run.family.sample(share, tasks) for tasks, _ in draws]
     union = Task(_joined([task.support for task in tasks]), _joined([task.query for task in tasks]))
-    learner.train()(run.scheme, union, draws[0][1]).backward()
+    run.scheme.loss(learner.train(), union, draws[0][1]).backward()
     pairs = [
         (parameter.grad, after[f"optimizer.{name}.exp_avg"])
         for name, parameter in learner.named_parameters()
@@ -130,7 +130,7 @@ def _distance(folder: Path, run: Recipe) -> float:
 
 def _joined(batches: list[Batch]) -> Batch:
     """Return the tasks of several batches as one."""
-    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "mask")))
+    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "weight")))
 
 
 def _train(home: Path) -> None:

@@ -27,6 +27,7 @@ from gradatim.refiners import Bagged
 
 from . import processes
 from .costs import costs
+from .page import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,13 +70,12 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "axes": ["steps", "rows"],
         "recipes": {name: r.to_json() for name, r in parts["mnist"].recipes.items()},
         "chosen": chosen,
         "records": records,
         "claims": [*_claims(parts, found, chosen), processes.ddp(study, smoke)],
     }
-    return write_result(out, "images", json.loads(json.dumps(result)))
+    return write_result(out, "images", json.loads(json.dumps(result)), PAGE)
 
 
 def _part(source: str, smoke: bool) -> Part:

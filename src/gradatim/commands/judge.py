@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..names import nearest
-from .show import size, table, wrote
-from .tables import described
+from .show import format_bytes, print_table, print_written
+from .tables import describe_state
 from .train import provenance
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate(options: Namespace, console: Console) -> None:
         result = {"checkpoint": str(path), **asked, "recipe": recipe.to_json(), **provenance()}
         result["records"] = [{**record, **about} for record in records]
         write_bytes(Path(options.out), (json.dumps(result, indent=1) + "\n").encode())
-        wrote(console, [Path(options.out)])
+        print_written(console, [Path(options.out)])
 
 
 def refuse_impossible(options: Namespace) -> None:
@@ -149,7 +149,7 @@ def show(console: Console, records: list[dict[str, Any]], steps: list[int], batc
             titles.append("accuracy")
             for line, r in zip(lines, chosen, strict=True):
                 line.append(f"{1 - r['mean']:.3f}")
-    table(console, "", titles, lines, numbers=True)
+    print_table(console, "", titles, lines, align_right=True)
 
 
 def counts(text: str) -> list[int]:
@@ -193,18 +193,18 @@ def info(options: Namespace, console: Console) -> None:
     Raises:
         ValueError: a file that is missing, truncated or foreign.
     """
-    from ..files.checkpoint import part, read
+    from ..files.checkpoint import read, select_prefix
     from ..recipes import unwrapped
 
     path = found(options.checkpoint)
     tensors, header = read(path)
     lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
-    lines.append(["size", size(path.stat().st_size)])
+    lines.append(["size", format_bytes(path.stat().st_size)])
     if "estimator" in header:
-        lines += described(header)
+        lines += describe_state(header)
     elif header["kind"] == "state":
         lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
-    weights = part(tensors, "weights")
+    weights = select_prefix(tensors, "weights")
     if weights:
         count = sum(value.numel() for value in weights.values())
         lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
@@ -217,8 +217,8 @@ def info(options: Namespace, console: Console) -> None:
     if "iteration" in header:
         lines.append(["iterations", f"{header['iteration']:,}"])
         lines.append(["seconds", f"{header['seconds']:.1f}"])
-        lines.append(["peak memory", size(header["peak_memory"])])
-    table(console, "", ["", ""], lines)
+        lines.append(["peak memory", format_bytes(header["peak_memory"])])
+    print_table(console, "", ["", ""], lines)
 
 
 def of_recipe(value: dict[str, Any]) -> list[list[str]]:

@@ -83,7 +83,7 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
                 has = ", ".join(text for text in inner if text != "name") or "no options"
                 called = parser.get_defaults().get(f"{part[2:]}.name") or part
                 raise ValueError(f"{name} has no option {option}: {called} has {has}")
-            raise ValueError(f"{name} has no option {option}: {hint(option, long, shown=str)}")
+            raise ValueError(f"{name} has no option {option}: {hint(option, long, quote=str)}")
 
 
 def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
@@ -118,7 +118,9 @@ def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -
     `fixed`: fields that are no options.
     """
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
-    for field in (field for field in fields(value) if field.init and field.name not in fixed):
+    for field in fields(value):
+        if not (field.init and field.metadata.get("option", True)) or field.name in fixed:
+            continue
         name, inner = f"{prefix}.{field.name}", getattr(value, field.name)
         if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)

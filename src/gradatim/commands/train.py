@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..provenance import provenance
 from .options import add_fields, escaped, first_line, positional, value_of
-from .show import wrote
+from .show import print_written
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -66,7 +66,7 @@ def run(options: Namespace, console: Console) -> None:
     """
     import torch
 
-    from ..files.checkpoint import latest, steps, write_bytes
+    from ..files.checkpoint import latest, step_files, write_bytes
     from ..training.engine import check_processes
     from ..training.train import train
 
@@ -74,7 +74,7 @@ def run(options: Namespace, console: Console) -> None:
     check_processes(recipe.train.devices)
     out = Path(options.out or default_out(options.recipe, options.resume))
     log = out / "log.jsonl"
-    if not options.resume and (steps(out) or (log.exists() and log.stat().st_size)):
+    if not options.resume and (step_files(out) or (log.exists() and log.stat().st_size)):
         raise ValueError(f"{out} already holds a run: resume it with --resume, or choose another folder")
     if recipe.train.threads is None:  # the last bits depend on it, so the record says it
         begun = options.resume and (out / "run.json").exists()
@@ -97,7 +97,7 @@ def run(options: Namespace, console: Console) -> None:
     if quiet:
         for notice in done.notices:
             console.print(notice, soft_wrap=True, markup=False)
-    wrote(console, [*written, *done.written])
+    print_written(console, [*written, *done.files])
 
 
 def named(arguments: list[str], part: str) -> str | None:

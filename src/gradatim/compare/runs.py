@@ -26,7 +26,7 @@ import torch
 from ..files.checkpoint import latest, load_weights, read_header, write_bytes
 from ..methods import variant
 from ..metrics import curve
-from ..provenance import commit, provenance
+from ..provenance import commit, process_environment, processes_on_threads, provenance
 from ..recipes import Recipe, from_json
 from ..training.snapshot import describe_learner, difference
 from ..training.train import train
@@ -161,7 +161,8 @@ class Study:
     def _train(self, waiting: list[tuple[str, Recipe]], threads: int | None = None) -> None:
         """Meta-train recipes, some at a time where they are `apart`; a failure or an interrupt stops the waiting."""
         threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.apart else None)
-        with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
+        pool = ThreadPoolExecutor(self.workers if self.apart else 1)
+        with processes_on_threads(threads or torch.get_num_threads()), pool:
             jobs = {pool.submit(self._run, name, recipe, threads): name for name, recipe in waiting}
             try:
                 for count, job in enumerate(as_completed(jobs), 1):
@@ -225,7 +226,7 @@ def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env=process_environment(threads),
     )
 
 

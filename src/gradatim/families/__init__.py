@@ -1,4 +1,9 @@
-"""Task families: simulated tasks, and tasks made of real rows."""
+"""Task families: distributions of tasks.
+
+- Simulated: `LinearRegression`, `LinearClassification`, `RandomNetworkRegression`, `GaussianMixture`,
+  `StructuralCausalModel`.
+- From real rows: `ImageClassification`, `EmbeddingClassification`, `Alphabets`.
+"""
 
 from .alphabets import Alphabets
 from .causal import StructuralCausalModel

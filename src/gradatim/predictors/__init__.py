@@ -1,4 +1,9 @@
-"""The three kinds of f_gamma: of known form, a learnt decoder, a readout."""
+"""The three kinds of f_gamma.
+
+- Known form (parametric): `Network`, `Ensemble`, `Features`, `Landmarks`, `Committee`. The latent is its weights.
+- Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
+- Readout (implicit): `Readout`. The latent is the prediction for the query rows.
+"""
 
 from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
 from .committee import Committee, Widths, widths

@@ -1,4 +1,4 @@
-"""f_gamma of an order: a score for each variable; the earlier has the higher one.
+"""f_gamma of an order: a score for each variable. Earlier variables have higher scores.
 
 Source: Bradley, Terry 1952 (pairwise logistic); Mittal et al. 2025, topological order.
 """
@@ -19,22 +19,31 @@ if TYPE_CHECKING:
 
 
 class OrderScores(Predictor):
-    """`f(x, z)_j = <x, s(z)> - s(z)_j`: at the unit vector of variable i, the log odds that i stands before j.
+    """The log odds that a variable comes before each of the others.
 
-    z `[B, d, W]` are tokens, one for each variable, and `s_i` a network of `z_i`; or, without `width`, z `[B, d, 1]`
-    are the scores themselves, and f has no parameters. No variable is told from another by its place.
+        f(x, z)_j = <x, s(z)> - s(z)_j
+        loss = sum_j y_j softplus(-f_j)
 
-    The loss of a row is `sum_j y_j softplus(-f_j)`, y the children of variable i: nothing is asked of pairs without an
-    edge, whose order may be free.
+    x is the unit vector of a variable i. The latent z `[B, d, W]` has a token for each variable, and the score `s_i` is
+    a network of `z_i`. Without `width` z `[B, d, 1]` are the scores, and f has no parameters. f is equivariant to the
+    order of the variables.
 
-    Args: `variables` d; `width` W of the tokens, None: the scores.
+    y marks the children of variable i. Pairs without an edge do not enter the loss: their order may be free.
+
+    Args:
+        variables: d.
+        width: W of the tokens; None makes z the scores themselves.
 
     Raises:
         ValueError: fewer than 2 variables, a width below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import OrderScores
         >>> OrderScores(3)(torch.eye(3)[None], torch.tensor([[[2.0], [0.0], [1.0]]]))[0, 0]
         tensor([0., 2., 1.])
+
+    Source: Bradley, Terry 1952 (pairwise logistic).
     """
 
     def __init__(self, variables: int, width: int | None = None) -> None:

@@ -117,7 +117,7 @@ class Experts(Refiner):
     def step(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
         """Return the state after one more mini-batch: scored, then learnt."""
         inputs, batch = check_inputs(step_input, sum(self.blocks))
-        a, weight = inputs.to(state.theta), batch.mask.to(state.theta)
+        a, weight = inputs.to(state.theta), batch.weight.to(state.theta)
         scored = state._replace(log_likelihood=state.log_likelihood + self.score(state, a, batch.y, weight))
         after = self.learn(scored, a, batch.y, weight)
         return _where(step_input.rows > 0, after, state)

@@ -78,7 +78,7 @@ class NeuralProcess(Refiner):
     def step(self, state: NeuralProcessState, step_input: StepInput) -> NeuralProcessState:
         """Return the sum with one more mini-batch."""
         batch = rows_of(step_input)
-        encoded = self.encode(self.embed(batch.x, batch.y)) * batch.mask[..., None]
+        encoded = self.encode(self.embed(batch.x, batch.y)) * batch.weight[..., None]
         total = state.total + encoded.sum(1).unflatten(1, self.latent_shape).to(state.total.dtype)
         return NeuralProcessState(total, state.rows + step_input.rows.to(state.rows.dtype))
 
@@ -122,10 +122,11 @@ def attended(state: AttentionState, scores: Tensor, values: Tensor, step_input: 
 
     `scores [B, Nq, H, N]` of its rows, whose `values` are `[B, N, H, V]`.
     """
-    present, now = rows_of(step_input).mask[:, None, None], step_input.rows.to(state.rows.dtype)
+    batch, now = rows_of(step_input), step_input.rows.to(state.rows.dtype)
+    present = batch.mask[:, None, None]
     scores = scores.masked_fill(~present, LOWEST)
     peak = torch.maximum(state.peak, scores.detach().amax(-1))
-    weights = (scores - peak[..., None]).exp() * present
+    weights = (scores - peak[..., None]).exp() * batch.weight[:, None, None]
     kept = (state.peak - peak).exp()
     summed = kept[..., None] * state.values + torch.einsum("bqhn,bnhv->bqhv", weights, values)
     return AttentionState(summed, kept * state.weights + weights.sum(-1), peak, state.x, state.rows + now)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class RowsSeen(NamedTuple):
-    """Every row seen: `x [B, N, Dx]`, `y [B, N, Dy]`, `mask [B, N]`; grows with the rows."""
+    """Every row seen: `x [B, N, Dx]`, `y [B, N, Dy]`, `weight [B, N]`; grows with the rows."""
 
     x: Tensor
     y: Tensor
-    mask: Tensor
+    weight: Tensor
 
 
 class Refit(Refiner):
@@ -67,13 +67,13 @@ class Refit(Refiner):
         y = torch.zeros(
             n_tasks, 0, self.y_dim, dtype=torch.int64 if self.classes else x.dtype, device=x.device
         )
-        return RowsSeen(x, y, torch.zeros(n_tasks, 0, dtype=torch.bool, device=x.device))
+        return RowsSeen(x, y, x.new_zeros(n_tasks, 0))
 
     def step(self, state: RowsSeen, step_input: StepInput) -> RowsSeen:
         """Return the state with the mini-batch's rows kept beside the others."""
         if step_input.batch is None:
             raise ValueError("a fit from scratch needs observations; got a signal without them")
-        new = (step_input.batch.x, step_input.batch.y, step_input.batch.mask)
+        new = (step_input.batch.x, step_input.batch.y, step_input.batch.weight)
         return RowsSeen(*(torch.cat(pair, dim=1) for pair in zip(state, new, strict=True)))
 
     def latent(self, state: RowsSeen) -> Tensor:

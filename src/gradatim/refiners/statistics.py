@@ -49,9 +49,12 @@ def accumulate(step_input: StepInput, state: Statistics, classes: bool) -> Stati
     a, y = inputs.to(state.gram), batch.y
     if classes:
         y = torch.nn.functional.one_hot(y[..., 0], outputs)
-    y = (y * batch.mask[..., None]).to(a)
+    weight = batch.weight[..., None].to(a)
+    y = y.to(a)
     with torch.autocast(a.device.type, enabled=False):
-        return Statistics(a.mT @ a, a.mT @ y, y.square().sum(1), step_input.rows.to(a.dtype))
+        weighted = (a * weight).mT if batch.is_weighted else a.mT  # absent rows are zero in a
+        squares = (y.square() * weight).sum(1)
+        return Statistics(weighted @ a, weighted @ y, squares, step_input.rows.to(a.dtype))
 
 
 def check_inputs(step_input: StepInput, width: int) -> tuple[Tensor, Batch]:

@@ -300,8 +300,9 @@ def test_help_shows_every_field_with_its_default(capsys):
 
     def walk(prefix, value):
         fixed = METHODS[name_of(value)].fixed if prefix == "method" else ()
-        shown = (f for f in fields(value) if f.name not in fixed and f.metadata.get("option", True))
-        for field in shown:
+        for field in fields(value):
+            if field.name in fixed or not field.metadata.get("option", True):
+                continue
             inner = getattr(value, field.name)
             if is_dataclass(inner):
                 walk(f"{prefix}.{field.name}", inner)

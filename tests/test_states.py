@@ -106,7 +106,7 @@ def test_features_that_help_are_used():
 
 
 def test_forgetting_counts_rows_by_their_age_and_stays_finite():
-    task, learner = drawn(LINEAR), exact(forget=0.9)
+    task, learner = drawn(LINEAR), exact(forgetting=0.9)
     state = learner.adapt(task.support, 16)
     for b in range(3):
         weights = np.repeat([0.9**32, 0.9**16, 1.0], 16)[:, None]
@@ -116,7 +116,7 @@ def test_forgetting_counts_rows_by_their_age_and_stays_finite():
         learner.merge([state, state])
     for factor in (0.0, 1.5, -1.0):
         with pytest.raises(ValueError, match=r"lies in \(0, 1\], 1 forgets nothing; got"):
-            exact(forget=factor)
+            exact(forgetting=factor)
     with pytest.raises(ValueError, match="positive precision for each of the 2 blocks"):
         Conjugate((2, 3), 1, ((1.0,),))
 

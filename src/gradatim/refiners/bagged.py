@@ -47,7 +47,9 @@ class Bagged(Refiner):
             )
         self.inner = inner
         self.capabilities = Capabilities(
-            prefixes=inner.capabilities.prefixes, learnt=inner.capabilities.learnt
+            prefixes=inner.capabilities.prefixes,
+            weights=inner.capabilities.weights,
+            learnt=inner.capabilities.learnt,
         )
         for need in ("needs_observations", "needs_gradients", "needs_inputs"):
             setattr(self, need, getattr(inner, need))

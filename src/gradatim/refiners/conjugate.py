@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..refiner import Capabilities, Refiner
-from .statistics import Statistics, accumulate, add, empty, log_precisions
+from .statistics import Statistics, accumulate, add, empty, log_precisions, spread_classes, subtract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Conjugate(Refiner):
     Args: `blocks`: how many inputs share a precision, e.g. (8, 1, 256) for x, a bias and features; `outputs` C;
     `precisions [K, blocks]`: where the priors start, in units of noise variance over prior variance; `classes`: whether
     y is a class index; `learnt`: whether precisions, the weights of the priors and the noise's scale are meta-trained;
-    `forget`: factor in (0, 1] by which a row counts less with every later one.
+    `forgetting`: factor in (0, 1] by which a row counts less with every later one.
 
     Raises:
         ValueError: a precision that is not positive or missing, a factor outside (0, 1]; in a step, inputs of another
@@ -70,15 +70,21 @@ class Conjugate(Refiner):
         precisions: Sequence[Sequence[float]],
         classes: bool = False,
         learnt: bool = False,
-        forget: float = 1.0,
+        forgetting: float = 1.0,
     ) -> None:
         super().__init__()
         start = log_precisions(blocks, precisions)
-        if not 0 < forget <= 1:
-            raise ValueError(f"a forgetting factor lies in (0, 1], 1 forgets nothing; got {forget}")
-        self.blocks, self.outputs, self.classes, self.forget = tuple(blocks), outputs, classes, forget
+        if not 0 < forgetting <= 1:
+            raise ValueError(f"a forgetting factor lies in (0, 1], 1 forgets nothing; got {forgetting}")
+        self.blocks, self.outputs, self.classes, self.forgetting = tuple(blocks), outputs, classes, forgetting
         self.capabilities = Capabilities(
-            merge=forget == 1, discounts=forget < 1, learnt=learnt, greedy=not learnt
+            merge=forgetting == 1,
+            forget=forgetting == 1,
+            widen=classes,
+            weights=True,
+            discounts=forgetting < 1,
+            learnt=learnt,
+            greedy=not learnt,
         )
         self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
@@ -90,9 +96,9 @@ class Conjugate(Refiner):
         return empty(n_tasks, sum(self.blocks), self.outputs, self.like.double())
 
     def step(self, state: Statistics, step_input: StepInput) -> Statistics:
-        """Return the statistics with one more mini-batch; earlier ones count less by `forget ** rows`."""
+        """Return the statistics with one more mini-batch; earlier ones count less by `forgetting ** rows`."""
         new = accumulate(step_input, state, self.classes)
-        return add(state if self.forget == 1 else self.discount(state, self.forget**new.rows), new)
+        return add(state if self.forgetting == 1 else self.discount(state, self.forgetting**new.rows), new)
 
     def latent(self, state: Statistics) -> Tensor:
         """Return theta, averaged over the priors, in the module's dtype, `[B, C D]`."""
@@ -110,11 +116,41 @@ class Conjugate(Refiner):
         Raises:
             ValueError: this learner forgets, so that the order of the rows matters.
         """
-        if self.forget < 1:
+        if self.forgetting < 1:
             raise ValueError(
-                f"states that forget (factor {self.forget:g}) depend on the order of rows: they do not merge"
+                f"states that forget (factor {self.forgetting:g}) depend on the order of rows: they do not merge"
             )
         return add(*states)
+
+    def forget(self, state: Statistics, step_input: StepInput) -> Statistics:
+        """Return the statistics without the rows of a mini-batch: exact.
+
+        Raises:
+            ValueError: rows that the state has not seen, as far as their sums show it, or old rows are discounted.
+        """
+        if self.forgetting < 1:
+            raise ValueError(
+                f"states that discount old rows (factor {self.forgetting:g}) do not know how much a row still counts: "
+                "learn the remaining rows anew"
+            )
+        return subtract(state, accumulate(step_input, state, self.classes))
+
+    def widen(self, state: Statistics, place: Tensor) -> Statistics:
+        """Return the statistics of fewer classes as those of `outputs` classes: class c becomes `place[c]`.
+
+        It is the state of one that knew all classes from the start. Priors are weighed by the evidence of all classes,
+        new ones included, so predictions of known classes can change a little where there are several.
+
+        Args:
+            state: of as many classes as `place` has entries.
+            place: `[C]` int64, all different.
+
+        Raises:
+            ValueError: y is no class index, or places that are repeated or no classes.
+        """
+        if not self.classes:
+            return super().widen(state, place)
+        return spread_classes(state, place, self.outputs)
 
     @staticmethod
     def discount(state: Statistics, factor: Tensor) -> Statistics:

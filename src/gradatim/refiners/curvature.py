@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..nn.functional import split_rows
+from .gain import positive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Preconditioner(nn.Module):
         damping = self.damping.clamp(-8, 4).exp()
         if self.pull is not None and self.late is not None:
             pull, late = ((FAST * part).clamp(-8, 4).exp() for part in (self.pull, self.late))
-            steps = (before / now.clamp(min=1))[:, None, None]
+            steps = (before / positive(now))[:, None, None]
             damping = damping + pull * steps.square() / (steps + late)
         return natural(gradient, curvature, self.shapes, damping.unbind(-1))
 
@@ -121,17 +122,24 @@ class RowSlopes(nn.Module):
 
     def forward(self, tokens: Tensor, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         """Return the direction `[B, S]` of row tokens `[B, N, W]` and inputs `[B, N, width]`, zero where absent."""
-        count = rows.clamp(min=1).reshape(-1, 1, 1)
+        count = positive(rows).reshape(-1, 1, 1)
         backs = self.back(tokens).split(self.sizes, dim=-1)
         parts = (back.mT @ a / count for back, a in zip(backs, inputs, strict=True))
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
-def second_moments(inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+def second_moments(inputs: tuple[Tensor, ...], rows: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the mean over rows of `a a'`, flat, for each of inputs `[B, N, width]`: `[B, sum width^2]`.
 
-    `rows [B]`: how many are present, in the dtype to compute in, under autocast too; absent ones are zero in inputs.
+    Args:
+        inputs: what multiplies each weight matrix, zero at absent rows.
+        rows: `[B]`, the number of rows, in the dtype to compute in, under autocast too.
+        weight: `[B, N]`, how often each row counts. None: once.
     """
-    count = rows.clamp(min=1).reshape(-1, 1, 1)
+    count = positive(rows).reshape(-1, 1, 1)
     with torch.autocast(rows.device.type, enabled=False):
-        return torch.cat([(a.mT @ a / count).flatten(1) for a in (part.to(rows) for part in inputs)], dim=1)
+        parts = []
+        for a in (part.to(rows) for part in inputs):
+            weighted = a if weight is None else a * weight[..., None].to(rows)
+            parts.append((weighted.mT @ a / count).flatten(1))
+        return torch.cat(parts, dim=1)

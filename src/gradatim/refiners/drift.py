@@ -59,11 +59,11 @@ class Drift(Refiner):
         if not inner.capabilities.merge:
             raise ValueError(
                 f"{name} itself says what is forgotten, so it needs an inner Conjugate that forgets nothing; got one "
-                f"with forget={inner.forget:g}: leave forget out"
+                f"with forgetting={inner.forgetting:g}: leave forgetting out"
             )
         self.inner, self.first = inner, tuple(first)
         self.capabilities = Capabilities(
-            discounts=True, greedy=inner.capabilities.greedy, learnt=inner.capabilities.learnt
+            discounts=True, weights=True, greedy=inner.capabilities.greedy, learnt=inner.capabilities.learnt
         )
 
     @abstractmethod

@@ -42,7 +42,7 @@ class Gain:
 
     def __call__(self, now: Tensor, before: Tensor) -> Tensor:
         """Return g `[B]` for `now [B]` rows after `before [B]` rows."""
-        share = now / (before + now + self.prior).clamp(min=1)
+        share = now / positive(before + now + self.prior)
         return self.value * share.pow(self.power) * (now > 0)
 
 
@@ -61,7 +61,7 @@ class LearntGain(nn.Module):
 
     def forward(self, now: Tensor, before: Tensor) -> Tensor:
         """Return g `[B, *shape]` for `now [B]` rows after `before [B]` rows."""
-        share = now / (before + now + self.log_prior.exp()).clamp(min=1)
+        share = now / positive(before + now + self.log_prior.exp())
         size = share.clamp(min=1e-12).pow(self.logit_power.sigmoid()) * (now > 0)
         return size.reshape(-1, *[1] * self.log_value.dim()) * self.log_value.exp()
 
@@ -76,7 +76,21 @@ def tail_weight(now: Tensor, before: Tensor, eta: float) -> Tensor:
     eta = 0 averages all iterates alike; a larger eta forgets early ones: about the last `1 / (1 + eta)` of the rows
     count.
     """
-    return (1 + eta) * now / (before + now + eta * now).clamp(min=1)
+    return (1 + eta) * now / positive(before + now + eta * now)
+
+
+def positive(rows: Tensor) -> Tensor:
+    """Return a number of rows `[...]` to divide by: 1 where there are none.
+
+    Weights may sum to less than one row, so the count is not clamped.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.gain import positive
+        >>> positive(torch.tensor([0.0, 0.5, 2.0]))
+        tensor([1.0000, 0.5000, 2.0000])
+    """
+    return torch.where(rows > 0, rows, 1)
 
 
 def move(old: Tensor, new: Tensor, gain: Tensor) -> Tensor:
@@ -85,4 +99,4 @@ def move(old: Tensor, new: Tensor, gain: Tensor) -> Tensor:
     return torch.where(gain == 0, old, old + gain * (new - old))
 
 
-__all__ = ["CONSTANT", "DECAYING", "Gain", "LearntGain", "move", "tail_weight"]
+__all__ = ["CONSTANT", "DECAYING", "Gain", "LearntGain", "move", "positive", "tail_weight"]

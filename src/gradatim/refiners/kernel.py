@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..refiner import Capabilities, Refiner
+from .gain import positive
 from .in_context import flow_scores, flow_velocity
 from .neural_processes import AttentionState, attended, rows_of, unattended
 
@@ -41,7 +42,7 @@ class Kernel(Refiner):
     Source: Nadaraya 1964, eq. 2; Watson 1964; Lipman et al. 2023, eqs. 8 and 22.
     """
 
-    capabilities = Capabilities(per_query=True, learnt=False)
+    capabilities = Capabilities(per_query=True, weights=True, learnt=False)
     needs_observations = True
     width: Tensor
 
@@ -73,5 +74,5 @@ class Kernel(Refiner):
 
     def latent(self, state: AttentionState) -> Tensor:
         """Return the average at every query row, `[B, Nq, outputs]`; of points, the velocity there."""
-        mean = (state.values / state.weights.clamp(min=1)[..., None]).squeeze(-2)
+        mean = (state.values / positive(state.weights)[..., None]).squeeze(-2)
         return flow_velocity(state.x, mean, self.width) if self.flow else mean

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..refiner import Capabilities, Refiner
-from .statistics import check_inputs, log_precisions
+from .statistics import check_inputs, checked_places, log_precisions
+from .window import stays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +45,8 @@ _IMPLICIT = 15
 class LaplaceState(NamedTuple):
     """Of K priors: `theta [B, K, C, D]`; of the prior and the rows that left the window, `theta' P theta / 2 -
     h' theta + c`: `precision [B, K, C, D, D]`, `shift [B, K, C, D]`, `floor [B, K]`; all float64. The window, oldest
-    first: `inputs [B, L, D]`, `labels [B, L]` (int64), `age [B, L]`: of which mini-batch (0: no row). `rows [B]`.
+    first: `inputs [B, L, D]`, `labels [B, L]` (int64), `weight [B, L]`,
+    `age [B, L]`: of which mini-batch (0: no row). `rows [B]`.
     """
 
     theta: Tensor
@@ -53,6 +55,7 @@ class LaplaceState(NamedTuple):
     floor: Tensor
     inputs: Tensor
     labels: Tensor
+    weight: Tensor
     age: Tensor
     rows: Tensor
 
@@ -106,7 +109,9 @@ class Laplace(Refiner):
         start = log_precisions(blocks, precisions)
         self.blocks, self.classes, self.lag, self.iterations = tuple(blocks), classes, lag, iterations
         self.keeps_rows = lag > 0
-        self.capabilities = Capabilities(merge=True, learnt=learnt, greedy=not learnt)
+        self.capabilities = Capabilities(
+            merge=True, widen=True, weights=True, learnt=learnt, greedy=not learnt
+        )
         self.log_precision = nn.Parameter(start, requires_grad=learnt)
         self.log_prior = nn.Parameter(torch.zeros(len(start)), requires_grad=learnt)
         self.register_buffer("like", torch.zeros(()))
@@ -118,7 +123,7 @@ class Laplace(Refiner):
         window = none.new_zeros(n_tasks, 0)
         inputs = self.like.new_zeros(n_tasks, 0, none.shape[-1])
         floor, rows = none.new_zeros(none.shape[:2]), none.new_zeros(n_tasks)
-        return LaplaceState(none, precision, none, floor, inputs, window.long(), window, rows)
+        return LaplaceState(none, precision, none, floor, inputs, window.long(), window, window, rows)
 
     def step(self, state: LaplaceState, step_input: StepInput) -> LaplaceState:
         """Return the posteriors after one more mini-batch, and the window moved on."""
@@ -150,7 +155,8 @@ class Laplace(Refiner):
             for name in ("precision", "shift", "floor", "rows")
         }
         window = {
-            name: torch.cat([getattr(s, name) for s in states], dim=1) for name in ("inputs", "labels", "age")
+            name: torch.cat([getattr(s, name) for s in states], dim=1)
+            for name in ("inputs", "labels", "weight", "age")
         }
         with torch.autocast(self.like.device.type, enabled=False):
             pulled = torch.stack([s.precision @ s.theta[..., None] for s in states]).sum(0)
@@ -159,6 +165,36 @@ class Laplace(Refiner):
             total["precision"] = total["precision"] - surplus
             merged = _ordered(LaplaceState(theta=start, **total, **window))
             return merged._replace(theta=self._mode(merged, *_MERGE), inputs=merged.inputs.to(self.like))
+
+    def widen(self, state: LaplaceState, place: Tensor) -> LaplaceState:
+        """Return the state of fewer classes as one of this refiner's: class c becomes `place[c]`.
+
+        Exact where all rows are still in the window. Rows that left it say nothing of new classes.
+
+        Args:
+            state: of as many classes as `place` has entries.
+            place: `[C]` int64, all different.
+
+        Raises:
+            ValueError: places that are repeated or no classes.
+        """
+        checked_places(place, state.theta.shape[2], self.classes)
+        place = place.to(state.labels.device)
+        priors, n_tasks = self._prior(), len(state.rows)
+        theta, shift = (
+            priors.new_zeros(n_tasks, len(priors), self.classes, priors.shape[1]) for _ in range(2)
+        )
+        precision = torch.diag_embed(priors)[None, :, None].repeat(n_tasks, 1, self.classes, 1, 1)
+        theta[:, :, place], shift[:, :, place] = state.theta, state.shift
+        precision[:, :, place] = state.precision
+        wide = state._replace(
+            theta=theta, shift=shift, precision=precision, labels=place[state.labels] * (state.age > 0)
+        )
+        if len(place) == self.classes:
+            return wide
+        with torch.autocast(self.like.device.type, enabled=False):
+            ordered = _ordered(wide)
+            return wide._replace(theta=self._mode(ordered, *_MERGE))
 
     def log_evidence(self, state: LaplaceState) -> Tensor:
         """Return Laplace's `log p(rows | prior k)`, `[B, K]`.
@@ -227,17 +263,18 @@ class Laplace(Refiner):
 
     def _rows_say(self, state: LaplaceState, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `_said` does, of the losses of the window alone."""
-        a, mask, shape = state.inputs.to(theta), (state.age > 0)[..., None, None], theta.shape[1:3]
+        a, weight, shape = state.inputs.to(theta), state.weight[..., None, None], theta.shape[1:3]
         logs = (a @ theta.flatten(1, 2).mT).unflatten(2, shape).log_softmax(-1)
-        codes = torch.nn.functional.one_hot(state.labels, self.classes)[:, :, None] * mask
-        chances = logs.exp() * mask
-        slope = ((codes - chances).flatten(2).mT @ a).unflatten(1, shape)
+        codes = torch.nn.functional.one_hot(state.labels, self.classes)[:, :, None] * weight
+        chances = logs.exp() * (weight > 0)
+        slope = ((codes - chances * weight).flatten(2).mT @ a).unflatten(1, shape)
         return -(codes * logs).sum((1, 3)), slope, chances
 
     def _blocks(self, state: LaplaceState, chances: Tensor) -> Tensor:
         """Return H of the window `[B, K, C, D, D]`, class by class: of `[B, L, K, C, D]` no tensor is made."""
         a = state.inputs.to(chances)
         spread = chances * (1 - chances) * (self.classes / (self.classes - 1))
+        spread = spread * state.weight[..., None, None]
         each = [
             (a.mT @ (a[:, :, None] * s[..., None]).flatten(2)).unflatten(2, (s.shape[2], -1)).transpose(1, 2)
             for s in spread.unbind(3)
@@ -250,7 +287,7 @@ class Laplace(Refiner):
         A mini-batch stays while it and all after it are at most `lag` rows: the order inside one plays no part.
         """
         age, count = state.age, state.age.shape[1]
-        kept = (age > 0) & (count - torch.searchsorted(age, age) <= self.lag)
+        kept = stays(age, state.weight, self.lag)
         leaving = (age > 0) & ~kept
         if bool(leaving.any()):
             oldest = int(leaving.any(0).nonzero().max()) + 1
@@ -269,6 +306,7 @@ class Laplace(Refiner):
         return state._replace(
             inputs=pad(state.inputs, (0, 0, short, 0)).to(self.like),
             labels=pad(state.labels, (short, 0)),
+            weight=pad(state.weight, (short, 0)),
             age=pad(state.age, (short, 0)),
         )
 
@@ -283,13 +321,13 @@ def _solved(state: LaplaceState, chances: Tensor, slope: Tensor, inverse: Tensor
 
     `inverse [B, K, C, D, D]`: of the blocks, somewhere near; the metric they take.
     """
-    a, shape = state.inputs.to(slope), slope.shape[1:3]
+    a, shape, weight = state.inputs.to(slope), slope.shape[1:3], state.weight[..., None, None]
     move, rest = torch.zeros_like(slope), slope
     toward = (inverse @ rest[..., None])[..., 0]
     along, size = toward, (rest * toward).sum((2, 3), keepdim=True)
     for _ in range(steps):
         logits = (a @ along.flatten(1, 2).mT).unflatten(2, shape)
-        bent = chances * (logits - (chances * logits).sum(-1, keepdim=True))
+        bent = chances * (logits - (chances * logits).sum(-1, keepdim=True)) * weight
         pushed = (bent.flatten(2).mT @ a).unflatten(1, shape) + (state.precision @ along[..., None])[..., 0]
         share = size / (along * pushed).sum((2, 3), keepdim=True).clamp(min=_TINY)
         move, rest = move + share * along, rest - share * pushed
@@ -323,6 +361,7 @@ def _joined(state: LaplaceState, inputs: Tensor, batch: Batch) -> LaplaceState:
     return state._replace(
         inputs=torch.cat([state.inputs, inputs.to(state.inputs).masked_fill(absent[..., None], 0)], dim=1),
         labels=torch.cat([state.labels, batch.y[..., 0].masked_fill(absent, 0)], dim=1),
+        weight=torch.cat([state.weight, batch.weight.to(state.weight)], dim=1),
         age=torch.cat([state.age, (latest + 1) * batch.mask], dim=1),
     )
 
@@ -335,12 +374,17 @@ def _ordered(state: LaplaceState) -> LaplaceState:
     return state._replace(
         inputs=state.inputs.to(state.theta).gather(1, order[..., None].expand(-1, -1, state.inputs.shape[2])),
         labels=state.labels.gather(1, order),
+        weight=state.weight.gather(1, order),
         age=age[:, few].contiguous(),
     )
 
 
 def _window(state: LaplaceState, part: slice, mask: Tensor) -> LaplaceState:
     """Return the state with a part of its window, of which only the rows in `mask` are there."""
-    inputs, labels, age = (rows[:, part] for rows in (state.inputs, state.labels, state.age))
+    inputs, labels, weight, age = (
+        rows[:, part] for rows in (state.inputs, state.labels, state.weight, state.age)
+    )
     mask = mask[:, part]
-    return state._replace(inputs=inputs * mask[..., None], labels=labels * mask, age=age * mask)
+    return state._replace(
+        inputs=inputs * mask[..., None], labels=labels * mask, weight=weight * mask, age=age * mask
+    )

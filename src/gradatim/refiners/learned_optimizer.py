@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.mlp import mlp
-from ..refiner import Refiner
+from ..refiner import Capabilities, Refiner
 from .gain import DECAYING, Gain, LearntGain, move
 from .optimizers import seen_gradient
 
@@ -71,6 +71,7 @@ class LearnedOptimizer(Refiner):
         >>> learner = Learner(f, LearnedOptimizer(f.initial()), GRADIENTS)
     """
 
+    capabilities = Capabilities(weights=True)
     needs_gradients = True
     start: Tensor
 

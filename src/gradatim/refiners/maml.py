@@ -45,7 +45,7 @@ class MAML(Refiner):
         >>> meta_sgd = Learner(f, MAML(f.initial(), torch.full(f.latent_shape, 0.1), learnt_rate=True), SECOND_ORDER)
     """
 
-    capabilities = Capabilities(greedy=False)
+    capabilities = Capabilities(greedy=False, weights=True)
     needs_gradients = True
     rate: Tensor | float
 

@@ -19,6 +19,7 @@ from gradatim.methods import build
 from gradatim.metrics import curve, excess_risk
 from gradatim.predictors import CrossEntropy, Network, SquaredError
 from gradatim.refiners import CONSTANT, OFF, Conjugate, Gain, Laplace, TransformerConfig
+from gradatim.refiners.softmax_mode import objective
 from gradatim.refiners.statistics import Statistics, pack, unpack
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import randomised
@@ -342,7 +343,7 @@ def test_a_merged_posterior_counts_the_prior_once(lag):
     present = [(state.age > 0).sum(1) for state in (one, two, merged)]
     assert torch.equal(present[0] + present[1], present[2])
     assert (merged.age.diff() >= 0).all()
-    assert learner.refiner._said(merged, merged.theta)[1].abs().max() < 1e-8
+    assert objective(merged, merged.theta)[1].abs().max() < 1e-8
     alone, beside = learner.merge([one]), learner.merge([one, learner.refiner.init(3)])
     for part, wanted in zip(beside, alone, strict=True):
         torch.testing.assert_close(part, wanted)  # a shard without rows says nothing

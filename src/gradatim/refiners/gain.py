@@ -1,4 +1,4 @@
-"""How far a step moves: the paper's constant gain, or one that falls as rows are seen, so that errors average out.
+"""How far a step moves: the paper's constant gain, or one that falls with the rows seen, so that errors average out.
 
 Source: Robbins, Monro 1951 for decaying gains; Shamir, Zhang 2013, eq. 4, for polynomial-decay averaging.
 """
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 class Gain:
     """`g = value * (n / (N + n + prior)) ** power`, n rows in this mini-batch, N seen before it; 0 where n = 0.
 
-    power 0 is the paper's constant (Markov) update, power 1 the 1/(1+t) of stochastic approximation, weighted by rows;
-    `prior`: rows that the start is worth. With `learnt`, these are where `LearntGain` starts
-    (a prior of at least 1, a power between .02 and .98).
+    Fields: `power`: 0 is the paper's constant (Markov) update, 1 the 1 / (1 + t) of stochastic approximation, by rows;
+    `value`: the factor in front; `prior`: how many rows the start is worth; `learnt`: whether the other fields are
+    only where `LearntGain` starts (a prior of at least 1, a power between .02 and .98).
 
     Raises:
         ValueError: a value that is not positive, a power outside [0, 1], a negative prior.
 
     Example:
+        >>> import torch
+        >>> from gradatim import Gain
         >>> Gain()(torch.tensor([16.0]), torch.tensor([48.0]))
         tensor([0.2500])
     """
@@ -49,7 +51,15 @@ class Gain:
 class LearntGain(nn.Module):
     """`g_i = value_i * (n / (N + n + prior)) ** power`, one value for each coordinate; all three are meta-trained.
 
-    Args: `start`: where they start; `shape` of the latent.
+    Args:
+        start: the gain at which they start.
+        shape: of the latent, without tasks.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.gain import DECAYING, LearntGain
+        >>> LearntGain(DECAYING, (3,))(torch.tensor([16.0]), torch.tensor([48.0])).shape
+        torch.Size([1, 3])
     """
 
     def __init__(self, start: Gain, shape: tuple[int, ...]) -> None:
@@ -73,8 +83,15 @@ DECAYING = Gain(power=1.0)
 def tail_weight(now: Tensor, before: Tensor, eta: float) -> Tensor:
     """Return the weight `[B]` of the newest iterate in the tail average: `(1 + eta) n / (N + n + eta n)`.
 
-    eta = 0 averages all iterates alike; a larger eta forgets early ones: about the last `1 / (1 + eta)` of the rows
+    eta = 0 averages all iterates alike. A larger eta discounts early ones: about the last `1 / (1 + eta)` of the rows
     count.
+
+    Args:
+        now: `[B]`, rows of this mini-batch.
+        before: `[B]`, rows seen before it.
+        eta: at least 0.
+
+    Source: Shamir, Zhang 2013, eq. 4.
     """
     return (1 + eta) * now / positive(before + now + eta * now)
 
@@ -94,7 +111,13 @@ def positive(rows: Tensor) -> Tensor:
 
 
 def move(old: Tensor, new: Tensor, gain: Tensor) -> Tensor:
-    """Return `old + gain * (new - old)`, gain `[B]` or `[B, ...]` against tasks-first tensors; old where it is 0."""
+    """Return `old + gain * (new - old)`, `[B, ...]`; old, bit for bit, where the gain is 0.
+
+    Args:
+        old: `[B, ...]`.
+        new: like old.
+        gain: `[B]`, or with more of old's dimensions.
+    """
     gain = gain.reshape(*gain.shape, *[1] * (old.dim() - gain.dim())).to(old.dtype)
     return torch.where(gain == 0, old, old + gain * (new - old))
 

@@ -47,7 +47,7 @@ class Entry:
 
 
 def _head(precision: float, forget: float = 1.0) -> Conjugate:
-    return Conjugate((FAMILY.dim,), 1, [[precision]], forget=forget)
+    return Conjugate((FAMILY.dim,), 1, [[precision]], forgetting=forget)
 
 
 def _learner(refiner: Refiner) -> Learner:

@@ -40,7 +40,7 @@ class Refit(Refiner):
         ValueError: strength negative.
     """
 
-    capabilities = Capabilities(learnt=False, bounded=False)
+    capabilities = Capabilities(learnt=False, bounded=False, weights=True)
     keeps_rows = True
     needs_observations = True
     start: Tensor

@@ -96,7 +96,8 @@ def _show(
             {"steps": s, "mean": m, "low": lo, "high": hi}
             for s, (m, lo, hi) in zip(STEPS, stats, strict=True)
         ]
-        curves.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
+        mean, low, high = ([1 - s[k] for s in stats] for k in (0, 2, 1))
+        curves.append(Curve(name, STEPS, mean, low, high))
     console.print(table)
     result = out / "train-demo.json"
     text = json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradatim.compare import plots
 from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table, number
+from gradatim.compare.report import Page, Question, Result, Table
 
 OURS, RIDGE = "gradatim", "plain-ridge"
 PEERS = (OURS, RIDGE, "sgd", "mlp-64", "gaussian-nb", "river-forest", "river-tree")
@@ -131,9 +131,9 @@ def answer_calibration(result: Result) -> Iterator[str]:
     )
     yield (
         f"The largest state is {size / 1e6 if not math.isnan(size) else size:.2f} MB; it learns "
-        f"{number(result.value('tables.update_speed'))} times as many rows a second as river's forest "
-        f"({number(result.beside('tables.update_speed', 'ours predicting'))} times with a prediction before each "
-        f"mini-batch) and predicts {number(result.value('tables.predict_speed'))} times as many as an MLP."
+        f"{result.value('tables.update_speed'):.1f} times as many rows a second as river's forest "
+        f"({result.beside('tables.update_speed', 'ours predicting'):.1f} times with a prediction before each "
+        f"mini-batch) and predicts {result.value('tables.predict_speed'):.2f} times as many as an MLP."
     )
 
 
@@ -178,7 +178,7 @@ PAGE = Page(
     },
     notes=(
         "One strict pass: mini-batches of 32 rows are predicted before they are learnt. 30% of the rows are held out "
-        "for the accuracy at the end. Settings, one for all tables, were chosen on 31 other tables; the JSON has those, "
-        "too. Intervals are by bootstrap over tables."
+        "for the accuracy at the end. Settings, one for all tables, were chosen on 31 other tables, which are in the "
+        "JSON, too. Intervals are by bootstrap over tables."
     ),
 )

@@ -120,9 +120,7 @@ def panels(
     for axes, (name, curves) in zip(panes, plots.items(), strict=False):
         handles |= _draw(axes, curves, log_y and not linear, methods)
         axes.set_title(name, fontsize="medium")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=RULE, linewidth=0.8)
-        axes.set_axisbelow(True)
+        _frame(axes)
     for axes in panes[len(plots) :]:
         axes.set_axis_off()
     canvas.supxlabel(x_label, fontsize="medium")
@@ -139,6 +137,13 @@ def _canvas(width: float, height: float) -> Any:
     except ModuleNotFoundError:
         return None
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _frame(axes: Any) -> None:
+    """Draw light rules behind the plot and no frame above or to the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _legend(canvas: Any, handles: Mapping[str, Any]) -> None:
@@ -181,7 +186,10 @@ def _scale(axes: Any, curves: Sequence[Curve], log_y: bool) -> None:
     log_y = log_y and not any(y <= 0 for curve in curves for y in (*curve.y, *curve.low))
     axes.set(xscale="log", yscale="log" if log_y else "linear")
     ticks: list[float] = []
-    for x in reversed(xs):  # nearer than a ninth of the axis they would overlap
+    first, last = xs[:1], xs[-1:]
+    rounds = [x for x in xs if f"{x:e}"[0] in "125" or [x] in (first, last)]
+    # nearer than a ninth of the axis marks would overlap
+    for x in reversed(rounds if len(rounds) > 5 else xs):
         if not ticks or (ticks[-1] / x) ** 9 >= xs[-1] / xs[0]:
             ticks.append(x)
     ticks[-1:] = xs[:1]  # both ends are marked
@@ -261,9 +269,7 @@ def dots(
         marks = [tick for tick in ticks if low <= tick <= high]
         axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
         axes.minorticks_off()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
+    _frame(axes)
     canvas.suptitle(title, fontsize="large")
     if len(handles) > 1:
         _legend(canvas, handles)

@@ -204,7 +204,7 @@ def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
 def test_a_state_is_no_learner(capsys, tmp_path):
     learner = build("ridge", LinearRegression(6))
     path = save_state(tmp_path / "state.safetensors", learner.refiner.init(3), learner)
-    assert "a checkpoint was wanted" in refusal(capsys, "eval", path)
+    assert "expected a checkpoint" in refusal(capsys, "eval", path)
     code, out, _ = call(capsys, "info", path)
     assert code == 0 and "state, format version 1" in out and "[3, 6, 6]" in out
 

@@ -1,106 +1,95 @@
-"""Result pages: rendered from the JSON alone, short, and every picture of the repository is shown on a page."""
+"""The Python blocks of the pages run: README, CONTRIBUTING and every page of docs, in order, one namespace a page.
 
-import json
+A block marked `no-run` is not executed. Training is shortened: the blocks show sizes for people, not for tests.
+"""
+
+import os
 import re
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from studies import STUDIES
-from studies.render import RESULTS, main, page_of
 
-from gradatim.compare.report import Page, Question, Result, render, write_result
-
-DOCS = RESULTS.parent
-CLAIM = {
-    "id": "mine.ratio",
-    "value": 0.5,
-    "low": 0.4,
-    "high": 0.6,
-    "bar": 0.4,
-    "direction": "<=",
-    "holds": False,
-}
-ABOUT = {
-    "benchmark": "mine",
-    "smoke": False,
-    "seeds": 1,
-    "commit": "c",
-    "torch": "t",
-    "records": [],
-    "claims": [CLAIM],
-}
+ROOT = Path(__file__).parents[1]
+SKIPPED = ("results", "tutorials", "api", "_build")
+BLOCK = re.compile(r"^```python *(?P<mark>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+ITERATIONS = re.compile(r"iterations=\d+")
 
 
-def undrawn(page):
-    """The page, its pictures taken as drawn."""
-    questions = tuple(replace(q, draw=q.draw and (lambda result, png: None)) for q in page.questions)
-    return replace(page, questions=questions)
+def pages() -> list[Path]:
+    """List the pages that people write."""
+    docs = [page for page in (ROOT / "docs").rglob("*.md") if page.relative_to(ROOT).parts[1] not in SKIPPED]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(docs)]
 
 
-@pytest.mark.parametrize("study", STUDIES)
-def test_a_committed_page_is_that_of_its_json(study, tmp_path):
-    path = tmp_path / f"{study}.json"
-    path.write_bytes((RESULTS / path.name).read_bytes())
-    text = render(path, undrawn(page_of(study)))[0].read_text()
-    assert text == (RESULTS / f"{study}.md").read_text(), "out of date: run python -m studies.render"
-    assert "nan" not in text and "not run" not in text
+def blocks(page: Path) -> list[str]:
+    """List a page's Python blocks to be run, each padded so that a traceback names the line of the page."""
+    text = page.read_text(encoding="utf-8")
+    matches = [match for match in BLOCK.finditer(text) if "no-run" not in match["mark"]]
+    return ["\n" * text.count("\n", 0, match.start("code")) + match["code"] for match in matches]
 
 
-@pytest.mark.parametrize("study", STUDIES)
-def test_a_page_says_what_each_claim_measures_and_has_small_tables(study):
-    page = page_of(study)
-    claims = json.loads((RESULTS / f"{study}.json").read_text())["claims"]
-    assert {claim["id"] for claim in claims} == set(page.claims)
-    result = Result(json.loads((RESULTS / f"{study}.json").read_text()))
-    for question in page.questions:
-        assert len(list(question.answer(result))) == 3
-        if question.table is not None:
-            columns, rows = question.table(result)
-            assert 0 < len(rows) <= 12 and all(len(row) == len(columns) for row in rows)
+WITH_CODE = [page for page in pages() if blocks(page)]
 
 
-def test_every_picture_is_shown_on_a_page():
-    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
-    shown = {
-        Path(name).name
-        for page in pages
-        for name in re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", page.read_text())
-    }
-    assert {path.name for path in RESULTS.glob("*.png")} <= shown
-    assert {name for name in shown if not (RESULTS / name).exists()} == set()
+@pytest.mark.parametrize("page", WITH_CODE, ids=[str(page.relative_to(ROOT)) for page in WITH_CODE])
+def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    module = type(sys)("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    for code in blocks(page):
+        code = ITERATIONS.sub("iterations=2", code)
+        exec(compile(code, str(page), "exec"), module.__dict__)
 
 
-def test_a_page_answers_with_numbers_of_the_json_and_prints_a_negative_verdict(tmp_path):
-    question = Question(
-        "ratio",
-        "Is it better?",
-        lambda result: [f"The ratio is {result.value('mine.ratio')}."],
-        lambda result, png: png.write_text("x") and None,
-        "A picture",
-        lambda result: (["a"], [["1"]]),
-    )
-    page = Page("mine", (question,), {"mine.ratio": "errors over those of ridge"}, "Read so.")
-    paths = write_result(tmp_path, "mine", dict(ABOUT), page)
-    assert [path.name for path in paths] == ["mine.json", "mine.md", "mine-ratio.png"]
-    text = paths[1].read_text()
-    assert text.startswith(
-        "# Is it better?\n\nThe ratio is 0.5.\n\n![A picture](mine-ratio.png)\n\n| a |\n|---|\n| 1 |\n"
-    )
-    assert "| `mine.ratio` | errors over those of ridge | 0.5 [0.4, 0.6] | <= 0.4 | **no** |" in text
-    assert "## Verdicts: 0 of 1 hold" in text and "Read so." in text
+def test_the_pages_have_blocks():
+    names = {str(page.relative_to(ROOT)) for page in WITH_CODE}
+    assert {
+        "README.md",
+        "docs/quick-start.md",
+        "docs/how-to/family.md",
+        "docs/how-to/predictor.md",
+        "docs/how-to/refiner.md",
+    } <= names
 
 
-def test_what_was_not_run_is_said(tmp_path):
-    result = Result(ABOUT)
-    assert result.interval("mine.other") == "not run"
-    assert result.cell("digits", "ridge", 10) == "" and result.curve("digits", "ridge") == []
-    with pytest.raises(ValueError, match="no study is called 'mine'"):
-        page_of("mine")
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 
 
-def test_a_page_is_rendered_by_a_command(tmp_path, capsys):
-    path = tmp_path / "core.json"
-    path.write_bytes((RESULTS / "core.json").read_bytes())
-    assert main([str(path)]) == 0
-    assert (tmp_path / "core.md").exists() and str(tmp_path / "core.md") in capsys.readouterr().out
+def test_links_between_pages_lead_somewhere():
+    """Relative links of the pages, GitHub's view of them: the file is there, generated folders aside."""
+    missing = []
+    for page in pages():
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if "://" in link or any(part in link for part in ("api/", "tutorials/")):
+                continue
+            if not (page.parent / link).exists():
+                missing.append(f"{page.relative_to(ROOT)}: {link}")
+    assert missing == []
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path):
+    """`fit`, `update` and `predict` as README writes them, on small files."""
+    pytest.importorskip("pyarrow")
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.normal(size=60), "b": rng.choice(["u", "v"], size=60)})
+    table["y"] = np.where(table.a > 0, "high", "low")
+    table[:30].to_csv(tmp_path / "train.csv", index=False)
+    table[30:50].to_parquet(tmp_path / "more.parquet")
+    table[50:].to_csv(tmp_path / "test.csv", index=False)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    gradatim ((?:fit|update|predict) .*)$", text, re.MULTILINE)
+    assert len(commands) == 3
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for command in commands:
+        subprocess.run(
+            [sys.executable, "-m", "gradatim", *command.split()],
+            cwd=tmp_path, env=environment, check=True, capture_output=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 10

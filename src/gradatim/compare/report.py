@@ -190,8 +190,9 @@ def _answered(question: Question, result: Result, path: Path, pictures: list[Pat
         if question.draw(result, picture) is None:
             pictures.append(picture)
             lines += [f"![{question.caption or question.title}]({picture.name})", ""]
-    if question.table is not None:
-        lines += markdown_table(*question.table(result))
+    columns, rows = question.table(result) if question.table else ((), ())
+    if rows:
+        lines += markdown_table(columns, rows)
     return lines
 
 

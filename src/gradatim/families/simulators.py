@@ -13,6 +13,7 @@ import torch
 
 from ..batch import Batch, Task
 from ..family import TaskFamily
+from ..likelihood import CrossEntropy, SquaredError
 from .sampling import check_amount, check_count, check_rows, check_sample, support_mask
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class LinearRegression(TaskFamily):
     condition: float | None = None
 
     intercept = False
+    likelihood = SquaredError(1)
 
     def __post_init__(self) -> None:
         check_rows(self)
@@ -200,6 +202,11 @@ class LinearClassification(TaskFamily):
         """Return the number of features, `dim`."""
         return self.dim
 
+    @property
+    def likelihood(self) -> CrossEntropy:
+        """Return that y is one of `classes`."""
+        return CrossEntropy(self.classes)
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator; float32.
 
@@ -247,6 +254,7 @@ class RandomNetworkRegression(TaskFamily):
     noise: float = 0.1
 
     intercept = False
+    likelihood = SquaredError(1)
 
     def __post_init__(self) -> None:
         check_rows(self)

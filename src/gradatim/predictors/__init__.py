@@ -5,7 +5,7 @@
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
 """
 
-from ..likelihood import CrossEntropy, Likelihood, SquaredError, likelihood
+from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
 from .committee import Committee, Widths, widths
 from .decoder import Decoder
 from .ensemble import Ensemble
@@ -26,10 +26,11 @@ __all__ = [
     "Likelihood",
     "Modulated",
     "Network",
+    "Order",
     "OrderScores",
     "Readout",
     "SquaredError",
+    "Velocity",
     "Widths",
-    "likelihood",
     "widths",
 ]

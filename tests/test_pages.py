@@ -54,6 +54,21 @@ def test_the_pages_have_blocks():
     } <= names
 
 
+def test_the_methods_to_choose_from_exist():
+    from gradatim.methods import method
+
+    page = (ROOT / "docs" / "how-to-choose.md").read_text(encoding="utf-8")
+    table = page.split("## Which method?")[1].split("##")[0]
+    names = [
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`([a-z][a-z-]+)`", row.split("|")[2:3][0] if row.count("|") > 3 else "")
+    ]
+    assert len(names) > 20
+    for name in names:
+        method(name)
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 

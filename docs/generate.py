@@ -122,8 +122,11 @@ def _tables(module: ModuleType, modules: list[str]) -> Iterator[str]:
     for exported in getattr(module, "__all__", []):
         value = getattr(module, exported)
         home = getattr(value, "__module__", name)
-        if home in modules and home != name:
-            rows.append(f"| [{exported}](#{home}.{exported}) | {summary(value.__doc__)} |")
+        if home not in modules or home == name:
+            continue
+        documented = exported in {member.path for member in public.names(importlib.import_module(home))}
+        target = f"[{exported}](#{home}.{exported})" if documented else f"`{exported}`"
+        rows.append(f"| {target} | {summary(value.__doc__)} |")
     if rows:
         yield "\n".join(
             ["## Names to import from here", "", "| name | what it is |", "|---|---|", *rows, "", ""]

@@ -59,11 +59,8 @@ def test_the_methods_to_choose_from_exist():
 
     page = (ROOT / "docs" / "how-to-choose.md").read_text(encoding="utf-8")
     table = page.split("## Which method?")[1].split("##")[0]
-    names = [
-        name
-        for row in table.splitlines()
-        for name in re.findall(r"`([a-z][a-z-]+)`", row.split("|")[2:3][0] if row.count("|") > 3 else "")
-    ]
+    cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("|")]
+    names = [name for cell in cells for name in re.findall(r"`([a-z][a-z-]+)`", cell)]
     assert len(names) > 20
     for name in names:
         method(name)

@@ -12,6 +12,9 @@ WORKERS ?= 2
 # further arguments, e.g. make test ARGS="-k laws -x"
 ARGS ?=
 
+# A thread that waits sleeps: on a machine with other work, spinning threads take its cores from what they wait for.
+export OMP_WAIT_POLICY ?= passive
+
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -c constraints.txt

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gradatim.commands.show import table, wrote
+from gradatim.commands.show import print_table, print_written
 from gradatim.compare.report import number
 
 from . import STUDIES, run
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("studies: interrupted; the same command goes on from what is recorded", file=sys.stderr)
         return 130
     show_claims(console, written)
-    wrote(console, written)
+    print_written(console, written)
     return 0
 
 
@@ -68,7 +68,7 @@ def show_claims(console: Console, written: list[Path]) -> None:
                 [claim["id"], f"{value} [{low}, {high}]", bar, "holds" if claim["holds"] else "fails"]
             )
     if rows:
-        table(console, "claims", ["claim", "value", "bar", "verdict"], rows)
+        print_table(console, "claims", ["claim", "value", "bar", "verdict"], rows)
 
 
 if __name__ == "__main__":

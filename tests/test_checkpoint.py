@@ -10,7 +10,7 @@ import torch
 
 from gradatim import Learner, bayesian, build
 from gradatim.files import checkpoint
-from gradatim.files.checkpoint import latest, load_weights, read, save_run, steps, write
+from gradatim.files.checkpoint import latest, load_weights, read, save_checkpoint, step_files, write
 from gradatim.training.states import load_state, save_state
 from tiny_run import FAMILY, make_learner
 
@@ -98,7 +98,7 @@ def test_missing_files_folders_and_other_kinds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         read(tmp_path)
     write(tmp_path / "w", TENSORS, HEADER)
-    with pytest.raises(ValueError, match="holds a checkpoint; a state was wanted"):
+    with pytest.raises(ValueError, match="holds a checkpoint, expected a state"):
         read(tmp_path / "w", kind="state")
 
 
@@ -116,13 +116,13 @@ def full_disk(*_):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, call):
     for step in (1, 2):
-        save_run(tmp_path, step, TENSORS, HEADER)
+        save_checkpoint(tmp_path, step, TENSORS, HEADER)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     monkeypatch.setattr(os, call, full_disk)
     with pytest.raises(
         ValueError, match=r"could not be written \(No space left on device; .* make room or choose"
     ):
-        save_run(tmp_path, 3, TENSORS, HEADER)
+        save_checkpoint(tmp_path, 3, TENSORS, HEADER)
     with pytest.raises(ValueError, match="could not be written"):
         write(tmp_path / "step-00000002.safetensors", {"a": torch.zeros(1)}, HEADER)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -130,14 +130,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, call):
 
 def test_a_file_cut_off_by_the_system_leaves_what_was_there(tmp_path):
     resource = pytest.importorskip("resource")
-    save_run(tmp_path, 1, TENSORS, HEADER)
+    save_checkpoint(tmp_path, 1, TENSORS, HEADER)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(
-            ValueError, match=r"could not be written \(File too large; 400,\d+ bytes wanted\)"
+            ValueError, match=r"could not be written \(File too large; 400,\d+ bytes needed\)"
         ):
-            save_run(tmp_path, 2, {"big": torch.zeros(100_000)}, HEADER)
+            save_checkpoint(tmp_path, 2, {"big": torch.zeros(100_000)}, HEADER)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(tmp_path) == ["step-00000001.safetensors"]
@@ -186,7 +186,7 @@ def test_hidden_files_of_others_are_left_alone(tmp_path):
     for name in others:
         (tmp_path / name).write_text("mine")
     (tmp_path / ".step-00000005.safetensors.7.tmp").mkdir()
-    save_run(tmp_path, 5, TENSORS, HEADER)
+    save_checkpoint(tmp_path, 5, TENSORS, HEADER)
     wanted = {*others, ".step-00000005.safetensors.7.tmp", "step-00000005.safetensors"}
     assert set(names(tmp_path)) == wanted
 
@@ -197,19 +197,19 @@ def test_the_last_two_are_kept_and_leftovers_removed(tmp_path):
     assert latest(tmp_path) is None
     assert latest(tmp_path / "nowhere") is None
     for step in (5, 10, 15):
-        save_run(tmp_path, step, TENSORS, HEADER)
+        save_checkpoint(tmp_path, step, TENSORS, HEADER)
     assert names(tmp_path) == ["notes.txt", "step-00000010.safetensors", "step-00000015.safetensors"]
     assert latest(tmp_path).name == "step-00000015.safetensors"
 
 
 def test_damaged_files_are_passed_over(tmp_path):
     for step in (5, 10):
-        save_run(tmp_path, step, TENSORS, HEADER)
+        save_checkpoint(tmp_path, step, TENSORS, HEADER)
     newest = latest(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-1])
     assert latest(tmp_path).name == "step-00000005.safetensors"
-    save_run(tmp_path, 7, TENSORS, HEADER)  # a run that went on from 5: the damaged 10 is not its own
-    assert list(steps(tmp_path)) == [5, 7]
+    save_checkpoint(tmp_path, 7, TENSORS, HEADER)  # a run that went on from 5: the damaged 10 is not its own
+    assert list(step_files(tmp_path)) == [5, 7]
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
@@ -219,7 +219,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
     path = save(make_learner(width=8))
     with pytest.raises(
-        ValueError, match=r"does not fit this learner: refiner\S+ wants \(\d+.*the file has \("
+        ValueError, match=r"does not fit this learner: refiner\S+ has shape \(\d+.* and \(.* in the file"
     ):
         load_weights(make_learner(width=4), path)
     learner = make_learner()

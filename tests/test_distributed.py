@@ -21,7 +21,7 @@ from rich.console import Console
 from studies.images import processes
 
 from gradatim.compare.runs import Study, start
-from gradatim.files.checkpoint import read, steps
+from gradatim.files.checkpoint import read, step_files
 from gradatim.training.config import learning_rate, streams
 from gradatim.training.engine import Engine
 from gradatim.training.schemes import Greedy
@@ -163,7 +163,7 @@ def test_a_run_of_two_processes_that_was_killed_is_resumed_by_torchrun_bit_for_b
     run = processes.recipes(smoke=True)["parametric"]
     killed = start(run, tmp_path, 2)
     deadline = time.monotonic() + SECONDS
-    while max(steps(tmp_path), default=0) < run.train.iterations // 3 and killed.poll() is None:
+    while max(step_files(tmp_path), default=0) < run.train.iterations // 3 and killed.poll() is None:
         assert time.monotonic() < deadline, "the run writes nothing"
         time.sleep(0.002)
     os.kill(killed.pid, signal.SIGKILL)

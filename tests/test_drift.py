@@ -15,7 +15,7 @@ from gradatim.predictors import CrossEntropy, Network, SquaredError
 from gradatim.refiners import Bank, Conjugate, Ridge, RunLength
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import check_refiner
-from gradatim.testing.tools import same
+from gradatim.testing.tools import assert_close
 from gradatim.tree import flatten, select, tree_map, unflatten
 
 WIDTH, SIZE = 3, 8
@@ -277,18 +277,18 @@ def test_they_keep_the_laws(make, classes):
 
 def test_the_laws_compare_weights_of_nothing():
     one = torch.tensor([0.0, -torch.inf])
-    same("a law", {"w": one}, {"w": one.clone()}, 1e-9)
+    assert_close("a law", {"w": one}, {"w": one.clone()}, 1e-9)
     for other in (
         torch.tensor([0.0, -1e9]),
         torch.tensor([0.0, torch.inf]),
         torch.tensor([1e-8, -torch.inf]),
     ):
         with pytest.raises(AssertionError, match="a law; but w differs"):
-            same("a law", {"w": one}, {"w": other}, 1e-9)
+            assert_close("a law", {"w": one}, {"w": other}, 1e-9)
         with pytest.raises(AssertionError, match="a law; but w differs"):
-            same("a law", {"w": other}, {"w": one}, 1e-9)
+            assert_close("a law", {"w": other}, {"w": one}, 1e-9)
     with pytest.raises(AssertionError, match="w differs by nan"):
-        same("a law", {"w": torch.tensor([torch.nan])}, {"w": torch.tensor([torch.nan])}, 1e-9)
+        assert_close("a law", {"w": torch.tensor([torch.nan])}, {"w": torch.tensor([torch.nan])}, 1e-9)
 
 
 @follows
@@ -369,7 +369,10 @@ def test_they_say_what_they_can_and_do_not_merge(make):
         (lambda: RunLength(conjugate(), 1.0), r"got 1.0"),
         (lambda: RunLength(conjugate(), float("nan")), r"got nan"),
         (lambda: RunLength(conjugate(), 0.1, limit=1), r"at least 2 copies, .*got limit=1: 32"),
-        (lambda: Bank(conjugate(forgetting=0.9), (1.0,)), r"forgets nothing; got one with forgetting=0.9: leave"),
+        (
+            lambda: Bank(conjugate(forgetting=0.9), (1.0,)),
+            r"forgets nothing; got one with forgetting=0.9: leave",
+        ),
         (lambda: RunLength(conjugate(forgetting=0.9), 0.1), r"forgets nothing; got one with forgetting=0.9"),
         (lambda: RunLength(Ridge(3, 1, 1.0), 0.1), r"needs a Conjugate; got Ridge: wrap"),
     ],

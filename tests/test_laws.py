@@ -28,6 +28,7 @@ from gradatim.predictors import (
 from gradatim.refiners import CONSTANT, DECAYING, Gain, TransformerConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme
+from gradatim.testing.options import fitting
 from gradatim.training.evolution import Evolution
 from gradatim.training.schemes import Greedy, Unrolled
 
@@ -45,12 +46,14 @@ def config(**changes):
 @pytest.mark.parametrize("family", SIMULATED.values(), ids=SIMULATED)
 @pytest.mark.parametrize("name", [name for name, row in METHODS.items() if not row.orders])
 def test_every_method_keeps_the_laws(name, family):
-    if name == "implicit-probabilities" and family.classes is None:
+    if name == "implicit-probabilities" and family.likelihood.classes is None:
         pytest.skip("a regression has no probabilities")
-    if METHODS[name].regression and family.classes is not None:
+    if METHODS[name].regression and family.likelihood.classes is not None:
         pytest.skip("it knows no classes")
     # lbfgs stops where its objective no longer falls by 1e-10, not at machine precision
-    check_refiner(build(name, family, CONFIG), family, tolerance=1e-5 if name == "lbfgs" else 1e-9)
+    check_refiner(
+        build(name, family, **fitting(name, CONFIG)), family, tolerance=1e-5 if name == "lbfgs" else 1e-9
+    )
 
 
 PREFIXES = config(prefixes=True)
@@ -95,9 +98,9 @@ def test_variants_keep_the_laws(make, family):
 @pytest.mark.parametrize("name", ["parametric-both", "implicit-logits", "adam", "ridge"])
 def test_real_and_ragged_tasks_keep_the_laws(name):
     digits = ImageClassification("digits", 4, 3, min_support_rows=6, **SMALL)
-    check_refiner(build(name, digits, CONFIG), digits)
+    check_refiner(build(name, digits, **fitting(name, CONFIG)), digits)
     network = RandomNetworkRegression(2, 4, min_support_rows=1, **SMALL)
-    check_refiner(build(name, network, CONFIG), network)
+    check_refiner(build(name, network, **fitting(name, CONFIG)), network)
 
 
 # --- a check that never fails says nothing: learners, predictors, families and schemes that break one law each
@@ -273,7 +276,7 @@ def test_rows_that_are_not_quite_forgotten_are_found():
     ],
 )
 def test_predictors_keep_the_laws(make, family):
-    check_predictor(make(CrossEntropy(3) if family.classes else SquaredError()), family)
+    check_predictor(make(CrossEntropy(3) if family.likelihood.classes else SquaredError()), family)
 
 
 def test_probabilities_keep_the_laws():
@@ -389,7 +392,9 @@ def test_broken_families_are_found():
 )
 def test_schemes_keep_the_laws(scheme, name):
     for family in (REGRESSION, CLASSES):
-        check_scheme(scheme, build(name, family, config(prefixes=scheme.prefixes > 2)), family)
+        check_scheme(
+            scheme, build(name, family, **fitting(name, config(prefixes=scheme.prefixes > 2))), family
+        )
 
 
 def test_broken_schemes_are_found():
@@ -405,7 +410,7 @@ def test_broken_schemes_are_found():
         def loss(self, learner, task, generator):
             return super().loss(learner, task, generator).detach().requires_grad_()
 
-    learner = build("parametric-both", REGRESSION, CONFIG)
+    learner = build("parametric-both", REGRESSION, **fitting("parametric-both", CONFIG))
     for scheme, said in (
         (Summing(4, 3), "mean over the plain loop"),
         (Noisy(4, 3), "functions of the generator|from the generator given"),

@@ -23,6 +23,6 @@ def test_the_nearest_name_is_at_least_as_like_as_the_cutoff(name, cutoff, wanted
 
 def test_a_hint_asks_or_lists():
     assert hint("Adam", dict.fromkeys(KNOWN)) == "did you mean 'adam'?"
-    assert hint("Adam", KNOWN, shown=str) == "did you mean adam?"
+    assert hint("Adam", KNOWN, quote=str) == "did you mean adam?"
     assert hint("ridge", iter(KNOWN)) == "known are sgd, momentum, adam"
     assert hint("ridge", sorted(KNOWN), "it has") == "it has adam, momentum, sgd"

@@ -426,7 +426,7 @@ def test_what_does_not_merge_is_refused_with_a_reason():
     past = randomised(regimes.parametric(CLASSES, config=replace(CONFIG, history=1)))
     with pytest.raises(ValueError, match="do not merge: its steps depend on the order of rows"):
         past.merge([past.adapt(task.support, 16)] * 2)
-    adam = build("adam", CLASSES, lr=0.1).double()
+    adam = build("adam", CLASSES, rate=0.1).double()
     with pytest.raises(ValueError, match="states of Adam do not merge"):
         adam.merge([adam.adapt(task.support, 16)] * 2)
     with pytest.raises(ValueError, match="at least one state; got none"):

@@ -14,7 +14,7 @@ from gradatim.families import LinearClassification, LinearRegression
 from gradatim.family import TaskFamily
 from gradatim.files.checkpoint import load_weights, write
 from gradatim.methods import build
-from gradatim.stopping import WINDOWS, crossings, prequential, stopping_times
+from gradatim.stopping import WINDOWS, hitting_times, prequential, stopping_times
 from gradatim.tree import select
 
 FAMILY = LinearRegression(4, 0.5, support_rows=12 * 8, query_rows=128)
@@ -59,7 +59,7 @@ def test_the_memory_is_of_fixed_size_and_equals_the_windows_over_the_whole_histo
     assert running.mean.shape == (5, len(WINDOWS), 4)
     seen = list(prequential(RIDGE, support.split(8)))
     for task in range(5):
-        own = [(s.signs[task], int(s.rows[task])) for s in seen if s.rows[task] > 0]
+        own = [(s.statistics[task], int(s.rows[task])) for s in seen if s.rows[task] > 0]
         for place, window in enumerate(WINDOWS):
             weights = [(1 - 1 / window) ** (len(own) - 1 - i) * rows for i, (_, rows) in enumerate(own)]
             mean = sum(w * signs for w, (signs, _) in zip(weights, own, strict=True)) / sum(weights)
@@ -67,16 +67,16 @@ def test_the_memory_is_of_fixed_size_and_equals_the_windows_over_the_whole_histo
             torch.testing.assert_close(running.mean[task, place], mean)
 
 
-def test_the_signs_are_what_their_names_say():
+def test_the_statistics_are_what_their_names_say():
     family = LinearClassification(3, 3, support_rows=16)
     learner, support = build("newton", family), drawn(2, family=family).support
     states = list(learner.states(support.split(8)))
     seen = list(prequential(learner, support.split(8)))
     batch = support.slice(8, 16)
     for sign, state in enumerate((states[1], states[2], states[0])):
-        torch.testing.assert_close(seen[1].signs[:, sign], learner.loss(batch, state))
+        torch.testing.assert_close(seen[1].statistics[:, sign], learner.loss(batch, state))
     entropy = torch.distributions.Categorical(logits=learner.predict(batch.x, states[2])).entropy().mean(1)
-    torch.testing.assert_close(seen[1].signs[:, 3], entropy)
+    torch.testing.assert_close(seen[1].statistics[:, 3], entropy)
     torch.testing.assert_close(seen[1].state, states[2])
 
 
@@ -118,7 +118,7 @@ def test_stopping_is_at_the_first_crossing_alone_and_together(fitted):
     middle = said[:, 5].sort().values[7:9]  # between two tasks, so that rounding does not decide
     threshold = float(middle.mean())
     stopped = stopping_times(RIDGE, task.support.split(8), fitted, threshold)
-    places, reached = crossings(said, torch.tensor([threshold]))
+    places, reached = hitting_times(said, torch.tensor([threshold]))
     assert torch.equal(stopped.steps, places[:, 0] + 1)
     assert torch.equal(stopped.reached, reached[:, 0])
     assert 1 < len(set(stopped.steps.tolist()))
@@ -206,7 +206,7 @@ def test_it_is_honest_where_it_stops_and_the_prequential_average_is_not(fitted):
     for name, estimate in (("fitted", fitted), ("average", LossEstimate(RIDGE))):
         said, _ = path(estimate, RIDGE, task.support)
         thresholds = said.cummin(1).values[:, [1, 4, 9]].median(0).values
-        places, _ = crossings(said, thresholds)
+        places, _ = hitting_times(said, thresholds)
         bias[name] = (said.gather(1, places).mean(0) / realised.gather(1, places).mean(0) - 1).abs()
     assert (bias["fitted"] < 0.05).all(), bias
     assert (bias["fitted"] < bias["average"]).all(), bias

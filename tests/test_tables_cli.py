@@ -26,6 +26,7 @@ from gradatim.files.progress import Bar
 from gradatim.files.schema import Schema
 
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")  # a module that pyarrow does not import by itself
 
 FIRST, MORE = 320, 96  # whole mini-batches of 32
 
@@ -99,8 +100,8 @@ def same(one: Path, other: Path) -> bool:
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("target", ["kind", "price"])
 def test_blocks_of_a_file_are_one_partial_fit_in_memory(capsys, home, tmp_path, monkeypatch, suffix, target):
-    monkeypatch.setattr(reading, "BLOCK", 700)  # some ten rows
-    monkeypatch.setattr(reading, "ROWS", 10)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 700)  # some ten rows
+    monkeypatch.setattr(reading, "BATCH_ROWS", 10)
     classes = ["--classes", "b,a"] if target == "kind" else []
     other = {"kind": "price", "price": "kind"}[target]
     words = ["--target", target, "--drop", other, "--state", tmp_path / "file", *classes]
@@ -113,7 +114,7 @@ def test_blocks_of_a_file_are_one_partial_fit_in_memory(capsys, home, tmp_path, 
         RefinedRegressor().partial_fit(X, y).save(tmp_path / "memory")
     assert same(tmp_path / "file", tmp_path / "memory")
     judged = FIRST + MORE - 32
-    assert f"{FIRST + MORE} rows" in out and f": {judged} rows, each predicted before it was learnt" in out
+    assert f"{FIRST + MORE} rows" in out and f": {judged} rows, each predicted before it was learned" in out
 
 
 def test_what_is_said_is_the_prequential_accuracy(capsys, home, tmp_path):
@@ -155,7 +156,7 @@ def test_fit_and_update_are_a_fit_on_both_files(capsys, home, tmp_path, target):
 
 def test_predictions_are_those_of_python(capsys, home, tmp_path, monkeypatch):
     """Up to rounding: rows are answered 40 at a time here, and the last bit depends on how many."""
-    monkeypatch.setattr(streaming, "ANSWERED", 40)
+    monkeypatch.setattr(streaming, "PREDICT_ROWS", 40)
     table = frame(100, 3)
     X = table.drop(columns=["kind", "price"])
     table.to_csv(tmp_path / "test.csv", index=False)
@@ -223,7 +224,7 @@ def test_rows_without_a_target_are_skipped_and_counted(capsys, tmp_path):
     for name, lines in (("full", full), ("kept", [r for i, r in enumerate(rows) if i % 10 != 4])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,y", *lines]))
         out = call(capsys, "fit", tmp_path / f"{name}.csv", "--target", "y", "--state", tmp_path / name)
-        assert out.startswith("regression: 'y' is a number") and "63 rows learnt" in out
+        assert out.startswith("regression: 'y' is a number") and "63 rows learned" in out
         assert ("7 rows without 'y' skipped" in out) == (name == "full")
     assert same(tmp_path / "full", tmp_path / "kept")
 
@@ -244,10 +245,10 @@ def test_rows_without_a_target_are_skipped_and_counted(capsys, tmp_path):
 def test_the_task_follows_from_the_target(tmp_path, values, asked, task, classes):
     pd.DataFrame({"x": 0, "y": list(values)}).to_csv(tmp_path / "file.csv", index=False)
     source = reading.open_table(tmp_path / "file.csv")
-    layout = Schema.of(source, "y", asked)
-    assert layout.task == task
+    schema = Schema.infer(source, "y", asked)
+    assert schema.task == task
     if classes is not None:
-        found = tables._first_classes(source, layout, layout.wanted(source, "state", True))
+        found = tables._first_classes(source, schema, schema.columns_to_read(source, "state", True))
         assert (
             found.tolist() == classes
             and found.dtype.kind == {str: "O", int: "i", bool: "b"}[type(classes[0])]
@@ -262,10 +263,10 @@ TOLD = {
     "names alone, unended": (b"a,b,y", "fit FILE", "no rows"),
     "bytes that are no text": (b"a,b,y\n1,\xff\xfe,0\n", "fit FILE", "is not UTF-8 text (about byte 9)"),
     "a line too short": (b"a,b,y\n1,red,0\n2,blue\n", "fit FILE", "line 3: expected 3 columns, got 2"),
-    "a name twice": (b"a,a,y\n1,2,0\n", "fit FILE", "column 'a' stands twice"),
+    "a name twice": (b"a,a,y\n1,2,0\n", "fit FILE", "column 'a' occurs twice"),
     "no such target": (b"a,b,Y\n1,2,0\n", "fit FILE", "no column 'y' (--target): did you mean 'Y'?"),
     "no such column": (GOOD.encode(), "fit FILE --drop c", "no column 'c' (--drop): it has 'a', 'b', 'y'"),
-    "nothing to learn from": (GOOD.encode(), "fit FILE --drop a,b", "no column beside the target"),
+    "nothing to learn from": (GOOD.encode(), "fit FILE --drop a,b", "no column besides the target"),
     "a target never there": (b"a,b,y\n1,2,\n", "fit FILE", "the target 'y' is missing in the first 1 rows"),
     "dates to predict": (b"a,y\n1,2024-01-01\n", "fit FILE", "the target 'y' holds dates"),
     "words as numbers": (b"a,y\n1,x\n", "fit FILE --task regression", "holds text"),
@@ -281,7 +282,7 @@ TOLD = {
     "no batch": (GOOD.encode(), "fit FILE --batch-size 0", "--batch-size must be at least 1"),
     "classes of words": (GOOD.encode(), "fit FILE --classes x,z", "the target 'y' holds numbers"),
     "a zip that is none": (b"a,y\n1,2\n", "fit FILE.gz", "cannot be read"),
-    "Parquet that is none": (b"a,y\n1,2\n", "fit FILE.parquet", "is not Parquet"),
+    "Parquet that is none": (b"a,y\n1,2\n", "fit FILE.parquet", "is not a Parquet file"),
     "a missing column": (
         b"size,count,colour,day,kind\n1,1,red,2024-01-01,a\n",
         "update FILE",
@@ -314,7 +315,7 @@ TOLD = {
     ),
     "no quantile": (GOOD.encode(), "predict FILE --quantiles 50", "numbers between 0 and 1"),
     "no known suffix": (GOOD.encode(), "predict FILE --out out.txt", ".csv or .parquet"),
-    "itself": (GOOD.encode(), "predict FILE --out FILE", "would overwrite what is read"),
+    "itself": (GOOD.encode(), "predict FILE --out FILE", "would overwrite an input file"),
 }
 
 
@@ -334,7 +335,7 @@ def test_a_fault_is_one_line_and_nothing_is_lost(capsys, state, monkeypatch, con
 
 def test_words_late_in_a_column_of_numbers_are_named(capsys, tmp_path, monkeypatch):
     """Kinds are those of the first rows; the way out that the line names is one."""
-    monkeypatch.setattr(reading, "HEAD", 200)
+    monkeypatch.setattr(reading, "HEAD_BYTES", 200)
     rows = "".join(f"{i % 7},{i % 2}\n" for i in range(100)) + "A12,1\n"
     (tmp_path / "file.csv").write_text("code,y\n" + rows)
     words = ["fit", tmp_path / "file.csv", "--target", "y", "--state", tmp_path / "state"]
@@ -380,7 +381,7 @@ def test_a_state_that_cannot_be_used_is_refused(capsys, home, state, tmp_path):
         (whole[:8] + newer + whole[8 + length :], "format version 9; this gradatim reads 1: upgrade"),
         (write(tmp_path / "w", tensors, {"kind": "state"}).read_bytes(), "not one of a table"),
         (write(tmp_path / "w", tensors, other).read_bytes(), "RefinedRanker"),
-        (RefinedClassifier.load(state).save(tmp_path / "w").read_bytes(), "was not made by gradatim fit"),
+        (RefinedClassifier.load(state).save(tmp_path / "w").read_bytes(), "gradatim fit did not make it"),
     ):
         state.write_bytes(content)
         assert said in refusal(capsys, "update", home / "more.csv", "--state", state)
@@ -397,7 +398,7 @@ def test_a_state_is_not_overwritten_unasked(capsys, home, state):
     call(capsys, *words, "--force")
     assert state.read_bytes() != before
     line = refusal(capsys, "fit", state, "--target", "kind", "--state", state, "--force")
-    assert "is the file that is read" in line
+    assert "is the input file" in line
 
 
 def test_an_interruption_says_what_it_left(capsys, home, state, tmp_path, monkeypatch):
@@ -407,7 +408,7 @@ def test_an_interruption_says_what_it_left(capsys, home, state, tmp_path, monkey
     before = state.read_bytes()
     monkeypatch.setattr(RefinedClassifier, "partial_fit", interrupted)
     line = refusal(capsys, "update", home / "more.csv", "--state", state, code=130)
-    assert "is as it was" in line and state.read_bytes() == before
+    assert "is unchanged" in line and state.read_bytes() == before
     words = ["--target", "kind", "--state", tmp_path / "new"]
     assert "was not written" in refusal(capsys, "fit", home / "first.csv", *words, code=130)
     monkeypatch.setattr(RefinedClassifier, "predict_proba", interrupted)
@@ -417,15 +418,15 @@ def test_an_interruption_says_what_it_left(capsys, home, state, tmp_path, monkey
 
 
 def test_a_state_that_changes_meanwhile_is_left_alone(capsys, home, state, monkeypatch):
-    learn = tables.learn
+    learn = tables.fit_stream
 
     def slow(*arguments, **options):
         told = learn(*arguments, **options)
         state.write_bytes(b"another's")
         return told
 
-    monkeypatch.setattr(tables, "learn", slow)
-    assert "changed by someone else" in refusal(capsys, "update", home / "more.csv", "--state", state)
+    monkeypatch.setattr(tables, "fit_stream", slow)
+    assert "changed by another process" in refusal(capsys, "update", home / "more.csv", "--state", state)
     assert state.read_bytes() == b"another's"
 
 
@@ -460,7 +461,7 @@ class Counter:
     batch_size, rows = 32, 0
 
     def partial_fit(self, X, y, classes=None):
-        assert len(X) == len(y) <= streaming.PIECE
+        assert len(X) == len(y) <= streaming.CHUNK_ROWS
         self.rows += len(y)
 
     def predict(self, X):
@@ -469,7 +470,7 @@ class Counter:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(reading, "BLOCK", 1 << 16)  # 32 of them are read ahead
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)  # 32 of them are read ahead
     rows = 200_000
     x = np.random.default_rng(0).normal(size=(rows, 8)).round(6)
     table = pa.table({**{f"x{j}": x[:, j] for j in range(8)}, "y": x[:, 0]})
@@ -480,20 +481,20 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, suffix):
         pa.parquet.write_table(table, path, row_group_size=10_000)
     del table
     source = reading.open_table(path)
-    layout, model = Schema.of(source, "y", "auto"), Counter()
-    kinds, pool, most = layout.wanted(source, "state", True), pa.default_memory_pool(), [0]
+    schema, model = Schema.infer(source, "y", "auto"), Counter()
+    kinds, pool, most = schema.columns_to_read(source, "state", True), pa.default_memory_pool(), [0]
     resting = pool.bytes_allocated()
 
     class Gauge(Bar):
-        def at(self, share, status):
+        def update(self, share, status):
             most[0] = max(most[0], pool.bytes_allocated() - resting)
 
     tracemalloc.start()
-    told = streaming.learn(model, source, layout, kinds, 0, Gauge(False, "learning"))
+    told = streaming.fit_stream(model, source, schema, kinds, 0, Gauge(False, "learning"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert told.rows == model.rows == rows and told.judged == rows - 32
-    np.testing.assert_allclose(told.wrong, np.square(x[32:, 0]).sum())
+    assert told.rows == model.rows == rows and told.scored == rows - 32
+    np.testing.assert_allclose(told.total_loss, np.square(x[32:, 0]).sum())
     assert most[0] < 0.4 * x.nbytes and peak < 0.4 * x.nbytes  # 12.8 MB whole
 
 
@@ -556,9 +557,9 @@ def test_a_killed_update_leaves_the_old_state_or_the_new_one(state, tmp_path):
 
 def test_a_layout_is_plain_json(home):
     header = read(home / "kind.safetensors")[1]
-    layout = Schema.from_json(header, "state")
-    assert Schema.from_json({"table": json.loads(json.dumps(layout.to_json()))}, "state") == layout
-    assert layout == Schema(
+    schema = Schema.from_json(header, "state")
+    assert Schema.from_json({"table": json.loads(json.dumps(schema.to_json()))}, "state") == schema
+    assert schema == Schema(
         "kind",
         "classification",
         "text",

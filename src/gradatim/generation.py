@@ -1,4 +1,4 @@
-"""Fresh points of a task: noise, carried along the velocity that a learner of flow matching has found.
+"""New points of a task: noise that follows the velocity which a learner of flow matching predicts.
 
 Source: Lipman et al. 2023, eq. 1 (the flow); Suli, Mayers 2003, eq. 12.12 (Heun's method).
 """
@@ -25,17 +25,27 @@ if TYPE_CHECKING:
 
 
 def heun(velocity: Callable[[Tensor], Tensor], noise: Tensor, steps: int = 20) -> Tensor:
-    """Return where the flow carries noise `[B, N, D]` from t = 0 to t = 1, in equal steps of Heun's method.
+    """Return the points to which a flow carries noise from t = 0 to t = 1, in equal steps of Heun's method.
 
         v_1 = v([x, t]);  v_2 = v([x + h v_1, t + h]);  x <- x + h (v_1 + v_2) / 2;    h = 1 / steps
 
-    `velocity`: from rows' x = [x_t, t] `[B, N, D + 1]` to `[B, N, D]`; asked twice a step.
+    Args:
+        velocity: a function from x = [x_t, t] `[B, N, D + 1]` to velocities `[B, N, D]`, called twice a step.
+        noise: the points at t = 0, `[B, N, D]`.
+        steps: the number of steps.
+
+    Returns:
+        the points at t = 1, `[B, N, D]`.
 
     Raises:
-        ValueError: no step.
+        ValueError: steps below 1.
 
     Example:
-        >>> points = heun(mixture.velocity, torch.randn(4, 256, 2))
+        >>> import torch
+        >>> from gradatim.generation import heun
+        >>> heun(lambda x: torch.full_like(x[..., :1], 3.0), torch.zeros(1, 2, 1), steps=4)
+        tensor([[[3.],
+                 [3.]]])
 
     Source: Suli, Mayers 2003, eq. 12.12.
     """
@@ -51,24 +61,36 @@ def heun(velocity: Callable[[Tensor], Tensor], noise: Tensor, steps: int = 20) -
 
 def generate(
     learner: Learner,
-    given: Batch | State,
+    support: Batch | State,
     n: int,
     generator: torch.Generator,
     steps: int = 20,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Return n fresh points of each task, `[B, n, D]`, in the learner's dtype and on its rows' device.
+    """Return n new points of each task.
 
-    `given`: the support, rows of `flow_rows`, seen in mini-batches of `batch_size` (None: all at once); or a state. An
-    implicit learner has no state for other queries, so it goes through the support anew at each of the 2 `steps`
-    velocities that Heun's method asks for. `generator`: a CPU generator, for the noise alone.
+    An implicit learner has no state for new queries: it goes through the support again for each velocity.
+
+    Args:
+        learner: a learner of velocities, with inputs `[x_t, t]` and D outputs.
+        support: rows as `flow_rows` makes them, or a state of B tasks.
+        n, generator, steps: the points of each task, a CPU generator for their noise, and steps of Heun's method.
+        batch_size: rows of a mini-batch of the support (None: all rows at once).
+
+    Returns:
+        points `[B, n, D]` in the learner's dtype, on the device of the support.
 
     Raises:
-        ValueError: a learner that answers no velocity (outputs one narrower than x), a state of an implicit learner,
-            no points or steps.
+        ValueError: a learner that predicts no velocity, a state of an implicit learner, or no points or steps.
 
     Example:
-        >>> points = generate(learner, task.support, 256, torch.Generator().manual_seed(0), batch_size=16)
+        >>> import torch
+        >>> from gradatim import build
+        >>> from gradatim.families import GaussianMixture
+        >>> from gradatim.generation import generate
+        >>> family, generator = GaussianMixture(support_rows=32), torch.Generator().manual_seed(0)
+        >>> generate(build("ridge", family), family.sample(2, generator).support, 5, generator, steps=2).shape
+        torch.Size([2, 5, 2])
 
     Source: Lipman et al. 2023, eq. 1; Mittal et al. 2025, eqs. 7-8 (the states).
     """
@@ -82,54 +104,74 @@ def generate(
         raise ValueError(f"generating needs at least one point; got {n}")
     per_query = learner.refiner.capabilities.per_query
     with torch.no_grad():
-        if isinstance(given, Batch):
-            size = batch_size or given.n_rows
+        if isinstance(support, Batch):
+            size = batch_size or support.n_rows
             if per_query:
-                return heun(_asking(learner, given, size), _noise(given.y, n, width, generator), steps)
-            given = learner.adapt(given, size)
+                return heun(_velocity(learner, support, size), _noise(support.y, n, width, generator), steps)
+            state = learner.adapt(support, size)
         elif per_query:
             raise ValueError(
                 "an implicit learner's state answers its own queries alone, and a flow asks at ever new ones: give the "
                 "support, or use a parametric or explicit learner"
             )
-        noise = _noise(learner.refiner.latent(given), n, width, generator)
-        return heun(lambda x: learner.predict(x, given), noise, steps)
+        else:
+            state = support
+        noise = _noise(learner.refiner.latent(state), n, width, generator)
+        return heun(lambda x: learner.predict(x, state), noise, steps)
 
 
 def sample_curve(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], seed: int = 0, solver_steps: int = 20
 ) -> dict[str, np.ndarray]:
-    """Return how far generated points are from the query's after each of `steps` mini-batches, each `[steps, B]`.
+    """Return the distances of generated points from the query's points after some numbers of mini-batches.
 
-    `energy` and `sliced`: the distances of as many generated points as the query has, from the same noise at every
-    step (`seed`). Points of the task itself are at energy 0 on average, and not at sliced distance 0.
+    As many points are generated as the query has, from the same noise at every step. New points of the task itself
+    have energy distance 0 on average; their sliced distance is above 0.
+
+    Args:
+        learner: a learner of velocities.
+        task: B tasks of points, their rows as `flow_rows` makes them.
+        batch_size: rows of a mini-batch.
+        steps: numbers of mini-batches, from 1.
+        seed: the seed of the noise.
+        solver_steps: steps of Heun's method.
+
+    Returns:
+        `energy` and `sliced`, arrays `[steps, B]`, their steps in rising order.
 
     Raises:
-        ValueError: a step below 1, a support with too few rows for the last of them, or what `generate` refuses.
+        ValueError: a step below 1, a support with too few rows for the last step, or what `generate` refuses.
 
     Example:
-        >>> sample_curve(learner, task, 16, [1, 5, 10])["energy"].mean(1)
+        >>> import torch
+        >>> from gradatim import build
+        >>> from gradatim.families import GaussianMixture
+        >>> from gradatim.generation import sample_curve
+        >>> family = GaussianMixture(support_rows=32)
+        >>> task = family.sample(2, torch.Generator().manual_seed(0))
+        >>> sample_curve(build("ridge", family), task, 16, [1, 2], solver_steps=2)["energy"].shape
+        (2, 2)
 
     Source: Mittal et al. 2025, generative modelling after 1, 5 and 10 steps.
     """
-    wanted = sorted(set(steps))
-    if not wanted or wanted[0] < 1 or wanted[-1] * batch_size > task.support.n_rows:
+    judged = sorted(set(steps))
+    if not judged or judged[0] < 1 or judged[-1] * batch_size > task.support.n_rows:
         raise ValueError(
-            f"steps {wanted} of {batch_size} rows need 1 to {task.support.n_rows // batch_size} steps: the tasks have "
+            f"steps {judged} of {batch_size} rows need 1 to {task.support.n_rows // batch_size} steps: the tasks have "
             f"{task.support.n_rows} support rows"
         )
-    real, found = flow_points(task.query), {"energy": [], "sliced": []}
-    for step in wanted:
+    real, distances = flow_points(task.query), {"energy": [], "sliced": []}
+    for step in judged:
         generator = torch.Generator().manual_seed(seed)
         seen = task.support.slice(0, step * batch_size)
         points = generate(learner, seen, real.shape[1], generator, solver_steps, batch_size)
-        found["energy"].append(energy_distance(points, real).cpu().numpy())
-        found["sliced"].append(sliced_wasserstein(points, real, generator).cpu().numpy())
-    return {name: np.stack(values) for name, values in found.items()}
+        distances["energy"].append(energy_distance(points, real).cpu().numpy())
+        distances["sliced"].append(sliced_wasserstein(points, real, generator).cpu().numpy())
+    return {name: np.stack(values) for name, values in distances.items()}
 
 
-def _asking(learner: Learner, support: Batch, batch_size: int) -> Callable[[Tensor], Tensor]:
-    """Return the velocity of a per-query learner: all its steps, anew for the queries at hand."""
+def _velocity(learner: Learner, support: Batch, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """Return the velocity of a per-query learner, which takes all its steps again for each set of queries."""
 
     def velocity(x: Tensor) -> Tensor:
         query = Batch(x, torch.zeros_like(x[..., 1:]))

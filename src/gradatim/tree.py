@@ -1,4 +1,4 @@
-"""States are values: a tensor, or a NamedTuple of tensors, tasks first. What can be done to any of them.
+"""Functions on states. A state is a tensor, None, or a NamedTuple of states; the first axis of tensors is the task.
 
 Source: the pure `(init, update)` pairs of Hessel et al. 2020, optax.
 """
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 
 def tree_map(fn: Callable[..., Any], *states: Any) -> Any:
-    """Apply fn to the tensors that stand at the same place in every state, and return a state of the results.
+    """Apply `fn` to the tensors at the same place of every state, and return a state of the results.
 
-    A state is a tensor, None, or a (possibly nested) NamedTuple of states. None stays None.
+    None stays None.
 
     Raises:
-        ValueError: the states have different structures, or hold something else.
+        ValueError: the states have different structures, or hold something else than tensors.
 
     Example:
+        >>> import torch
+        >>> from gradatim.tree import tree_map
         >>> tree_map(lambda a, b: a + b, torch.ones(2), torch.ones(2))
         tensor([2., 2.])
     """
     first = states[0]
-    if any(type(other) is not type(first) for other in states[1:]):
+    if any(type(state) is not type(first) for state in states[1:]):
         raise ValueError(f"states must have one structure; got {[type(s).__name__ for s in states]}")
     if first is None:
         return None
@@ -39,17 +41,46 @@ def tree_map(fn: Callable[..., Any], *states: Any) -> Any:
 
 
 def detach(state: Any) -> Any:
-    """Return the state cut off from the graph that made it: what `Greedy` hands from step to step."""
+    """Return the state without its autograd graph, as `Greedy` hands it from step to step.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import detach
+        >>> detach(torch.ones(1, requires_grad=True)).requires_grad
+        False
+    """
     return tree_map(lambda t: t.detach(), state)
 
 
-def where(chosen: Tensor, one: Any, other: Any) -> Any:
-    """Return the tasks of state `one` that are `chosen [B]`, and of `other` the rest."""
-    return tree_map(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.dim() - 1)), a, b), one, other)
+def where(condition: Tensor, if_true: Any, if_false: Any) -> Any:
+    """Return a state that takes some tasks from one state and the others from a second one.
+
+    Args:
+        condition: boolean `[B]`, true for the tasks taken from `if_true`.
+        if_true: a state of B tasks.
+        if_false: a state of B tasks with the same structure and shapes.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import where
+        >>> where(torch.tensor([True, False]), torch.zeros(2, 1), torch.ones(2, 1))
+        tensor([[0.],
+                [1.]])
+    """
+    return tree_map(
+        lambda a, b: torch.where(condition.view(-1, *[1] * (a.dim() - 1)), a, b), if_true, if_false
+    )
 
 
 def select(state: Any, index: Tensor) -> Any:
-    """Return the tasks of a state chosen by int64 `index [K]`."""
+    """Return a state of K tasks, those of the state at int64 `index [K]`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import select
+        >>> select(torch.tensor([5.0, 6.0, 7.0]), torch.tensor([2, 0]))
+        tensor([7., 5.])
+    """
     return tree_map(lambda t: t[index], state)
 
 
@@ -66,7 +97,18 @@ def concatenate(states: Sequence[Any]) -> Any:
 
 
 def flatten(state: Any, prefix: str = "state") -> dict[str, Tensor]:
-    """Return the tensors of a state by dotted name, for a file."""
+    """Return the tensors of a state by dotted name, for a file. Their shapes `[B, ...]` stay.
+
+    Example:
+        >>> import torch
+        >>> from typing import NamedTuple
+        >>> from gradatim.tree import flatten
+        >>> class Mean(NamedTuple):
+        ...     total: torch.Tensor
+        ...     count: torch.Tensor
+        >>> sorted(flatten(Mean(torch.zeros(2, 3), torch.zeros(2))))
+        ['state.count', 'state.total']
+    """
     if state is None:
         return {}
     if isinstance(state, Tensor):
@@ -79,20 +121,30 @@ def flatten(state: Any, prefix: str = "state") -> dict[str, Tensor]:
 
 
 def unflatten(like: Any, tensors: dict[str, Tensor], prefix: str = "state") -> Any:
-    """Return a state of the structure of `like` from tensors by dotted name, the inverse of `flatten`.
+    """Return a state from tensors by dotted name, the inverse of `flatten`.
 
-    A width of 0 in `like` is one that grows with the rows seen: it may have become any.
+    Args:
+        like: a state of the same structure and widths, of any number of tasks. A width of 0 stands for one that grows
+            with the rows seen: it fits any.
+        tensors: tensors `[B, ...]` by name.
+        prefix: the first part of the names.
 
     Raises:
         ValueError: a tensor is missing, or has another width than in `like`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import unflatten
+        >>> unflatten(torch.zeros(1, 2), {"state": torch.ones(3, 2)}).shape
+        torch.Size([3, 2])
     """
     if like is None:
         return None
     if isinstance(like, Tensor):
         if prefix not in tensors:
             raise ValueError(f"the saved state has no {prefix!r}; it holds {sorted(tensors)}")
-        came, wanted = tensors[prefix].shape[1:], like.shape[1:]
-        if len(came) != len(wanted) or any(b not in (0, a) for a, b in zip(came, wanted, strict=True)):
+        saved, expected = tensors[prefix].shape[1:], like.shape[1:]
+        if len(saved) != len(expected) or any(b not in (0, a) for a, b in zip(saved, expected, strict=True)):
             raise ValueError(
                 f"{prefix!r} must have shape [tasks, {', '.join(map(str, like.shape[1:]))}]; "
                 f"got {list(tensors[prefix].shape)}: was it saved by another learner?"

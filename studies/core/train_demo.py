@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from gradatim.compare.plots import Curve, curves
+from gradatim.compare.plots import Curve, lines
 from gradatim.compare.runs import fresh, interval, once, sample, tune
 from gradatim.files.checkpoint import write_bytes
 from gradatim.methods import METHODS, build
@@ -41,7 +41,7 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
         base,
         scheme=replace(base.scheme, batch_size=25),
         family=replace(base.family, support_rows=250),
-        refiner=recipe("mnist").refiner,
+        method=recipe("mnist").method,
     )
     if smoke:
         base = replace(base, train=replace(base.train, iterations=20, tasks=4))
@@ -68,7 +68,7 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
 def _meta_train(asked: Recipe, out: Path, console: Console) -> Learner:
     """Return the meta-trained learner of a recipe; a finished run in `out` is taken as it is."""
     console.print(
-        f"meta-training {asked.method} on the training pool of the digits, {asked.train.iterations} iterations"
+        f"meta-training {asked.name} on the training pool of the digits, {asked.train.iterations} iterations"
     )
     fresh(out, asked)
     header = {"recipe": asked.to_json(), **provenance()}
@@ -88,7 +88,7 @@ def _show(
     table.add_column("after")
     for step in STEPS:
         table.add_column(f"{step} step{'s' * (step > 1)}\n{step * batch} rows", justify="right")
-    stored, lines = {}, []
+    stored, curves = {}, []
     for name, values in rows.items():
         stats = [interval(row) for row in values]
         table.add_row(name, *(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" for mean, low, high in stats))
@@ -96,13 +96,14 @@ def _show(
             {"steps": s, "mean": m, "low": lo, "high": hi}
             for s, (m, lo, hi) in zip(STEPS, stats, strict=True)
         ]
-        lines.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
+        mean, low, high = ([1 - s[k] for s in stats] for k in (0, 2, 1))
+        curves.append(Curve(name, STEPS, mean, low, high))
     console.print(table)
     result = out / "train-demo.json"
     text = json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"
     write_bytes(result, text.encode())
     picture = out / "train-demo.png"
-    notice = curves(picture, "unseen tasks of unseen digits", "mini-batches seen", "error", lines)
+    notice = lines(picture, "unseen tasks of unseen digits", "mini-batches seen", "error", curves)
     if notice is not None:
         console.print(notice)
     return [result] if notice else [result, picture]

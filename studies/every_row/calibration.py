@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.plots import reliability
 from gradatim.compare.runs import claim, sample
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
-from gradatim.stopping import WINDOWS, LossEstimate, crossings, fit_estimate, prequential
+from gradatim.stopping import WINDOWS, LossEstimate, fit_estimate, hitting_times, prequential
 from gradatim.training.states import fingerprint
 
-from .reliability import chance, error, line, worst
+from .reliability import chance, error, worst
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gradatim.batch import Task
     from gradatim.compare.runs import Study
     from gradatim.family import TaskFamily
@@ -38,8 +35,8 @@ AT_ONCE = 64
 OURS, AVERAGE = "fitted estimate", "prequential average"
 
 
-def calibration(study: Study, smoke: bool, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the records and the claim `gain.stop_calibration`, and draw `out/calibration-reliability.png`.
+def calibration(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the records and the claim `gain.stop_calibration`.
 
         mean over families, thresholds and bins of |mean predicted - mean realised| / mean realised
 
@@ -81,12 +78,6 @@ def calibration(study: Study, smoke: bool, out: Path) -> tuple[list[dict[str, An
         title: [round(value, 5) for value in bootstrap(statistic, *found[name], resamples=500)]
         for title, (name, statistic) in beside.items()
     }
-    lines = [
-        [line(f"{key}: {name}", at) for key, at in zip(families, found[name], strict=True)]
-        for name in (OURS, AVERAGE)
-    ]
-    if notice := reliability(out / "calibration-reliability.png", "the loss at the stopping time", *lines):
-        study.console.print(notice)
     return records, [result]
 
 
@@ -103,7 +94,7 @@ def _learners(families: dict[str, TaskFamily]) -> dict[str, Learner]:
     """Return learners that are cheap to follow over many streams, each with a plateau of another kind or none."""
     return {
         "linear": build("ridge", families["linear"], strength=0.25),
-        "classes": build("newton", families["classes"], lr=3.0, damping=0.3, power=0.7),
+        "classes": build("newton", families["classes"], rate=3.0, damping=0.3, power=0.7),
         "network": build("random-features", families["network"], strength=1.0, features=32),
     }
 
@@ -160,7 +151,7 @@ def _stops(said: torch.Tensor, losses: torch.Tensor, thresholds: torch.Tensor) -
     """Return (predicted, realised, steps) where each estimator stops at each of its thresholds, `[1 + W, T, K, 3]`."""
     made = []
     for path, own in zip(said.unbind(-1), thresholds.unbind(-1), strict=True):
-        place, _ = crossings(path, own)
+        place, _ = hitting_times(path, own)
         made.append(torch.stack([path.gather(1, place), losses.gather(1, place), place + 1.0], dim=-1))
     return torch.stack(made).numpy()
 

@@ -70,7 +70,9 @@ ENTRIES = {
         _PRIOR | {"hazard": (0.01, 0.02, 0.04, 0.08)},
         True,
     ),
-    "sgd": Entry(partial(build, "sgd", FAMILY), {"lr": (0.003, 0.01, 0.03, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)}),
+    "sgd": Entry(
+        partial(build, "sgd", FAMILY), {"rate": (0.003, 0.01, 0.03, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)}
+    ),
     "river-linear": Entry(
         partial(river, "linear"),
         {"smoothing": (0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0), "alpha": (1.0, 10.0, 100.0)},
@@ -107,7 +109,7 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     streams, steps = (2, (10, 30)) if smoke else (16, (10, 20, 50, 100, 200, 400))
     entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in ENTRIES.items()}
     if smoke and find_spec("river") is None:
-        study.console.print("without river's models: pip install gradatim[bench]")
+        study.console.print("without river's models: pip install gradatim[studies]")
         entries = {name: entry for name, entry in entries.items() if not name.startswith("river")}
     records: list[dict[str, Any]] = []
     measured: list[tuple[str, str, tuple[float, float, float]]] = []

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradatim.compare.plots import Curve
-
 BINS = 8
 
 
@@ -43,10 +41,3 @@ def chance(*values: np.ndarray) -> float:
     """Return the mean error that a bin of this size has by chance where the estimate is exact on average."""
     _, realised, deviation = _over(values)
     return float((np.sqrt(2 / np.pi) * deviation / realised).mean())
-
-
-def line(label: str, values: np.ndarray) -> Curve:
-    """Return realised against predicted loss, bin by bin, the stops of all seeds and thresholds together."""
-    predicted, realised, deviation = bins(values.reshape(-1, 3)).T
-    low, high = realised - 1.96 * deviation, realised + 1.96 * deviation
-    return Curve(label, predicted.tolist(), realised.tolist(), low.tolist(), high.tolist())

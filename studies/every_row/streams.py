@@ -111,7 +111,7 @@ def river(name: str, **settings: Any) -> Any:
         from river import drift, forest, linear_model, tree
     except ImportError as error:
         raise ValueError(
-            "the baselines of streams that change come from river: pip install gradatim[bench]"
+            "the baselines of streams that change come from river: pip install gradatim[studies]"
         ) from error
     if name == "linear":
         smoothing = settings["smoothing"]

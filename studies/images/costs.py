@@ -19,7 +19,7 @@ from gradatim.batch import Task
 from gradatim.compare.panel import runs_of, tuned
 from gradatim.compare.runs import sample
 from gradatim.methods import build
-from gradatim.provenance import forget_peak, peak_memory
+from gradatim.provenance import peak_memory, processes_on_threads, reset_peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
 
 def _apart(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarray]:
     """Return `_spent` as measured in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with processes_on_threads(1), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         seconds, memory = pool.submit(_spent, learner, task, batch_size).result()
     return {"seconds": np.asarray(seconds), "memory": np.asarray(memory)}
 
@@ -73,7 +73,7 @@ def _spent(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
     torch.set_num_threads(1)
     with torch.no_grad():
         learner.adapt(task.support.slice(0, 2), batch_size, task.query)  # the first call loads code
-        forget_peak()
+        reset_peak_memory()
         held = peak_memory()
         begun = time.perf_counter()
         state = learner.adapt(task.support, batch_size, task.query)

@@ -21,9 +21,9 @@ import torch
 from gradatim.batch import Batch, Task
 from gradatim.compare.runs import claim
 from gradatim.families import LinearClassification
-from gradatim.files.checkpoint import part, read, steps
+from gradatim.files.checkpoint import read, select_prefix, step_files
+from gradatim.methods import method
 from gradatim.recipes import Recipe, from_json, recipe
-from gradatim.refiners import TransformerConfig
 from gradatim.training.schemes import Greedy
 from gradatim.training.train import TrainConfig, streams, train
 
@@ -85,9 +85,11 @@ def recipes(smoke: bool) -> dict[str, Recipe]:
     tiny = {
         "family": LinearClassification(4, 3, support_rows=16, query_rows=8),
         "scheme": Greedy(batch_size=8, horizon=2),
-        "refiner": TransformerConfig(width=16, layers=1),
     }
-    return {regime: replace(run, **tiny) for regime, run in runs.items()}
+    return {
+        regime: replace(run, method=replace(method(run.name), width=16, layers=1), **tiny)
+        for regime, run in runs.items()
+    }
 
 
 def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
@@ -109,14 +111,14 @@ def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
 
 def _distance(folder: Path, run: Recipe) -> float:
     """Return how far the gradient in a run's last checkpoint is from that of one process on the union of tasks."""
-    before, after = (read(path, "checkpoint")[0] for path in list(steps(folder).values())[-2:])
+    before, after = (read(path, "checkpoint")[0] for path in list(step_files(folder).values())[-2:])
     learner = run.learner()
-    learner.load_state_dict(part(before, "weights"))
+    learner.load_state_dict(select_prefix(before, "weights"))
     share, last = run.train.tasks // run.train.devices, run.train.iterations - 1
     draws = [streams(run.train.seed, last, rank) for rank in range(run.train.devices)]
     tasks = [run.family.sample(share, tasks) for tasks, _ in draws]
     union = Task(_joined([task.support for task in tasks]), _joined([task.query for task in tasks]))
-    learner.train()(run.scheme, union, draws[0][1]).backward()
+    run.scheme.loss(learner.train(), union, draws[0][1]).backward()
     pairs = [
         (parameter.grad, after[f"optimizer.{name}.exp_avg"])
         for name, parameter in learner.named_parameters()

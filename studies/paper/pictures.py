@@ -1,6 +1,6 @@
-"""The pictures of `make study NAME=paper`: errors against steps, and generated points beside the truth.
+"""The samples of `make study NAME=paper`: generated points beside the truth.
 
-Source: Mittal et al. 2025, its figures of errors and of samples after 1, 5 and 10 steps.
+Source: Mittal et al. 2025, its figures of samples after 1, 5 and 10 steps.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.plots import Curve, clouds, grid
+from gradatim.compare.palette import words_of
+from gradatim.compare.plots import clouds
 from gradatim.compare.runs import sample
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate
 
-from .tables import TABLES, Cell, columns, titled
+from .tables import TABLES, titled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,37 +25,8 @@ if TYPE_CHECKING:
 
     from .settings import Setting
 
-Kept = Mapping[Cell, Mapping[str, Any] | None]
-
-
-def drawn(
-    out: Path, name: str, kept: Kept, chosen: Mapping[tuple[str, str], str], metrics: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """Draw each table, a plot for each of its panels; return titles and file names of the pictures."""
-    made = []
-    for number in sorted({cell.table for cell in kept}):
-        table, plots = TABLES[number], {}
-        for panel in table.rows:
-            lines = [line for row in table.rows[panel] if (line := _line(kept, number, panel, row, chosen))]
-            if lines and len(columns(panel)) > 1:
-                plots[f"{panel}: {metrics[panel]}"] = sorted(lines, key=lambda line: -line.end)
-        picture = f"{name}-table-{number}.png"
-        x_label = {"step": "mini-batches seen", "rows": "rows"}.get(table.unit, table.unit)
-        told = titled(number) + (": accuracy" if "accuracy" in metrics.values() else "")
-        if plots and grid(out / picture, told, x_label, plots) is None:
-            made.append((told, picture))
-    return made
-
-
-def _line(
-    kept: Kept, number: int, panel: str, row: str, chosen: Mapping[tuple[str, str], str]
-) -> Curve | None:
-    """Return the curve of a row, None where it has no record."""
-    own = {c.column: r for c, r in kept.items() if r and (c.table, c.panel, c.row) == (number, panel, row)}
-    if not own:
-        return None
-    values = [[record[key] for record in own.values()] for key in ("mean", "low", "high")]
-    return Curve(chosen.get((panel, row), row), list(own), *values)
+POINTS = {"mixture": "mixtures", "alphabets": "letters"}
+"""What the families of points are called."""
 
 
 def samples(
@@ -76,7 +48,8 @@ def samples(
             points = generate(run.learner, seen, truth.shape[1], generator, batch_size=setting.batch_size)
             shown[f"after {step} step{'s' * (step > 1)}"] = points.numpy()
         picture = f"{name}-samples-{own}.png"
-        if clouds(out / picture, own, shown) is None:
+        title = f"{POINTS.get(panel, panel)}: {words_of(own.removeprefix(f'{panel}-'))}"
+        if clouds(out / picture, title, shown) is None:
             regime = own.removeprefix(f"{panel}-").partition("-")[0]
             number = next(
                 n for n in TABLES if any(r.startswith(regime) for r in TABLES[n].rows.get(panel, ()))

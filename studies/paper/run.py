@@ -24,7 +24,8 @@ from .causal_peers import PEERS, peers
 from .claims import families_improved, generation, missing, order, references
 from .costs import paced, prefix, spent, stopped
 from .findings import crossings, findings, verdict_listing
-from .pictures import drawn, samples
+from .page import PAGE
+from .pictures import samples
 from .recipes import WHOLE, recipes
 from .settings import Setting, origin, settings
 from .tables import (
@@ -86,10 +87,8 @@ def run(
     metrics = {panel: next(iter(setting.metrics)) for panel, setting in made.items()} | _METRICS
     listed = _reached(cells(numbers), made, records) if smoke else cells(numbers)
     kept = filled(listed, records, chosen, metrics)
-    pictures, verdicts = drawn(out, name, kept, chosen, metrics), []
-    right = {panel: "accuracy" for panel, setting in made.items() if "accuracy" in setting.metrics}
-    told = filled([cell for cell in kept if cell.panel in right], records, chosen, right)
-    pictures += drawn(out, f"{name}-accuracy", told, chosen, right)
+    pictures: list[tuple[str, str]] = []
+    verdicts: list[dict[str, Any]] = []
     if table is None:
         console.print("choosing learners on validation tasks, comparing with references")
         best = _best(study, made, chosen, smoke, seeds)
@@ -112,7 +111,7 @@ def run(
         "listings": [*verdict_listing(verdicts), *crossings(kept, chosen), *listings(kept, chosen)],
         "pictures": pictures,
     }
-    return write_result(out, name, _told(result))
+    return write_result(out, name, _told(result), PAGE)
 
 
 def _reached(

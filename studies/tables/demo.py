@@ -13,7 +13,7 @@ import numpy as np
 from rich.progress import Progress
 from rich.table import Table as Shown
 
-from gradatim.compare.plots import Curve, curves
+from gradatim.compare.plots import Curve, lines
 from gradatim.files.checkpoint import write_bytes
 from gradatim.provenance import provenance
 
@@ -100,19 +100,28 @@ def _show(
         shown.add_column(str(n), justify="right")
     shown.add_column("before each\nmini-batch", justify="right")
     shown.add_column("seconds", justify="right")
-    lines = []
     for name, run in found.items():
         accuracies = [f"{100 * (1 - error):.1f}" for error in (*run["held"], run["prequential"])]
         shown.add_row(name, *accuracies, f"{run['seconds']:.1f}")
-        lines.append(Curve(name, asked, *[run["held"]] * 3))
     for name, error in whole.items():
         shown.add_row(f"batch {name}", *[""] * (len(asked) - 1), f"{100 * (1 - error):.1f}", "", "")
-        lines.append(Curve(f"batch {name}, all rows", asked, *[[error] * len(asked)] * 3))
     console.print(shown)
     result, picture = out / "demo.json", out / "demo.png"
     stored = {"rows": asked, "one pass": found, "batch": whole}
     write_bytes(result, (json.dumps({**provenance(), **stored}, indent=1) + "\n").encode())
-    notice = curves(picture, "digits, one pass", "rows learnt", "error on held-out rows", lines)
+    notice = draw(stored, picture)
     if notice is not None:
         console.print(notice)
     return [result] if notice else [result, picture]
+
+
+def draw(result: dict[str, Any], picture: Path) -> str | None:
+    """Draw the error on held-out rows as rows come in, from the numbers of demo.json; return None, or why not."""
+    rows = result["rows"]
+    curves = [Curve(name, rows, *[run["held"]] * 3) for name, run in result["one pass"].items()]
+    curves += [
+        Curve(name, rows[-1:], *[[error]] * 3, label=f"{name}, all rows at once")
+        for name, error in result["batch"].items()
+    ]
+    title = "Digits as a table: one pass, 32 rows at a time"
+    return lines(picture, title, "rows learnt, each once", "error on held-out rows", curves)

@@ -6,7 +6,6 @@ Source: Dawid 1984 (prequential: predict, then learn); Guo et al. 2017, section 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gradatim.compare.runs import Study
+from gradatim.provenance import processes_on_threads
 
 from .batch import FOLDS, REFERENCES, fitted
 from .data import Table, load
@@ -145,15 +145,11 @@ def compute(study: Study, jobs: Iterable[Job], title: str) -> dict[Job, Values]:
                 record(study, made)
                 bar.advance(task)
         else:
-            before = os.environ.get("OMP_NUM_THREADS")
-            os.environ["OMP_NUM_THREADS"] = "1"
-            with ProcessPoolExecutor(study.workers, get_context("spawn")) as pool:
+            pool = ProcessPoolExecutor(study.workers, get_context("spawn"))
+            with processes_on_threads(1), pool:
                 for done in as_completed([pool.submit(_work, study.folder, made) for made in jobs]):
                     done.result()
                     bar.advance(task)
-            os.environ.pop("OMP_NUM_THREADS")
-            if before is not None:
-                os.environ["OMP_NUM_THREADS"] = before
     study.console.print(f"{title}: {len(jobs)} records")
     return {made: record(study, made) for made in jobs}
 

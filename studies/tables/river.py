@@ -95,7 +95,7 @@ def build(name: str, kind: str, seed: int, **setting: Any) -> Any:
     try:
         from river import forest, tree
     except ImportError as error:
-        raise ValueError("river's peers are not installed: pip install gradatim[bench]") from error
+        raise ValueError("river's peers are not installed: pip install gradatim[studies]") from error
     if name == "tree":
         return tree.HoeffdingAdaptiveTreeClassifier(seed=seed, **setting)
     make = forest.ARFClassifier if kind == "classification" else forest.ARFRegressor

@@ -34,8 +34,8 @@ from .figures import (
     regression_claims,
     wins,
 )
+from .page import PAGE
 from .peers import OURS, RIDGE, peers
-from .pictures import drawn
 from .protocol import SIZE, compute, job, tune
 from .streams import STREAMS
 
@@ -112,9 +112,8 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
             *_classes_listings("validation", validated["classification"], validation["classification"], {}),
             *_numbers_listings("validation", validated["regression"], validation["regression"]),
         ],
-        "pictures": drawn(out, tested, test),
     }
-    return write_result(out, "tables", json.loads(json.dumps(result)))
+    return write_result(out, "tables", json.loads(json.dumps(result)), PAGE)
 
 
 def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
@@ -126,8 +125,8 @@ def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
     taking = [name for name in peers(kind) if not smoke or name in FEW[kind]]
     if find_spec("river") is None:
         if not smoke:
-            raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[bench]")
-        study.console.print("without river's models: pip install gradatim[bench]")
+            raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[studies]")
+        study.console.print("without river's models: pip install gradatim[studies]")
         taking = [name for name in taking if not name.startswith("river")]
     if smoke:
         return {name: peers(kind)[name].grid[0] for name in taking}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..names import nearest
-from .show import size, table, wrote
-from .tables import described
+from .show import format_bytes, print_table, print_written
+from .tables import describe_state
 from .train import provenance
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     records = judged(learner, recipe, task, batch_size, steps)
     about = {"seed": recipe.train.seed, "seconds": header["seconds"], "peak_memory": header["peak_memory"]}
     console.print(
-        f"{recipe.method} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
+        f"{recipe.name} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
         f"{batch_size} rows a step, means with 95% intervals over tasks",
         soft_wrap=True,
     )
@@ -77,7 +77,7 @@ def evaluate(options: Namespace, console: Console) -> None:
         result = {"checkpoint": str(path), **asked, "recipe": recipe.to_json(), **provenance()}
         result["records"] = [{**record, **about} for record in records]
         write_bytes(Path(options.out), (json.dumps(result, indent=1) + "\n").encode())
-        wrote(console, [Path(options.out)])
+        print_written(console, [Path(options.out)])
 
 
 def refuse_impossible(options: Namespace) -> None:
@@ -101,6 +101,7 @@ def judged(
 
     Where the best possible answer is known, its risk is recorded as the method `oracle`.
     """
+    from ..likelihood import Order
     from ..metrics import (
         bootstrap,
         curve,
@@ -112,13 +113,13 @@ def judged(
     )
 
     metrics: dict[str, Metric] = {"error": error_rate}
-    if recipe.family.orders:
+    if isinstance(recipe.family.likelihood, Order):
         metrics = {"reversed edges": reversed_edges, "invalid order": invalid_order}
-    elif recipe.family.classes is None:
+    elif recipe.family.likelihood.classes is None:
         metrics = {"squared error": squared_error}
         if task.truth is not None:
             metrics["excess risk"] = excess_risk
-    found = {(recipe.method, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
+    found = {(recipe.name, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
     best = [recipe.family.oracle(task, step * batch_size) for step in steps]
     if "excess risk" in metrics and best[0] is not None:
         found["oracle", "excess risk"] = np.stack(
@@ -148,7 +149,7 @@ def show(console: Console, records: list[dict[str, Any]], steps: list[int], batc
             titles.append("accuracy")
             for line, r in zip(lines, chosen, strict=True):
                 line.append(f"{1 - r['mean']:.3f}")
-    table(console, "", titles, lines, numbers=True)
+    print_table(console, "", titles, lines, align_right=True)
 
 
 def counts(text: str) -> list[int]:
@@ -192,32 +193,40 @@ def info(options: Namespace, console: Console) -> None:
     Raises:
         ValueError: a file that is missing, truncated or foreign.
     """
-    from ..files.checkpoint import part, read
-    from ..recipes import from_json, unwrapped
+    from ..files.checkpoint import read, select_prefix
+    from ..recipes import unwrapped
 
     path = found(options.checkpoint)
     tensors, header = read(path)
     lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
-    lines.append(["size", size(path.stat().st_size)])
+    lines.append(["size", format_bytes(path.stat().st_size)])
     if "estimator" in header:
-        lines += described(header)
+        lines += describe_state(header)
     elif header["kind"] == "state":
         lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
-    weights = part(tensors, "weights")
+    weights = select_prefix(tensors, "weights")
     if weights:
         count = sum(value.numel() for value in weights.values())
         lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
     run = header.get("recipe") or {}
     if "recipe" in run or "method" in run:
-        recipe = from_json(unwrapped(run, path))
-        lines += [
-            [name, str(getattr(recipe, name))] for name in ("method", "family", "scheme", "refiner", "train")
-        ]
+        lines += of_recipe(unwrapped(run, path))
     lines += [
         [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
     ]
     if "iteration" in header:
         lines.append(["iterations", f"{header['iteration']:,}"])
         lines.append(["seconds", f"{header['seconds']:.1f}"])
-        lines.append(["peak memory", size(header["peak_memory"])])
-    table(console, "", ["", ""], lines)
+        lines.append(["peak memory", format_bytes(header["peak_memory"])])
+    print_table(console, "", ["", ""], lines)
+
+
+def of_recipe(value: dict[str, Any]) -> list[list[str]]:
+    """Return a line for each part of a recipe's JSON: its name, and its fields."""
+    lines = []
+    for part in ("method", "family", "scheme", "train"):
+        fields = value.get(part, {})
+        named = {"name": fields} if isinstance(fields, str) else dict(fields)
+        words = ", ".join(f"{key} {json.dumps(inner)}" for key, inner in named.items() if key != "name")
+        lines += [[part, named["name"]], ["", words]] if "name" in named else [[part, words]]
+    return lines

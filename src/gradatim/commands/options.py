@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ..names import hint
+from ..names import hint, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +50,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     Raises:
         ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
     """
+    arguments = _named_in_full(parser, arguments)
     refuse_unknown(parser, arguments)
     try:
         return parser.parse_args([re.sub(r"(\A|=)None\Z", r"\1null", argument) for argument in arguments])
@@ -76,7 +77,24 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
         if re.match(r"--?[A-Za-z]", option) and option not in known:
             long = [text for text in known if text.startswith("--")]
             name = parser.prog.removeprefix("gradatim ")
-            raise ValueError(f"{name} has no option {option}: {hint(option, long, shown=str)}")
+            part, _, field = option.rpartition(".")
+            inner = [text.removeprefix(f"{part}.") for text in long if text.startswith(f"{part}.")]
+            if part and nearest(field, inner) is None:
+                has = ", ".join(text for text in inner if text != "name") or "no options"
+                called = parser.get_defaults().get(f"{part[2:]}.name") or part
+                raise ValueError(f"{name} has no option {option}: {called} has {has}")
+            raise ValueError(f"{name} has no option {option}: {hint(option, long, quote=str)}")
+
+
+def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
+    """Return the arguments with `--PART` written as `--PART.name` where the parser has that option alone."""
+    known = parser._option_string_actions
+    found = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        short = option.startswith("--") and option not in known and f"{option}.name" in known
+        found.append(f"{option}.name{equals}{value}" if short else argument)
+    return found
 
 
 def _known(parser: ArgumentParser) -> list[str]:
@@ -94,10 +112,15 @@ def _known(parser: ArgumentParser) -> list[str]:
     return known
 
 
-def add_fields(group: Any, prefix: str, value: Any) -> None:
-    """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults."""
+def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -> None:
+    """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults.
+
+    `fixed`: fields that are no options.
+    """
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
     for field in fields(value):
+        if not (field.init and field.metadata.get("option", True)) or field.name in fixed:
+            continue
         name, inner = f"{prefix}.{field.name}", getattr(value, field.name)
         if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)

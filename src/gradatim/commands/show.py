@@ -1,4 +1,4 @@
-"""Tables and sentences for a terminal of any width, or for a file.
+"""Print tables and sentences to a terminal of any width, or to a file.
 
 Source: rich.
 """
@@ -14,33 +14,62 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def table(
-    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False
+def print_table(
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    align_right: bool = False,
 ) -> None:
-    """Show rows of text under their columns, aligned to the right for `numbers`."""
+    """Print rows of text under their column names, aligned to the right if `align_right`.
+
+    Example:
+        >>> from rich.console import Console
+        >>> from gradatim.commands.show import print_table
+        >>> print_table(Console(width=40), "", ["method", "error"], [["ridge", "0.12"]], align_right=True)
+        <BLANKLINE>
+          method   error
+         ────────────────
+           ridge    0.12
+        <BLANKLINE>
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    justify = "right" if numbers else "left"
-    shown = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", show_header=any(columns))
+    justify = "right" if align_right else "left"
+    grid = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", show_header=any(columns))
     for number, column in enumerate(columns):
-        shown.add_column(column, justify=justify, no_wrap=number == 0, overflow="fold")
+        grid.add_column(column, justify=justify, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        shown.add_row(*map(Text, row))
-    console.print(shown)
+        grid.add_row(*map(Text, row))
+    console.print(grid)
 
 
-def wrote(console: Console, paths: Iterable[Path]) -> None:
-    """Say what was written and where, a line for each file."""
+def print_written(console: Console, paths: Iterable[Path]) -> None:
+    """Print which files were written, one line for each.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rich.console import Console
+        >>> from gradatim.commands.show import print_written
+        >>> print_written(Console(), [Path("loss.png")])
+        wrote loss.png
+    """
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, markup=False)
 
 
-def size(count: float) -> str:
-    """Return a number of bytes for people: `12.3 kB`, powers of 1000."""
+def format_bytes(n_bytes: float) -> str:
+    """Return a number of bytes for people, in powers of 1000.
+
+    Example:
+        >>> from gradatim.commands.show import format_bytes
+        >>> format_bytes(12_345), format_bytes(12)
+        ('12.3 kB', '12 bytes')
+    """
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
+        if n_bytes < 1000 or unit == "GB":
             break
-        count /= 1000
-    return f"{count:,.0f} bytes" if unit == "bytes" else f"{count:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.0f} bytes" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"

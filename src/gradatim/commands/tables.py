@@ -1,6 +1,6 @@
-"""`gradatim fit`, `update` and `predict`: tables in files, learnt in one pass and answered; what a state knows of one.
+"""`gradatim fit`, `update` and `predict`: fit an estimator to a table in a file, and predict the rows of another.
 
-Source: Dawid 1984 (every row is predicted before it is learnt).
+Source: Dawid 1984 (prequential evaluation: every row is predicted before it is learned).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from ..files.progress import Bar
 from ..files.reading import DATE, ZONED, open_table
 from ..files.schema import CLASSIFICATION, REGRESSION, TASKS, Schema
-from ..files.streaming import Written, answer, learn, refuse_many
-from .show import wrote
+from ..files.streaming import TableWriter, check_class_count, fit_stream, predict_stream
+from .show import print_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,179 +27,180 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
 
-    from ..files.reading import Source
-    from ..files.streaming import Told
+    from ..files.reading import TableFile
+    from ..files.streaming import StreamReport
 
-SHOWN = 40
-"""Columns of which `info` says something each."""
+MAX_COLUMNS = 40
+"""Columns that `info` describes one by one."""
 
-FILE = "CSV (.gz as well) or Parquet file, of any length"
+FILE_HELP = "CSV (.gz as well) or Parquet file, of any length"
 
 
 def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `fit`."""
-    parser.add_argument("file", help=FILE)
+    parser.add_argument("file", help=FILE_HELP)
     parser.add_argument(
         "--target", type=str, required=True, help="the column to predict; rows without it are skipped"
     )
-    parser.add_argument(
-        "--state", type=str, required=True, help="file to keep what was learnt in (.safetensors)"
-    )
+    parser.add_argument("--state", type=str, required=True, help="file for what was learned (.safetensors)")
     parser.add_argument(
         "--task",
         type=str,
         default="auto",
-        help="auto, classification or regression; auto: a target of words, or of at most 100 whole numbers, is classes",
+        help="auto, classification or regression; auto: text, or at most 100 different whole numbers, are classes",
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="rows that are learnt at a time")
-    parser.add_argument("--seed", type=int, default=0, help="which random features are drawn")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
     parser.add_argument(
         "--classes",
         type=str | None,
-        help="all classes, with commas (default: those of the first rows; more may come)",
+        help="all classes, separated by commas (default: those of the first rows; more may follow)",
     )
     parser.add_argument(
-        "--drop", type=str | None, help="columns to leave away, with commas, such as a row's number"
+        "--drop", type=str | None, help="columns to leave out, separated by commas, such as a row number"
     )
     parser.add_argument(
-        "--text", type=str | None, help="columns of numbers that are names, such as a zip code"
+        "--text", type=str | None, help="columns of numbers to read as text, such as a zip code"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite a state")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing state")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def update_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `update`."""
-    parser.add_argument("file", help=f"{FILE}, with the columns that the state knows, in any order")
+    parser.add_argument("file", help=f"{FILE_HELP}, with the columns of the state, in any order")
     parser.add_argument(
         "--state", type=str, required=True, help="a state that gradatim fit wrote; saved at the end"
     )
-    parser.add_argument(
-        "--out", type=str | None, help="another file to save to; the state then stays as it is"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite what stands at --out")
+    parser.add_argument("--out", type=str | None, help="save to another file and leave the state as it is")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file at --out")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def predict_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `predict`."""
-    parser.add_argument("file", help=f"{FILE}, with the columns that the state knows; the target is ignored")
+    parser.add_argument("file", help=f"{FILE_HELP}, with the columns of the state; the target is ignored")
     parser.add_argument("--state", type=str, required=True, help="a state that gradatim fit wrote")
     parser.add_argument(
         "--out", type=str, required=True, help="file to write to, .csv or .parquet, a row for each row"
     )
     parser.add_argument(
-        "--proba", action="store_true", help="a probability for each class as well (proba_CLASS)"
+        "--proba", action="store_true", help="also write a probability for each class (proba_CLASS)"
     )
     parser.add_argument(
-        "--quantiles", type=str | None, help="of a regression, such as 0.1,0.5,0.9 (quantile_0.1, ...)"
+        "--quantiles",
+        type=str | None,
+        help="quantile levels of a regression, such as 0.1,0.5,0.9 (quantile_0.1, ...)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def fit(options: Namespace, console: Console) -> None:
-    """Learn a file from nothing and save what is known.
+    """Fit an estimator to a file and save its state.
 
     Raises:
-        ValueError: impossible options, a file that cannot be learnt, a state that would be overwritten.
+        ValueError: invalid options, a file that cannot be learned, or a state that would be overwritten.
     """
     if options.task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}; got {options.task!r}")
-    for name, least in (("batch_size", 1), ("seed", 0)):
-        if options[name] < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {options[name]}")
+    for name, minimum in (("batch_size", 1), ("seed", 0)):
+        if options[name] < minimum:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum}; got {options[name]}")
     if options.seed >= 2**32:
         raise ValueError(f"--seed must be below 2**32; got {options.seed}")
-    state = _writable(options.state, "--state", options.force, options.file)
-    source = open_table(options.file)
-    texts, dropped = (_listed(options[name]) for name in ("text", "drop"))
-    layout = Schema.of(source, options.target, options.task, dropped, texts)
-    kinds = layout.wanted(source, state, labelled=True)
-    given = None if options.classes is None else layout.classes(options.classes, _listed(options.classes))
+    state = _check_new_file(options.state, "--state", options.force, options.file)
+    table_file = open_table(options.file)
+    text_columns, dropped = (_split_names(options[name]) for name in ("text", "drop"))
+    schema = Schema.infer(table_file, options.target, options.task, dropped, text_columns)
+    kinds = schema.columns_to_read(table_file, state, with_target=True)
+    class_labels = (
+        None
+        if options.classes is None
+        else schema.parse_classes(options.classes, _split_names(options.classes))
+    )
     classes = None
-    if layout.task == CLASSIFICATION:
-        classes = _first_classes(source, layout, kinds) if given is None else given
-        refuse_many(classes, layout, source.path)
-    _say(console, _chosen(layout, classes, options.task, given is not None))
-    for name in (name for name in layout.columns if source.kinds[name] is None):
-        _say(console, f"note: column {name!r} is empty in the first rows; it is read as text")
+    if schema.task == CLASSIFICATION:
+        classes = _first_classes(table_file, schema, kinds) if class_labels is None else class_labels
+        check_class_count(classes, schema, table_file.path)
+    _print(console, _describe_task(schema, classes, options.task, class_labels is not None))
+    for name in (name for name in schema.columns if table_file.kinds[name] is None):
+        _print(console, f"note: column {name!r} is empty in the first rows; it is read as text")
     from ..estimators import RefinedClassifier, RefinedRegressor
 
-    kind = RefinedClassifier if layout.task == CLASSIFICATION else RefinedRegressor
-    model = kind(batch_size=options.batch_size, random_state=options.seed)
+    estimator = RefinedClassifier if schema.task == CLASSIFICATION else RefinedRegressor
+    model = estimator(batch_size=options.batch_size, random_state=options.seed)
     with _interruptible(state):
-        told, seconds = _learnt(model, source, layout, kinds, 0, options.quiet, classes)
-        model.save(state, {"table": layout.to_json()})
-    _report(console, told, seconds, layout, model)
-    wrote(console, [state])
+        report, seconds = _fit_with_progress(model, table_file, schema, kinds, 0, options.quiet, classes)
+        model.save(state, {"table": schema.to_json()})
+    _report(console, report, seconds, schema, model)
+    print_written(console, [state])
 
 
 def update(options: Namespace, console: Console) -> None:
-    """Learn one more file and save what is known; until the end the state on disk stays as it was.
+    """Learn one more file and save the state; the previous state stays on disk until the end.
 
     Raises:
-        ValueError: a state that cannot be read, a file of other columns, a state that was changed meanwhile.
+        ValueError: the state cannot be read, the file has other columns, or the state has changed in the meantime.
     """
     state = Path(options.state)
-    mark = _mark(state)
-    model, layout, known = opened(state)
+    version = _file_version(state)
+    model, schema, rows_before = load_estimator(state)
     out = state
     if options.out is not None and Path(options.out).resolve() != state.resolve():
-        out = _writable(options.out, "--out", options.force, options.file)
-    source = open_table(options.file)
-    kinds = layout.wanted(source, state, labelled=True)
+        out = _check_new_file(options.out, "--out", options.force, options.file)
+    table_file = open_table(options.file)
+    kinds = schema.columns_to_read(table_file, state, with_target=True)
     with _interruptible(out):
-        told, seconds = _learnt(model, source, layout, kinds, known, options.quiet)
-        if _mark(state) != mark:
+        report, seconds = _fit_with_progress(model, table_file, schema, kinds, rows_before, options.quiet)
+        if _file_version(state) != version:
             raise ValueError(
-                f"{state} was changed by someone else meanwhile: nothing was saved; update again"
+                f"{state} was changed by another process in the meantime: nothing was saved; update again"
             )
-        model.save(out, {"table": layout.to_json()})
-    _report(console, told, seconds, layout, model)
-    wrote(console, [out])
+        model.save(out, {"table": schema.to_json()})
+    _report(console, report, seconds, schema, model)
+    print_written(console, [out])
 
 
 def predict(options: Namespace, console: Console) -> None:
-    """Answer the rows of a file, in their order, into another file.
+    """Write the predictions for the rows of a file, in their order, to another file.
 
     Raises:
-        ValueError: a state that cannot be read, a file of other columns, an answer the state cannot give.
+        ValueError: the state cannot be read, the file has other columns, or the state cannot give this kind of
+        prediction.
     """
-    model, layout, _ = opened(Path(options.state))
-    levels = _levels(options.quantiles)
-    for asked, option, task in (
+    model, schema, _ = load_estimator(Path(options.state))
+    levels = _parse_levels(options.quantiles)
+    for value, option, task in (
         (levels, "--quantiles", REGRESSION),
         (options.proba, "--proba", CLASSIFICATION),
     ):
-        if asked and layout.task != task:
-            raise ValueError(
-                f"{option} is for a {task}; {options.state} holds a {layout.task}: leave it away"
-            )
+        if value and schema.task != task:
+            raise ValueError(f"{option} is for a {task}; {options.state} holds a {schema.task}: leave it out")
     out = Path(options.out)
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out must end in .csv or .parquet; got {out}")
-    for other in (options.file, options.state):
-        if out.resolve() == Path(other).resolve():
-            raise ValueError(f"--out {out} would overwrite what is read: choose another file")
-    _refuse_folder(out, "--out")
-    source = open_table(options.file)
-    kinds = layout.wanted(source, options.state, labelled=False)
-    rows, begun = 0, time.perf_counter()
+    for path in (options.file, options.state):
+        if out.resolve() == Path(path).resolve():
+            raise ValueError(f"--out {out} would overwrite an input file: choose another file")
+    _check_folder(out, "--out")
+    table_file = open_table(options.file)
+    kinds = schema.columns_to_read(table_file, options.state, with_target=False)
+    rows, started = 0, time.perf_counter()
     with (
         _interruptible(out),
-        Bar(not options.quiet, f"predicting {source.path.name}") as watch,
-        Written(out) as file,
+        Bar(not options.quiet, f"predicting {table_file.path.name}") as bar,
+        TableWriter(out) as file,
     ):
-        for table, done in answer(model, source, layout, kinds, options.proba, levels):
-            file.add(table)
+        for table, share in predict_stream(model, table_file, schema, kinds, options.proba, levels):
+            file.write(table)
             rows += table.num_rows
-            watch.at(done, f"{rows:,} rows")
-    _say(console, f"{_rows(rows)} answered in {time.perf_counter() - begun:.1f} s")
-    wrote(console, [out])
+            bar.update(share, f"{rows:,} rows")
+    _print(console, f"{_count_rows(rows)} predicted in {time.perf_counter() - started:.1f} s")
+    print_written(console, [out])
 
 
-def opened(state: Path) -> tuple[Any, Schema, float]:
-    """Return the estimator in a state, the columns of its files, and the rows that it knows.
+def load_estimator(state: Path) -> tuple[Any, Schema, float]:
+    """Return the estimator in a state, the schema of its files, and the number of rows learned.
 
     Raises:
         ValueError: a file that is missing, truncated, foreign, newer, or not made by `gradatim fit`.
@@ -208,15 +209,17 @@ def opened(state: Path) -> tuple[Any, Schema, float]:
     from ..estimators.files import read_table
 
     header, _ = read_table(state)
-    layout = Schema.from_json(header, state)
+    schema = Schema.from_json(header, state)
     kinds = {kind.__name__: kind for kind in (RefinedClassifier, RefinedRegressor)}
     if header["estimator"] not in kinds:
-        raise ValueError(f"{state} holds a {header['estimator']}, which is not known here: upgrade gradatim")
-    return kinds[header["estimator"]].load(state), layout, header["rows"]
+        raise ValueError(
+            f"{state} holds a {header['estimator']}, which this version does not have: upgrade gradatim"
+        )
+    return kinds[header["estimator"]].load(state), schema, header["rows"]
 
 
-def described(header: Mapping[str, Any]) -> list[list[str]]:
-    """Return what a table's state knows, lines for `gradatim info`."""
+def describe_state(header: Mapping[str, Any]) -> list[list[str]]:
+    """Return the contents of the state of a table as lines for `gradatim info`."""
     lines = [["estimator", str(header["estimator"])], ["rows", f"{header['rows']:,.0f}"]]
     lines += [
         [name, str(value)] for name, value in header["params"].items() if name in ("model", "batch_size")
@@ -232,18 +235,21 @@ def described(header: Mapping[str, Any]) -> list[list[str]]:
     kinds = {column["name"]: column["kind"] for column in columns} | (table or {}).get("columns", {})
     counts = Counter(kinds.values())
     lines.append(["columns", f"{len(columns)}: {', '.join(f'{kind} ({n})' for kind, n in counts.items())}"])
-    fixed = "fixed" if header["warm"] is None else "not fixed yet, rows are still kept"
+    fixed = "fixed" if header["warm"] is None else "not fixed yet; the first rows are stored"
     lines.append(["map", f"format version {header['map']['format']}, {fixed}"])
-    lines += [[f"  {column['name']}", _mapped(column, kinds[column["name"]])] for column in columns[:SHOWN]]
-    if len(columns) > SHOWN:
-        lines.append(["  ...", f"and {len(columns) - SHOWN} more"])
+    lines += [
+        [f"  {column['name']}", _describe_column(column, kinds[column["name"]])]
+        for column in columns[:MAX_COLUMNS]
+    ]
+    if len(columns) > MAX_COLUMNS:
+        lines.append(["  ...", f"and {len(columns) - MAX_COLUMNS} more"])
     return lines
 
 
-def _mapped(column: Mapping[str, Any], kind: str) -> str:
-    """Return what the map knows of a column."""
+def _describe_column(column: Mapping[str, Any], kind: str) -> str:
+    """Return what the encoder stores of a column."""
     if "levels" not in column:
-        missing = ", some missing" if column["missing"] else ""
+        missing = ", some missing" if column["has_missing"] else ""
         if kind in (DATE, ZONED):
             first, last = (np.datetime64(round(86_400 * column[end]), "s") for end in ("low", "high"))
             return f"{kind}: {first} to {last}{missing}"
@@ -254,126 +260,131 @@ def _mapped(column: Mapping[str, Any], kind: str) -> str:
     return f"{kind}: {len(levels)} levels of {column['slots']} ({', '.join(levels[:5])}{more})"
 
 
-def _learnt(
+def _fit_with_progress(
     model: Any,
-    source: Source,
-    layout: Schema,
+    table_file: TableFile,
+    schema: Schema,
     kinds: dict[str, str],
-    known: float,
+    rows_before: float,
     quiet: bool,
     classes: Any = None,
-) -> tuple[Told, float]:
-    """Learn a file under a progress bar; return what was found and the seconds it took."""
-    begun = time.perf_counter()
-    with Bar(not quiet, f"learning {source.path.name}") as watch:
-        told = learn(model, source, layout, kinds, known, watch, classes)
-    return told, time.perf_counter() - begun
+) -> tuple[StreamReport, float]:
+    """Fit an estimator to a file under a progress bar; return the report and the seconds."""
+    started = time.perf_counter()
+    with Bar(not quiet, f"learning {table_file.path.name}") as bar:
+        report = fit_stream(model, table_file, schema, kinds, rows_before, bar, classes)
+    return report, time.perf_counter() - started
 
 
-def _report(console: Console, told: Told, seconds: float, layout: Schema, model: Any) -> None:
-    """Say what was learnt."""
-    count = f" of {_count(len(model.classes_), 'class', 'classes')}" if layout.task == CLASSIFICATION else ""
-    skipped = f"; {_rows(told.skipped)} without {layout.target!r} skipped" if told.skipped else ""
-    _say(console, f"{_rows(told.rows)}{count} learnt in {seconds:.1f} s{skipped}")
-    if told.judged:
-        _say(console, f"prequential {told.score}: {_rows(told.judged)}, each predicted before it was learnt")
-    for note in told.notes:
-        _say(console, f"note: {note}")
+def _report(console: Console, report: StreamReport, seconds: float, schema: Schema, model: Any) -> None:
+    """Print what was learned."""
+    count = f" of {_count(len(model.classes_), 'class', 'classes')}" if schema.task == CLASSIFICATION else ""
+    skipped = f"; {_count_rows(report.skipped)} without {schema.target!r} skipped" if report.skipped else ""
+    _print(console, f"{_count_rows(report.rows)}{count} learned in {seconds:.1f} s{skipped}")
+    if report.scored:
+        _print(
+            console,
+            f"prequential {report.metric}: {_count_rows(report.scored)}, each predicted before it was learned",
+        )
+    for note in report.notes:
+        _print(console, f"note: {note}")
 
 
-def _first_classes(source: Source, layout: Schema, kinds: dict[str, str]) -> np.ndarray:
-    """Return the classes among the first rows of a file."""
-    table, _ = next(source.stream(kinds))
-    y, there = layout.labels(table, source.path)
-    return np.unique(y[there])
+def _first_classes(table_file: TableFile, schema: Schema, kinds: dict[str, str]) -> np.ndarray:
+    """Return the classes `[classes]` among the first rows of a file."""
+    table, _ = next(table_file.stream(kinds))
+    y, present = schema.target_values(table, table_file.path)
+    return np.unique(y[present])
 
 
-def _chosen(layout: Schema, classes: np.ndarray | None, asked: str, given: bool) -> str:
-    """Return what kind of task a target makes, and how to say otherwise."""
+def _describe_task(schema: Schema, classes: np.ndarray | None, task: str, named: bool) -> str:
+    """Return the task that was chosen for a target, and how to choose the other one."""
     if classes is None:
-        change = "" if asked != "auto" else " (by --task classification whole numbers are classes)"
-        return f"regression: {layout.target!r} is a number{change}"
-    change = " (--task regression: it is a number)" if asked == "auto" and classes.dtype.kind == "i" else ""
-    where = "by --classes" if given else "in the first rows"
-    return f"classification: {layout.target!r} has {_count(len(classes), 'class', 'classes')} {where}{change}"
+        hint = "" if task != "auto" else " (use --task classification if whole numbers are classes)"
+        return f"regression: {schema.target!r} is a number{hint}"
+    hint = (
+        " (use --task regression if it is a number)" if task == "auto" and classes.dtype.kind == "i" else ""
+    )
+    where = "from --classes" if named else "in the first rows"
+    return f"classification: {schema.target!r} has {_count(len(classes), 'class', 'classes')} {where}{hint}"
 
 
-def _writable(name: str, option: str, force: bool, source: str) -> Path:
-    """Return the path of a state that is to be written, before an hour is spent on what it will hold.
+def _check_new_file(name: str, option: str, force: bool, input_file: str) -> Path:
+    """Return the path of a state to be written, checked before the work begins.
 
     Raises:
-        ValueError: something stands there, or nothing can.
+        ValueError: the file exists, or it cannot be written there.
     """
     path = Path(name)
-    if path.resolve() == Path(source).resolve():
-        raise ValueError(f"{option} {path} is the file that is read: choose another file")
-    _refuse_folder(path, option)
+    if path.resolve() == Path(input_file).resolve():
+        raise ValueError(f"{option} {path} is the input file: choose another file")
+    _check_folder(path, option)
     if path.exists() and not force:
         raise ValueError(
-            f"{path} already exists: learn more with gradatim update, or overwrite it with --force"
+            f"{path} already exists: learn more rows with gradatim update, or overwrite it with --force"
         )
     return path
 
 
-def _refuse_folder(path: Path, option: str) -> None:
-    """Raise ValueError where no file can be written at path."""
+def _check_folder(path: Path, option: str) -> None:
+    """Raise ValueError if no file can be written at `path`."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{option} {path} is not a file: choose another path")
-    home = next(parent for parent in path.resolve().parents if parent.exists())
-    if not home.is_dir() or not os.access(home, os.W_OK):
-        raise ValueError(f"{option} {path}: nothing can be written in {home}: choose another folder")
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} {path}: nothing can be written in {folder}: choose another folder")
 
 
 @contextmanager
 def _interruptible(path: Path) -> Iterator[None]:
-    """Let an interruption say what it has left at path."""
-    before = _mark(path)
+    """On an interruption, add to the message what is left at `path`."""
+    before = _file_version(path)
     try:
         yield
     except KeyboardInterrupt:
-        after = "is as it was" if _mark(path) == before else "was written before, and is whole"
+        after = "is unchanged" if _file_version(path) == before else "was written and is complete"
         if not path.exists():
             after = "was not written"
         raise KeyboardInterrupt(f"interrupted; {path} {after}") from None
 
 
-def _mark(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written anew."""
+def _file_version(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written again, or None if there is no file."""
     if not path.exists():
         return None
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _listed(text: str | None) -> list[str]:
-    """Return names with commas between them; one that holds a comma stands in quotes."""
+def _split_names(text: str | None) -> list[str]:
+    """Return names separated by commas; a name with a comma stands in quotes."""
     return [] if not text else [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
 
 
-def _levels(text: str | None) -> list[float]:
+def _parse_levels(text: str | None) -> list[float]:
     """Return quantile levels.
 
     Raises:
-        ValueError: something that is none.
+        ValueError: a part is no number between 0 and 1.
     """
     try:
-        levels = [float(part) for part in _listed(text)]
+        levels = [float(part) for part in _split_names(text)]
     except ValueError:
         levels = [0.0]
     if not all(0 < level < 1 for level in levels):
         raise ValueError(
-            f"--quantiles wants numbers between 0 and 1 with commas, such as 0.1,0.5,0.9; got {text!r}"
+            f"--quantiles needs numbers between 0 and 1 separated by commas, such as 0.1,0.5,0.9; got {text!r}"
         )
     return levels
 
 
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
+def _count(count: int, singular: str, plural: str) -> str:
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
-def _rows(count: int) -> str:
+def _count_rows(count: int) -> str:
     return _count(count, "row", "rows")
 
 
-def _say(console: Console, sentence: str) -> None:
+def _print(console: Console, sentence: str) -> None:
     console.print(sentence, soft_wrap=True, markup=False)

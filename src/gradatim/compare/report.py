@@ -1,154 +1,259 @@
-"""From a benchmark's JSON to a page and pictures; nothing in them is typed by hand.
+"""From a study's JSON to a page that answers a question. No number on a page is typed by hand.
 
-Source: DESIGN.md, Results.
+Source: GitHub Flavored Markdown, its tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..files.checkpoint import write_bytes
-from .plots import Curve, curves
+from .plots import Curve
 
-SHOWN = (1, 2, 5, 10, 20, 40, 50, 80, 98, 100, 160, 200, 400, 500, 625, 1000, 1875)
-AXES = {"steps": "mini-batches seen", "rows": "rows seen"}
+TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Columns and rows of a table, as text."""
 
 
-def write_result(out: Path, name: str, result: dict[str, Any]) -> list[Path]:
+@dataclass(frozen=True)
+class Result:
+    """A study's JSON with the look-ups that a page needs. What was not run is NaN.
+
+    Attributes:
+        data: the JSON: `claims`, `records` (or `cells`), and what else a study writes.
+
+    Example:
+        >>> result = Result({"claims": [{"id": "a.b", "value": 0.5, "low": 0.4, "high": 0.6}], "records": []})
+        >>> result.value("a.b"), result.interval("a.b")
+        (0.5, '0.5 [0.4, 0.6]')
+        >>> result.mean("digits", "ridge", 10)
+        nan
+    """
+
+    data: Mapping[str, Any]
+    _by_key: dict[tuple[str, str], list[Mapping[str, Any]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        """Sort the records over all seeds by family and name."""
+        for record in (*self.data.get("records", ()), *self.data.get("cells", ())):
+            if record["seed"] in ("all", None):
+                self._by_key.setdefault((record["family"], record["name"]), []).append(record)
+
+    def claim(self, name: str) -> Mapping[str, Any]:
+        """Return a claim by its id, empty where it was not run."""
+        return next((claim for claim in self.data["claims"] if claim["id"] == name), {})
+
+    def value(self, name: str) -> float:
+        """Return a claim's value."""
+        return _finite(self.claim(name).get("value"))
+
+    def interval(self, name: str) -> str:
+        """Return a claim's value and its interval as text."""
+        claim = self.claim(name)
+        if not claim:
+            return number(math.nan)
+        return f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]"
+
+    def beside(self, name: str, start: str) -> float:
+        """Return what stands beside a claim under a title that begins with `start`."""
+        texts = self.claim(name).get("beside", {})
+        return next(
+            (_finite(values[0]) for title, values in texts.items() if title.startswith(start)), math.nan
+        )
+
+    def records(self, family: str, name: str, metric: str = "") -> list[Mapping[str, Any]]:
+        """Return the records of a learner on a family, over all seeds; of its first metric by default."""
+        records = self._by_key.get((family, name), [])
+        metric = metric or next((record["metric"] for record in records), "")
+        return [record for record in records if record["metric"] == metric]
+
+    def mean(self, family: str, name: str, steps: int, metric: str = "") -> float:
+        """Return a learner's mean after so many mini-batches."""
+        means = (r["mean"] for r in self.records(family, name, metric) if r["steps"] == steps)
+        return _finite(next(means, None))
+
+    def cell(self, family: str, name: str, steps: int, metric: str = "") -> str:
+        """Return a learner's mean and half the width of its interval as text, empty where it was not run."""
+        for record in self.records(family, name, metric):
+            if record["steps"] == steps:
+                if record["high"] is None or record["low"] is None:
+                    return "diverged"
+                return f"{record['mean']:.3g}\u00a0±\u00a0{(record['high'] - record['low']) / 2:.2g}"
+        return ""
+
+    def curve(
+        self, family: str, name: str, metric: str = "", axis: str = "steps", method: str = "", label: str = ""
+    ) -> list[Curve]:
+        """Return a learner's curve against `axis` (steps or rows), or an empty list where it was not run.
+
+        Args:
+            family: that the learner was judged on.
+            name: of the learner in records.
+            metric: by default its first.
+            axis: `steps` or `rows`.
+            method: whose colour and words it has; by default `name`.
+            label: what a legend says instead of the method's words.
+        """
+        records = self.records(family, name, metric)
+        columns = ([_finite(record[key]) for record in records] for key in ("mean", "low", "high"))
+        xs = [record[axis] for record in records]
+        return [Curve(method or name, xs, *columns, label=label)] if records else []
+
+    def listing(self, start: str) -> list[list[str]]:
+        """Return the rows of the first listing whose title begins with `start`."""
+        return next((x["rows"] for x in self.data.get("listings", ()) if x["title"].startswith(start)), [])
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that a page answers.
+
+    Attributes:
+        name: of the picture, which is STUDY-NAME.png.
+        title: the question, or the finding, in words.
+        answer: sentences with numbers of the result in them.
+        draw: draws the picture to a file and returns None, or why it did not.
+        caption: what the picture shows.
+        table: columns and rows of a small table.
+    """
+
+    name: str
+    title: str
+    answer: Callable[[Result], Iterable[str]]
+    draw: Callable[[Result, Path], str | None] | None = None
+    caption: str = ""
+    table: Callable[[Result], TextTable] | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of a study.
+
+    Attributes:
+        study: its name.
+        questions: the first one is the page's title.
+        claims: what each claim measures, in words, by its id.
+        notes: how to read the numbers.
+    """
+
+    study: str
+    questions: tuple[Question, ...] = ()
+    claims: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+
+def write_result(out: Path, name: str, result: dict[str, Any], page: Page | None = None) -> list[Path]:
     """Write `name.json`, its page `name.md` and its pictures below `out`; return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     write_bytes(path, (json.dumps(result, indent=1) + "\n").encode())
-    return [path, *render(path)]
+    return [path, *render(path, page)]
 
 
-def render(path: Path) -> list[Path]:
-    """Render the page and the pictures of a result JSON beside it; return their paths.
+def render(path: Path, page: Page | None = None) -> list[Path]:
+    """Render the page and the pictures of a result's JSON beside it; return their paths.
 
     Example:
-        >>> render(Path("docs/results/core.json"))
+        >>> from pathlib import Path
+        >>> about = {"benchmark": "mine", "smoke": False, "seeds": 1, "commit": "c", "torch": "t"}
+        >>> paths = write_result(Path("."), "mine", {**about, "claims": []})
+        >>> [path.name for path in paths]
+        ['mine.json', 'mine.md']
     """
-    result = json.loads(path.read_text())
+    result = Result(json.loads(path.read_text(encoding="utf-8")))
+    page = page or Page(result.data["benchmark"])
     pictures: list[Path] = []
-    lines = [f"# Study: {result['benchmark']}", ""]
-    if result["smoke"]:
-        lines += ["A smoke run: tiny sizes, numbers without meaning.", ""]
-    lines += [
-        f"Rendered from `{path.name}`; commit {result['commit']}, torch {result['torch']}{_about(result)}",
+    lines = [] if page.questions else [f"# Study: {page.study}", ""]
+    for place, question in enumerate(page.questions):
+        lines += [f"{'##' if place else '#'} {question.title}", ""]
+        if not place and result.data["smoke"]:
+            lines += ["A smoke run: tiny sizes, numbers without meaning.", ""]
+        lines += _answered(question, result, path, pictures)
+    lines += _verdicts(result.data["claims"], page.claims)
+    lines += _footer(result.data, page, path)
+    text = path.with_suffix(".md")
+    write_bytes(text, ("\n".join(lines) + "\n").encode())
+    return [text, *pictures]
+
+
+def _answered(question: Question, result: Result, path: Path, pictures: list[Path]) -> list[str]:
+    """Return the lines of a question: its answer, its picture and its table. A picture drawn joins `pictures`."""
+    lines = [" ".join(question.answer(result)), ""]
+    if question.draw is not None:
+        picture = path.with_name(f"{path.stem}-{question.name}.png")
+        if question.draw(result, picture) is None:
+            pictures.append(picture)
+            lines += [f"![{question.caption or question.title}]({picture.name})", ""]
+    columns, rows = question.table(result) if question.table else ((), ())
+    if rows:
+        lines += markdown_table(columns, rows)
+    return lines
+
+
+def _verdicts(claims: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> list[str]:
+    """Return the table of claims: what each measures, its value, its bar and whether it holds."""
+    if not claims:
+        return []
+    rows = []
+    for claim in claims:
+        span = f" ({claim['range']})" if "range" in claim else ""
+        value = f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]{span}"
+        bar, holds = f"{claim['direction']} {claim['bar']:g}", "yes" if claim["holds"] else "**no**"
+        rows.append([f"`{claim['id']}`", words.get(claim["id"], ""), value, bar, holds])
+    count = sum(claim["holds"] for claim in claims)
+    title = f"## Verdicts: {count} of {len(claims)} hold"
+    note = "Each bar was fixed before the run. Brackets hold 95% intervals unless the cell says otherwise."
+    columns = ("id", "what it measures", "value", "bar", "holds")
+    return [title, "", note, "", *markdown_table(columns, rows)]
+
+
+def _footer(data: Mapping[str, Any], page: Page, path: Path) -> list[str]:
+    """Return how to read the numbers, how to run the study, and where everything else is."""
+    count = len(data.get("records", ())) + len(data.get("cells", ()))
+    render_it = f"python -m studies.render {path.name}"
+    width = max(len(render_it), len(f"make study NAME={page.study}"))
+    return [
+        "## How to run it",
         "",
-        *_claims(result["claims"]),
+        f"    {f'make study NAME={page.study}':<{width}}  # SMOKE=1: tiny sizes, does it run",
+        f"    {render_it:<{width}}  # this page and its pictures, from the JSON alone",
+        "",
+        *([page.notes, ""] if page.notes else []),
+        f"Everything else is in [{path.name}]({path.name}): {count:,} records with intervals, settings and costs, and "
+        f"what stands beside each claim. Commit {data['commit']}, torch {data['torch']}, {data['seeds']} meta-training "
+        f"seed{'s' * (data['seeds'] != 1)}.",
     ]
-    listings, placed = result.get("listings", []), defaultdict(list)
-    for title, name in result.get("pictures", []):
-        pictures.append(path.with_name(name))
-        owner = next((own["title"] for own in listings if f"{title}: ".startswith(f"{own['title']}: ")), "")
-        placed[owner] += [f"![{title}]({name})", ""]
-    lines += placed.pop("", [])
-    for listing in listings:
-        lines += _listing(**listing, pictures=placed.pop(listing["title"], []))
-    panels: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for record in result["records"]:
-        if record["seed"] not in ("all", None):
-            continue
-        panels[record["family"], record["metric"]].append(record)
-    for (family, metric), records in panels.items():
-        lines += [f"## {family}: {metric}", ""]
-        for axis in result.get("axes", ["steps"]):
-            title = f"{family}: {metric} against {axis}"
-            name = f"{path.stem}-{family}-{metric}" + ("" if axis == "steps" else f"-{axis}")
-            picture = path.with_name(f"{name.replace(' ', '-')}.png")
-            drawn = curves(picture, title, AXES[axis], metric, _curves(records, axis), metric != "accuracy")
-            if drawn is None:
-                pictures.append(picture)
-                lines += [f"![{title}]({picture.name})", ""]
-        lines += _table(records)
-    page = path.with_suffix(".md")
-    write_bytes(page, ("\n".join(lines) + "\n").encode())
-    return [page, *pictures]
 
 
-def _about(result: dict[str, Any]) -> str:
-    """Return how to read the numbers: the benchmark's own words, or those of benchmarks that meta-train."""
-    if "about" in result:
-        return f". {result['about']}"
-    return (
-        f", {result['seeds']} meta-training seeds. Intervals are 95%: over seeds and tasks together, or over tasks "
-        "where nothing is meta-trained. Settings of baselines are tuned on meta-training tasks, to be best after 10 "
-        "steps."
-    )
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table and an empty one.
 
-
-def _listing(title: str, columns: list[str], rows: list[list[str]], pictures: list[str]) -> list[str]:
-    """Return a table of a benchmark's own under its title and the pictures called TITLE or TITLE: WHAT."""
-    head = [f"## {title}", "", *pictures, f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    Example:
+        >>> markdown_table(["method", "error"], [["ridge", "0.1"]])
+        ['| method | error |', '|---|---|', '| ridge | 0.1 |', '']
+    """
+    head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return [*head, *(f"| {' | '.join(row)} |" for row in rows), ""]
-
-
-def _claims(claims: list[dict[str, Any]]) -> list[str]:
-    """Return the table of claims; below each, what it is fair to read beside it, without a bar."""
-    lines = ["| id | value | 95% interval | bar | holds |", "|---|---|---|---|---|"]
-    for c in claims:
-        interval = f"{number(c['low'])} to {number(c['high'])}" + (f" ({c['range']})" if "range" in c else "")
-        holds = "yes" if c["holds"] else "**no**"
-        lines.append(
-            f"| `{c['id']}` | {number(c['value'])} | {interval} | {c['direction']} {c['bar']:g} | {holds} |"
-        )
-        for name, (value, low, high) in c.get("beside", {}).items():
-            lines.append(f"| beside it: {name} | {number(value)} | {number(low)} to {number(high)} | | |")
-    return [*lines, ""]
 
 
 def number(value: float | None) -> str:
     """Return a number of a result as text; JSON has none for that of a learner that diverged.
 
     Example:
-        >>> number(0.123456), number(None)
-        ('0.1235', 'diverged')
+        >>> number(0.123456), number(None), number(float("nan"))
+        ('0.1235', 'diverged', 'not run')
     """
-    return "diverged" if value is None else f"{value:.4g}"
+    if value is None:
+        return "diverged"
+    return "not run" if math.isnan(value) else f"{value:.4g}"
 
 
-def _by_name(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for record in records:
-        grouped[record["name"]].append(record)
-    return grouped
-
-
-def _curves(records: list[dict[str, Any]], axis: str) -> list[Curve]:
-    """Return one curve a method, its mean and its interval against `axis`, the highest at its end first."""
-    found = [
-        Curve(name, *([r[key] for r in own] for key in (axis, "mean", "low", "high")))
-        for name, own in _by_name(records).items()
-    ]
-    return sorted(found, key=lambda line: -line.end)
-
-
-def _table(records: list[dict[str, Any]]) -> list[str]:
-    """Return the table of one family and metric: methods by steps, with cost."""
-    steps = [s for s in SHOWN if any(r["steps"] == s for r in records)]
-    costs = ["meta-training s", "peak MB", "threads"]
-    timed = any("adapt_seconds" in r for r in records)
-    costs += ["adapting ms a task", "adapting extra MB"] if timed else []
-    lines = [
-        f"| method | {' | '.join(f'step {s}' for s in steps)} | setting | {' | '.join(costs)} |",
-        "|---" * (len(steps) + len(costs) + 2) + "|",
-    ]
-    for name, own in _by_name(records).items():
-        at = {r["steps"]: f"{r['mean']:.4f} ± {(r['high'] - r['low']) / 2:.4f}" for r in own}
-        first = own[0]
-        setting = ", ".join(f"{key} {value:g}" for key, value in (first["setting"] or {}).items())
-        cost = ["0", "", ""]
-        if first["peak_memory"]:
-            cost = [f"{first['seconds']:.0f}", f"{first['peak_memory'] / 2**20:.0f}", str(first["threads"])]
-        if "adapt_seconds" in first:
-            cost += [f"{1000 * first['adapt_seconds']:.1f}", f"{first['adapt_memory'] / 2**20:.1f}"]
-        elif timed:
-            cost += ["", ""]
-        lines.append(
-            f"| {name} | {' | '.join(at.get(step, '') for step in steps)} | {setting} | {' | '.join(cost)} |"
-        )
-    return [*lines, ""]
+def _finite(value: float | None) -> float:
+    """Return a number of JSON, in which null stands for what is not finite."""
+    return math.nan if value is None else float(value)

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from ..files.checkpoint import latest, load_weights, read_header, write_bytes
+from ..methods import variant
 from ..metrics import curve
-from ..provenance import commit, provenance
+from ..provenance import commit, process_environment, processes_on_threads, provenance
 from ..recipes import Recipe, from_json
 from ..training.snapshot import describe_learner, difference
 from ..training.train import train
@@ -160,7 +161,8 @@ class Study:
     def _train(self, waiting: list[tuple[str, Recipe]], threads: int | None = None) -> None:
         """Meta-train recipes, some at a time where they are `apart`; a failure or an interrupt stops the waiting."""
         threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.apart else None)
-        with ThreadPoolExecutor(self.workers if self.apart else 1) as pool:
+        pool = ThreadPoolExecutor(self.workers if self.apart else 1)
+        with processes_on_threads(threads or torch.get_num_threads()), pool:
             jobs = {pool.submit(self._run, name, recipe, threads): name for name, recipe in waiting}
             try:
                 for count, job in enumerate(as_completed(jobs), 1):
@@ -207,7 +209,12 @@ class Study:
 def once(recipe: Recipe, method: str) -> Recipe:
     """Return the one-step twin of a recipe: the same size and rate, and as many refinements, so more tasks."""
     training = replace(recipe.train, tasks=recipe.train.tasks * recipe.scheme.horizon)
-    return replace(recipe, method=method, scheme=replace(recipe.scheme, horizon=1), train=training)
+    return replace(
+        recipe,
+        method=variant(recipe.method, method),
+        scheme=replace(recipe.scheme, horizon=1),
+        train=training,
+    )
 
 
 def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
@@ -219,7 +226,7 @@ def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env=process_environment(threads),
     )
 
 

@@ -246,9 +246,9 @@ class Refined(BaseEstimator):
 
     def _warn_of_strays(self, columns: Columns) -> None:
         """Say once which columns have left the range that their map was made for."""
-        if self.task_.encoder is None or self.task_.warm is not None or columns.rows < STRAYS:
+        if self.task_.encoder is None or self.task_.warm is not None or columns.n_rows < STRAYS:
             return
-        shares = self.task_.encoder.strays(columns)
+        shares = self.task_.encoder.out_of_range(columns)
         gone = [name for name, share in shares.items() if share > STRAY and name not in self.task_.told]
         if gone:
             self.task_.told = self.task_.told.union(gone)

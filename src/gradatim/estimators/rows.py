@@ -35,9 +35,9 @@ class Rows:
 
     def copy(self) -> Rows:
         """Return the rows, no longer views of the table that they came from."""
-        return Rows(Columns.joined([self.columns]), self.y.copy(), self.weight.copy())
+        return Rows(Columns.concat([self.columns]), self.y.copy(), self.weight.copy())
 
     def and_then(self, more: Rows) -> Rows:
         """Return these rows and more behind them."""
-        columns = Columns.joined([self.columns, more.columns])
+        columns = Columns.concat([self.columns, more.columns])
         return Rows(columns, np.append(self.y, more.y), np.append(self.weight, more.weight))

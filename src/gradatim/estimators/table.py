@@ -145,7 +145,7 @@ class Adapted:
         most = max(learner.predictor.output_dim for learner in learners)
         size = max(64, min(ASKED, NUMBERS // most))
         with torch.inference_mode():
-            for start in range(0, columns.rows, size):
+            for start in range(0, columns.n_rows, size):
                 x = ready.numbers(columns.take(slice(start, start + size)))
                 if levels is None:
                     each = [ready._answer(*pair, x) for pair in zip(learners, latents, strict=True)]
@@ -187,7 +187,7 @@ class Adapted:
             )
         self._take_in()
         other._take_in()
-        self.encoder = self.encoder.merged(other.encoder)
+        self.encoder = self.encoder.merge(other.encoder)
         alike = (self.centre, self.scale, self.seeds) == (other.centre, other.scale, other.seeds)
         if not alike or [*map(fingerprint, self.learners)] != [*map(fingerprint, other.learners)]:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
@@ -222,13 +222,13 @@ class Adapted:
     def map_so_far(self) -> Encoder:
         """Return the map, or what it would be if it were fixed now."""
         if self.warm is not None:
-            return Encoder.gather(self.warm.columns, self.warm.weight)
+            return Encoder.fit(self.warm.columns, self.warm.weight)
         assert self.encoder is not None
         return self.encoder
 
     def _map(self, rows: Rows) -> None:
         """Take the map from rows, and make the learners for it."""
-        self.encoder = Encoder.gather(rows.columns, rows.weight)
+        self.encoder = Encoder.fit(rows.columns, rows.weight)
         if self.outputs is None:
             total = rows.weight.sum()
             self.centre = float((rows.weight * rows.y).sum() / total)
@@ -262,7 +262,7 @@ class Adapted:
                     f"category) and wants {self.outputs or 1} outputs: give a learner of that size"
                 )
             return copy.deepcopy(self.given).double().to(self.device)
-        columns, thresholds = self.encoder.steps(widths(self.encoder.width).steps)
+        columns, thresholds = self.encoder.threshold_features(widths(self.encoder.width).steps)
         steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
         likelihood = SquaredError(1) if self.outputs is None else CrossEntropy(self.outputs)
         member = self.seeds.index(seed)

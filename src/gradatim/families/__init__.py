@@ -1,11 +1,16 @@
-"""Task families: simulated tasks, and tasks made of real rows."""
+"""Task families: distributions of tasks.
+
+- Simulated: `LinearRegression`, `LinearClassification`, `RandomNetworkRegression`, `GaussianMixture`,
+  `StructuralCausalModel`.
+- From real rows: `ImageClassification`, `EmbeddingClassification`, `Alphabets`.
+"""
 
 from .alphabets import Alphabets
 from .causal import StructuralCausalModel
 from .datasets import ImageClassification
 from .embeddings import EmbeddingClassification
 from .generation import GaussianMixture
-from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression
+from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression, Sinusoids
 
 __all__ = [
     "Alphabets",
@@ -15,5 +20,6 @@ __all__ = [
     "LinearClassification",
     "LinearRegression",
     "RandomNetworkRegression",
+    "Sinusoids",
     "StructuralCausalModel",
 ]

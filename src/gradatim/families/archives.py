@@ -1,6 +1,6 @@
-"""Arrays of a file that somebody hands us: npz, never a pickle.
+"""Arrays from npz files, never from pickles.
 
-Source: DESIGN.md, Bad input; the format is NumPy's (NEP 1).
+Source: NumPy enhancement proposal 1 (the file format).
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ if TYPE_CHECKING:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file by key.
+    """Return the arrays of an npz file by key, each of its own shape `[...]`.
 
     Raises:
-        ValueError: a file that cannot be read so: truncated, foreign, a single array, pickled objects.
+        ValueError: a file that is truncated, of another format, a single array, or holds pickled objects.
 
     Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from gradatim.families.archives import read_npz
+        >>> np.savez("mine.npz", embeddings=np.zeros((10, 4)))
         >>> read_npz(Path("mine.npz"))["embeddings"].shape
-        (1000, 384)
+        (10, 4)
     """
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise ValueError(f"it is a single array of shape {found.shape}")
-        with found as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError(f"it is a single array of shape {loaded.shape}")
+        with loaded as archive:
             return {key: archive[key] for key in archive.files}
     except (EOFError, OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read as npz without pickles ({error})") from error

@@ -1,4 +1,4 @@
-"""Structural causal models: random graphs over variables, mechanisms, noise; the answer is a topological order.
+"""Structural causal models with random graphs, mechanisms and noise. The answer is a topological order.
 
 Source: Mittal et al. 2025, topological order of a structural causal model; Lorch et al. 2022 (AVICI), section 5.1;
 constants are this project's own.
@@ -14,6 +14,7 @@ import torch
 
 from ..batch import Batch, Task
 from ..family import TaskFamily
+from ..likelihood import Order
 from ..names import hint
 from .sampling import check_amount, check_count, check_rows, check_sample, support_mask
 
@@ -27,24 +28,30 @@ NOISES = ("gaussian", "laplace")
 
 @dataclass(frozen=True)
 class StructuralCausalModel(TaskFamily):
-    """Rows of `x_j = f_j(x_parents(j)) + s_j e_j` over a random graph without cycles; which order is it?
+    """Samples of `x_j = f_j(x_parents(j)) + s_j e_j` over a random acyclic graph; the task is to find the order.
 
-    Columns are shuffled, and standardised over the support: neither a label nor a variance tells the order.
-    A row of the support is a sample, x `[B, N, d]`, and has no answer: its y `[B, N, d]` is zero. A row of the query
-    is a variable: `x_i` is the i-th unit vector, `y_ij = 1` where i causes j directly, so that y `[B, d, d]` is the
-    graph. `target [B, d]` int64 is a topological order, causes first. `query_rows` is always d, whatever is given.
+    Columns are shuffled, and standardised over the support. So neither the labels nor the variances give the order.
 
-    Fields: `variables` d; `degree`: expected neighbours of a variable, so `d degree / 2` edges; `graph`: `erdos-renyi`
-    (every pair alike) or `scale-free` (each new variable takes `degree / 2` earlier ones as parents, those with many
-    neighbours more often); `mechanism`: `linear`, `f_j = sum_i w_ij x_i`, `|w_ij| ~ U(.5, 2)` with a random sign, or
-    `network`, `f_j = v_j' tanh(U_j x + b_j)` of `hidden` units, `U, b ~ N(0, 1)`, `v ~ N(0, 4 / hidden)`; `noise`:
-    `gaussian` or `laplace`, e of variance 1; `noise_scale`: s_j is uniform between the two.
+    - A support row is a sample, x `[B, N, d]`. It has no answer: y `[B, N, d]` is zero.
+    - A query row is a variable. `x_i` is the i-th unit vector, and `y_ij = 1` where i causes j directly. So the query's
+      y `[B, d, d]` is the graph, and `query_rows` is always d.
+    - `target [B, d]` int64 is a topological order, causes first.
+
+    The mechanism `linear` is `f_j = sum_i w_ij x_i`, where `|w_ij| ~ U(.5, 2)` with a random sign. The mechanism
+    `network` is `f_j = v_j' tanh(U_j x + b_j)`, where `U, b ~ N(0, 1)` and `v ~ N(0, 4 / hidden)`. In a `scale-free`
+    graph each new variable takes `degree / 2` earlier ones as parents, more often those with many neighbours.
+
+    Fields: `variables`: their number d; `degree`: expected neighbours of a variable, so `d degree / 2` edges; `graph`:
+    `erdos-renyi` or `scale-free`; `mechanism`: `linear` or `network`; `noise`: `gaussian` or `laplace`, of variance 1;
+    `noise_scale`: range of the uniform s_j; `hidden`: units of each network.
 
     Raises:
         ValueError: variables below 2, a degree out of 0 .. d - 1 (scale-free: of no even number of at least 2), an
             unknown graph, mechanism or noise, hidden below 1, noise scales not in order above 0, impossible rows.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families import StructuralCausalModel
         >>> family = StructuralCausalModel(10, degree=2.0, support_rows=200)
         >>> task = family.sample(16, torch.Generator().manual_seed(0))
         >>> task.support.x.shape, task.query.y.shape, task.target.shape
@@ -61,7 +68,6 @@ class StructuralCausalModel(TaskFamily):
     noise_scale: tuple[float, float] = (0.3, 1.0)
     hidden: int = 10
 
-    orders = True
     intercept = False
 
     def __post_init__(self) -> None:
@@ -69,10 +75,10 @@ class StructuralCausalModel(TaskFamily):
         object.__setattr__(self, "query_rows", self.variables)
         check_rows(self)
         check_count("hidden", self.hidden, least=1)
-        for name, known in (("graph", GRAPHS), ("mechanism", MECHANISMS), ("noise", NOISES)):
+        for name, options in (("graph", GRAPHS), ("mechanism", MECHANISMS), ("noise", NOISES)):
             value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"no {name} is called {value!r}: {hint(str(value), known)}")
+            if value not in options:
+                raise ValueError(f"no {name} is called {value!r}: {hint(str(value), options)}")
         check_amount("degree", self.degree, above=0, inclusive=True)
         if self.degree > self.variables - 1:
             raise ValueError(
@@ -93,9 +99,9 @@ class StructuralCausalModel(TaskFamily):
         return self.variables
 
     @property
-    def y_dim(self) -> int:
-        """Return the number of variables d: a row of the graph's adjacency."""
-        return self.variables
+    def likelihood(self) -> Order:
+        """Return that the answer is an order of the d variables; y is a row of the graph's adjacency."""
+        return Order(self.variables)
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator; float32.
@@ -106,35 +112,36 @@ class StructuralCausalModel(TaskFamily):
         check_sample(n_tasks, generator)
         edges = self.edges(n_tasks, generator)
         x = self.rows(edges, generator)
-        # Column j of a task shows variable `shown[j]`, variables being numbered along a topological order.
-        shown = torch.rand(n_tasks, self.variables, generator=generator).argsort(dim=1)
-        x = x.gather(2, shown[:, None].expand_as(x))
+        # Column j of a task is variable `permutation[j]`; variables are numbered along a topological order.
+        permutation = torch.rand(n_tasks, self.variables, generator=generator).argsort(dim=1)
+        x = x.gather(2, permutation[:, None].expand_as(x))
         tasks = torch.arange(n_tasks)[:, None, None]
-        y = edges[tasks, shown[:, :, None], shown[:, None]].to(x.dtype)
+        y = edges[tasks, permutation[:, :, None], permutation[:, None]].to(x.dtype)
         x = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
         unit = torch.eye(self.variables).expand(n_tasks, -1, -1)
         mask = support_mask(self, n_tasks, generator)
-        none = x.new_zeros(n_tasks, self.support_rows, self.variables)
-        return Task(Batch(x, none, mask), Batch(unit, y), target=shown.argsort(dim=1))
+        no_answer = x.new_zeros(n_tasks, self.support_rows, self.variables)
+        return Task(Batch(x, no_answer, mask), Batch(unit, y), target=permutation.argsort(dim=1))
 
     def edges(self, n_tasks: int, generator: torch.Generator) -> Tensor:
-        """Return graphs `[B, d, d]` bool over variables numbered along a topological order: upper triangles."""
+        """Return random graphs `[B, d, d]` bool, strictly upper triangular: variables are in topological order."""
         d = self.variables
         if self.graph == "erdos-renyi":
-            chance = torch.rand(n_tasks, d, d, generator=generator)
-            return (chance < self.degree / (d - 1)).triu(diagonal=1)
+            uniform = torch.rand(n_tasks, d, d, generator=generator)
+            return (uniform < self.degree / (d - 1)).triu(diagonal=1)
         edges = torch.zeros(n_tasks, d, d, dtype=torch.bool)
         tasks = torch.arange(n_tasks)[:, None]
         for new in range(1, d):
             neighbours = (edges.sum(dim=1) + edges.sum(dim=2))[:, :new]
             gumbel = -torch.empty(n_tasks, new).exponential_(generator=generator).log()
-            keys = (neighbours + 1.0).log() + gumbel  # the largest are a draw without replacement
+            # The largest of log-weights plus Gumbel noise are a draw without replacement.
+            keys = (neighbours + 1.0).log() + gumbel
             parents = keys.topk(min(int(self.degree) // 2, new), dim=1).indices
             edges[tasks, parents, new] = True
         return edges
 
     def rows(self, edges: Tensor, generator: torch.Generator) -> Tensor:
-        """Return samples `[B, support_rows, d]` of models over `edges [B, d, d]`, upper triangles, in their order."""
+        """Return samples `[B, support_rows, d]` of random models over graphs `[B, d, d]`, strictly upper triangular."""
         n_tasks, d = edges.shape[:2]
         low, high = self.noise_scale
         e = torch.randn(n_tasks, self.support_rows, d, generator=generator)
@@ -149,24 +156,31 @@ class StructuralCausalModel(TaskFamily):
         size = 0.5 + 1.5 * torch.rand(n_tasks, d, d, 1, generator=generator)
         if self.mechanism == "linear":
             inner = inner.sign() * size
-        inner = inner * edges.transpose(1, 2)[..., None]  # inner[b, j, i]: from i to j
+        # `inner[b, j, i]` belongs to the edge from i to j.
+        inner = inner * edges.transpose(1, 2)[..., None]
         for j in range(1, d):
-            came = x[:, :, :j] @ inner[:, j, :j]
+            signal = x[:, :, :j] @ inner[:, j, :j]
             if self.mechanism == "network":
-                came = (came + shift[:, j]).tanh() @ outer[:, j]
-            x[:, :, j] += came[..., 0]
+                signal = (signal + shift[:, j]).tanh() @ outer[:, j]
+            x[:, :, j] += signal[..., 0]
         return x
 
 
 def topological_order(edges: Tensor) -> Tensor:
-    """Return an order `[B, d]` int64 of each graph `edges [B, d, d]`, causes first, the smallest label where free.
+    """Return a topological order of each graph, causes first. Ties go to the smallest label.
 
-    `edges[b, i, j]` is not zero where i causes j.
+    Args:
+        edges: `[B, d, d]`; `edges[b, i, j]` is not zero where i causes j.
+
+    Returns:
+        Order `[B, d]` int64.
 
     Raises:
         ValueError: another shape, no variable, NaN, or a graph with a cycle.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families.causal import topological_order
         >>> topological_order(torch.tensor([[[0, 0], [1, 0]]]))
         tensor([[1, 0]])
 
@@ -179,15 +193,16 @@ def topological_order(edges: Tensor) -> Tensor:
     if bool((edges != edges).any()):
         raise ValueError("edges must be numbers; some are NaN")
     edges = edges != 0
-    left = torch.ones(edges.shape[:2], dtype=torch.bool, device=edges.device)
+    remaining = torch.ones(edges.shape[:2], dtype=torch.bool, device=edges.device)
     order, tasks = [], torch.arange(len(edges), device=edges.device)
     for _ in range(edges.shape[1]):
-        free = left & ~(edges & left[:, :, None]).any(dim=1)
+        free = remaining & ~(edges & remaining[:, :, None]).any(dim=1)
         if not bool(free.any(dim=1).all()):
             task = int((~free.any(dim=1)).nonzero()[0, 0])
-            among = left[task].nonzero().flatten().tolist()
+            among = remaining[task].nonzero().flatten().tolist()
             raise ValueError(f"a graph with a cycle has no order: task {task}, among variables {among}")
-        order.append(free.to(torch.int64).argmax(dim=1))  # the first of the free ones
-        left = left.clone()
-        left[tasks, order[-1]] = False
+        # argmax of zeros and ones is the first free variable.
+        order.append(free.to(torch.int64).argmax(dim=1))
+        remaining = remaining.clone()
+        remaining[tasks, order[-1]] = False
     return torch.stack(order, dim=1)

@@ -1,4 +1,4 @@
-"""Tasks made of real images: a random projection of the pixels, a random relabelling of the classes.
+"""Classification tasks from real images, by random projections of the pixels and permutations of the labels.
 
 Source: Kirsch et al. 2022, General-purpose in-context learning (tasks by random projection and label permutation);
 the disjoint pools and the analytic standardisation are this project's own.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from .images import Labelled, check_source, image_folder, load_images
+from .images import LabelledImages, check_source, image_folder, load_images
 from .sampling import SPLITS, PooledClassification, check_count
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _CHUNK_PIXELS = 2**20
 
 
 class _Pool(NamedTuple):
-    """The images of one split, sorted by class, with the pixel statistics of the training split."""
+    """The images of one split `[n, pixels]`, sorted by class, with the pixel statistics of the training split."""
 
     images: Tensor
     starts: Tensor
@@ -34,18 +34,18 @@ class _Pool(NamedTuple):
     covariance: Tensor
 
 
-def _digits() -> Labelled:
+def _digits() -> LabelledImages:
     """Return the 1797 digits of scikit-learn, 8x8, grey levels 0 to 16 stretched to 0 to 255."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return Labelled(
+    return LabelledImages(
         np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8), np.asarray(labels, dtype=np.int64)
     )
 
 
-def _divide(data: Labelled, shares: tuple[float, ...]) -> list[Labelled]:
-    """Divide images once and for all, class by class, into parts of the given shares; the rest is the last part."""
+def _divide(data: LabelledImages, shares: tuple[float, ...]) -> list[LabelledImages]:
+    """Divide images by class into parts of the given shares, always in the same way. The remainder is the last part."""
     stream = np.random.RandomState(0)
     parts: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
     for label in np.unique(data.labels):
@@ -54,12 +54,12 @@ def _divide(data: Labelled, shares: tuple[float, ...]) -> list[Labelled]:
         for part, piece in zip(parts, np.split(index, cuts), strict=True):
             part.append(piece)
     chosen = [np.concatenate(part) for part in parts]
-    return [Labelled(data.images[index], data.labels[index]) for index in chosen]
+    return [LabelledImages(data.images[index], data.labels[index]) for index in chosen]
 
 
 @lru_cache(maxsize=8)
 def _pools(source: str, folder: Path | None) -> dict[str, _Pool]:
-    """Return the pools of a source by split; read once per process."""
+    """Return the pools of a source by split. The files are read once per process."""
     if folder is None:
         parts = _divide(_digits(), (0.4, 0.25))
     else:
@@ -85,24 +85,32 @@ def _pools(source: str, folder: Path | None) -> dict[str, _Pool]:
 
 @dataclass(frozen=True)
 class ImageClassification(PooledClassification):
-    """Classification of real images: `x = (P'u - P'mu) / sqrt(diag(P' Sigma P))`, `P_ij ~ N(0, 1)` anew for each task.
+    """Classification of real images by random projections of their pixels.
 
-    `u` are the pixels; `mu`, `Sigma` their mean and covariance over the *training* pool of the source, so that
-    features have mean 0 and variance 1 there and nothing of the other pools is used. Each task takes a random
-    `ways` of the classes and numbers them in random order. Support and query rows are drawn without replacement
-    and share no image; where the support asks for more than the query leaves of the pool, it goes on in
-    fresh reshuffled passes: rows beyond the pool are repeats. No `oracle`, no `truth`.
+        x = (P'u - P'mu) / sqrt(diag(P' Sigma P)),   P_ij ~ N(0, 1), drawn for each task
 
-    `source`: `digits` comes with scikit-learn: 1797 images, divided by class into 40% train, 25% validation, 35% test.
-    `mnist`, `fashion_mnist`, `kmnist`, `emnist`, `notmnist` are read from `$GRADATIM_DATA/images/<source>/`: the
-    official training images divided 90% train, 10% validation, the official test images are test.
-    `split`: the pool; pools share no image. Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
+    `u` are the pixels; `mu` and `Sigma` are their mean and covariance over the training pool of the source. So
+    features have mean 0 and variance 1 there, and nothing of the other pools is used.
+
+    Each task has `ways` random classes, numbered in random order. Support and query rows are drawn without
+    replacement and share no image. A support larger than the pool repeats images, in reshuffled passes.
+
+    - `digits` comes with scikit-learn: 1797 images, by class 40% train, 25% validation, 35% test.
+    - `mnist`, `fashion_mnist`, `kmnist`, `emnist` and `notmnist` are read from `$GRADATIM_DATA/images/<source>/`.
+      Train has 90% of the official training images, validation 10%. Test has the official test images.
+
+    Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64. There is no `oracle` and no `truth`.
+
+    Fields: `source`: of the images; `dim`: features of a row; `ways`: classes of a task; `split`: the pool, which
+    shares no image with the others.
 
     Raises:
         ValueError: unknown source or split, dim below 1, ways below 2, impossible rows. When sampling: files
             missing or damaged, more ways than classes, a query that leaves no image for the support.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families import ImageClassification
         >>> family = ImageClassification("digits", dim=32, ways=10, split="test")
         >>> task = family.sample(16, torch.Generator().manual_seed(0))
         >>> task.support.x.shape, task.query.y.shape
@@ -125,7 +133,7 @@ class ImageClassification(PooledClassification):
         return self.dim
 
     def _pool(self) -> _Pool:
-        """Return the pool of this split, with as many classes as a task takes."""
+        """Return the pool of this split; it has at least `ways` classes."""
         folder = None if self.source == "digits" else image_folder(self.source)
         pool = _pools(self.source, folder)[self.split]
         if self.ways > len(pool.counts):
@@ -135,7 +143,7 @@ class ImageClassification(PooledClassification):
         return pool
 
     def _features(self, pool: _Pool, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Project the images at `index [B, N]` to `[B, N, dim]`, one fresh Gaussian projection for each task."""
+        """Project the images at `index [B, N]` to features `[B, N, dim]`, by a new Gaussian projection a task."""
         n_tasks, pixels = len(index), pool.images.shape[1]
         gaussian = torch.randn(pixels, n_tasks * self.dim, generator=generator)
         variance = (gaussian * (pool.covariance @ gaussian)).sum(dim=0)

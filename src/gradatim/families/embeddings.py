@@ -1,6 +1,4 @@
-"""Tasks made of frozen embeddings: some classes of a pool, in the space of an encoder that is not touched.
-
-A file holds `embeddings` and `labels`, npz or Parquet; nothing is downloaded.
+"""Classification tasks from frozen embeddings, read from npz or Parquet files. Nothing is downloaded.
 
 Source: Mittal et al. 2025 (classification of ImageNet embeddings); Vinyals et al. 2016, section 4 (disjoint classes).
 """
@@ -24,17 +22,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-KNOWN = {"banking77": "text/banking77_minilm_int8.npz"}
-"""Names of files below `$GRADATIM_DATA`."""
+EMBEDDING_FILES = {"banking77": "text/banking77_minilm_int8.npz"}
+"""Sources by name: their files below `$GRADATIM_DATA`."""
 
 SHARES = (0.6, 0.15)
-"""Of the classes, those for meta-training and for validation, where the file does not say; the rest is test."""
+"""Shares of the classes in train and validation, where a file names no split. The remainder is test."""
 
 
-class Embedded(NamedTuple):
-    """A file of embeddings: `embeddings [n, d]` float32, `labels [n]` int64 in 0 .. classes - 1, `split [classes]`.
+class EmbeddingTable(NamedTuple):
+    """The contents of a file of embeddings.
 
-    `split`: the place in `SPLITS` of each class, or empty where the file does not say.
+    Fields: `embeddings`: `[n, d]` float32; `labels`: `[n]` int64 in 0 .. classes - 1; `split`: `[classes]`, the index
+    in `SPLITS` of each class, or empty where the file names no split.
     """
 
     embeddings: np.ndarray
@@ -43,7 +42,7 @@ class Embedded(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """The rows of one split's classes, sorted by class, standardised by the classes of meta-training."""
+    """The rows `[n, d]` of one split, sorted by class, standardised by the rows of the training classes."""
 
     rows: Tensor
     starts: Tensor
@@ -51,41 +50,52 @@ class _Pool(NamedTuple):
 
 
 def embedding_path(source: str) -> Path:
-    """Return the file that a source names: one of `KNOWN`, a path, or a path below `$GRADATIM_DATA`.
+    """Return the file of a source: a name in `EMBEDDING_FILES`, a path, or a path below `$GRADATIM_DATA`.
 
     Raises:
-        ValueError: there is no such file; says where it was looked for.
+        ValueError: there is no such file; the message says where it was looked for.
 
     Example:
-        >>> embedding_path("banking77").name
-        'banking77_minilm_int8.npz'
+        >>> from pathlib import Path
+        >>> from gradatim.families.embeddings import embedding_path
+        >>> Path("mine.npz").touch()
+        >>> str(embedding_path("mine.npz"))
+        'mine.npz'
     """
     root = os.environ.get("GRADATIM_DATA")
-    asked = KNOWN.get(source, source)
-    places = [Path(asked), *([Path(root) / asked] if root else [])]
-    for place in places:
-        if place.is_file():
-            return place
+    relative = EMBEDDING_FILES.get(source, source)
+    candidates = [Path(relative), *([Path(root) / relative] if root else [])]
+    for path in candidates:
+        if path.is_file():
+            return path
     hint = "" if root else "; set the environment variable GRADATIM_DATA to look there as well"
     raise ValueError(
-        f"source must be {', '.join(KNOWN)} or an npz or Parquet file with embeddings and labels; {source!r} is not "
-        f"at {' or '.join(map(str, places))}{hint}"
+        f"source must be {', '.join(EMBEDDING_FILES)} or an npz or Parquet file with embeddings and labels; {source!r} "
+        f"is not at {' or '.join(map(str, candidates))}{hint}"
     )
 
 
-def read_embeddings(path: Path) -> Embedded:
-    """Return the embeddings of a file: `embeddings [n, d]`, `labels [n]`, and if it is there `split [n]`.
+def read_embeddings(path: Path) -> EmbeddingTable:
+    """Return the embeddings and labels of an npz or Parquet file.
 
-    In an npz the embeddings may be int8, `emb_q` with their `scale`, and the labels called `label`. In a Parquet file
-    `embeddings` is a column of lists. `split`: train, validation or test, the same for all rows of a class.
+    The file holds `embeddings [n, d]` and `labels [n]`. It may hold `split [n]`: train, validation or test, the same
+    for all rows of a class. In an npz the embeddings may be int8, as `emb_q` with `scale`, and the labels may be
+    called `label`. In a Parquet file `embeddings` is a column of lists.
+
+    Returns:
+        `EmbeddingTable` with embeddings `[n, d]` and labels `[n]`.
 
     Raises:
-        ValueError: another kind of file, one that cannot be read, parts that are missing or do not pair up, numbers
-            that are not finite, a single class, a class in two splits.
+        ValueError: another kind of file, one that cannot be read, missing parts or parts of different lengths,
+            numbers that are not finite, a single class, a class in two splits.
 
     Example:
-        >>> read_embeddings(embedding_path("banking77")).embeddings.shape
-        (13083, 384)
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from gradatim.families.embeddings import read_embeddings
+        >>> np.savez("mine.npz", embeddings=np.eye(4), labels=["cat", "cat", "dog", "dog"])
+        >>> read_embeddings(Path("mine.npz")).labels
+        array([0, 0, 1, 1])
     """
     arrays = _arrays(path)
     vectors, labels = arrays.get("embeddings"), arrays.get("labels", arrays.get("label"))
@@ -111,11 +121,11 @@ def read_embeddings(path: Path) -> Embedded:
     values, codes = np.unique(labels, return_inverse=True)
     if len(values) < 2:
         raise ValueError(f"{path} has the one class {values.tolist()[0]!r}: tasks are made of at least two")
-    return Embedded(vectors, codes.astype(np.int64), _splits(path, arrays.get("split"), codes, values))
+    return EmbeddingTable(vectors, codes.astype(np.int64), _splits(path, arrays.get("split"), codes, values))
 
 
 def _absent(values: np.ndarray) -> np.ndarray:
-    """Return where a value is missing: None, or a number that is not one."""
+    """Return where a value is missing, bool of the same shape: None, or NaN."""
     return values == None if values.dtype == object else values != values  # noqa: E711
 
 
@@ -135,16 +145,16 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
     return read_npz(path)
 
 
-def _splits(path: Path, said: np.ndarray | None, codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the place in `SPLITS` of each class, as the rows say; empty where they say nothing."""
-    if said is None:
+def _splits(path: Path, names: np.ndarray | None, codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the index in `SPLITS` of each class, from the split `names` of the rows; empty without names."""
+    if names is None:
         return np.empty(0, dtype=np.int64)
-    unknown = sorted(set(map(str, said.tolist())) - set(SPLITS))
-    if unknown or said.shape != codes.shape:
+    unknown = sorted(set(map(str, names.tolist())) - set(SPLITS))
+    if unknown or names.shape != codes.shape:
         raise ValueError(
-            f"{path}: split must say {', '.join(SPLITS)} for each row; got {unknown or said.shape}"
+            f"{path}: split must say {', '.join(SPLITS)} for each row; got {unknown or names.shape}"
         )
-    place = np.array([SPLITS.index(str(split)) for split in said.tolist()])
+    place = np.array([SPLITS.index(str(split)) for split in names.tolist()])
     first = np.zeros(len(values), dtype=np.int64)
     first[codes] = place
     if (torn := np.flatnonzero(np.bincount(codes, place != first[codes]))).size:
@@ -156,7 +166,7 @@ def _splits(path: Path, said: np.ndarray | None, codes: np.ndarray, values: np.n
 
 @lru_cache(maxsize=8)
 def _pools(path: Path, changed: int) -> dict[str, _Pool]:
-    """Return the pools of a file by split; read once per process as long as the file is not `changed`."""
+    """Return the pools of a file by split. The file is read again where its time of change `changed` differs."""
     data = read_embeddings(path)
     split, classes = data.split, int(data.labels.max()) + 1
     if not split.size:
@@ -164,43 +174,48 @@ def _pools(path: Path, changed: int) -> dict[str, _Pool]:
         split = np.empty(classes, dtype=np.int64)
         for place, part in enumerate(np.split(order, np.rint(np.cumsum(SHARES) * classes).astype(int))):
             split[part] = place
-    learnt = split[data.labels] == 0
-    known = data.embeddings[learnt] if learnt.any() else data.embeddings
-    mean, std = known.mean(0), known.std(0).clip(min=1e-6)
+    in_train = split[data.labels] == 0
+    train = data.embeddings[in_train] if in_train.any() else data.embeddings
+    mean, std = train.mean(0), train.std(0).clip(min=1e-6)
     pools = {}
     for place, name in enumerate(SPLITS):
-        mine = np.flatnonzero(split[data.labels] == place)
-        mine = mine[np.argsort(data.labels[mine], kind="stable")]
-        counts = torch.from_numpy(np.bincount(data.labels[mine], minlength=classes))
+        index = np.flatnonzero(split[data.labels] == place)
+        index = index[np.argsort(data.labels[index], kind="stable")]
+        counts = torch.from_numpy(np.bincount(data.labels[index], minlength=classes))
         counts = counts[counts > 0]
-        rows = torch.from_numpy((data.embeddings[mine] - mean) / std)
+        rows = torch.from_numpy((data.embeddings[index] - mean) / std)
         pools[name] = _Pool(rows, counts.cumsum(0) - counts, counts)
     return pools
 
 
 @dataclass(frozen=True)
 class EmbeddingClassification(PooledClassification):
-    """Classification in the space of a frozen encoder: `ways` classes of a pool, numbered anew for each task.
+    """Classification of frozen embeddings; each task has `ways` classes of a pool, numbered in random order.
 
-        x = P'z / |P_j|,   z = (e - mu) / sigma,   P_ij ~ N(0, 1) anew for each task; without `dim` x = z
+        x = P'z / |P_j|,   z = (e - mu) / sigma,   P_ij ~ N(0, 1), drawn for each task
 
-    `e` are the embeddings; `mu`, `sigma` their mean and deviation over the classes for meta-training (over all rows of
-    a file that has none). Pools share no class: those of `validation` and `test` are never met in meta-training. Rows
-    are drawn without replacement, support and query share none; where the support asks for more rows than there are,
-    it repeats them.
+    `e` are the embeddings; `mu` and `sigma` are their mean and deviation over the training classes (over all rows of a
+    file that has none). Pools share no class. Rows are drawn without replacement, and support and query share none. A
+    support larger than the pool repeats rows. Without `dim` x = z.
 
-    `source`: `banking77`, or an npz or Parquet file with `embeddings` and `labels` (`read_embeddings`), below
-    `$GRADATIM_DATA` or anywhere. `dim`: features of a random projection, so that a learner may be taken to another
-    space; None: all of them. Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
+    Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
+
+    Fields: `source`: `banking77`, or an npz or Parquet file as in `read_embeddings`, by its path or its path below
+    `$GRADATIM_DATA`; `dim`: features of a random projection, so that a learner fits embeddings of any width (None: no
+    projection); `ways`: classes of a task; `split`: the pool.
 
     Raises:
         ValueError: an unknown split, dim below 1, ways below 2, impossible rows. When sampling: a file that is missing
             or damaged, more ways than the pool has classes, a query that leaves no row for the support.
 
     Example:
-        >>> family = EmbeddingClassification("banking77", ways=10, dim=64)
+        >>> import numpy as np, torch
+        >>> from gradatim.families import EmbeddingClassification
+        >>> vectors = np.random.default_rng(0).normal(size=(600, 16))
+        >>> np.savez("mine.npz", embeddings=vectors, labels=np.arange(600) % 20)
+        >>> family = EmbeddingClassification("mine.npz", dim=8, ways=3, support_rows=30, query_rows=30)
         >>> family.on("test").sample(4, torch.Generator().manual_seed(0)).support.x.shape
-        torch.Size([4, 160, 64])
+        torch.Size([4, 30, 8])
 
     Source: Mittal et al. 2025 (embeddings of images); Vinyals et al. 2016, section 4; the pools are this project's own.
     """
@@ -214,7 +229,7 @@ class EmbeddingClassification(PooledClassification):
         return self.dim or self._pool().rows.shape[1]
 
     def _features(self, pool: _Pool, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the rows at `index [B, N]`, each task's projected at random where `dim` is given."""
+        """Return the rows at `index [B, N]` as features `[B, N, x_dim]`, projected at random where `dim` is given."""
         x = pool.rows[index]
         if self.dim is None:
             return x
@@ -222,7 +237,7 @@ class EmbeddingClassification(PooledClassification):
         return x @ (gaussian / gaussian.norm(dim=1, keepdim=True))
 
     def _pool(self) -> _Pool:
-        """Return the pool of this split, with as many classes as a task takes."""
+        """Return the pool of this split; it has at least `ways` classes."""
         path = embedding_path(self.source)
         pool = _pools(path, path.stat().st_mtime_ns)[self.split]
         if self.ways > len(pool.counts):

@@ -1,4 +1,4 @@
-"""Points as rows of flow matching: where a point is on its way from noise at time t, and how it moves there.
+"""Flow matching as regression: x is a point on its path from noise at time t, and y is its velocity there.
 
 Source: Lipman et al. 2023, eqs. 22-23 (the conditional path with sigma_min = 0 and its velocity).
 """
@@ -20,17 +20,26 @@ if TYPE_CHECKING:
 
 
 def flow_rows(points: Tensor, generator: torch.Generator) -> Batch:
-    """Return the rows of flow matching of points `[B, N, D]`: x `[B, N, D + 1]`, y `[B, N, D]`.
+    """Return rows of flow matching, one for each point.
 
-        x = [x_t, t],  x_t = (1 - t) e + t point,  y = point - e;   e ~ N(0, I),  t ~ U(0, 1)
+        x = [x_t, t],  x_t = (1 - t) e + t point,  y = point - e
+        e ~ N(0, I),  t ~ U(0, 1)
 
-    One draw of (t, e) for each point, with `generator`, a CPU generator; other draws make other rows.
-    The best answer at x, `E[y | x]`, is the velocity that carries noise to the points.
+    The best answer at x, `E[y | x]`, is the velocity that transports noise to the distribution of the points.
+
+    Args:
+        points: `[B, N, D]`.
+        generator: a CPU generator, for e and t.
+
+    Returns:
+        A batch with x `[B, N, D + 1]` and y `[B, N, D]`.
 
     Raises:
         ValueError: points that are not `[B, N, D]`.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families.flows import flow_rows
         >>> rows = flow_rows(torch.randn(4, 32, 2), torch.Generator().manual_seed(0))
         >>> rows.x.shape, rows.y.shape
         (torch.Size([4, 32, 3]), torch.Size([4, 32, 2]))
@@ -45,10 +54,14 @@ def flow_rows(points: Tensor, generator: torch.Generator) -> Batch:
 
 
 def flow_points(rows: Batch) -> Tensor:
-    """Return the points `[B, N, D]` that rows of flow matching belong to: `x_t + (1 - t) y`.
+    """Return the points `[B, N, D]` of rows of flow matching: `x_t + (1 - t) y`.
 
     Example:
-        >>> points = flow_points(task.support)
+        >>> import torch
+        >>> from gradatim.families.flows import flow_points, flow_rows
+        >>> points = torch.tensor([[[1.0, 2.0]]])
+        >>> flow_points(flow_rows(points, torch.Generator().manual_seed(0))).round(decimals=4)
+        tensor([[[1., 2.]]])
 
     Source: Lipman et al. 2023, eqs. 22-23, solved for the point.
     """
@@ -56,10 +69,21 @@ def flow_points(rows: Batch) -> Tensor:
 
 
 class Components(NamedTuple):
-    """A mixture of K Gaussians for each task: `p(point) = sum_k w_k N(point; m_k, U_k diag(l_k) U_k')`.
+    """A mixture of K Gaussians for each task.
 
-    Fields: `weights w [B, K]`, summing to 1; `means m [B, K, D]`; `variances l [B, K, D]`, positive; `bases U
-    [B, K, D, D]`, orthogonal, or None: the axes.
+        p(point) = sum_k w_k N(point; m_k, U_k diag(l_k) U_k')
+
+    Fields: `weights`: w `[B, K]`, summing to 1; `means`: m `[B, K, D]`; `variances`: l `[B, K, D]`, positive;
+    `bases`: U `[B, K, D, D]`, orthogonal, or None for the identity.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.families.flows import Components
+        >>> single = Components(torch.ones(1, 1), torch.full((1, 1, 2), 3.0), torch.full((1, 1, 2), 1e-6))
+        >>> single.velocity(torch.tensor([[[3.0, 3.0, 1.0]]])).round(decimals=3)
+        tensor([[[3., 3.]]])
+
+    Source: Lipman et al. 2023, eq. 8, of Gaussians.
     """
 
     weights: Tensor
@@ -68,7 +92,7 @@ class Components(NamedTuple):
     bases: Tensor | None = None
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return n points of each task, `[B, n, D]`, drawn with a CPU generator."""
+        """Return n points `[B, n, D]` of each task, drawn with a CPU generator."""
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         task = torch.arange(len(which))[:, None]
         step = self.variances[task, which].sqrt() * torch.randn(
@@ -79,54 +103,64 @@ class Components(NamedTuple):
         return self.means[task, which] + step
 
     def velocity(self, x: Tensor) -> Tensor:
-        """Return `E[y | x]`, the velocity of the mixture's flow `[B, N, D]` at rows' x = [x_t, t] `[B, N, D + 1]`.
+        """Return the velocity `E[y | x]` of the mixture's flow.
 
-            E[y | x] = sum_k r_k (m_k + (t S_k - (1 - t) I) C_k^-1 (x_t - t m_k)),  C_k = t^2 S_k + (1 - t)^2 I,
+            E[y | x] = sum_k r_k (m_k + (t S_k - (1 - t) I) C_k^-1 (x_t - t m_k))
+            C_k = t^2 S_k + (1 - t)^2 I
 
-        r_k the chance that component k, N(t m_k, C_k), made x_t; computed in float64, in x's dtype.
+        r_k is the posterior probability that x_t is from component k, N(t m_k, C_k). S_k is its covariance. The
+        computation is in float64.
+
+        Args:
+            x: [x_t, t] `[B, N, D + 1]`.
+
+        Returns:
+            Velocity `[B, N, D]`, in x's dtype.
 
         Source: Lipman et al. 2023, eq. 8, of Gaussians (Bishop 2006, eq. 2.116).
         """
-        place, t = x[..., None, :-1].double(), x[..., None, -1:].double()
+        x_t, t = x[..., None, :-1].double(), x[..., None, -1:].double()
         means, spread = self.means[:, None].double(), self.variances[:, None].double()
-        apart = place - t * means  # [B, N, K, D]
+        residual = x_t - t * means  # [B, N, K, D]
         bases = None if self.bases is None else self.bases.double()
         if bases is not None:
-            apart = torch.einsum("bnkd,bkde->bnke", apart, bases)
-        wide = t.square() * spread + (1 - t).square()
-        log = self.weights.double().log()[:, None] - (apart.square() / wide + wide.log()).sum(-1) / 2
-        moved = (t * spread - (1 - t)) / wide * apart
+            residual = torch.einsum("bnkd,bkde->bnke", residual, bases)
+        variance = t.square() * spread + (1 - t).square()
+        log = (
+            self.weights.double().log()[:, None] - (residual.square() / variance + variance.log()).sum(-1) / 2
+        )
+        shift = (t * spread - (1 - t)) / variance * residual
         if bases is not None:
-            moved = torch.einsum("bnke,bkde->bnkd", moved, bases)
-        return (log.softmax(-1)[..., None] * (means + moved)).sum(2).to(x.dtype)
+            shift = torch.einsum("bnke,bkde->bnkd", shift, bases)
+        return (log.softmax(-1)[..., None] * (means + shift)).sum(2).to(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowFamily(TaskFamily):
-    """Tasks of generation: rows of flow matching of points that a mixture makes, a new one for each task.
+    """Generation tasks: rows of flow matching of points from a mixture, a new mixture for each task.
 
-    Support and query are rows of different points, each with its own noise and time (`flow_rows`). To answer a query
-    is to say which way noise moves there; `gradatim.generation.generate` follows it. `truth`: the mixture's velocity.
+    Support and query are rows of different points, each with its own noise and time (`flow_rows`). The answer to a
+    query is a velocity; `gradatim.generation.generate` integrates it. `truth` is the velocity of the mixture.
+
+    A subclass defines `components`.
 
     Source: Lipman et al. 2023, eqs. 22-23.
     """
 
-    flow = True
-
     @property
     def x_dim(self) -> int:
         """Return the width of [x_t, t], one more than a point's."""
-        return self.y_dim + 1
+        return self.likelihood.y_dim + 1
 
     @abstractmethod
     def components(self, n_tasks: int, generator: torch.Generator) -> Components:
-        """Return the mixtures of n_tasks tasks, drawn with `generator`, a CPU generator."""
+        """Return the mixtures of n_tasks tasks, weights `[B, K]`, drawn with `generator`, a CPU generator."""
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator; float32.
 
         Raises:
-            ValueError: n_tasks below 1, no CPU generator, or what the class says of sampling.
+            ValueError: n_tasks below 1, no CPU generator, or what the class lists for sampling.
         """
         check_sample(n_tasks, generator)
         mixtures = self.components(n_tasks, generator)

@@ -1,4 +1,4 @@
-"""Tasks of generation whose points are simulated: mixtures of Gaussians.
+"""Generation tasks with simulated points: mixtures of Gaussians.
 
 Source: Mittal et al. 2025, generative modelling of Gaussian mixtures; constants are this project's own.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..likelihood import Velocity
 from .flows import Components, FlowFamily
 from .sampling import check_amount, check_count, check_rows
 
@@ -20,17 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GaussianMixture(FlowFamily):
-    """Points of a mixture of Gaussians: `p(point) = 1/K sum_k N(point; m_k, S_k)`, `m_k ~ N(0, I)`.
+    """Points of a mixture of K Gaussians with equal weights.
 
-    K is `components_max`, or, with `components_min`, uniform between the two, anew for each task. `S_k` has a random
-    orthogonal basis and eigenvalues `std^2 stretch^u`, `u ~ U(-1, 1)`; a stretch of 1 makes circles.
-    Shapes: x = [x_t, t] `[B, N, dim + 1]`, y `[B, N, dim]`; `truth = E[y | x]` at the query `[B, Nq, dim]`.
+        p(point) = 1/K sum_k N(point; m_k, S_k),   m_k ~ N(0, I)
+
+    `S_k` has a random orthogonal basis and eigenvalues `std^2 stretch^u`, where `u ~ U(-1, 1)`. So a stretch of 1 makes
+    circles.
+
+    Shapes: x = [x_t, t] `[B, N, dim + 1]`, y `[B, N, dim]`, `truth = E[y | x]` at the query `[B, Nq, dim]`.
+
+    Fields: `dim`: coordinates of a point; `components_max`: K; `components_min`: where given, K is uniform between the
+    two in each task; `std`: size of a component; `stretch`: how far components are from circles.
 
     Raises:
         ValueError: dim or a number of components below 1, more components at least than at most, std not above 0,
             stretch below 1, impossible rows.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families import GaussianMixture
+        >>> from gradatim.families.flows import flow_points
         >>> family = GaussianMixture(2, components_max=4, support_rows=160)
         >>> flow_points(family.sample(16, torch.Generator().manual_seed(0)).support).shape
         torch.Size([16, 160, 2])
@@ -59,12 +69,12 @@ class GaussianMixture(FlowFamily):
                 )
 
     @property
-    def y_dim(self) -> int:
-        """Return the number of a point's coordinates, `dim`."""
-        return self.dim
+    def likelihood(self) -> Velocity:
+        """Return that y is a velocity of `dim` coordinates."""
+        return Velocity(self.dim)
 
     def components(self, n_tasks: int, generator: torch.Generator) -> Components:
-        """Return the mixtures of n_tasks tasks: weights `[B, K]`, 0 where a task has fewer than K components."""
+        """Return the mixtures of n_tasks tasks; weights `[B, K]` are 0 where a task has fewer than K components."""
         shape = (n_tasks, self.components_max, self.dim)
         means = torch.randn(shape, generator=generator)
         tilt = 2 * torch.rand(shape, generator=generator) - 1
@@ -73,9 +83,9 @@ class GaussianMixture(FlowFamily):
         return Components(self._weights(n_tasks, generator), means, variances, bases)
 
     def _weights(self, n_tasks: int, generator: torch.Generator) -> Tensor:
-        """Return equal weights of the first components of each task, as many as it has."""
-        most = self.components_max
-        counts = torch.full((n_tasks, 1), most)
+        """Return equal weights `[B, K]` of the first components of each task, and 0 of the others."""
+        size = self.components_max
+        counts = torch.full((n_tasks, 1), size)
         if self.components_min is not None:
-            counts = torch.randint(self.components_min, most + 1, (n_tasks, 1), generator=generator)
-        return (torch.arange(most) < counts) / counts
+            counts = torch.randint(self.components_min, size + 1, (n_tasks, 1), generator=generator)
+        return (torch.arange(size) < counts) / counts

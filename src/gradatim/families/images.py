@@ -1,4 +1,4 @@
-"""Image data sets from files: IDX (plain or gzipped) and npz, below the folder that GRADATIM_DATA names.
+"""Image data sets from IDX files (plain or gzipped) and npz files.
 
 A source lies in `$GRADATIM_DATA/images/<source>/`. Nothing is downloaded.
 
@@ -28,21 +28,27 @@ PUBLISHED = {
 SOURCES = ("digits", *PUBLISHED)
 
 
-class Labelled(NamedTuple):
-    """Images and their labels: images `[n, pixels]` uint8, labels `[n]` int64 in 0 .. classes - 1."""
+class LabelledImages(NamedTuple):
+    """Images and their labels.
+
+    Fields: `images`: `[n, pixels]` uint8; `labels`: `[n]` int64 in 0 .. classes - 1.
+    """
 
     images: np.ndarray
     labels: np.ndarray
 
 
 def check_source(source: object) -> None:
-    """Refuse a name that is no source of images.
+    """Check that a name is a source of images.
 
     Raises:
-        ValueError: it is none; the nearest name is suggested.
+        ValueError: it is not; the message suggests the nearest name.
 
     Example:
-        >>> check_source("digits")
+        >>> from gradatim.families.images import check_source
+        >>> check_source("minst")
+        Traceback (most recent call last):
+        ValueError: source must be one of ...; got 'minst': did you mean 'mnist'?
     """
     if source in SOURCES:
         return
@@ -55,36 +61,48 @@ def image_folder(source: str) -> Path:
     """Return the folder of a source's files, `$GRADATIM_DATA/images/<source>`.
 
     Raises:
-        ValueError: the variable is not set, or the folder is not there; says where the files are published.
+        ValueError: the variable is not set, or the folder does not exist; the message says where the files are
+            published.
 
     Example:
-        >>> image_folder("mnist").name
-        'mnist'
+        >>> import os, pathlib
+        >>> from unittest import mock
+        >>> from gradatim.families.images import image_folder
+        >>> pathlib.Path("images/mnist").mkdir(parents=True, exist_ok=True)
+        >>> with mock.patch.dict(os.environ, GRADATIM_DATA="."):
+        ...     print(image_folder("mnist"))
+        images/mnist
     """
     root = os.environ.get("GRADATIM_DATA")
-    wanted = (
+    contents = (
         f"train-images-idx3-ubyte.gz and its three companions, or npz files; published at {PUBLISHED[source]}"
     )
     if not root:
         raise ValueError(
             f"source {source!r} is read from files: set the environment variable GRADATIM_DATA to a folder that "
-            f"holds images/{source}/ with {wanted}"
+            f"holds images/{source}/ with {contents}"
         )
     folder = Path(root) / "images" / source
     if not folder.is_dir():
-        raise ValueError(f"source {source!r} needs the folder {folder} (below GRADATIM_DATA) with {wanted}")
+        raise ValueError(f"source {source!r} needs the folder {folder} (below GRADATIM_DATA) with {contents}")
     return folder
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Return the array of an IDX file of unsigned bytes, plain or gzipped (name ends with .gz).
+    """Return the array of an IDX file of unsigned bytes, of the shape in its header.
+
+    A file whose name ends with .gz is unpacked.
 
     Raises:
         ValueError: the file is truncated, not gzip, or not IDX of unsigned bytes.
 
     Example:
-        >>> read_idx(image_folder("mnist") / "t10k-labels-idx1-ubyte.gz").shape
-        (10000,)
+        >>> from pathlib import Path
+        >>> from gradatim.families.images import read_idx
+        >>> header = bytes([0, 0, 8, 1]) + (3).to_bytes(4, "big")
+        >>> _ = Path("labels.idx").write_bytes(header + bytes([5, 0, 4]))
+        >>> read_idx(Path("labels.idx"))
+        array([5, 0, 4], dtype=uint8)
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -120,41 +138,55 @@ def _bytes(name: str, images: np.ndarray) -> np.ndarray:
 def _pick(
     arrays: dict[str, np.ndarray], test: bool, labels: bool, source: str, folder: Path
 ) -> tuple[str, np.ndarray]:
-    """Return the one array of a part (training or test; images or labels), recognised by name and shape."""
+    """Return name and array of one part (training or test, images or labels), recognised by name and shape."""
 
     def fits(name: str, array: np.ndarray) -> bool:
         is_test = "test" in name.lower() or "t10k" in name.lower()
         is_labels = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
         return is_test == test and is_labels == labels and array.ndim > 0
 
-    found = [(name, array) for name, array in arrays.items() if fits(name, array)]
-    if len(found) == 1:
-        return found[0]
+    matches = [(name, array) for name, array in arrays.items() if fits(name, array)]
+    if len(matches) == 1:
+        return matches[0]
     part, kind = ("t10k", "test") if test else ("train", "training")
     idx = f"{part}-labels-idx1-ubyte.gz" if labels else f"{part}-images-idx3-ubyte.gz"
     what = f"the {kind} {'labels' if labels else 'images'} of {source!r}"
-    if not found:
+    if not matches:
         raise ValueError(
             f"missing {idx} (or an npz array with {what}) in {folder}; it holds "
             f"{', '.join(sorted(arrays)) or 'no IDX or npz file'}: the files are published at {PUBLISHED[source]}"
         )
-    names = ", ".join(sorted(name for name, _ in found))
+    names = ", ".join(sorted(name for name, _ in matches))
     raise ValueError(f"{what} must be one array in {folder}; found {names}: leave one of them there")
 
 
-def load_images(source: str, folder: Path) -> tuple[Labelled, Labelled]:
-    """Return the official training and test images of a source, read from the files of a folder.
+def load_images(source: str, folder: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Return the official training and test images of a source.
 
-    Every IDX and npz file there is read; arrays are told apart by name ("test" or "t10k" is the test part) and
-    shape (one column is labels). Labels become 0 .. classes - 1 in the order of their values.
+    Every IDX and npz file in the folder is read. An array with "test" or "t10k" in its name is of the test part. An
+    array of one column holds labels. Labels become 0 .. classes - 1 in the order of their values.
+
+    Args:
+        source: its name, for messages.
+        folder: of the files.
+
+    Returns:
+        The training and the test part, each with images `[n, pixels]` and labels `[n]`.
 
     Raises:
-        ValueError: a file is missing, twice there or damaged; images and labels differ in number; unknown labels.
+        ValueError: a file is missing, occurs twice or is damaged; images and labels differ in number; unknown labels.
 
     Example:
-        >>> train, test = load_images("mnist", image_folder("mnist"))
-        >>> train.images.shape, test.labels.shape
-        ((60000, 784), (10000,))
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from gradatim.families.images import load_images
+        >>> folder, images = Path("mnist"), np.zeros((4, 28, 28), dtype=np.uint8)
+        >>> folder.mkdir(exist_ok=True)
+        >>> np.savez(folder / "train.npz", images=images, labels=[7, 7, 9, 9])
+        >>> np.savez(folder / "test.npz", images=images[:1], labels=[9])
+        >>> train, test = load_images("mnist", folder)
+        >>> train.images.shape, train.labels, test.labels
+        ((4, 784), array([0, 0, 1, 1]), array([1]))
     """
     arrays: dict[str, np.ndarray] = {}
     for path in sorted(folder.iterdir()):
@@ -177,7 +209,7 @@ def load_images(source: str, folder: Path) -> tuple[Labelled, Labelled]:
             raise ValueError(
                 f"{label_name} in {folder} has labels that the training part lacks: are both of one set?"
             )
-        parts.append(Labelled(_bytes(name, images), np.searchsorted(values, labels).astype(np.int64)))
+        parts.append(LabelledImages(_bytes(name, images), np.searchsorted(values, labels).astype(np.int64)))
     if parts[0].images.shape[1] != parts[1].images.shape[1]:
         raise ValueError(f"training and test images in {folder} must be of one size: are both of one set?")
     return parts[0], parts[1]

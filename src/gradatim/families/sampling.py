@@ -1,4 +1,4 @@
-"""What every family does: check its fields, hide rows of ragged supports, draw images without replacement.
+"""Helpers of task families: checks of their fields, masks of ragged supports, sampling without replacement.
 
 Source: this project's own; ragged supports stand for the mini-batches of every size in Mittal et al. 2025.
 """
@@ -14,6 +14,7 @@ import torch
 
 from ..batch import Batch, Task
 from ..family import TaskFamily
+from ..likelihood import CrossEntropy
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,43 +27,51 @@ SPLITS = ("train", "validation", "test")
 
 
 def check_count(name: str, value: object, least: int) -> None:
-    """Refuse a field that is not an integer of at least `least`.
+    """Check that a field is an integer of at least `least`.
 
     Raises:
         ValueError: it is something else.
 
     Example:
-        >>> check_count("dim", 8, least=1)
+        >>> from gradatim.families.sampling import check_count
+        >>> check_count("dim", 0, least=1)
+        Traceback (most recent call last):
+        ValueError: dim must be an integer of at least 1; got 0
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
 
 
 def check_amount(name: str, value: object, above: float, inclusive: bool = False) -> None:
-    """Refuse a field that is not a finite number above (or, inclusive, at least) `above`.
+    """Check that a field is a finite number above `above`, or with `inclusive` at least `above`.
 
     Raises:
         ValueError: it is something else.
 
     Example:
-        >>> check_amount("noise_std", 0.5, above=0)
+        >>> from gradatim.families.sampling import check_amount
+        >>> check_amount("noise_std", 0.0, above=0)
+        Traceback (most recent call last):
+        ValueError: noise_std must be a finite number above 0; got 0.0
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         fits = value >= above if inclusive else value > above
     else:
         fits = False
     if not fits:
-        wanted = "of at least" if inclusive else "above"
-        raise ValueError(f"{name} must be a finite number {wanted} {above:g}; got {value!r}")
+        relation = "of at least" if inclusive else "above"
+        raise ValueError(f"{name} must be a finite number {relation} {above:g}; got {value!r}")
 
 
 def check_rows(family: TaskFamily) -> None:
-    """Refuse row counts that no task can have.
+    """Check the numbers of rows of a family.
 
     Raises:
-        ValueError: no rows asked for, or `min_support_rows` above `support_rows`.
+        ValueError: a number below 1, or `min_support_rows` above `support_rows`.
 
     Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.families.sampling import check_rows
         >>> check_rows(LinearRegression(8, support_rows=20, min_support_rows=5))
     """
     check_count("support_rows", family.support_rows, least=1)
@@ -78,12 +87,14 @@ def check_rows(family: TaskFamily) -> None:
 
 
 def check_sample(n_tasks: object, generator: object) -> None:
-    """Refuse arguments with which no family can sample.
+    """Check the arguments of a family's `sample`.
 
     Raises:
         ValueError: n_tasks is not a positive integer, or generator is not a CPU generator.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families.sampling import check_sample
         >>> check_sample(16, torch.Generator().manual_seed(0))
     """
     check_count("n_tasks", n_tasks, least=1)
@@ -100,32 +111,46 @@ def check_sample(n_tasks: object, generator: object) -> None:
 
 
 def support_mask(family: TaskFamily, n_tasks: int, generator: torch.Generator) -> Tensor:
-    """Return the mask `[B, support_rows]` of supports; ragged ones keep their first rows.
+    """Return the mask of supports, bool `[B, support_rows]`. The rows present are the first ones.
 
-    The number kept is uniform on `min_support_rows .. support_rows`. Families draw it last, so that the rows are
-    the same with and without it.
+    Their number is uniform on `min_support_rows .. support_rows`, or `support_rows` where no minimum is set. Families
+    draw the mask last, so that the rows are the same with and without it.
 
     Example:
+        >>> import torch
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.families.sampling import support_mask
         >>> family = LinearRegression(8, support_rows=20, min_support_rows=5)
-        >>> support_mask(family, 3, torch.Generator().manual_seed(0)).shape
-        torch.Size([3, 20])
+        >>> support_mask(family, 3, torch.Generator().manual_seed(0)).sum(1)
+        tensor([17, 20, 10])
     """
     if family.min_support_rows is None:
         return torch.ones(n_tasks, family.support_rows, dtype=torch.bool)
-    kept = torch.randint(family.min_support_rows, family.support_rows + 1, (n_tasks, 1), generator=generator)
-    return torch.arange(family.support_rows) < kept
+    counts = torch.randint(
+        family.min_support_rows, family.support_rows + 1, (n_tasks, 1), generator=generator
+    )
+    return torch.arange(family.support_rows) < counts
 
 
 def permutations(sizes: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """Return the first `length` places of a uniformly random order of `range(sizes[b])`, for each b: `[B, length]`.
+    """Return the first `length` elements of a uniformly random permutation of `range(sizes[b])`, for each b.
 
-    Where `sizes[b] < length`, what stands from place `sizes[b]` on has no meaning. Small ranges are shuffled by
-    sorting random keys; ranges of more than twice `length` by drawing with replacement and keeping first
-    occurrences, which costs O(length) however large the range is and has the same distribution.
+    Small ranges are shuffled by sorting random keys. Ranges of more than twice `length` are sampled with replacement,
+    and repeats are dropped. That has the same distribution and costs O(length) for ranges of any size.
+
+    Args:
+        sizes: `[B]` int64.
+        length: number of elements.
+        generator: a CPU generator.
+
+    Returns:
+        Indices `[B, length]` int64. Those from position `sizes[b]` on have no meaning.
 
     Example:
-        >>> permutations(torch.tensor([3, 60000]), 2, torch.Generator().manual_seed(0)).shape
-        torch.Size([2, 2])
+        >>> import torch
+        >>> from gradatim.families.sampling import permutations
+        >>> permutations(torch.tensor([3]), 3, torch.Generator().manual_seed(0)).sort().values
+        tensor([[0, 1, 2]])
     """
     smallest, largest = int(sizes.min()), int(sizes.max())
     if largest <= 256 or smallest <= 2 * length:
@@ -135,30 +160,40 @@ def permutations(sizes: Tensor, length: int, generator: torch.Generator) -> Tens
     draws = torch.empty(len(sizes), 0, dtype=torch.int64)
     expected = -smallest * math.log1p(-length / smallest)
     while True:
-        more = int(expected + 6 * math.sqrt(length)) + 8
-        fresh = torch.rand(len(sizes), more, generator=generator, dtype=torch.float64) * sizes[:, None]
-        draws = torch.cat((draws, fresh.long()), dim=1)
+        count = int(expected + 6 * math.sqrt(length)) + 8
+        uniform = torch.rand(len(sizes), count, generator=generator, dtype=torch.float64) * sizes[:, None]
+        draws = torch.cat((draws, uniform.long()), dim=1)
         ordered, place = draws.sort(dim=1, stable=True)
-        again = torch.zeros_like(draws, dtype=torch.bool)
-        again.scatter_(1, place[:, 1:], ordered[:, 1:] == ordered[:, :-1])
-        rank = (~again).cumsum(dim=1) - 1
+        repeats = torch.zeros_like(draws, dtype=torch.bool)
+        repeats.scatter_(1, place[:, 1:], ordered[:, 1:] == ordered[:, :-1])
+        rank = (~repeats).cumsum(dim=1) - 1
         if int(rank[:, -1].min()) >= length - 1:
-            rank = torch.where(again, length, rank.clamp(max=length))
+            rank = torch.where(repeats, length, rank.clamp(max=length))
             return draws.new_zeros(len(sizes), length + 1).scatter_(1, rank, draws)[:, :length]
 
 
 def draw_disjoint(
     sizes: Tensor, n_query: int, n_support: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return places `[B, n_query]` and `[B, n_support]` in `range(sizes[b])`, no query place among the support's.
+    """Return disjoint random indices of query and support in `range(sizes[b])`.
 
-    Both are drawn without replacement. Where the support asks for more than the query leaves, it goes on in fresh
-    reshuffled passes over the places that are left: rows beyond the pool are repeats.
+    Both are drawn without replacement. A support larger than what the query leaves repeats it, in reshuffled passes.
+
+    Args:
+        sizes: `[B]` int64.
+        n_query: indices of the query.
+        n_support: indices of the support.
+        generator: a CPU generator.
+
+    Returns:
+        Indices of the query `[B, n_query]` and of the support `[B, n_support]`, int64.
 
     Raises:
         ValueError: the query leaves nothing for the support.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families.sampling import draw_disjoint
         >>> query, support = draw_disjoint(torch.tensor([10]), 4, 12, torch.Generator().manual_seed(0))
         >>> len(set(query[0].tolist())), len(set(support[0].tolist()))
         (4, 6)
@@ -169,16 +204,16 @@ def draw_disjoint(
             "ask for fewer query rows"
         )
     first = permutations(sizes, min(n_query + n_support, int(sizes.max())), generator)
-    query, rest = first[:, :n_query], first[:, n_query:]
-    left = (sizes - n_query)[:, None]
-    if n_support <= int(left.min()):
-        return query, rest[:, :n_support]
-    place = torch.arange(n_support)
-    width, passes = rest.shape[1], math.ceil(n_support / int(left.min()))
-    shuffled = [permutations(left[:, 0].clamp(max=width), width, generator) for _ in range(passes - 1)]
+    query, pool = first[:, :n_query], first[:, n_query:]
+    pool_sizes = (sizes - n_query)[:, None]
+    if n_support <= int(pool_sizes.min()):
+        return query, pool[:, :n_support]
+    position = torch.arange(n_support)
+    width, passes = pool.shape[1], math.ceil(n_support / int(pool_sizes.min()))
+    shuffled = [permutations(pool_sizes[:, 0].clamp(max=width), width, generator) for _ in range(passes - 1)]
     orders = torch.stack((torch.arange(width).expand(len(sizes), width), *shuffled), dim=1)
-    order = orders[torch.arange(len(sizes))[:, None], place // left, place % left]
-    return query, rest.gather(1, order)
+    order = orders[torch.arange(len(sizes))[:, None], position // pool_sizes, position % pool_sizes]
+    return query, pool.gather(1, order)
 
 
 def draw_classes(
@@ -190,17 +225,30 @@ def draw_classes(
     n_tasks: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return rows of random classes for support and query, and their classes in random order: index, label `[B, N]`.
+    """Return random rows of random classes for support and query, and their labels in random order.
 
-    A pool's rows are sorted by class: class c has `counts[c]` of them from `starts[c]` on. The first `support_rows` are
-    the support's, the others the query's (`draw_disjoint`); label lies in 0 .. ways - 1.
+    Args:
+        starts: `[C]` int64, the first row of each class in a pool that is sorted by class.
+        counts: `[C]` int64, the number of rows of each class.
+        ways: classes of a task.
+        support_rows: rows of the support.
+        query_rows: rows of the query.
+        n_tasks: B.
+        generator: a CPU generator.
+
+    Returns:
+        Index and label, each `[B, support_rows + query_rows]` int64, the support first. Labels lie in 0 .. ways - 1.
 
     Raises:
         ValueError: the query leaves nothing for the support.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families.sampling import draw_classes
         >>> starts, counts = torch.tensor([0, 5]), torch.tensor([5, 5])
         >>> index, label = draw_classes(starts, counts, 2, 4, 4, 1, torch.Generator().manual_seed(0))
+        >>> index.shape, label.unique()
+        (torch.Size([1, 8]), tensor([0, 1]))
     """
     chosen = permutations(torch.full((n_tasks,), len(counts)), ways, generator)
     sizes = counts[chosen]
@@ -213,9 +261,12 @@ def draw_classes(
 
 @dataclass(frozen=True)
 class PooledClassification(TaskFamily):
-    """Tasks of `ways` classes of a pool of real rows, numbered anew for each task; a subclass says rows and features.
+    """Classification tasks from a pool of real rows; each has `ways` random classes, numbered in random order.
 
-    Fields: `source` of the rows; `dim` of a row's features; `ways`; `split`: the pool, one of `SPLITS`.
+    A subclass defines the pool and the features of its rows.
+
+    Fields: `source`: of the rows; `dim`: features of a row; `ways`: classes of a task; `split`: the pool, one of
+    `SPLITS`.
 
     Raises:
         ValueError: an unknown split, dim below 1, ways below 2, impossible rows.
@@ -235,15 +286,15 @@ class PooledClassification(TaskFamily):
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
 
     @property
-    def classes(self) -> int:
-        """Return the number of classes in each task, `ways`."""
-        return self.ways
+    def likelihood(self) -> CrossEntropy:
+        """Return that y is one of `ways` classes."""
+        return CrossEntropy(self.ways)
 
     def on(self, split: str) -> Self:
         """Return the family over another pool: `train`, `validation` or `test`.
 
         Raises:
-            ValueError: it is none of them.
+            ValueError: another name.
         """
         return replace(self, split=split)
 
@@ -251,7 +302,7 @@ class PooledClassification(TaskFamily):
         """Return n_tasks tasks drawn with `generator`, a CPU generator.
 
         Raises:
-            ValueError: n_tasks below 1, no CPU generator, or what the class says of sampling.
+            ValueError: n_tasks below 1, no CPU generator, or what the class lists for sampling.
         """
         check_sample(n_tasks, generator)
         pool, n = self._pool(), self.support_rows
@@ -264,7 +315,7 @@ class PooledClassification(TaskFamily):
 
     @abstractmethod
     def _pool(self) -> Any:
-        """Return the pool of this split: rows sorted by class, of which class c has `counts[c]` from `starts[c]` on."""
+        """Return the pool of this split, sorted by class, with `starts [C]` and `counts [C]` of its classes."""
 
     @abstractmethod
     def _features(self, pool: Any, index: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Simulated tasks: linear regression with its Bayes answer, linear classification, random networks.
+"""Simulated tasks: linear regression with its exact posterior, linear classification, random networks.
 
 Source: Mittal et al. 2025, section on linear regression and classification; constants are this project's own.
 """
@@ -13,6 +13,7 @@ import torch
 
 from ..batch import Batch, Task
 from ..family import TaskFamily
+from ..likelihood import CrossEntropy, SquaredError
 from .sampling import check_amount, check_count, check_rows, check_sample, support_mask
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _rows(family: TaskFamily, n_tasks: int, width: int, generator: torch.Generat
 
 
 def _task(family: TaskFamily, x: Tensor, y: Tensor, truth: Tensor, generator: torch.Generator) -> Task:
-    """Cut rows into support and query, hiding rows of ragged supports."""
+    """Divide rows into support and query, and mask rows of ragged supports."""
     n = family.support_rows
     support = Batch(x[:, :n], y[:, :n], support_mask(family, len(x), generator))
     return Task(support, Batch(x[:, n:], y[:, n:]), truth=truth[:, n:])
@@ -35,20 +36,29 @@ def _task(family: TaskFamily, x: Tensor, y: Tensor, truth: Tensor, generator: to
 
 @dataclass(frozen=True)
 class LinearRegression(TaskFamily):
-    """Linear regression with a Gaussian prior: `y = w'x + noise_std * e`, `w ~ N(0, I)`, `e ~ N(0, 1)`.
+    """Linear regression with a Gaussian prior, and its exact posterior as the oracle.
 
-    `x ~ N(0, I)`, or with `condition` `x ~ N(0, Sigma)`, Sigma drawn anew for each task: a random orthogonal basis,
-    eigenvalues evenly spaced in the logarithm with `largest / smallest = condition`, and `trace(Sigma) = dim`.
-    Shapes: x `[B, N, dim]`, y `[B, N, 1]`; `truth = w'x` at the query `[B, Nq, 1]`.
+        y = w'x + noise_std * e,   w ~ N(0, I),   e ~ N(0, 1),   x ~ N(0, I)
+
+    With `condition` x ~ N(0, Sigma), where Sigma is drawn for each task. Its basis is random. Its eigenvalues are
+    evenly spaced in the logarithm, with `largest / smallest = condition` and `trace(Sigma) = dim`.
+
+    Shapes: x `[B, N, dim]`, y `[B, N, 1]`, `truth = w'x` at the query `[B, Nq, 1]`.
+
+    Fields: `dim`: number of features; `noise_std`: standard deviation of the noise; `condition`: condition number of
+    Sigma, or None for the identity.
 
     Raises:
         ValueError: dim below 1, noise_std not above 0, condition not above 1 (or dim 1 with it), impossible rows.
 
     Example:
-        >>> family = LinearRegression(8, 0.5, support_rows=160)
+        >>> import torch
+        >>> from gradatim import LinearRegression
+        >>> family = LinearRegression(8, noise_std=0.5, support_rows=160)
         >>> task = family.sample(16, torch.Generator().manual_seed(0))
-        >>> family.oracle(task, rows=32).shape
-        torch.Size([16, 64, 1])
+        >>> error = (family.oracle(task, rows=32) - task.truth).square().mean()
+        >>> bool(error < task.truth.square().mean() / 10)
+        True
 
     Source: Mittal et al. 2025, linear regression; Bishop 2006, eqs. 3.50, 3.51 and 3.58 (the posterior).
     """
@@ -58,6 +68,7 @@ class LinearRegression(TaskFamily):
     condition: float | None = None
 
     intercept = False
+    likelihood = SquaredError(1)
 
     def __post_init__(self) -> None:
         check_rows(self)
@@ -89,7 +100,7 @@ class LinearRegression(TaskFamily):
         return _task(self, x, y, clean, generator)
 
     def covariance_roots(self, n_tasks: int, generator: torch.Generator) -> Tensor:
-        """Return `R [B, dim, dim]` float64, one for each task, with `Sigma = R R'` of the given condition number.
+        """Return random factors R `[B, dim, dim]` float64, where `Sigma = R R'` has the family's condition number.
 
         Raises:
             ValueError: the family has no `condition`.
@@ -102,9 +113,14 @@ class LinearRegression(TaskFamily):
         return basis * (spread * (self.dim / spread.sum())).sqrt()
 
     def oracle(self, task: Task, rows: int | None = None) -> Tensor:
-        """Return the posterior mean of `w'x` at the query, `[B, Nq, 1]`, from the first `rows` places of the support.
+        """Return the posterior mean of `w'x` at the query, given the first `rows` of the support (default: all).
 
-        `x' (X'X + noise_std^2 I)^-1 X'Y` over the rows present there; computed in float64, in the task's dtype.
+            x' (X'X + noise_std^2 I)^-1 X'Y
+
+        X and Y are the rows present among them. The computation is in float64.
+
+        Returns:
+            Means `[B, Nq, 1]`, in the task's dtype.
 
         Raises:
             ValueError: negative rows, or tasks of another width.
@@ -114,10 +130,14 @@ class LinearRegression(TaskFamily):
         return (task.query.x.double() @ mean).to(task.query.x.dtype)
 
     def oracle_risk(self, task: Task, rows: int | None = None) -> Tensor:
-        """Return the oracle's expected excess risk `[B]`: the mean over query rows of `x' Sigma_post x`.
+        """Return the expected excess risk of the oracle: the mean over query rows of `x' Sigma_post x`.
 
-        `Sigma_post = noise_std^2 (X'X + noise_std^2 I)^-1`: the expectation, given the rows' x, of
-        `(oracle - w'x)^2` over w and the noise; computed in float64, in the task's dtype.
+            Sigma_post = noise_std^2 (X'X + noise_std^2 I)^-1
+
+        That is the expectation of `(oracle - w'x)^2` over w and the noise, given X. The computation is in float64.
+
+        Returns:
+            Risk `[B]`, in the task's dtype.
 
         Raises:
             ValueError: negative rows, or tasks of another width.
@@ -146,15 +166,22 @@ class LinearRegression(TaskFamily):
 
 @dataclass(frozen=True)
 class LinearClassification(TaskFamily):
-    """Softmax-linear classification: `p(y = c | x) = softmax(W x)_c`, `x ~ N(0, I)`, `W_cj ~ N(0, 9 / dim)`.
+    """Softmax-linear classification.
 
-    The logits of a row of average length have standard deviation 3. Shapes: x `[B, N, dim]`, y `[B, N, 1]` int64;
-    `truth` = the true logits at the query `[B, Nq, classes]`.
+        p(y = c | x) = softmax(W x)_c,   x ~ N(0, I),   W_cj ~ N(0, 9 / dim)
+
+    The logits have standard deviation 3 at an x of average length.
+
+    Shapes: x `[B, N, dim]`, y `[B, N, 1]` int64, `truth` = the true logits at the query `[B, Nq, classes]`.
+
+    Fields: `dim`: number of features; `classes`: number of classes.
 
     Raises:
         ValueError: dim below 1, classes below 2, impossible rows.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families import LinearClassification
         >>> family = LinearClassification(8, 4)
         >>> family.sample(16, torch.Generator().manual_seed(0)).truth.shape
         torch.Size([16, 64, 4])
@@ -175,6 +202,11 @@ class LinearClassification(TaskFamily):
         """Return the number of features, `dim`."""
         return self.dim
 
+    @property
+    def likelihood(self) -> CrossEntropy:
+        """Return that y is one of `classes`."""
+        return CrossEntropy(self.classes)
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator; float32.
 
@@ -192,16 +224,24 @@ class LinearClassification(TaskFamily):
 
 @dataclass(frozen=True)
 class RandomNetworkRegression(TaskFamily):
-    """Regression on a random network: `y = v' tanh(U x) + s e`, `U ~ N(0, 2 / dim)`, `v ~ N(0, 2 / hidden)`.
+    """Regression on a random network without biases.
 
-    `x, e ~ N(0, I)`, no biases. `s` is `noise` times the signal's standard deviation in that task, measured on 512
-    fresh x (the signal is odd in x, so its mean is zero): it does not depend on the rows that the task shows.
-    Shapes: x `[B, N, dim]`, y `[B, N, 1]`; `truth = v' tanh(U x)` at the query `[B, Nq, 1]`.
+        y = v' tanh(U x) + s e,   U ~ N(0, 2 / dim),   v ~ N(0, 2 / hidden),   x, e ~ N(0, I)
+
+    s is `noise` times the standard deviation of the signal in that task. It is measured on 512 separate x, so that it
+    does not depend on the rows of the task.
+
+    Shapes: x `[B, N, dim]`, y `[B, N, 1]`, `truth = v' tanh(U x)` at the query `[B, Nq, 1]`.
+
+    Fields: `dim`: number of features; `hidden`: units of the network; `noise`: noise over signal, in standard
+    deviations.
 
     Raises:
         ValueError: dim or hidden below 1, noise negative, impossible rows.
 
     Example:
+        >>> import torch
+        >>> from gradatim.families import RandomNetworkRegression
         >>> family = RandomNetworkRegression(8, 32, 0.1)
         >>> family.sample(16, torch.Generator().manual_seed(0)).query.y.shape
         torch.Size([16, 64, 1])
@@ -214,6 +254,7 @@ class RandomNetworkRegression(TaskFamily):
     noise: float = 0.1
 
     intercept = False
+    likelihood = SquaredError(1)
 
     def __post_init__(self) -> None:
         check_rows(self)
@@ -235,9 +276,57 @@ class RandomNetworkRegression(TaskFamily):
         check_sample(n_tasks, generator)
         inner = torch.randn(n_tasks, self.dim, self.hidden, generator=generator) * math.sqrt(2 / self.dim)
         outer = torch.randn(n_tasks, self.hidden, 1, generator=generator) * math.sqrt(2 / self.hidden)
-        fresh = torch.randn(n_tasks, _SIGNAL_ROWS, self.dim, generator=generator)
-        deviation = ((fresh @ inner).tanh() @ outer).square().mean(dim=1, keepdim=True).sqrt()
+        # The signal is odd in x, so its mean is zero.
+        separate = torch.randn(n_tasks, _SIGNAL_ROWS, self.dim, generator=generator)
+        deviation = ((separate @ inner).tanh() @ outer).square().mean(dim=1, keepdim=True).sqrt()
         x = _rows(self, n_tasks, self.dim, generator)
         clean = (x @ inner).tanh() @ outer
         y = clean + self.noise * deviation * torch.randn(clean.shape, generator=generator)
+        return _task(self, x, y, clean, generator)
+
+
+@dataclass(frozen=True)
+class Sinusoids(TaskFamily):
+    """Sine curves: `y = amplitude sin(x - phase) + noise_std * e`, `e ~ N(0, 1)`.
+
+    `amplitude ~ U(0.1, 5)` and `phase ~ U(0, pi)` for each task, `x ~ U(-5, 5)`.
+    Shapes: x `[B, N, 1]`, y `[B, N, 1]`; `truth = amplitude sin(x - phase)` at the query `[B, Nq, 1]`.
+
+    Fields: `noise_std`: standard deviation of the noise on y.
+
+    Raises:
+        ValueError: noise_std negative, impossible rows.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.families import Sinusoids
+        >>> task = Sinusoids(support_rows=10).sample(16, torch.Generator().manual_seed(0))
+        >>> task.support.x.shape, bool(task.support.y.abs().max() <= 5)
+        (torch.Size([16, 10, 1]), True)
+
+    Source: Finn, Abbeel, Levine 2017, section 5.1.
+    """
+
+    noise_std: float = 0.0
+
+    x_dim = 1
+    likelihood = SquaredError(1)
+
+    def __post_init__(self) -> None:
+        check_rows(self)
+        check_amount("noise_std", self.noise_std, above=0, inclusive=True)
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
+        """Return n_tasks tasks drawn with `generator`, a CPU generator; float32, x `[B, N, 1]`, y `[B, N, 1]`.
+
+        Raises:
+            ValueError: n_tasks below 1, or no CPU generator.
+        """
+        check_sample(n_tasks, generator)
+        amplitude = 0.1 + 4.9 * torch.rand(n_tasks, 1, 1, generator=generator)
+        phase = math.pi * torch.rand(n_tasks, 1, 1, generator=generator)
+        n_rows = self.support_rows + self.query_rows
+        x = 10 * torch.rand(n_tasks, n_rows, 1, generator=generator) - 5
+        clean = amplitude * (x - phase).sin()
+        y = clean + self.noise_std * torch.randn(clean.shape, generator=generator)
         return _task(self, x, y, clean, generator)

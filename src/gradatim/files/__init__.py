@@ -1,1 +1,1 @@
-"""Files: checkpoints, tables in files, and what is known of their columns."""
+"""Files: checkpoints, tables in CSV and Parquet files, and the schema of their columns."""

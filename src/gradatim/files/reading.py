@@ -1,4 +1,4 @@
-"""Tables in files, a block at a time: CSV and Parquet of any length, each column of one kind from first row to last.
+"""Tables in CSV and Parquet files of any length, read in blocks; a column has one kind in the whole file.
 
 Source: Apache Arrow (readers and types); RFC 4180 (CSV).
 """
@@ -18,41 +18,52 @@ from typing import Any
 
 NUMBER, BOOLEAN, DATE, ZONED, TEXT = "number", "boolean", "date", "zoned", "text"
 
-SHOWN = {
+KIND_NAMES = {
     NUMBER: "numbers",
     BOOLEAN: "true or false",
     DATE: "dates",
     ZONED: "dates with a time zone",
     TEXT: "text",
 }
-"""What a column of each kind holds, in words."""
+"""What a column of each kind holds, for messages."""
 
-HEAD = 1 << 20
-"""The first bytes of a CSV file, from which its columns' kinds are taken."""
+HEAD_BYTES = 1 << 20
+"""Bytes at the start of a CSV file from which the kinds of its columns are inferred."""
 
-BLOCK = 1 << 18
-"""Bytes of a CSV file that are read at a time; some blocks are read ahead."""
+BLOCK_BYTES = 1 << 18
+"""Bytes of a CSV file per block; some blocks are read ahead."""
 
-ROWS = 8192
-"""Rows of a Parquet file that are read at a time; memory is that of about one of its row groups."""
+BATCH_ROWS = 8192
+"""Rows of a Parquet file per batch; the memory is about that of one row group of the file."""
 
-LEAN = {"pre_buffer": False, "buffer_size": 1 << 16}
-"""How a Parquet file is opened: by default Arrow reads all of it ahead."""
+PARQUET_OPTIONS = {"pre_buffer": False, "buffer_size": 1 << 16}
+"""Options to open a Parquet file without reading all of it ahead, which is Arrow's default."""
 
-MISSING = ("?", "None")
-"""Cells of a CSV file that are missing, beside those that Arrow takes for it (empty, NA, NaN, null, ...)."""
+MISSING_VALUES = ("?", "None")
+"""Missing values in a CSV file, besides those of Arrow (empty, NA, NaN, null, ...)."""
 
-_CELL = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?.* invalid value '(.*)'", re.DOTALL)
+_INVALID_CELL = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?.* invalid value '(.*)'", re.DOTALL)
 
 Table = Any  # pyarrow.Table, an extra
 
 
 @dataclass(frozen=True)
-class Source:
-    """A table in a file. `kinds`: of each column, by its first rows, None where these are empty; `head`: these rows.
+class TableFile:
+    """A table in a file.
 
-    `stream(kinds)` reads the file from its start: it yields tables of these columns, in this order and of these kinds,
-    each with the share of the file that is done.
+    Fields: `path`: of the file; `kinds`: the kind of each column, from its first rows, or None if these are empty;
+    `head`: these first rows; `stream`: a function that reads the file.
+
+    `stream(kinds)` reads the file from its start. It yields tables with these columns, in this order and of these
+    kinds, each with the share of the file that has been read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.reading import open_table
+        >>> _ = Path("small.csv").write_text("age,member\\n31,true\\n27,false\\n")
+        >>> table_file = open_table("small.csv")
+        >>> table_file.names, table_file.head.num_rows
+        (['age', 'member'], 2)
     """
 
     path: Path
@@ -66,15 +77,24 @@ class Source:
         return list(self.kinds)
 
 
-def open_table(path: Path | str) -> Source:
-    """Return a table in a CSV file (fields parted by commas, semicolons or tabs; `.gz` as well) or a Parquet file.
+def open_table(path: Path | str) -> TableFile:
+    """Open the table in a CSV or Parquet file.
+
+    The fields of a CSV file are separated by commas, semicolons or tabs; it may be compressed (`.gz`).
 
     Raises:
-        ValueError: a file that is missing, empty, has no rows or is neither; a name that stands twice; no pyarrow.
+        ValueError: the file is missing, empty, has no rows or is of another format; a column name occurs twice;
+        pyarrow is not installed.
 
     Example:
-        >>> source = open_table("train.csv")
-        >>> rows = sum(table.num_rows for table, _ in source.stream({"age": "number"}))
+        >>> from pathlib import Path
+        >>> from gradatim.files.reading import open_table
+        >>> _ = Path("train.csv").write_text("age,city\\n31,Oslo\\n27,Bern\\n")
+        >>> table_file = open_table("train.csv")
+        >>> table_file.kinds
+        {'age': 'number', 'city': 'text'}
+        >>> [(table["age"].to_pylist(), share) for table, share in table_file.stream({"age": "number"})]
+        [([31.0, 27.0], 1.0)]
     """
     arrow()
     path = Path(path)
@@ -83,18 +103,18 @@ def open_table(path: Path | str) -> Source:
     if not path.is_file():
         raise ValueError(f"{path} is not a file: give a CSV or Parquet file")
     with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise ValueError(f"{path} is empty: a line of names and rows below it are wanted")
-    if start == b"PAR1":
+        magic = file.read(4)
+    if not magic:
+        raise ValueError(f"{path} is empty: expected a line of column names and rows below it")
+    if magic == b"PAR1":
         return _open_parquet(path)
     if path.suffix in (".parquet", ".pq"):
-        raise ValueError(f"{path} is not Parquet, whatever its name says: write it again")
+        raise ValueError(f"{path} is not a Parquet file, despite its name: write it again, or rename it")
     return _open_csv(path)
 
 
 def arrow() -> Any:
-    """Return pyarrow.
+    """Return the module pyarrow.
 
     Raises:
         ValueError: it is not installed.
@@ -106,55 +126,74 @@ def arrow() -> Any:
     return pyarrow
 
 
-def kind_of(kind: Any) -> str | None:
-    """Return the kind of an Arrow type; None for one that holds nothing, the type's own name for one not read."""
-    is_ = arrow().types
-    if is_.is_dictionary(kind):
-        return kind_of(kind.value_type)
-    if is_.is_null(kind):
+def column_kind(dtype: Any) -> str | None:
+    """Return the kind of an Arrow type: None if it holds nothing, the type's own name if it is not supported.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.reading import column_kind
+        >>> column_kind(pyarrow.int32()), column_kind(pyarrow.null()), column_kind(pyarrow.binary())
+        ('number', None, 'binary')
+    """
+    types = arrow().types
+    if types.is_dictionary(dtype):
+        return column_kind(dtype.value_type)
+    if types.is_null(dtype):
         return None
-    if is_.is_boolean(kind):
+    if types.is_boolean(dtype):
         return BOOLEAN
-    if is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind):
+    if types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype):
         return NUMBER
-    if is_.is_date(kind) or is_.is_timestamp(kind):
-        return ZONED if is_.is_timestamp(kind) and kind.tz else DATE
-    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_time(kind):
+    if types.is_date(dtype) or types.is_timestamp(dtype):
+        return ZONED if types.is_timestamp(dtype) and dtype.tz else DATE
+    if types.is_string(dtype) or types.is_large_string(dtype) or types.is_time(dtype):
         return TEXT
-    return str(kind)
+    return str(dtype)
 
 
 def arrow_type(kind: str) -> Any:
-    """Return the Arrow type that columns of a kind are read as."""
+    """Return the Arrow type of a column of a given kind.
+
+    Example:
+        >>> from gradatim.files.reading import arrow_type
+        >>> arrow_type("number"), arrow_type("text")
+        (DataType(double), DataType(string))
+    """
     a = arrow()
     types = {NUMBER: a.float64(), BOOLEAN: a.bool_(), DATE: a.timestamp("us"), TEXT: a.string()}
     return types[kind] if kind in types else a.timestamp("us", "UTC")
 
 
-def _kinds(path: Path, names: Sequence[str], types: Sequence[Any]) -> dict[str, str | None]:
-    """Return the kind of each column, whose names must differ."""
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ValueError(f"{path}: column {name!r} stands twice: rename one of the two")
-    return dict(zip(names, map(kind_of, types), strict=True))
+def _kinds_by_name(path: Path, names: Sequence[str], types: Sequence[Any]) -> dict[str, str | None]:
+    """Return the kind of each column; the names must differ."""
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise ValueError(f"{path}: column {name!r} occurs twice: rename one of the two")
+    return dict(zip(names, map(column_kind, types), strict=True))
 
 
-def refuse_unread(source: Source, names: Sequence[str]) -> None:
-    """Raise ValueError where a column is of a type that is not read."""
+def check_readable(source: TableFile, names: Sequence[str]) -> None:
+    """Raise ValueError if a column is of a type that is not supported.
+
+    Raises:
+        ValueError: the message names the column.
+    """
     for name in names:
         kind = source.kinds[name]
-        if kind is not None and kind not in SHOWN:
+        if kind is not None and kind not in KIND_NAMES:
             raise ValueError(
-                f"{source.path}: column {name!r} is of type {kind}, which is not read: --drop {name}, or write it as "
-                "numbers or text"
+                f"{source.path}: column {name!r} is of type {kind}, which is not supported: leave it out with "
+                f"--drop {name}, or write it as numbers or text"
             )
 
 
-class _Text(io.RawIOBase):
-    """The bytes of a text file, unpacked and known to be UTF-8. `count`: those read; `taken`: as a share of the file.
+class _TextFile(io.RawIOBase):
+    """The bytes of a text file, decompressed and checked to be UTF-8.
+
+    Attributes: `count`: the number of bytes read; `share_read`: the share of the file that has been read.
 
     Raises:
-        ValueError: on reading, where the file is not UTF-8 or cannot be unpacked.
+        ValueError: on reading, if the file is not UTF-8 or cannot be decompressed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -165,7 +204,7 @@ class _Text(io.RawIOBase):
         self._size = path.stat().st_size
 
     @property
-    def taken(self) -> float:
+    def share_read(self) -> float:
         return self._raw.tell() / self._size
 
     def readable(self) -> bool:
@@ -176,9 +215,9 @@ class _Text(io.RawIOBase):
             data = self._bytes.read(len(buffer))
             self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            place = self.count + error.start + 1
+            position = self.count + error.start + 1
             raise ValueError(
-                f"{self.path} is not UTF-8 text (about byte {place:,}): save it as UTF-8, or as Parquet"
+                f"{self.path} is not UTF-8 text (about byte {position:,}): save it as UTF-8, or as Parquet"
             ) from error
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{self.path} cannot be read ({error}): write it again") from error
@@ -193,39 +232,39 @@ class _Text(io.RawIOBase):
         super().close()
 
 
-def _open_csv(path: Path) -> Source:
-    """Return the table in a CSV file, the kinds of its columns inferred from its first bytes."""
-    with closing(_Text(path)) as text, io.BufferedReader(text) as lines:
+def _open_csv(path: Path) -> TableFile:
+    """Return the table in a CSV file, with the kinds of its columns inferred from its first bytes."""
+    with closing(_TextFile(path)) as text, io.BufferedReader(text) as lines:
         first = next((line for line in lines if line.strip()), b"").decode("utf-8-sig", errors="replace")
     delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
-    with closing(_Text(path)) as text, _told(path, (), {}):
-        reader = _reader(text, delimiter, HEAD)
+    with closing(_TextFile(path)) as text, _explain_errors(path, (), {}):
+        reader = _reader(text, delimiter, HEAD_BYTES)
         names, types = reader.schema.names, reader.schema.types
         head = next((batch for batch in reader if batch.num_rows), None)
-    kinds = _kinds(path, names, types)
+    kinds = _kinds_by_name(path, names, types)
     if head is None:
-        raise ValueError(f"{path} holds names and no rows: rows are wanted")
+        raise ValueError(f"{path} holds column names and no rows: add rows")
 
-    def stream(wanted: Mapping[str, str]) -> Iterator[tuple[Table, float]]:
-        types = {name: arrow_type(kind) for name, kind in wanted.items()}
-        with closing(_Text(path)) as text, _told(path, names, wanted):
-            for number, batch in enumerate(_reader(text, delimiter, BLOCK, types), start=1):
-                share = min(1.0, number * BLOCK / max(text.count, 1))  # blocks are read ahead
+    def stream(columns: Mapping[str, str]) -> Iterator[tuple[Table, float]]:
+        types = {name: arrow_type(kind) for name, kind in columns.items()}
+        with closing(_TextFile(path)) as text, _explain_errors(path, names, columns):
+            for number, batch in enumerate(_reader(text, delimiter, BLOCK_BYTES, types), start=1):
+                share = min(1.0, number * BLOCK_BYTES / max(text.count, 1))  # blocks are read ahead
                 if batch.num_rows:
-                    yield arrow().Table.from_batches([batch]), share * text.taken
+                    yield arrow().Table.from_batches([batch]), share * text.share_read
 
-    return Source(path, kinds, arrow().Table.from_batches([head]), stream)
+    return TableFile(path, kinds, arrow().Table.from_batches([head]), stream)
 
 
-def _reader(text: _Text, delimiter: str, block: int, types: Mapping[str, Any] | None = None) -> Any:
-    """Return Arrow's reader of batches: of columns of given types, or of all with types inferred."""
+def _reader(text: _TextFile, delimiter: str, block: int, types: Mapping[str, Any] | None = None) -> Any:
+    """Return Arrow's reader of batches, with the columns of `types`, or all columns with inferred types."""
     arrow()
     from pyarrow import csv
 
     convert = csv.ConvertOptions(
         column_types=types, include_columns=list(types or ()), strings_can_be_null=True
     )
-    convert.null_values = [*convert.null_values, *MISSING]
+    convert.null_values = [*convert.null_values, *MISSING_VALUES]
     return csv.open_csv(
         text,
         read_options=csv.ReadOptions(use_threads=False, block_size=block),
@@ -235,69 +274,82 @@ def _reader(text: _Text, delimiter: str, block: int, types: Mapping[str, Any] | 
 
 
 @contextmanager
-def _told(path: Path, names: Sequence[str], kinds: Mapping[str, str]) -> Iterator[None]:
-    """Turn what Arrow finds wrong with a file into a sentence that names the file, the line and the column."""
+def _explain_errors(path: Path, names: Sequence[str], kinds: Mapping[str, str]) -> Iterator[None]:
+    """Turn Arrow's errors into a message that names the file, the line and the column."""
     try:
         yield
     except (arrow().ArrowException, OSError) as error:  # a damaged Parquet file raises either
-        said = str(error)
-        if "Empty CSV" in said:
-            raise ValueError(f"{path} holds no rows: a line of names and rows below it are wanted") from error
-        if (cell := _CELL.search(said)) and int(cell[1]) < len(names):
+        message = str(error)
+        if "Empty CSV" in message:
+            raise ValueError(
+                f"{path} holds no rows: expected a line of column names and rows below it"
+            ) from error
+        if (cell := _INVALID_CELL.search(message)) and int(cell[1]) < len(names):
             name = names[int(cell[1])]
-            raise ValueError(_misfit(path, name, kinds[name], repr(cell[3]), cell[2])) from error
-        said = re.sub(r"^CSV parse error: Row #(\d+): E", r"line \1: e", said)
-        raise ValueError(f"{path}: {said[:200]}") from error
+            raise ValueError(_type_error_message(path, name, kinds[name], repr(cell[3]), cell[2])) from error
+        message = re.sub(r"^CSV parse error: Row #(\d+): E", r"line \1: e", message)
+        raise ValueError(f"{path}: {message[:200]}") from error
 
 
-def _misfit(path: Path, name: str, kind: str, came: str, line: str | None = None) -> str:
+def _type_error_message(path: Path, name: str, kind: str, actual: str, line: str | None = None) -> str:
     where = f"{path}, line {line}" if line else str(path)
     return (
-        f"{where}: column {name!r} holds {SHOWN[kind]} so far; got {came}: correct it or leave it empty, or begin anew "
-        f"with fit --text {name}"
+        f"{where}: column {name!r} holds {KIND_NAMES[kind]} so far; got {actual}: correct it or leave it empty, or "
+        f"start again with fit --text {name}"
     )
 
 
-def _open_parquet(path: Path) -> Source:
+def _open_parquet(path: Path) -> TableFile:
     """Return the table in a Parquet file."""
     from pyarrow import parquet
 
-    with _told(path, (), {}), parquet.ParquetFile(path, **LEAN) as file:
+    with _explain_errors(path, (), {}), parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-        kinds = _kinds(path, schema.names, schema.types)
-        head = next((batch for batch in file.iter_batches(ROWS, use_threads=False) if batch.num_rows), None)
+        kinds = _kinds_by_name(path, schema.names, schema.types)
+        head = next(
+            (batch for batch in file.iter_batches(BATCH_ROWS, use_threads=False) if batch.num_rows), None
+        )
     if head is None:
-        raise ValueError(f"{path} holds names and no rows: rows are wanted")
+        raise ValueError(f"{path} holds column names and no rows: add rows")
 
-    def stream(wanted: Mapping[str, str]) -> Iterator[tuple[Table, float]]:
-        done = 0
-        with _told(path, (), {}), parquet.ParquetFile(path, **LEAN) as file:
-            for batch in file.iter_batches(ROWS, columns=list(wanted), use_threads=False):
-                done += batch.num_rows
-                columns = {
-                    name: _as_kind(batch.column(name), kinds[name], kind, path, name)
-                    for name, kind in wanted.items()
+    def stream(columns: Mapping[str, str]) -> Iterator[tuple[Table, float]]:
+        n_read = 0
+        with _explain_errors(path, (), {}), parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+                n_read += batch.num_rows
+                converted = {
+                    name: _convert_column(batch.column(name), kinds[name], kind, path, name)
+                    for name, kind in columns.items()
                 }
-                yield arrow().table(columns), done / rows
+                yield arrow().table(converted), n_read / rows
 
-    return Source(path, kinds, arrow().Table.from_batches([head]), stream)
+    return TableFile(path, kinds, arrow().Table.from_batches([head]), stream)
 
 
-def _as_kind(column: Any, came: str | None, kind: str, path: Path, name: str) -> Any:
-    """Return a column of a Parquet file as the kind that is wanted, where that loses nothing.
+def _convert_column(column: Any, file_kind: str | None, kind: str, path: Path, name: str) -> Any:
+    """Return a column of a Parquet file as the expected kind, if that loses nothing.
 
     Raises:
-        ValueError: it is of another kind; the column is named.
+        ValueError: it is of another kind. The message names the column.
     """
     a = arrow()
-    if (kind, came) == (BOOLEAN, NUMBER):  # both become numbers
+    if (kind, file_kind) == (BOOLEAN, NUMBER):  # both become numbers
         return column.cast(a.float64(), safe=False)
-    whole = came == BOOLEAN or a.types.is_integer(column.type)
-    same = came in (kind, None) or {kind, came} == {DATE, ZONED}
-    if not (same or came == TEXT or (kind == NUMBER and came == BOOLEAN) or (kind == TEXT and whole)):
-        raise ValueError(_misfit(path, name, kind, SHOWN.get(came or "", f"type {came}")))
+    is_discrete = file_kind == BOOLEAN or a.types.is_integer(column.type)
+    is_same = file_kind in (kind, None) or {kind, file_kind} == {DATE, ZONED}
+    if not (
+        is_same
+        or file_kind == TEXT
+        or (kind == NUMBER and file_kind == BOOLEAN)
+        or (kind == TEXT and is_discrete)
+    ):
+        raise ValueError(
+            _type_error_message(path, name, kind, KIND_NAMES.get(file_kind or "", f"type {file_kind}"))
+        )
     try:
         return column.cast(arrow_type(kind), safe=False)
     except a.ArrowException as error:
         text = re.search(r"'(.*?)'", str(error))
-        raise ValueError(_misfit(path, name, kind, repr(text[1]) if text else SHOWN[came or kind])) from error
+        raise ValueError(
+            _type_error_message(path, name, kind, repr(text[1]) if text else KIND_NAMES[file_kind or kind])
+        ) from error

@@ -1,6 +1,6 @@
-"""Learn a file that need not fit into memory, mini-batch by mini-batch; or answer it, row by row.
+"""Fit an estimator to a file of any length, mini-batch by mini-batch, or predict its rows.
 
-Source: Dawid 1984 (every row is predicted before it is learnt).
+Source: Dawid 1984 (prequential evaluation: every row is predicted before it is learned).
 """
 
 from __future__ import annotations
@@ -18,177 +18,247 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .reading import arrow
-from .schema import CLASSIFICATION, MOST, REGRESSION
+from .schema import CLASSIFICATION, MAX_CLASSES, REGRESSION
 
 if TYPE_CHECKING:
     from typing import Self
 
     from .progress import Bar
-    from .reading import Source, Table
+    from .reading import Table, TableFile
     from .schema import Schema
 
-PIECE = 1024
-"""Rows at most that are predicted at once before they are learnt; fewer, an eighth of those known, at first."""
+CHUNK_ROWS = 1024
+"""Most rows that are predicted at once before they are learned; at first an eighth of the rows learned so far."""
 
-ANSWERED = 2048
-"""Rows that are predicted at a time."""
+PREDICT_ROWS = 2048
+"""Rows that are predicted at once."""
 
 
 @dataclass
-class Told:
-    """What was learnt of a file. `rows`; `skipped`: rows without a target; `judged`: rows predicted before learnt.
+class StreamReport:
+    """What happened while an estimator was fitted to a file.
 
-    `wrong`: of those, the wrong ones, or for a regression the sum of squared errors; `notes`: what is worth saying.
+    Fields: `task`: "classification" or "regression"; `rows`: rows learned; `skipped`: rows without a target; `scored`:
+    rows predicted before they were learned; `total_loss`: of those, the number of wrong classes, or the sum of squared
+    errors; `notes`: warnings for the user.
+
+    Example:
+        >>> from gradatim.files.streaming import StreamReport
+        >>> StreamReport("classification", rows=120, scored=100, total_loss=25).metric
+        'accuracy 0.7500'
     """
 
     task: str
     rows: int = 0
     skipped: int = 0
-    judged: int = 0
-    wrong: float = 0.0
+    scored: int = 0
+    total_loss: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
-    def score(self) -> str:
-        """Return the prequential accuracy, or root mean squared error, in words; empty where nothing was judged."""
-        if not self.judged:
+    def metric(self) -> str:
+        """Return the prequential accuracy, or root mean squared error, as text; empty if no row was scored."""
+        if not self.scored:
             return ""
         if self.task == CLASSIFICATION:
-            return f"accuracy {1 - self.wrong / self.judged:.4f}"
-        return f"RMSE {np.sqrt(self.wrong / self.judged):.4g}"
+            return f"accuracy {1 - self.total_loss / self.scored:.4f}"
+        return f"RMSE {np.sqrt(self.total_loss / self.scored):.4g}"
 
 
-def learn(
+def fit_stream(
     model: Any,
-    source: Source,
-    layout: Schema,
+    table_file: TableFile,
+    schema: Schema,
     kinds: dict[str, str],
-    known: float,
-    watch: Bar,
+    rows_before: float,
+    bar: Bar,
     classes: Any = None,
-) -> Told:
-    """Let an estimator learn a file in one pass, each piece predicted before it is learnt.
+) -> StreamReport:
+    """Fit an estimator to a file in one pass; each chunk is predicted before it is learned.
 
-    Pieces are whole mini-batches, so that what is learnt is what one `partial_fit` of the whole file learns.
-    `known`: rows learnt before; `classes`: for the first call of `partial_fit`.
+    Chunks consist of complete mini-batches, so the result is that of one `partial_fit` on the whole file.
+
+    Args:
+        model: an estimator with `partial_fit`, `predict` and `batch_size`.
+        table_file, schema, kinds: the opened table, its columns, and the kinds of those to read.
+        rows_before: rows learned before.
+        bar: the progress bar to update.
+        classes: class labels `[classes]` for the first call of `partial_fit`.
 
     Raises:
-        ValueError: a file that turns out to be wrong, whose name is said; rows before that are in `model`.
+        ValueError: the file turns out to be invalid; the message names it. Earlier rows are in `model`.
     """
-    told = Told(layout.task)
-    begun = known > 0
-    first = {} if classes is None else {"classes": classes}
-    done = [0.0]
+    report = StreamReport(schema.task)
+    fitted = rows_before > 0
+    first_call = {} if classes is None else {"classes": classes}
+    share = [0.0]
 
-    def labelled() -> Iterator[tuple[Table, np.ndarray]]:
-        for table, done[0] in source.stream(kinds):
-            y, there = layout.labels(table, source.path)
-            told.skipped += int((~there).sum())
-            yield table.select(list(layout.columns)).filter(arrow().array(there)), y[there]
+    def labelled_tables() -> Iterator[tuple[Table, np.ndarray]]:
+        for table, share[0] in table_file.stream(kinds):
+            y, present = schema.target_values(table, table_file.path)
+            report.skipped += int((~present).sum())
+            yield table.select(list(schema.columns)).filter(arrow().array(present)), y[present]
 
-    def size() -> int:
-        batches = int(known + told.rows) // (8 * model.batch_size)
-        return model.batch_size * min(max(1, batches), max(1, PIECE // model.batch_size))
+    def chunk_size() -> int:
+        batches = int(rows_before + report.rows) // (8 * model.batch_size)
+        return model.batch_size * min(max(1, batches), max(1, CHUNK_ROWS // model.batch_size))
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        for X, y in pieces(labelled(), size):
+        for X, y in chunks(labelled_tables(), chunk_size):
             try:
-                if begun:
-                    _judge(told, model.predict(X), y)
-                model.partial_fit(X, y, **({} if begun else first))
+                if fitted:
+                    _score(report, model.predict(X), y)
+                model.partial_fit(X, y, **({} if fitted else first_call))
             except ValueError as error:
-                rows = f"rows {told.rows + 1:,} to {told.rows + len(y):,}"
-                raise ValueError(f"{source.path}, {rows}: {error}") from error
-            begun, told.rows = True, told.rows + len(y)
-            refuse_many(getattr(model, "classes_", ()), layout, source.path)
-            watch.at(done[0], ", ".join(filter(None, [f"{told.rows:,} rows", told.score])))
-    if not told.rows:
+                rows = f"rows {report.rows + 1:,} to {report.rows + len(y):,}"
+                raise ValueError(f"{table_file.path}, {rows}: {error}") from error
+            fitted, report.rows = True, report.rows + len(y)
+            check_class_count(getattr(model, "classes_", ()), schema, table_file.path)
+            bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
+    if not report.rows:
         raise ValueError(
-            f"{source.path}: the target {layout.target!r} is missing in every row: nothing was learnt"
+            f"{table_file.path}: the target {schema.target!r} is missing in every row: nothing was learned"
         )
-    told.notes += dict.fromkeys(str(warning.message) for warning in caught)
-    return told
+    report.notes += dict.fromkeys(str(warning.message) for warning in caught)
+    return report
 
 
-def pieces(
+def chunks(
     tables: Iterable[tuple[Table, np.ndarray]], size: Callable[[], int]
 ) -> Iterator[tuple[Table, np.ndarray]]:
-    """Yield rows in the order they come, in pieces as long as `size()` says when a piece is begun; the last is less."""
-    waiting: list[tuple[Table, np.ndarray]] = []
-    rows, wanted = 0, size()
+    """Yield rows in order, in chunks of tables `[n, columns]` and targets `[n]`.
+
+    `size()` is called at the start of each chunk and returns its number of rows; the last chunk may be shorter.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyarrow
+        >>> from gradatim.files.streaming import chunks
+        >>> tables = [(pyarrow.table({"a": [1, 2, 3]}), np.zeros(3)) for _ in range(2)]
+        >>> [len(y) for _, y in chunks(tables, lambda: 4)]
+        [4, 2]
+    """
+    buffer: list[tuple[Table, np.ndarray]] = []
+    rows, n_rows = 0, size()
     for table, y in tables:
-        waiting.append((table, y))
+        buffer.append((table, y))
         rows += len(y)
-        while rows >= wanted:
-            X, y = _joined(waiting)
-            yield X.slice(0, wanted), y[:wanted]
-            waiting, rows = [(X.slice(wanted), y[wanted:])], rows - wanted
-            wanted = size()
+        while rows >= n_rows:
+            X, y = _concat(buffer)
+            yield X.slice(0, n_rows), y[:n_rows]
+            buffer, rows = [(X.slice(n_rows), y[n_rows:])], rows - n_rows
+            n_rows = size()
     if rows:
-        yield _joined(waiting)
+        yield _concat(buffer)
 
 
-def _joined(parts: Sequence[tuple[Table, np.ndarray]]) -> tuple[Table, np.ndarray]:
+def _concat(parts: Sequence[tuple[Table, np.ndarray]]) -> tuple[Table, np.ndarray]:
     tables, labels = zip(*parts, strict=True)
     return arrow().concat_tables(tables), np.concatenate(labels)
 
 
-def _judge(told: Told, said: np.ndarray, y: np.ndarray) -> None:
-    """Count how wrong predictions were."""
-    told.judged += len(y)
-    told.wrong += float((said != y).sum() if told.task == CLASSIFICATION else np.square(said - y).sum())
+def _score(report: StreamReport, prediction: np.ndarray, y: np.ndarray) -> None:
+    """Add the loss of predictions `[n]` to a report."""
+    report.scored += len(y)
+    report.total_loss += float(
+        (prediction != y).sum() if report.task == CLASSIFICATION else np.square(prediction - y).sum()
+    )
 
 
-def refuse_many(classes: Any, layout: Schema, path: Path) -> None:
-    """Raise ValueError where a target has more classes than one has."""
-    if len(classes) > MOST:
+def check_class_count(classes: Any, schema: Schema, path: Path) -> None:
+    """Raise ValueError if a target has too many classes.
+
+    Raises:
+        ValueError: more than `MAX_CLASSES` classes.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.schema import Schema
+        >>> from gradatim.files.streaming import check_class_count
+        >>> schema = Schema("number", "classification", "number", {"age": "number"})
+        >>> check_class_count(range(2000), schema, Path("train.csv"))
+        Traceback (most recent call last):
+        ValueError: train.csv: the target 'number' has more than 1,000 classes, the last 1999: ...
+    """
+    if len(classes) > MAX_CLASSES:
         raise ValueError(
-            f"{path}: the target {layout.target!r} has more than {MOST:,} classes, the last {classes[-1]!r}: is it a "
-            f"name or a number? Give another --target, or --task {REGRESSION}"
+            f"{path}: the target {schema.target!r} has more than {MAX_CLASSES:,} classes, the last {classes[-1]!r}: "
+            f"choose another --target, or --task {REGRESSION} if it is a number"
         )
 
 
-def answer(
-    model: Any, source: Source, layout: Schema, kinds: dict[str, str], chances: bool, levels: Sequence[float]
+def predict_stream(
+    model: Any,
+    table_file: TableFile,
+    schema: Schema,
+    kinds: dict[str, str],
+    probabilities: bool,
+    levels: Sequence[float],
 ) -> Iterator[tuple[Table, float]]:
-    """Yield predictions as tables, each with the share of the file that is done.
+    """Yield the predictions for a file as tables, each with the share of the file that has been read.
 
-    Columns: `prediction`; with `chances` a `proba_CLASS` for each class; for each of `levels` a `quantile_LEVEL`.
+    The columns are:
+
+    - `prediction`;
+    - `proba_CLASS` for each class, if `probabilities` is true;
+    - `quantile_LEVEL` for each of `levels`.
 
     Raises:
-        ValueError: a file that turns out to be wrong, whose name is said.
-    """
-    done, rows = [0.0], 0
-
-    def tables() -> Iterator[tuple[Table, np.ndarray]]:
-        for table, done[0] in source.stream(kinds):
-            yield table, np.zeros(table.num_rows)
-
-    for X, _ in pieces(tables(), lambda: ANSWERED):
-        try:
-            if layout.task == REGRESSION:
-                columns = {"prediction": model.predict(X)}
-                if levels:
-                    found = model.predict(X, quantiles=levels)
-                    columns |= {f"quantile_{level:g}": found[:, j] for j, level in enumerate(levels)}
-            else:
-                found = model.predict_proba(X)
-                columns = {"prediction": model.classes_[found.argmax(1)]}
-                if chances:
-                    columns |= {f"proba_{label}": found[:, j] for j, label in enumerate(model.classes_)}
-        except ValueError as error:
-            raise ValueError(f"{source.path}, rows {rows + 1:,} to {rows + len(X):,}: {error}") from error
-        rows += len(X)
-        yield arrow().table(columns), done[0]
-
-
-class Written:
-    """A CSV or Parquet file, by its suffix, written a table at a time; at its path once it is whole, or not at all.
+        ValueError: the file turns out to be invalid; the message names it.
 
     Example:
-        >>> with Written(Path("predictions.csv")) as file:
-        ...     file.add(table)
+        >>> from pathlib import Path
+        >>> from gradatim import RefinedRegressor
+        >>> from gradatim.files.reading import open_table
+        >>> from gradatim.files.schema import Schema
+        >>> from gradatim.files.streaming import predict_stream
+        >>> _ = Path("line.csv").write_text("x,y\\n1.5,2.5\\n2.5,3.5\\n3.5,4.5\\n")
+        >>> table_file = open_table("line.csv")
+        >>> schema = Schema.infer(table_file, target="y", task="regression")
+        >>> model = RefinedRegressor().fit(table_file.head.select(["x"]), [2.5, 3.5, 4.5])
+        >>> for table, share in predict_stream(model, table_file, schema, schema.columns, False, [0.1, 0.9]):
+        ...     print(table.column_names, table.num_rows, share)
+        ['prediction', 'quantile_0.1', 'quantile_0.9'] 3 1.0
+    """
+    share, rows = [0.0], 0
+
+    def tables() -> Iterator[tuple[Table, np.ndarray]]:
+        for table, share[0] in table_file.stream(kinds):
+            yield table, np.zeros(table.num_rows)
+
+    for X, _ in chunks(tables(), lambda: PREDICT_ROWS):
+        try:
+            if schema.task == REGRESSION:
+                columns = {"prediction": model.predict(X)}
+                if levels:
+                    outputs = model.predict(X, quantiles=levels)
+                    columns |= {f"quantile_{level:g}": outputs[:, j] for j, level in enumerate(levels)}
+            else:
+                outputs = model.predict_proba(X)
+                columns = {"prediction": model.classes_[outputs.argmax(1)]}
+                if probabilities:
+                    columns |= {f"proba_{label}": outputs[:, j] for j, label in enumerate(model.classes_)}
+        except ValueError as error:
+            raise ValueError(f"{table_file.path}, rows {rows + 1:,} to {rows + len(X):,}: {error}") from error
+        rows += len(X)
+        yield arrow().table(columns), share[0]
+
+
+class TableWriter:
+    """Write tables to one CSV or Parquet file, chosen by its suffix. The file appears at its path when it is complete.
+
+    Raises:
+        ValueError: the file cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import pyarrow
+        >>> from gradatim.files.streaming import TableWriter
+        >>> with TableWriter(Path("predictions.csv")) as file:
+        ...     file.write(pyarrow.table({"prediction": [0, 1]}))
+        >>> Path("predictions.csv").read_text().split()
+        ['prediction', '0', '1']
     """
 
     def __init__(self, path: Path) -> None:
@@ -207,7 +277,7 @@ class Written:
             ) from error
         return self
 
-    def add(self, table: Table) -> None:
+    def write(self, table: Table) -> None:
         """Write more rows."""
         arrow()
         from pyarrow import csv as arrow_csv
@@ -230,10 +300,11 @@ class Written:
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self._temporary, self._target)
-        except OSError as fault:
+        except OSError as failure:
             raise ValueError(
-                f"{self.path} could not be written ({fault.strerror or fault}): make room or choose another folder"
-            ) from fault
+                f"{self.path} could not be written ({failure.strerror or failure}): make room or choose another "
+                "folder"
+            ) from failure
         finally:
             self._file.close()
             with suppress(OSError):  # it has been renamed

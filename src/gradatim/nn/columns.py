@@ -1,4 +1,4 @@
-"""Attention over a table whose columns are alike: over its columns, over its rows, and between tokens of the columns.
+"""Attention over a table with exchangeable columns: over its columns, over its rows, and between column tokens.
 
 Source: Lorch et al. 2022 (AVICI), section 4.2 (both directions in turn); Rao et al. 2021, eq. 1 (tied attention).
 """
@@ -13,24 +13,36 @@ from torch import Tensor, nn
 
 
 class ColumnLayer(nn.Module):
-    """One layer on cells `[B, N, d, W]` of N rows and d columns, and on tokens `[B, d, W]`, one for each column.
+    """One layer on the cells of a table `[B, N, d, W]` and on one token for each column, `[B, d, W]`.
 
-        m_ij = a mean_n <q_ni, k_nj> / sqrt(W / heads)             for each head: learnt cross-moments of two columns
-        cell_ni += sum_j softmax_j(m_ij) v_nj + A token_i;         cell += feed_forward(cell)
-        token_i += attend(token_i, {cell_ni}_n) + mean_j B gelu(C token_i + D token_j + E [m_ij, m_ji]);
+    N is the number of rows and d the number of columns. For each head, m holds learnt cross-moments of two columns:
+
+        m_ij = a mean_n <q_ni, k_nj> / sqrt(W / heads)
+        cell_ni += sum_j softmax_j(m_ij) v_nj + A token_i
+        cell += feed_forward(cell)
+        token_i += attention(token_i, {cell_ni}_n) + mean_j B gelu(C token_i + D token_j + E [m_ij, m_ji])
         token += feed_forward(token)
 
-    Over columns the weights are tied over rows: one `[d, d]` matrix a head for the whole table, which is what tells of
-    causes, at a cost of N d^2. No weight knows a place, of rows or of columns. Norms stand before every part.
+    Attention over columns is tied over rows: each head has one `[d, d]` matrix for the table. It costs O(N d^2).
+    The layer is equivariant to the order of rows and of columns. It is pre-norm throughout.
+
+    Args:
+        width: W of cells and tokens, a multiple of `heads`.
+        heads: number of attention heads.
 
     Raises:
         ValueError: width not divisible by heads, or a size below 1.
 
     Example:
-        >>> layer = ColumnLayer(32, 4)
-        >>> cells, tokens = layer(torch.randn(2, 9, 5, 32), torch.zeros(2, 5, 32), torch.ones(2, 9, dtype=torch.bool))
+        >>> import torch
+        >>> from gradatim.nn.columns import ColumnLayer
+        >>> layer = ColumnLayer(width=32, heads=4)
+        >>> cells, tokens = torch.randn(2, 9, 5, 32), torch.zeros(2, 5, 32)
+        >>> cells, tokens = layer(cells, tokens, present=torch.ones(2, 9, dtype=torch.bool))
         >>> cells.shape, tokens.shape
         (torch.Size([2, 9, 5, 32]), torch.Size([2, 5, 32]))
+
+    Source: Lorch et al. 2022 (AVICI), section 4.2; Rao et al. 2021, eq. 1 (tied attention).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -43,39 +55,52 @@ class ColumnLayer(nn.Module):
         self.norm_columns, self.norm_cells = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0)))
-        self.told = nn.Linear(width, width, bias=False)
+        self.token_to_cells = nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.norm_rows, self.norm_asked = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.ask, self.shown, self.heard = (nn.Linear(width, size) for size in (width, 2 * width, width))
+        self.norm_rows, self.norm_query = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value, self.token_out = (
+            nn.Linear(width, size) for size in (width, 2 * width, width)
+        )
         self.norm_pairs, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)
         self.pairs = nn.Linear(width, 4 * width)
         self.moments, self.message = nn.Linear(2 * heads, 2 * width, bias=False), nn.Linear(2 * width, width)
         self.token_up, self.token_down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, cells: Tensor, tokens: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cells and tokens refined; `there [B, N]`: rows that are, no other is seen."""
+    def forward(self, cells: Tensor, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return refined cells and tokens.
+
+        Args:
+            cells: `[B, N, d, W]`.
+            tokens: `[B, d, W]`.
+            present: bool `[B, N]`. Rows where it is False are ignored.
+
+        Returns:
+            Cells `[B, N, d, W]` and tokens `[B, d, W]`.
+        """
         q, k, v = (self._tied(part) for part in self.qkv(self.norm_columns(cells)).chunk(3, dim=-1))
-        present = there.repeat_interleave(q.shape[-1] // there.shape[1], dim=1)[:, None, None]
-        share = there.sum(1).clamp(min=1)[:, None, None, None] * (cells.shape[-1] / self.heads) ** 0.5
-        moments = self.log_scale.exp() * ((q * present) @ k.mT) / share  # [B, heads, d, d]
+        mask = present.repeat_interleave(q.shape[-1] // present.shape[1], dim=1)[:, None, None]
+        normalizer = present.sum(1).clamp(min=1)[:, None, None, None] * (cells.shape[-1] / self.heads) ** 0.5
+        moments = self.log_scale.exp() * ((q * mask) @ k.mT) / normalizer  # [B, heads, d, d]
         mixed = (moments.softmax(-1) @ v).unflatten(-1, (cells.shape[1], -1))
-        cells = cells + self.out(mixed.permute(0, 3, 2, 1, 4).flatten(3)) + self.told(tokens)[:, None]
+        cells = (
+            cells + self.out(mixed.permute(0, 3, 2, 1, 4).flatten(3)) + self.token_to_cells(tokens)[:, None]
+        )
         cells = cells + self.down(F.gelu(self.up(self.norm_cells(cells))))
-        tokens = tokens + self._over_rows(cells, tokens, there)
-        both = torch.cat([moments, moments.mT], dim=1).permute(0, 2, 3, 1)
-        here, other = self.pairs(self.norm_pairs(tokens)).chunk(2, dim=-1)
-        messages = F.gelu(here[:, :, None] + other[:, None] + self.moments(both)).mean(dim=2)
+        tokens = tokens + self._over_rows(cells, tokens, present)
+        pair_moments = torch.cat([moments, moments.mT], dim=1).permute(0, 2, 3, 1)
+        receiver, sender = self.pairs(self.norm_pairs(tokens)).chunk(2, dim=-1)
+        messages = F.gelu(receiver[:, :, None] + sender[:, None] + self.moments(pair_moments)).mean(dim=2)
         tokens = tokens + self.message(messages)
         return cells, tokens + self.token_down(F.gelu(self.token_up(self.norm_tokens(tokens))))
 
     def _tied(self, part: Tensor) -> Tensor:
-        """Return `[B, heads, d, N * W / heads]` of `[B, N, d, W]`: a column's rows one after the other."""
+        """Return `[B, heads, d, N * W / heads]` of `[B, N, d, W]`: the rows of a column, concatenated."""
         return part.unflatten(-1, (self.heads, -1)).permute(0, 3, 2, 1, 4).flatten(3)
 
-    def _over_rows(self, cells: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
-        """Return what each token hears of the cells of its own column, `[B, d, W]`."""
-        asked = self.ask(self.norm_asked(tokens)).unflatten(-1, (self.heads, -1))  # [B, d, heads, W / heads]
-        k, v = self.shown(self.norm_rows(cells)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        logits = torch.einsum("bdhe,bndhe->bdhn", asked, k) / asked.shape[-1] ** 0.5
-        weights = logits.masked_fill(~there[:, None, None], -1e9).softmax(-1)
-        return self.heard(torch.einsum("bdhn,bndhe->bdhe", weights, v).flatten(2))
+    def _over_rows(self, cells: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
+        """Return the attention of each token over the cells of its column, `[B, d, W]`."""
+        q = self.query(self.norm_query(tokens)).unflatten(-1, (self.heads, -1))  # [B, d, heads, W / heads]
+        k, v = self.key_value(self.norm_rows(cells)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        logits = torch.einsum("bdhe,bndhe->bdhn", q, k) / q.shape[-1] ** 0.5
+        weights = logits.masked_fill(~present[:, None, None], -1e9).softmax(-1)
+        return self.token_out(torch.einsum("bdhn,bndhe->bdhe", weights, v).flatten(2))

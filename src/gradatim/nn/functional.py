@@ -1,4 +1,4 @@
-"""Networks whose weights are an argument: one flat vector per task, and the layout that reads it.
+"""Networks whose weights are an argument: one flat vector per task, and the layout of that vector.
 
 Source: Ha, Dai, Le 2016, HyperNetworks, eq. 1: a layer's weights are the output of another map.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the weight matrices of a network lie in one flat vector theta.
+    """The layout of a network's weight matrices in one flat vector theta.
 
     Fields: `sizes`: widths from input to output; `bias`: whether each matrix has a last column of biases.
 
@@ -26,6 +26,7 @@ class Layout:
         ValueError: fewer than two sizes, or a size below 1.
 
     Example:
+        >>> from gradatim.nn.functional import Layout
         >>> layout = Layout((64, 10))
         >>> layout.shapes, layout.size
         (((10, 65),), 650)
@@ -42,7 +43,7 @@ class Layout:
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Return (outputs, inputs + bias) of every weight matrix; a row holds one unit's weights."""
+        """Return the shape (outputs, inputs + bias) of every weight matrix; a row holds one unit's weights."""
         pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
         return tuple((out, inner + self.bias) for inner, out in pairs)
 
@@ -53,10 +54,23 @@ class Layout:
 
 
 def split_rows(theta: Tensor, shapes: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """Return the matrices `[B, rows, width]` that lie one after the other in theta `[B, S]`.
+    """Return the weight matrices that a flat vector holds, one after the other.
+
+    Args:
+        theta: `[B, S]`.
+        shapes: (rows, width) of each matrix.
+
+    Returns:
+        For each shape a view `[B, rows, width]`.
 
     Raises:
         ValueError: theta is longer or shorter than the matrices.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.functional import split_rows
+        >>> [part.shape for part in split_rows(torch.zeros(5, 10), ((2, 3), (1, 4)))]
+        [torch.Size([5, 2, 3]), torch.Size([5, 1, 4])]
     """
     sizes = [rows * width for rows, width in shapes]
     if theta.shape[1] != sum(sizes):
@@ -71,9 +85,30 @@ def split_rows(theta: Tensor, shapes: tuple[tuple[int, int], ...]) -> list[Tenso
 def network(
     x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor] = torch.tanh
 ) -> Tensor:
-    """Return the outputs `[B, N, sizes[-1]]` of each task's own network theta `[B, S]` at its rows x `[B, N, Dx]`.
+    """Return the outputs of one network per task.
 
-    h_0 = x;  h_{l+1} = activation(h_l W_l' + b_l), no activation after the last.
+        h_0 = x;  h_{l+1} = activation(h_l W_l' + b_l)
+
+    There is no activation after the last layer.
+
+    Args:
+        x: `[B, N, Dx]`.
+        theta: the weights of each task's network, `[B, S]`.
+        layout: where the weight matrices lie in theta.
+        activation: of the hidden layers.
+
+    Returns:
+        Outputs `[B, N, layout.sizes[-1]]`.
+
+    Raises:
+        ValueError: theta does not have `layout.size` numbers per task.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.functional import Layout, network
+        >>> layout, theta = Layout((2, 1)), torch.tensor([[1.0, 2.0, 10.0]])
+        >>> network(torch.tensor([[[1.0, 1.0]]]), theta, layout)
+        tensor([[[13.]]])
     """
     *_, (_, outputs) = _layers(x, theta, layout, activation)
     return outputs
@@ -82,28 +117,70 @@ def network(
 def inputs(
     x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor] = torch.tanh
 ) -> list[Tensor]:
-    """Return what multiplies each weight matrix, `[B, N, inputs + bias]`: h_l, and a 1 where there is a bias."""
-    entered = [hidden for hidden, _ in _layers(x, theta, layout, activation)]
+    """Return the input of each layer, with a 1 appended where there is a bias.
+
+    Args:
+        x: `[B, N, Dx]`.
+        theta: the weights of each task's network, `[B, S]`.
+        layout: where the weight matrices lie in theta.
+        activation: of the hidden layers.
+
+    Returns:
+        For each layer `[B, N, inputs + bias]`.
+
+    Raises:
+        ValueError: theta does not have `layout.size` numbers per task.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.functional import Layout, inputs
+        >>> layout = Layout((2, 4, 1))
+        >>> [part.shape for part in inputs(torch.zeros(3, 5, 2), torch.zeros(3, layout.size), layout)]
+        [torch.Size([3, 5, 3]), torch.Size([3, 5, 5])]
+    """
+    layer_inputs = [hidden for hidden, _ in _layers(x, theta, layout, activation)]
     if layout.bias:
-        entered = [torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1) for hidden in entered]
-    return entered
+        layer_inputs = [
+            torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1) for hidden in layer_inputs
+        ]
+    return layer_inputs
 
 
 def jacobian(x: Tensor, theta: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Return the outputs `[B, N, Do]` of tanh networks theta at x, and their slopes in theta, `[B, N, Do, S]`.
+    """Return the outputs of one tanh network per task, and their Jacobian in the weights.
 
-    Row by row and output by output backwards: `dh_l = dh_{l+1} W_{l+1} (1 - h_l^2)`, `dW_l = dh_l' h_{l-1}`.
+        dh_l = dh_{l+1} W_{l+1} (1 - h_l^2);   dW_l = dh_l' h_{l-1}
+
+    Args:
+        x: `[B, N, Dx]`.
+        theta: the weights of each task's network, `[B, S]`.
+        layout: where the weight matrices lie in theta.
+
+    Returns:
+        Outputs `[B, N, Do]` and their Jacobian `[B, N, Do, S]`.
+
+    Raises:
+        ValueError: theta does not have `layout.size` numbers per task.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.functional import Layout, jacobian
+        >>> layout, theta = Layout((2, 1)), torch.tensor([[1.0, 2.0, 10.0]])
+        >>> jacobian(torch.tensor([[[3.0, 4.0]]]), theta, layout)
+        (tensor([[[21.]]]), tensor([[[[3., 4., 1.]]]]))
+
+    Source: Rumelhart, Hinton, Williams 1986 (backpropagation).
     """
     matrices = split_rows(theta, layout.shapes)
     *_, outputs = (out for _, out in _layers(x, theta, layout, torch.tanh))
-    entered = inputs(x, theta, layout)
+    layer_inputs = inputs(x, theta, layout)
     eye = torch.eye(outputs.shape[2], dtype=x.dtype, device=x.device)
     slope, parts = eye.expand(*outputs.shape, -1), []
     for depth in reversed(range(len(matrices))):
-        parts.append((slope[..., None] * entered[depth][:, :, None, None]).flatten(3))
+        parts.append((slope[..., None] * layer_inputs[depth][:, :, None, None]).flatten(3))
         if depth:
             width = layout.sizes[depth]
-            hidden = entered[depth][..., :width]
+            hidden = layer_inputs[depth][..., :width]
             slope = (slope @ matrices[depth][:, None, :, :width]) * (1 - hidden.square())[:, :, None]
     return outputs, torch.cat(parts[::-1], dim=-1)
 
@@ -111,7 +188,7 @@ def jacobian(x: Tensor, theta: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
 def _layers(
     x: Tensor, theta: Tensor, layout: Layout, activation: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what enters each layer, and what comes out of it before the next activation."""
+    """Yield the input of each layer, and its output before the next activation."""
     out = x
     for depth, matrix in enumerate(split_rows(theta, layout.shapes)):
         hidden = activation(out) if depth else x

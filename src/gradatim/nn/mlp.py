@@ -13,7 +13,12 @@ from torch import nn
 def mlp(*sizes: int) -> nn.Sequential:
     """Return linear layers of the given widths with GELU between them.
 
+    Args:
+        sizes: widths from input to output, at least two. The network maps `[..., sizes[0]]` to `[..., sizes[-1]]`.
+
     Example:
+        >>> import torch
+        >>> from gradatim.nn.mlp import mlp
         >>> mlp(3, 64, 1)(torch.randn(5, 3)).shape
         torch.Size([5, 1])
     """

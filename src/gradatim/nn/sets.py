@@ -1,4 +1,4 @@
-"""Rows as tokens, and who sees whom among rows, prefixes and the tokens that read them.
+"""Rows as tokens, and the attention masks between rows, prefixes and queries.
 
 Source: Mittal et al. 2025: "the attention mask is changed so that one pass serves mini-batches of every size".
 """
@@ -11,15 +11,29 @@ from torch import Tensor, nn
 
 
 class RowEmbedding(nn.Module):
-    """Tokens `[B, N, W]` of rows, bilinear in x and what is known of its answer.
+    """Tokens `[B, N, W]` of rows, bilinear in x and the answer.
 
-        answer_n = [y_n (one-hot where it is a class), f(x_n) (as probabilities)]
+        answer_n = [y_n, f(x_n)]
         token_n  = A x_n + C answer_n + (D x_n) * (E answer_n)
 
-    The product is there because the gradient of any linear model is one, x times a residual.
+    Classes enter the answer one-hot, and logits as probabilities. The product stands there because the gradient of a
+    linear model is a product too: x times a residual.
 
-    Args: `x_dim`; `y_dim`: its width, or `classes`: the number of classes (then y is int64 `[B, N, 1]`);
-    `width` W; `output_dim`: width of f's outputs where a step sees them, else 0.
+    Args:
+        x_dim: width of x.
+        y_dim: width of y in a regression.
+        classes: number of classes, or None for a regression. With classes, y is int64 `[B, N, 1]`.
+        width: W of the tokens.
+        output_dim: width of the predictor's outputs where they are given to `forward`, else 0.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.sets import RowEmbedding
+        >>> embed = RowEmbedding(x_dim=4, y_dim=1, classes=None, width=16)
+        >>> embed(torch.randn(2, 5, 4), torch.randn(2, 5, 1)).shape
+        torch.Size([2, 5, 16])
+
+    Source: this project's own.
     """
 
     def __init__(self, x_dim: int, y_dim: int, classes: int | None, width: int, output_dim: int = 0) -> None:
@@ -30,7 +44,16 @@ class RowEmbedding(nn.Module):
         self.answer = nn.Linear((classes or y_dim) + output_dim, 2 * width, bias=False)
 
     def forward(self, x: Tensor, y: Tensor, outputs: Tensor | None = None) -> Tensor:
-        """Return tokens `[B, N, W]`; outputs `[B, N, Do]` are what f says at x now (logits become probabilities)."""
+        """Return the tokens of rows.
+
+        Args:
+            x: `[B, N, x_dim]`.
+            y: `[B, N, y_dim]` floating, or int64 classes `[B, N, 1]`.
+            outputs: `[B, N, output_dim]`, the predictor's present outputs at x. Logits become probabilities.
+
+        Returns:
+            Tokens `[B, N, W]`.
+        """
         answer = F.one_hot(y[..., 0], self.classes).to(x.dtype) if self.classes else y
         if outputs is not None:
             answer = torch.cat([answer, outputs.softmax(-1) if self.classes else outputs], dim=-1)
@@ -39,11 +62,36 @@ class RowEmbedding(nn.Module):
 
 
 def prefix_mask(rows: Tensor, lengths: Tensor, states: int) -> Tensor:
-    """Return who sees whom `[B, L, L]` where one pass serves P prefixes: L = K + N + P K.
+    """Return the attention mask with which one pass serves P prefixes of the rows.
 
-    Tokens in order: K tokens of the state, N rows (present where `rows [B, N]`), K tokens for each of the
-    `lengths [P]`. The state sees itself; a row sees itself and the state; a prefix's tokens see the state, each other
-    and the prefix's rows. So a prefix's answer is what a pass over its rows alone would give.
+    The tokens are, in order: K tokens of the state, N rows, and K tokens for each prefix. Their number is
+    L = K + N + P K.
+
+    - The state attends to itself.
+    - A row attends to itself and to the state.
+    - The tokens of a prefix attend to the state, to each other and to the rows of the prefix.
+
+    So each prefix gets the result of a pass over its rows alone.
+
+    Args:
+        rows: bool `[B, N]`, True where a row is present.
+        lengths: int64 `[P]`, the number of rows in each prefix.
+        states: K.
+
+    Returns:
+        Mask `[B, L, L]` bool; `mask[b, q, k]` means that q attends to k.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.sets import prefix_mask
+        >>> prefix_mask(torch.ones(1, 2, dtype=torch.bool), torch.tensor([1, 2]), states=1)[0].int()
+        tensor([[1, 0, 0, 0, 0],
+                [1, 1, 0, 0, 0],
+                [1, 0, 1, 0, 0],
+                [1, 1, 0, 1, 0],
+                [1, 1, 1, 0, 1]], dtype=torch.int32)
+
+    Source: Mittal et al. 2025: one pass serves mini-batches of every size.
     """
     n_tasks, n_rows = rows.shape
     n_prefixes, first = len(lengths), states + n_rows
@@ -51,21 +99,40 @@ def prefix_mask(rows: Tensor, lengths: Tensor, states: int) -> Tensor:
     visible = torch.eye(total, dtype=torch.bool, device=rows.device).repeat(n_tasks, 1, 1)
     visible[:, :, :states] = True
     inside = torch.arange(n_rows, device=rows.device) < lengths.to(rows.device)[:, None]  # [P, N]
-    seen = (rows[:, None] & inside).repeat_interleave(states, dim=1)  # [B, P K, N]
-    visible[:, first:, states:first] = seen
-    own = torch.arange(n_prefixes, device=rows.device).repeat_interleave(states)
-    visible[:, first:, first:] = own[:, None] == own
+    prefix_rows = (rows[:, None] & inside).repeat_interleave(states, dim=1)  # [B, P K, N]
+    visible[:, first:, states:first] = prefix_rows
+    prefix = torch.arange(n_prefixes, device=rows.device).repeat_interleave(states)
+    visible[:, first:, first:] = prefix[:, None] == prefix
     return visible
 
 
 def query_mask(rows: Tensor, lengths: Tensor, queries: int, mixing: bool) -> Tensor:
-    """Return who sees whom `[B, L, L]` where queries read rows: L = N + P Nq.
+    """Return the attention mask with which queries attend to the rows of P prefixes.
 
-    Tokens in order: N rows (present where `rows [B, N]`), Nq queries for each of the `lengths [P]`. Rows see the
-    present rows (`mixing`) or only themselves; a query sees itself and its prefix's rows, never another query.
+    The tokens are, in order: N rows, and Nq queries for each prefix. Their number is L = N + P Nq.
+    A query attends to itself and to the rows of its prefix, never to another query.
+
+    Args:
+        rows: bool `[B, N]`, True where a row is present.
+        lengths: int64 `[P]`, the number of rows in each prefix.
+        queries: Nq.
+        mixing: whether rows attend to all present rows. Otherwise each attends to itself alone.
+
+    Returns:
+        Mask `[B, L, L]` bool; `mask[b, q, k]` means that q attends to k.
 
     Raises:
-        ValueError: rows mix and there is more than one prefix, or one that leaves rows out.
+        ValueError: mixing with more than one prefix, or with a prefix shorter than the rows.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.sets import query_mask
+        >>> query_mask(torch.ones(1, 2, dtype=torch.bool), torch.tensor([1]), queries=1, mixing=False)[0].int()
+        tensor([[1, 0, 0],
+                [0, 1, 0],
+                [1, 0, 1]], dtype=torch.int32)
+
+    Source: Mittal et al. 2025: one pass serves mini-batches of every size.
     """
     n_tasks, n_rows = rows.shape
     visible = torch.eye(n_rows + len(lengths) * queries, dtype=torch.bool, device=rows.device)

@@ -1,6 +1,11 @@
-"""The three kinds of f_gamma: of known form, a learnt decoder, a readout."""
+"""The three kinds of f_gamma.
 
-from ..likelihood import CrossEntropy, Likelihood, SquaredError, likelihood
+- Known form (parametric): `Network`, `Ensemble`, `Features`, `Landmarks`, `Committee`. The latent is its weights.
+- Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
+- Readout (implicit): `Readout`. The latent is the prediction for the query rows.
+"""
+
+from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
 from .committee import Committee, Widths, widths
 from .decoder import Decoder
 from .ensemble import Ensemble
@@ -21,10 +26,11 @@ __all__ = [
     "Likelihood",
     "Modulated",
     "Network",
+    "Order",
     "OrderScores",
     "Readout",
     "SquaredError",
+    "Velocity",
     "Widths",
-    "likelihood",
     "widths",
 ]

@@ -1,4 +1,4 @@
-"""Explicit f: a learnt decoder that reads a task's embedding, one vector or several tokens.
+"""Explicit f: a learnt decoder of a task's embedding, which is one vector or several tokens.
 
 Source: Mittal et al. 2025, the explicit regime: f and g both learnt; Ha, Dai, Le 2016, eq. 1, for weights made from z.
 """
@@ -20,20 +20,31 @@ if TYPE_CHECKING:
 
 
 class Decoder(Predictor):
-    """A network whose hidden units are made by the tokens of z `[B, K, Wz]`, each by a learnt map of its own token.
+    """A network whose hidden units are learnt functions of the tokens of an embedding z `[B, K, Wz]`.
 
         f_gamma(x, z) = sum_ku gelu(<query(x), key_u(z_k)> / sqrt(width)) value_u(z_k) / sqrt(K units)
 
-    Args: `x_dim`; `likelihood`; `tokens` K (1: one vector) of `token_width` Wz; `units` made by each token; `width` of
-    queries and keys. No row of x sees another.
+    Rows of x do not interact.
+
+    Args:
+        x_dim: width of x.
+        likelihood: gives the number of outputs and the loss.
+        tokens: K; 1 makes z one vector.
+        token_width: Wz.
+        units: hidden units for each token.
+        width: width of queries and keys.
 
     Raises:
         ValueError: a size below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import CrossEntropy, Decoder
         >>> f = Decoder(64, CrossEntropy(10), tokens=16, token_width=32)
         >>> f(torch.randn(2, 5, 64), torch.zeros(2, 16, 32)).shape
         torch.Size([2, 5, 10])
+
+    Source: Mittal et al. 2025, the explicit regime; Ha, Dai, Le 2016, eq. 1.
     """
 
     def __init__(
@@ -60,7 +71,7 @@ class Decoder(Predictor):
         self.value = nn.Linear(token_width, units * self.output_dim)
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return z `[K, Wz]` ~ N(0, 1): tokens start apart."""
+        """Return z `[K, Wz]` ~ N(0, 1), so that tokens start different."""
         return torch.randn(self.latent_shape, generator=generator)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -68,8 +79,8 @@ class Decoder(Predictor):
         query = self.linear(x) + self.bend(x)
         key = self.key(latent).unflatten(-1, (self.units, -1)).flatten(1, 2)
         value = self.value(latent).unflatten(-1, (self.units, -1)).flatten(1, 2)
-        fired = F.gelu(query @ key.mT / key.shape[-1] ** 0.5)
-        return fired @ value / value.shape[1] ** 0.5
+        hidden = F.gelu(query @ key.mT / key.shape[-1] ** 0.5)
+        return hidden @ value / value.shape[1] ** 0.5
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each row, `[B, N]`."""

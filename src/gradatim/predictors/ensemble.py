@@ -1,4 +1,4 @@
-"""Several networks that answer together: the mean of what each of them says.
+"""An ensemble of networks, whose output is the mean of theirs.
 
 Source: Lakshminarayanan et al. 2017 (deep ensembles), section 2.4.
 """
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
 
 class Ensemble(Predictor):
-    """`f(x, theta) = mean over e of member(x, theta_e)`, theta `[B, E, S]`.
+    """The mean of E networks of the same form with different weights.
 
-    Args: `member`: of one form for all; `size` E.
+        f(x, theta) = mean_e member(x, theta_e),   theta [B, E, S]
+
+    Args:
+        member: the network; all members have its form.
+        size: E.
 
     Raises:
         ValueError: a size below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import Ensemble, Network, SquaredError
         >>> f = Ensemble(Network(8, SquaredError(1), (32,)), 4)
         >>> f(torch.randn(2, 5, 8), f.initial().expand(2, -1, -1)).shape
         torch.Size([2, 5, 1])
+
+    Source: Lakshminarayanan et al. 2017, section 2.4.
     """
 
     def __init__(self, member: Network, size: int) -> None:
@@ -41,13 +49,13 @@ class Ensemble(Predictor):
         self.output_dim, self.x_dim = member.output_dim, member.x_dim
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return a start for each member, `[E, S]`."""
+        """Return initial weights of each member, `[E, S]`."""
         return torch.stack([self.member.initial(generator) for _ in range(self.size)])
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Return the mean outputs `[B, N, output_dim]` at x `[B, N, x_dim]`."""
-        each = self.member(x.repeat_interleave(self.size, dim=0), latent.flatten(0, 1))
-        return each.unflatten(0, (-1, self.size)).mean(1)
+        """Return the mean outputs `[B, N, output_dim]` at x `[B, N, x_dim]` under theta `[B, E, S]`."""
+        outputs = self.member(x.repeat_interleave(self.size, dim=0), latent.flatten(0, 1))
+        return outputs.unflatten(0, (-1, self.size)).mean(1)
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each row, `[B, N]`."""

@@ -1,4 +1,4 @@
-"""f of known form in its last layer alone: a linear head, the latent, on learnt features that all tasks share.
+"""A linear head on learnt features. The head is the latent; all tasks share the features.
 
 Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6; Harrison et al. 2018 (ALPaCA); Rahimi, Recht 2007, for the start.
 """
@@ -19,25 +19,37 @@ if TYPE_CHECKING:
     from ..likelihood import Likelihood
 
 START = 4.0
-"""Regressed one-hot codes lie between 0 and 1: as logits they would say almost nothing."""
+"""Initial scale s: one-hot codes fitted by regression lie between 0 and 1, which is too flat for logits."""
 
 
 class Features(Predictor):
-    """`f(x, theta) = s theta phi(x)`, `phi(x) = [sqrt(2 / D) relu(W x + b), 1]`, theta `[B, C (D + 1)]`.
+    """A linear head theta `[B, C (D + 1)]` on D learnt features of x.
 
-    W, b and the scale s are learnt, and start as random features: W ~ N(0, 1 / x_dim), b ~ N(0, 1 / 4), s = 4 (it
-    makes logits of regressed one-hot codes; a regression has none). With `skip`, phi(x) begins with x itself.
+        f(x, theta) = s theta phi(x),   phi(x) = [sqrt(2 / D) relu(W x + b), 1]
 
-    Args: `x_dim`; `likelihood`; `features` D; `scaled`: whether there is an s; `skip`;
-    `bias`: whether phi(x) ends with 1; `activation` in relu's place.
+    W, b and s are learnt. They start as random features: W ~ N(0, 1 / x_dim), b ~ N(0, 1 / 4). The scale s starts at
+    4: it turns one-hot codes fitted by regression into logits. A regression needs none.
+
+    Args:
+        x_dim: width of x.
+        likelihood: gives the number of outputs C and the loss.
+        features: D.
+        scaled: whether there is a scale s.
+        skip: whether phi(x) begins with x.
+        bias: whether phi(x) ends with 1.
+        activation: in relu's place.
 
     Raises:
         ValueError: a size below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import CrossEntropy, Features
         >>> f = Features(64, CrossEntropy(10), features=512)
         >>> f(torch.randn(2, 5, 64), torch.zeros(2, 5130)).shape
         torch.Size([2, 5, 10])
+
+    Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6; Rahimi, Recht 2007 (random features).
     """
 
     def __init__(
@@ -64,7 +76,7 @@ class Features(Predictor):
         self.log_scale = nn.Parameter(torch.tensor(START).log()) if scaled else None
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
-        """Return phi(x) `[B, N, sum of blocks]`: x, D features, 1, those that there are."""
+        """Return phi(x) `[B, N, sum(blocks)]` at x `[B, N, x_dim]`: x with `skip`, D features, 1 with `bias`."""
         phi = self.activation(self.first(x)) * (2 / self.first.out_features) ** 0.5
         parts = [x] * self.skip + [phi] + [torch.ones_like(x[..., :1])] * self.bias
         return [torch.cat(parts, dim=-1)]

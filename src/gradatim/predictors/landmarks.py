@@ -1,4 +1,4 @@
-"""f of known form in its last layer alone: a linear head, the latent, on how near x is to each of some landmarks.
+"""A linear head on radial basis functions around landmarks. The head is the latent.
 
 Source: Broomhead, Lowe 1988, eq. 3 (radial basis functions); Williams, Seeger 2001 (rows as centres).
 """
@@ -18,21 +18,32 @@ if TYPE_CHECKING:
 
 
 class Landmarks(Predictor):
-    """`f(x, theta) = theta phi(x)`, `phi(x) = [x, s_k exp(-|x - c_k|^2 / (spread Dx)), 1]`.
+    """A linear head theta `[B, C (Dx + K + 1)]` on x and on radial basis functions around K landmarks.
 
-    c_k are rows of other tasks, or the first of this one; s_k makes every feature's mean square 1 on `rows`. The latent
-    is theta `[B, C (Dx + K + 1)]`.
+        f(x, theta) = theta phi(x),   phi(x) = [x, s_k exp(-|x - c_k|^2 / (spread Dx)), 1]
 
-    Args: `centres [K, Dx]`; `rows [n, Dx]`: what the features are scaled on; `likelihood`; `spread`, of standardised x.
+    The scales s_k give every radial feature mean square 1 on `rows`.
+
+    Args:
+        centres: the landmarks c_k `[K, Dx]`, for example rows of other tasks.
+        rows: standardised rows `[n, Dx]` that set the scales.
+        likelihood: gives the number of outputs C and the loss.
+        spread: squared width of the radial functions, in units of Dx.
 
     Raises:
         ValueError: no centres or rows, widths that differ, spread not positive.
 
     Example:
-        >>> f = Landmarks(x[:100], x, CrossEntropy(10), spread=1.0)
-        >>> learner = Learner(f, Conjugate(f.blocks, 10, [(1.0, 1.0, 1.0)], classes=True), CLOSED_FORM)
+        >>> import torch
+        >>> from gradatim.predictors import CrossEntropy, Landmarks
+        >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+        >>> f = Landmarks(centres=x[:20], rows=x, likelihood=CrossEntropy(3))
+        >>> f.blocks, f.latent_shape
+        ((4, 20, 1), (75,))
+        >>> f(x[None], torch.zeros(1, 75)).shape
+        torch.Size([1, 200, 3])
 
-    Source: Broomhead, Lowe 1988, eq. 3.
+    Source: Broomhead, Lowe 1988, eq. 3; Williams, Seeger 2001 (rows as centres).
     """
 
     centres: Tensor
@@ -53,11 +64,11 @@ class Landmarks(Predictor):
         self.latent_shape = (self.output_dim * sum(self.blocks),)
         self.register_buffer("centres", centres.clone())
         self.register_buffer("scale", torch.ones(len(centres), dtype=centres.dtype))
-        self.scale = self._near(rows).square().mean(0).clamp(min=1e-12).rsqrt()
+        self.scale = self._radial(rows).square().mean(0).clamp(min=1e-12).rsqrt()
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
-        """Return phi(x) `[B, N, Dx + K + 1]`."""
-        return [torch.cat([x, self._near(x) * self.scale, torch.ones_like(x[..., :1])], dim=-1)]
+        """Return phi(x) `[B, N, Dx + K + 1]` at x `[B, N, Dx]`."""
+        return [torch.cat([x, self._radial(x) * self.scale, torch.ones_like(x[..., :1])], dim=-1)]
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return outputs `[B, N, output_dim]` of heads theta `[B, S]` at x `[B, N, x_dim]`."""
@@ -73,5 +84,6 @@ class Landmarks(Predictor):
         self.check_x(batch.x)
         self.likelihood.check(batch)
 
-    def _near(self, x: Tensor) -> Tensor:
+    def _radial(self, x: Tensor) -> Tensor:
+        """Return the radial functions `[..., K]` at x `[..., Dx]`, not scaled."""
         return (-torch.cdist(x, self.centres).square() / (self.spread * x.shape[-1])).exp()

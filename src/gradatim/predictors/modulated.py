@@ -1,4 +1,4 @@
-"""Explicit f: one learnt network for all tasks, whose hidden units each task scales and shifts.
+"""Explicit f: all tasks share one learnt network; each task scales and shifts its hidden units.
 
 Source: Perez et al. 2018, eq. 2 (feature-wise modulation); Zintgraf et al. 2019, section 3.1 (a few weights per task).
 """
@@ -22,16 +22,24 @@ if TYPE_CHECKING:
 
 
 class Modulated(Predictor):
-    """`h_l = gelu((1 + a_l) * (W_l h_{l-1} + b_l) + c_l)`, `f = W h_L + b`: W, b are learnt, a and c are the task's.
+    """A learnt network with feature-wise modulation (FiLM).
 
-    The latent `[B, S]` is a_1, c_1, a_2, c_2, ..., flat, zero at the start: S = 2 sum(hidden), however wide x is.
+        h_l = gelu((1 + a_l) * (W_l h_{l-1} + b_l) + c_l),   f = W h_L + b
 
-    Args: `x_dim`; `likelihood`; `hidden`: widths of the layers.
+    W and b are learnt and shared. The scales a and shifts c are the task's: the latent `[B, S]` is a_1, c_1, a_2,
+    c_2, ... in one flat vector. It starts at zero. Its size S = 2 sum(hidden) does not depend on the width of x.
+
+    Args:
+        x_dim: width of x.
+        likelihood: gives the number of outputs and the loss.
+        hidden: widths of the hidden layers.
 
     Raises:
         ValueError: no layer, or a width below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import CrossEntropy, Modulated
         >>> f = Modulated(64, CrossEntropy(10), (128, 128))
         >>> f(torch.randn(2, 5, 64), torch.zeros(2, 512)).shape
         torch.Size([2, 5, 10])
@@ -55,11 +63,11 @@ class Modulated(Predictor):
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Return (2, width) for each layer: its scales and its shifts."""
+        """Return (2, width) for each layer: the shape of its scales and shifts."""
         return tuple((2, width) for width in self.hidden)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Return outputs `[B, N, output_dim]` at x `[B, N, x_dim]` under a, c `[B, S]`."""
+        """Return outputs `[B, N, output_dim]` at x `[B, N, x_dim]` under scales and shifts `[B, S]`."""
         parts = latent[:, None].split([width for width in self.hidden for _ in range(2)], dim=2)
         for layer, scale, shift in zip(self.layers, parts[::2], parts[1::2], strict=True):
             x = F.gelu((1 + scale) * layer(x) + shift)

@@ -1,4 +1,4 @@
-"""Parametric f: a network of known form whose weights are the latent. Without hidden layers, a (softmax-)linear model.
+"""Parametric f: a network of known form whose weights are the latent. Without hidden layers it is a linear model.
 
 Source: Mittal et al. 2025, the parametric regime: f fixed, `theta_T = g_phi(D)`.
 """
@@ -20,15 +20,27 @@ if TYPE_CHECKING:
 
 
 class Network(Predictor):
-    """`f(x, theta)`: theta `[B, S]` holds the weights of a tanh network `x_dim -> *hidden -> outputs`.
+    """A tanh network `x_dim -> *hidden -> outputs`; the latent theta `[B, S]` holds all its weights.
 
-    Args: `x_dim`; `likelihood`: says the number of outputs and the loss; `hidden`: widths of hidden layers, none for
-    a linear or softmax-linear model; `bias`.
+    Args:
+        x_dim: width of x.
+        likelihood: gives the number of outputs and the loss.
+        hidden: widths of the hidden layers. None makes a linear or softmax-linear model.
+        bias: whether the layers have biases.
+
+    Raises:
+        ValueError: a width below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import CrossEntropy, Network
         >>> f = Network(64, CrossEntropy(10))
+        >>> f.latent_shape
+        (650,)
         >>> f(torch.randn(2, 5, 64), torch.zeros(2, 650)).shape
         torch.Size([2, 5, 10])
+
+    Source: Mittal et al. 2025, the parametric regime.
     """
 
     def __init__(
@@ -41,7 +53,7 @@ class Network(Predictor):
         self.output_dim, self.x_dim = likelihood.output_dim, x_dim
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return theta `[S]`: hidden weights ~ N(0, 1 / fan_in), biases and the last layer zero."""
+        """Return initial theta `[S]`: hidden weights ~ N(0, 1 / fan_in), biases and the last layer zero."""
         parts = [torch.zeros(shape) for shape in self.layout.shapes]
         for part in parts[:-1]:
             inner = part.shape[1] - self.layout.bias
@@ -53,11 +65,11 @@ class Network(Predictor):
         return network(x, latent, self.layout)
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
-        """Return what multiplies each weight matrix of theta, `[B, N, inputs + bias]`."""
+        """Return the input of each layer `[B, N, inputs + bias]` at x `[B, N, x_dim]` under theta `[B, S]`."""
         return inputs(x, latent, self.layout)
 
     def jacobian(self, x: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs `[B, N, output_dim]` at x, and their slopes in theta, `[B, N, output_dim, S]`."""
+        """Return outputs `[B, N, output_dim]` at x, and their Jacobian in theta, `[B, N, output_dim, S]`."""
         return jacobian(x, latent, self.layout)
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:

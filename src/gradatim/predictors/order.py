@@ -1,4 +1,4 @@
-"""f_gamma of an order: a score for each variable; the earlier has the higher one.
+"""f_gamma of an order: a score for each variable. Earlier variables have higher scores.
 
 Source: Bradley, Terry 1952 (pairwise logistic); Mittal et al. 2025, topological order.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..likelihood import Order
 from ..nn.mlp import mlp
 from ..predictor import Predictor
 
@@ -19,22 +19,31 @@ if TYPE_CHECKING:
 
 
 class OrderScores(Predictor):
-    """`f(x, z)_j = <x, s(z)> - s(z)_j`: at the unit vector of variable i, the log odds that i stands before j.
+    """The log odds that a variable comes before each of the others.
 
-    z `[B, d, W]` are tokens, one for each variable, and `s_i` a network of `z_i`; or, without `width`, z `[B, d, 1]`
-    are the scores themselves, and f has no parameters. No variable is told from another by its place.
+        f(x, z)_j = <x, s(z)> - s(z)_j
+        loss = sum_j y_j softplus(-f_j)
 
-    The loss of a row is `sum_j y_j softplus(-f_j)`, y the children of variable i: nothing is asked of pairs without an
-    edge, whose order may be free.
+    x is the unit vector of a variable i. The latent z `[B, d, W]` has a token for each variable, and the score `s_i` is
+    a network of `z_i`. Without `width` z `[B, d, 1]` are the scores, and f has no parameters. f is equivariant to the
+    order of the variables.
 
-    Args: `variables` d; `width` W of the tokens, None: the scores.
+    y marks the children of variable i. Pairs without an edge do not enter the loss: their order may be free.
+
+    Args:
+        variables: d.
+        width: W of the tokens; None makes z the scores themselves.
 
     Raises:
         ValueError: fewer than 2 variables, a width below 1.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import OrderScores
         >>> OrderScores(3)(torch.eye(3)[None], torch.tensor([[[2.0], [0.0], [1.0]]]))[0, 0]
         tensor([0., 2., 1.])
+
+    Source: Bradley, Terry 1952 (pairwise logistic).
     """
 
     def __init__(self, variables: int, width: int | None = None) -> None:
@@ -45,6 +54,7 @@ class OrderScores(Predictor):
                 f"width {width}"
             )
         self.x_dim = self.output_dim = variables
+        self.likelihood = Order(variables)
         self.latent_shape = (variables, width or 1)
         self.score = None if width is None else nn.Sequential(nn.LayerNorm(width), mlp(width, 2 * width, 1))
 
@@ -59,13 +69,9 @@ class OrderScores(Predictor):
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of each row `[B, N]`, in nats."""
-        return (batch.y * F.softplus(-self(batch.x, latent))).sum(-1)
+        return self.likelihood.row_loss(self(batch.x, latent), batch.y)
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where x or y has another width, or y is not floating point."""
         self.check_x(batch.x)
-        if not batch.y.is_floating_point() or batch.y.shape[2] != self.output_dim:
-            raise ValueError(
-                f"an order of {self.output_dim} variables wants y floating point of that width: the children of "
-                f"a query's variable, zeros in the support; got {batch.y.dtype} of width {batch.y.shape[2]}"
-            )
+        self.likelihood.check(batch)

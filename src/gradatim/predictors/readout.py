@@ -1,4 +1,4 @@
-"""Implicit f: the state is the prediction itself, one per query row, and f only reads it out.
+"""Implicit f: the state is the prediction itself, one for each query row. f reads it out.
 
 Source: Mittal et al. 2025, eq. 8: `yhat^(k)`, and finding 5: the best recurrent state is the logits.
 """
@@ -18,17 +18,25 @@ if TYPE_CHECKING:
 
 
 class Readout(Predictor):
-    """`f(x, s) = read(s)`: s `[B, Nq, width]` belongs to the query rows; x is not looked at again.
+    """Outputs computed from the states s `[B, Nq, width]` of the query rows; x is not used.
 
-    Kinds of s: `logits` (or a regression's outputs: read as it is), `latents` of `width` (read by a linear map),
-    `probabilities` (read as their log).
+    Args:
+        likelihood: gives the number of outputs and the loss.
+        kind: what s is. `logits` (or the outputs of a regression) are the outputs. `latents` are mapped linearly.
+            Of `probabilities` the outputs are the logarithm.
+        width: of `latents`.
+        x_dim: width of x, where it must be checked.
 
     Raises:
         ValueError: an unknown kind.
 
     Example:
+        >>> import torch
+        >>> from gradatim.predictors import CrossEntropy, Readout
         >>> Readout(CrossEntropy(10))(torch.randn(2, 5, 64), torch.zeros(2, 5, 10)).shape
         torch.Size([2, 5, 10])
+
+    Source: Mittal et al. 2025, eq. 8 and finding 5.
     """
 
     latent_shape = ()
@@ -49,7 +57,7 @@ class Readout(Predictor):
         )
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Return outputs `[B, Nq, output_dim]` of the query rows' states `[B, Nq, state_width]`."""
+        """Return outputs `[B, Nq, output_dim]` of the states `[B, Nq, state_width]` of the query rows."""
         if self.head is not None:
             return self.head(latent)
         return (

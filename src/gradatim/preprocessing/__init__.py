@@ -1,18 +1,18 @@
-"""Tables as they come, as rows of numbers: a map fixed after the first rows and kept with what is learnt through it.
+"""Tables as they come, as rows of numbers: a map fitted to the first rows, and stored with the model that uses it.
 
-Source: Pedregosa et al. 2011 (standardisation, one-hot codes); when they are fixed is this project's own.
+Source: Pedregosa et al. 2011 (standardisation, one-hot codes).
 """
 
 from .columns import Columns
-from .encoder import WIDTH, Encoder
-from .maps import LEVELS, QUANTILES, SPARE, Category, Number
+from .encoder import Encoder
+from .maps import MAX_CODES, MAX_LEVELS, QUANTILES, SPARE_LEVELS, Category, Number
 from .reading import read_columns
 
 __all__ = [
-    "LEVELS",
+    "MAX_CODES",
+    "MAX_LEVELS",
     "QUANTILES",
-    "SPARE",
-    "WIDTH",
+    "SPARE_LEVELS",
     "Category",
     "Columns",
     "Encoder",

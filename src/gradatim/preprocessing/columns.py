@@ -1,6 +1,6 @@
-"""A table by column: numbers, or text, with what is missing marked.
+"""The columns of a table: numbers or text, with missing values marked.
 
-Source: Wickham 2014 (a column is a variable, a row an observation).
+Source: Wickham 2014 (a column is a variable, a row is an observation).
 """
 
 from __future__ import annotations
@@ -12,110 +12,167 @@ import numpy as np
 
 NUMBER, CATEGORY = "number", "category"
 
-_SHOWN = 10
+_MAX_NAMES = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
     """Named columns of equal length: float64 with NaN for missing, or object arrays of str with None for missing.
 
-    `named`: the names came with the table; else they only count the columns (x0, x1, ...), which are told apart by
-    position. `block`: where all columns are numbers, the matrix `[rows, columns]` whose columns `values` are. The
-    arrays may be views of the table that was read.
+    Fields: `names`: of the columns; `values`: one array `[rows]` per column; `named`: whether the table had names,
+    else the names count the columns (x0, x1, ...) and columns are matched by position; `matrix`: the array `[rows,
+    columns]` whose columns `values` are, if all columns are numbers.
+
+    The arrays may be views of the table that was read.
 
     Example:
-        >>> Columns(("size", "colour"), (np.array([1.5, np.nan]), np.array(["red", None], dtype=object))).kinds
-        ('number', 'category')
+        >>> import numpy as np
+        >>> from gradatim.preprocessing import Columns
+        >>> colour = np.array(["red", None], dtype=object)
+        >>> columns = Columns(("size", "colour"), (np.array([1.5, np.nan]), colour))
+        >>> columns.kinds, columns.n_rows
+        (('number', 'category'), 2)
     """
 
     names: tuple[str, ...]
     values: tuple[np.ndarray, ...]
     named: bool = True
-    block: np.ndarray | None = field(default=None, repr=False)
+    matrix: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
-    def of_block(cls, names: tuple[str, ...], block: np.ndarray, named: bool = True) -> Columns:
-        """Return the columns of a float64 matrix `[rows, columns]`, as views."""
-        return cls(names, tuple(block.T), named, block)
+    def from_matrix(cls, names: tuple[str, ...], matrix: np.ndarray, named: bool = True) -> Columns:
+        """Return the columns of a float64 matrix `[rows, columns]`, as views.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Columns
+            >>> Columns.from_matrix(("a", "b"), np.array([[1.0, 2.0], [3.0, 4.0]])).values[1]
+            array([2., 4.])
+        """
+        return cls(names, tuple(matrix.T), named, matrix)
 
     @classmethod
-    def joined(cls, parts: Sequence[Columns], owner: str = "the table") -> Columns:
-        """Return the rows of several tables, one below the other, copied; the first says the order of the columns.
+    def concat(cls, parts: Sequence[Columns], owner: str = "the table") -> Columns:
+        """Return the rows of several tables, one below the other, as a copy.
+
+        The first table decides the order of the columns. `owner` is the name of the table in error messages.
 
         Raises:
-            ValueError: no parts; or as `arranged` and `as_kind`, under the name `owner`.
+            ValueError: there is no table; or as `reorder` and `convert_column`.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Columns
+            >>> top, bottom = (Columns(("a",), (np.array([value]),)) for value in (1.0, 2.0))
+            >>> Columns.concat([top, bottom]).values
+            (array([1., 2.]),)
         """
         if not parts:
-            raise ValueError("tables to join: at least one; got none")
+            raise ValueError("at least one table is needed to concatenate; got none")
         first = parts[0]
-        parts = [part.arranged(first.names, first.named, owner) for part in parts]
-        blocks = [part.block for part in parts if part.block is not None]
-        if len(blocks) == len(parts):
-            return cls.of_block(first.names, np.concatenate(blocks), first.named)
-        values = zip(*(part.values for part in parts), strict=True)
-        stacked = (_stacked(pieces, name, owner) for name, pieces in zip(first.names, values, strict=True))
-        return cls(first.names, tuple(stacked), first.named)
+        parts = [part.reorder(first.names, first.named, owner) for part in parts]
+        matrices = [part.matrix for part in parts if part.matrix is not None]
+        if len(matrices) == len(parts):
+            return cls.from_matrix(first.names, np.concatenate(matrices), first.named)
+        chunks_by_column = zip(*(part.values for part in parts), strict=True)
+        columns = (
+            _concat_column(chunks, name, owner)
+            for name, chunks in zip(first.names, chunks_by_column, strict=True)
+        )
+        return cls(first.names, tuple(columns), first.named)
 
     @property
-    def rows(self) -> int:
+    def n_rows(self) -> int:
         """Return the number of rows."""
         return len(self.values[0]) if self.values else 0
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Return what each column holds: "number" or "category"."""
-        return tuple(map(kind_of, self.values)) if self.block is None else (NUMBER,) * len(self.names)
+        """Return the kind of each column: "number" or "category"."""
+        return tuple(map(column_kind, self.values)) if self.matrix is None else (NUMBER,) * len(self.names)
 
     def take(self, index: slice | np.ndarray) -> Columns:
-        """Return some rows: views for a slice, copies for an array of positions or of booleans."""
-        if self.block is not None:
-            return Columns.of_block(self.names, self.block[index], self.named)
+        """Return a subset of the rows: views for a slice, copies for an array of positions or of booleans `[rows]`.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Columns
+            >>> Columns(("a",), (np.arange(4.0),)).take(np.array([0, 3])).values
+            (array([0., 3.]),)
+        """
+        if self.matrix is not None:
+            return Columns.from_matrix(self.names, self.matrix[index], self.named)
         return Columns(self.names, tuple(column[index] for column in self.values), self.named)
 
-    def arranged(self, names: tuple[str, ...], named: bool, owner: str) -> Columns:
-        """Return the columns under `names` and in their order: by name where both tables have names, else by position.
+    def reorder(self, names: tuple[str, ...], named: bool, owner: str) -> Columns:
+        """Return the columns in the order of `names`.
+
+        Columns are matched by name if both tables have names, else by position. `named`: whether `names` came with
+        a table.
+        `owner`: the name of the model that expects these columns, for error messages.
 
         Raises:
-            ValueError: a column missing or unknown, or another number of columns than `owner` is expecting.
+            ValueError: a column is missing or unknown, or the number of columns differs.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Columns
+            >>> columns = Columns(("a", "b"), (np.array([1.0]), np.array([2.0])))
+            >>> columns.reorder(("b", "a"), named=True, owner="model").values
+            (array([2.]), array([1.]))
         """
         if self.names == names:
             return self
         if not (named and self.named):
             if len(self.names) == len(names):
-                return Columns(names, self.values, self.named, self.block)
+                return Columns(names, self.values, self.named, self.matrix)
             counts = (
                 f"X has {len(self.names)} features, but {owner} is expecting {len(names)} features as input"
             )
-            raise ValueError(f"{counts}: {listed(names)}")
-        place = {name: position for position, name in enumerate(self.names)}
+            raise ValueError(f"{counts}: {quote_names(names)}")
+        position_of = {name: position for position, name in enumerate(self.names)}
         for name in names:
-            if name not in place:
+            if name not in position_of:
                 raise ValueError(
-                    f"column {name!r} is missing: {owner} wants {listed(names)}; got {listed(self.names)}"
+                    f"column {name!r} is missing: {owner} expects {quote_names(names)}; got {quote_names(self.names)}"
                 )
         for name in self.names:
             if name not in names:
-                raise ValueError(f"column {name!r} is unknown: {owner} wants {listed(names)} and no other")
-        order = [place[name] for name in names]
-        block = None if self.block is None else self.block[:, order]
-        return Columns(names, tuple(self.values[j] for j in order), self.named, block)
+                raise ValueError(f"column {name!r} is unknown: {owner} expects only {quote_names(names)}")
+        order = [position_of[name] for name in names]
+        matrix = None if self.matrix is None else self.matrix[:, order]
+        return Columns(names, tuple(self.values[j] for j in order), self.named, matrix)
 
 
-def kind_of(values: np.ndarray) -> str:
-    """Return what a column holds: "number" or "category"."""
+def column_kind(values: np.ndarray) -> str:
+    """Return the kind of a column `[rows]`: "number" or "category".
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.columns import column_kind
+        >>> column_kind(np.array([1.5, np.nan])), column_kind(np.array(["red"], dtype=object))
+        ('number', 'category')
+    """
     return NUMBER if values.dtype.kind == "f" else CATEGORY
 
 
-def as_kind(values: np.ndarray, kind: str, levels: Iterable[str], name: str, owner: str) -> np.ndarray:
-    """Return a column as the kind that `owner` knows it as.
+def convert_column(values: np.ndarray, kind: str, levels: Iterable[str], name: str, owner: str) -> np.ndarray:
+    """Return a column `[rows]` as the kind that `owner` expects.
 
-    Text becomes numbers where all of it reads as numbers. Numbers become text where some of the known `levels` read as
-    numbers (a column of mixed types). A column with nothing in it is of any kind.
+    - Text becomes numbers if all of it reads as numbers.
+    - Numbers become text if some of the known `levels` read as numbers: then the column mixes types.
+    - A column of missing values only can become either kind.
 
     Raises:
-        ValueError: a column whose type changed, or infinite numbers; it is named.
+        ValueError: the type of the column has changed, or a number is infinite. The message names the column.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.columns import convert_column
+        >>> convert_column(np.array(["1", None], dtype=object), "number", (), "age", "model")
+        array([ 1., nan])
     """
-    if kind_of(values) == kind:
+    if column_kind(values) == kind:
         return values
     if kind == NUMBER:
         try:
@@ -123,34 +180,45 @@ def as_kind(values: np.ndarray, kind: str, levels: Iterable[str], name: str, own
         except ValueError:
             text = next(text for text in values.tolist() if text is not None and not _is_number(text))
             raise ValueError(
-                f"column {name!r} changed its type: {owner} knows it as numbers (or dates); got the text {text!r}"
+                f"column {name!r} changed its type: {owner} learned it as numbers (or dates); got the text {text!r}"
             ) from None
-        return finite(parsed, (name,))
+        return check_finite(parsed, (name,))
     missing = np.isnan(values)
     if not missing.all() and not any(map(_is_number, levels)):
         raise ValueError(
-            f"column {name!r} changed its type: {owner} knows it as categories (text); got the number "
-            f"{values[~missing][0]:g}: turn it into text first"
+            f"column {name!r} changed its type: {owner} learned it as categories (text); got the number "
+            f"{values[~missing][0]:g}: convert it to text first"
         )
-    texts = [None if gone else number_text(x) for x, gone in zip(values.tolist(), missing, strict=True)]
-    return objects(texts)
+    texts = [
+        None if is_missing else format_number(x)
+        for x, is_missing in zip(values.tolist(), missing, strict=True)
+    ]
+    return object_column(texts)
 
 
-def number_text(number: float) -> str:
-    """Return a finite number as text, the same for 1, 1.0 and True: that of an integer where it is one.
+def format_number(number: float) -> str:
+    """Return a finite number as text, the same for 1, 1.0 and True: an integer where it is one.
 
     Example:
-        >>> number_text(1.0), number_text(0.5)
+        >>> from gradatim.preprocessing.columns import format_number
+        >>> format_number(1.0), format_number(0.5)
         ('1', '0.5')
     """
     return str(int(number)) if number.is_integer() else repr(number)
 
 
-def finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return a column or a matrix of numbers as it is; NaN is allowed.
+def check_finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return a column `[rows]` or a matrix `[rows, columns]` of numbers unchanged; NaN is allowed.
 
     Raises:
-        ValueError: a number is infinite; the column is named.
+        ValueError: a number is infinite. The message names the column.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.columns import check_finite
+        >>> check_finite(np.array([1.0, np.inf]), ["age"])
+        Traceback (most recent call last):
+        ValueError: column 'age' contains infinity...
     """
     infinite = np.isinf(numbers)
     if infinite.any():
@@ -162,17 +230,29 @@ def finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return numbers
 
 
-def objects(items: list[str | None]) -> np.ndarray:
-    """Return a column of text, None where it is missing."""
+def object_column(items: list[str | None]) -> np.ndarray:
+    """Return a column of text `[rows]`, None where it is missing.
+
+    Example:
+        >>> from gradatim.preprocessing.columns import object_column
+        >>> object_column(["red", None])
+        array(['red', None], dtype=object)
+    """
     column = np.empty(len(items), dtype=object)
     column[:] = items
     return column
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names for a message: the first ten, and how many more there are."""
-    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
-    return "the columns " + ", ".join(map(repr, names[:_SHOWN])) + more
+def quote_names(names: Sequence[str]) -> str:
+    """Return column names for a message: the first ten, and how many there are in all.
+
+    Example:
+        >>> from gradatim.preprocessing.columns import quote_names
+        >>> quote_names(["age", "size"])
+        "the columns 'age', 'size'"
+    """
+    more = f", ... ({len(names)} in all)" if len(names) > _MAX_NAMES else ""
+    return "the columns " + ", ".join(map(repr, names[:_MAX_NAMES])) + more
 
 
 def _is_number(text: str) -> bool:
@@ -183,12 +263,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _stacked(pieces: Sequence[np.ndarray], name: str, owner: str) -> np.ndarray:
-    """Return the rows of a column in several tables; it is text where it is text anywhere."""
-    texts = [text for piece in pieces if kind_of(piece) == CATEGORY for text in piece.tolist()]
-    kind = NUMBER if all(kind_of(piece) == NUMBER for piece in pieces) else CATEGORY
-    known = {text for text in texts if text is not None}
-    if kind == CATEGORY and not known:
-        full = any(kind_of(piece) == NUMBER and not np.isnan(piece).all() for piece in pieces)
-        kind = NUMBER if full else CATEGORY
-    return np.concatenate([as_kind(piece, kind, known, name, owner) for piece in pieces])
+def _concat_column(chunks: Sequence[np.ndarray], name: str, owner: str) -> np.ndarray:
+    """Return one column `[rows]` of several tables; it is text if it is text in any of them."""
+    texts = [text for chunk in chunks if column_kind(chunk) == CATEGORY for text in chunk.tolist()]
+    kind = NUMBER if all(column_kind(chunk) == NUMBER for chunk in chunks) else CATEGORY
+    levels = {text for text in texts if text is not None}
+    if kind == CATEGORY and not levels:
+        has_numbers = any(column_kind(chunk) == NUMBER and not np.isnan(chunk).all() for chunk in chunks)
+        kind = NUMBER if has_numbers else CATEGORY
+    return np.concatenate([convert_column(chunk, kind, levels, name, owner) for chunk in chunks])

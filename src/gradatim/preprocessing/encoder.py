@@ -1,7 +1,8 @@
-"""The frozen map from a table to rows of numbers: standardised numbers, flags of what is missing, one-hot codes.
+"""The fixed map from a table to rows of numbers: standardised numbers, flags for missing values, one-hot codes.
 
-Source: Pedregosa et al. 2011 (standardisation, one-hot codes); what is fixed, and when, is this project's own: sums
-over rows add up only where all rows went through one map.
+The map is fitted once and then stays: sums over rows add up only if all rows went through one map.
+
+Source: Pedregosa et al. 2011 (standardisation, one-hot codes).
 """
 
 from __future__ import annotations
@@ -12,116 +13,150 @@ from typing import Any
 
 import numpy as np
 
-from .columns import CATEGORY, NUMBER, Columns, as_kind
-from .maps import LEVELS, QUANTILES, SPARE, Category, Number, Tally, from_json, inverse_unit, to_json
-
-WIDTH = 512
-"""One-hot codes of all columns together; beyond it each column of categories gets fewer levels, but at least one."""
+from .columns import CATEGORY, NUMBER, Columns, convert_column
+from .maps import (
+    QUANTILES,
+    Category,
+    Number,
+    Tally,
+    describe_difference,
+    from_json,
+    inverse_unit,
+    merge_maps,
+    slots_per_column,
+    to_json,
+)
 
 SOFT = 6.0
-"""Standardised numbers beyond it grow like their logarithm."""
+"""Standardised numbers beyond this grow like their logarithm."""
 
-FORMAT = 1
-"""The version of what `to_json` writes."""
+FORMAT = 2
+"""The format version of what `to_json` writes."""
 
-_CACHED = 32_768  # numbers at a time
-_KINDS = {NUMBER: Number, CATEGORY: Category}
+_CHUNK_SIZE = 32_768  # numbers at a time
+_MAP_TYPES = {NUMBER: Number, CATEGORY: Category}
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A frozen map from columns to rows `[rows, width]`, float64; a value: equal by content, never changed.
+    """A fixed map from columns to rows `[rows, width]`, float64. It is immutable, and equal maps compare equal.
 
-    The rows are, in this order: every column of numbers, (x - mean) / std, 0 where missing, beyond `SOFT` growing like
-    sign(z) (SOFT + log(1 + |z| - SOFT)); a 0/1 flag for each of those in which a value was missing at gathering; the
-    codes of each column of categories: its levels, free slots, one for all other levels, one for missing where seen.
+    An encoded row holds, in this order:
 
-    `names`, `tables`: the columns and the map of each; `named`: whether the names came with the table (see `Columns`).
+    - every column of numbers: z = (x - mean) / std, and 0 if missing. Beyond `SOFT` it grows like sign(z) (SOFT +
+      log(1 + |z| - SOFT));
+    - a 0/1 flag for every column of numbers that had a missing value when the map was fitted;
+    - the codes of each column of categories: its levels, free slots, one code for all further levels, and one for
+      missing if missing values were seen.
+
+    Fields: `names`: of the columns; `maps`: the map of each column; `named`: whether the table had names (see
+    `Columns`).
 
     Example:
+        >>> from gradatim.preprocessing import Encoder, read_columns
         >>> columns = read_columns([[1.0, "red"], [3.0, "blue"]])
-        >>> Encoder.gather(columns).encode(columns)
+        >>> Encoder.fit(columns).encode(columns)
         array([[-1.,  0.,  1.,  0.,  0.,  0.,  0.,  0.],
                [ 1.,  1.,  0.,  0.,  0.,  0.,  0.,  0.]])
     """
 
     names: tuple[str, ...]
-    tables: tuple[Number | Category, ...]
+    maps: tuple[Number | Category, ...]
     named: bool = True
 
     @classmethod
-    def gather(cls, columns: Columns, weight: np.ndarray | None = None) -> Encoder:
-        """Return the map that suits these rows; `weight [rows]`: nonnegative, 2 means two such rows, 0 none.
+    def fit(cls, columns: Columns, weight: np.ndarray | None = None) -> Encoder:
+        """Return the map fitted to these rows.
 
-        Whole-number weights give exactly what repeated rows give; the order of rows does not matter.
+        `weight [rows]` is nonnegative: 2 counts a row twice, 0 ignores it. Whole-number weights give exactly the
+        result of repeated rows. The order of rows does not matter.
 
         Raises:
-            ValueError: weights of another shape, negative, not finite, or all zero.
+            ValueError: the weights have another shape, are negative, not finite, or all zero.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> Encoder.fit(read_columns([[1.0], [5.0]]), weight=np.array([3.0, 1.0])).maps[0].mean
+            2.0
         """
         if weight is None:
-            weight = np.ones(columns.rows)
-        weight = _checked(weight, columns.rows)
+            weight = np.ones(columns.n_rows)
+        weight = _check_weight(weight, columns.n_rows)
         if not weight.all():
             columns, weight = columns.take(weight > 0), weight[weight > 0]
         weight = weight * inverse_unit(float(weight.max()))
         pairs = zip(columns.kinds, columns.values, strict=True)
-        found = [(Number.gather if kind == NUMBER else Tally.of)(values, weight) for kind, values in pairs]
-        most = _most([tally for tally in found if isinstance(tally, Tally)])
-        tables = (Category.of(part, most) if isinstance(part, Tally) else part for part in found)
-        return cls(columns.names, tuple(tables), columns.named)
+        fitted = [
+            (Number.fit if kind == NUMBER else Tally.from_column)(values, weight) for kind, values in pairs
+        ]
+        max_slots = slots_per_column([tally for tally in fitted if isinstance(tally, Tally)])
+        maps = (
+            Category.from_tally(column_map, max_slots) if isinstance(column_map, Tally) else column_map
+            for column_map in fitted
+        )
+        return cls(columns.names, tuple(maps), columns.named)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
-        """Return what each column holds: "number" or "category"."""
-        return tuple(NUMBER if isinstance(table, Number) else CATEGORY for table in self.tables)
+        """Return the kind of each column: "number" or "category"."""
+        return tuple(NUMBER if isinstance(column_map, Number) else CATEGORY for column_map in self.maps)
 
     @cached_property
     def width(self) -> int:
         """Return the width of an encoded row."""
-        return len(self._scales) + len(self._flagged) + sum(table.width for _, table in self._categories)
+        return (
+            len(self._scales)
+            + len(self._flag_index)
+            + sum(column_map.width for _, column_map in self._category_maps)
+        )
 
     @cached_property
-    def _numbers(self) -> list[int]:
-        """The places of the columns of numbers."""
+    def _number_index(self) -> list[int]:
+        """The positions of the columns of numbers."""
         return [j for j, kind in enumerate(self.kinds) if kind == NUMBER]
 
     @cached_property
-    def _categories(self) -> list[tuple[int, Category]]:
-        """The places and maps of the columns of categories."""
-        return [(j, table) for j, table in enumerate(self.tables) if isinstance(table, Category)]
+    def _category_maps(self) -> list[tuple[int, Category]]:
+        """The positions and maps of the columns of categories."""
+        return [(j, column_map) for j, column_map in enumerate(self.maps) if isinstance(column_map, Category)]
 
     @cached_property
     def _scales(self) -> np.ndarray:
         """For each column of numbers `[p, 5]`: 1 / unit, then mean, std, low and high in that unit."""
-        tables = [table for table in self.tables if isinstance(table, Number)]
-        units = [inverse_unit(table.low, table.high) for table in tables]
-        rows = [(1.0, t.mean, t.std, t.low, t.high) for t in tables]
+        maps = [column_map for column_map in self.maps if isinstance(column_map, Number)]
+        units = [inverse_unit(column_map.low, column_map.high) for column_map in maps]
+        rows = [(1.0, t.mean, t.std, t.low, t.high) for t in maps]
         return np.array(rows).reshape(-1, 5) * np.array(units)[:, None]
 
     @cached_property
-    def _flagged(self) -> np.ndarray:
-        """Which of the columns of numbers have a flag, by their place among them."""
-        tables = [table for table in self.tables if isinstance(table, Number)]
-        return np.flatnonzero(np.array([table.missing for table in tables], dtype=bool))
+    def _flag_index(self) -> np.ndarray:
+        """The columns of numbers that have a flag, by their position among the columns of numbers."""
+        maps = [column_map for column_map in self.maps if isinstance(column_map, Number)]
+        return np.flatnonzero(np.array([column_map.has_missing for column_map in maps], dtype=bool))
 
     @cached_property
     def _codes(self) -> list[dict[str | None, int]]:
-        return [table.codes() for _, table in self._categories]
+        return [column_map.codes() for _, column_map in self._category_maps]
 
-    def aligned(self, columns: Columns, owner: str = "Encoder") -> Columns:
-        """Return the columns in this map's order and of its types; `encode`, `extend` and `strays` do so themselves.
+    def align(self, columns: Columns, owner: str = "Encoder") -> Columns:
+        """Return the columns in this map's order and with its kinds. `encode`, `extend` and `out_of_range` call
+        this themselves.
 
-        Text that reads as numbers is taken for numbers where numbers are known. `owner`: who speaks in messages.
+        Text that reads as numbers becomes numbers where the map has numbers. `owner` is the name of the model in
+        error messages.
 
         Raises:
-            ValueError: a column missing, unknown, or of another type; another number of columns.
+            ValueError: a column is missing, unknown or of another type, or the number of columns differs.
         """
-        columns = columns.arranged(self.names, self.named, owner)
+        columns = columns.reorder(self.names, self.named, owner)
         if columns.kinds == self.kinds:
             return columns
         values = tuple(
-            as_kind(v, kind, getattr(table, "levels", ()), name, owner)
-            for v, kind, table, name in zip(columns.values, self.kinds, self.tables, self.names, strict=True)
+            convert_column(column, kind, getattr(column_map, "levels", ()), name, owner)
+            for column, kind, column_map, name in zip(
+                columns.values, self.kinds, self.maps, self.names, strict=True
+            )
         )
         return Columns(columns.names, values, columns.named)
 
@@ -129,110 +164,153 @@ class Encoder:
         """Return the rows of a table as float64 `[rows, width]`; each row depends on itself alone.
 
         Raises:
-            ValueError: as `aligned`.
+            ValueError: as `align`.
+
+        Example:
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> encoder = Encoder.fit(read_columns([[1.0], [3.0]]))
+            >>> encoder.encode(read_columns([[2.0], [None]]))
+            array([[0.],
+                   [0.]])
         """
-        columns = self.aligned(columns, owner)
-        out = np.zeros((columns.rows, self.width))
-        start = len(self._numbers)
+        columns = self.align(columns, owner)
+        out = np.zeros((columns.n_rows, self.width))
+        start = len(self._number_index)
         if start:
-            self._fill(out, self._matrix(columns))
-            start += len(self._flagged)
-        for (place, table), known in zip(self._categories, self._codes, strict=True):
-            rest = table.rest
-            codes = [known.get(value, rest) for value in columns.values[place].tolist()]
-            hot = np.array(codes)
-            there = np.flatnonzero(hot >= 0)
-            out[there, start + hot[there]] = 1.0
-            start += table.width
+            self._write_numbers(out, self._matrix(columns))
+            start += len(self._flag_index)
+        for (position, column_map), codes in zip(self._category_maps, self._codes, strict=True):
+            other_code = column_map.other_code
+            row_codes = [codes.get(value, other_code) for value in columns.values[position].tolist()]
+            code = np.array(row_codes)
+            has_code = np.flatnonzero(code >= 0)
+            out[has_code, start + code[has_code]] = 1.0
+            start += column_map.width
         return out
 
     def extend(self, columns: Columns, owner: str = "Encoder") -> Encoder:
-        """Return the map whose tables of levels took in the new ones of these rows while there was room.
+        """Return the map with the new levels of these rows added, while there are free slots.
 
-        First come; among those that come together the most frequent first, ties by name. Codes given stay as they are.
-        Returns the map itself where nothing is new.
+        Within one call the most frequent levels come first, ties by name. Existing codes stay as they are. If
+        nothing is new, the map itself is returned.
 
         Raises:
-            ValueError: as `aligned`.
-        """
-        if not self._categories:
-            return self
-        columns = self.aligned(columns, owner)
-        tables = list(self.tables)
-        for place, table in self._categories:
-            tables[place] = table.extended(columns.values[place])
-        if all(new is old for new, old in zip(tables, self.tables, strict=True)):
-            return self
-        return replace(self, tables=tuple(tables))
+            ValueError: as `align`.
 
-    def steps(self, budget: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return features `z[:, column] > threshold` of encoded rows z: columns int64 `[m]`, thresholds `[m]`.
-
-        Every column of numbers gets its quantiles, at most so many of each that m <= budget; where not even one of each
-        fits, the first columns get their median. A threshold that no row was above is left out.
+        Example:
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> encoder = Encoder.fit(read_columns([["red"], ["blue"]]))
+            >>> encoder.extend(read_columns([["green"]])).maps[0].levels
+            ('blue', 'red', 'green')
         """
-        tables = [table for table in self.tables if isinstance(table, Number)]
+        if not self._category_maps:
+            return self
+        columns = self.align(columns, owner)
+        maps = list(self.maps)
+        for position, column_map in self._category_maps:
+            maps[position] = column_map.extend(columns.values[position])
+        if all(new is old for new, old in zip(maps, self.maps, strict=True)):
+            return self
+        return replace(self, maps=tuple(maps))
+
+    def threshold_features(self, budget: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return features `z[:, column] > threshold` of encoded rows z: columns int64 `[m]` and thresholds float64
+        `[m]`.
+
+        The thresholds of a column of numbers are its quantiles, equally many for each column, so that m <= budget.
+        If not even one per column fits, the first columns get their median. A threshold that no row exceeded is
+        left out.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> encoder = Encoder.fit(read_columns(np.array([[1.0], [2.0], [3.0]])))
+            >>> columns, thresholds = encoder.threshold_features(budget=1)
+            >>> columns, thresholds
+            (array([0]), array([0.]))
+        """
+        maps = [number_map for number_map in self.maps if isinstance(number_map, Number)]
         usable = []
-        for place, table in enumerate(tables):
-            z = self._standard(np.array([*table.quantiles, table.high]), place)
+        for position, number_map in enumerate(maps):
+            z = self._standard(np.array([*number_map.quantiles, number_map.high]), position)
             usable.append(np.unique(z[z < z[-1]]))
         sizes = range(QUANTILES, 0, -1)
-        most = next((k for k in sizes if sum(min(len(cuts), k) for cuts in usable) <= budget), 1)
-        chosen = [_spread_out(cuts, most) for cuts in usable]
+        n_cuts = next((k for k in sizes if sum(min(len(cuts), k) for cuts in usable) <= budget), 1)
+        chosen = [_thin(cuts, n_cuts) for cuts in usable]
         columns = np.repeat(np.arange(len(chosen)), [len(cuts) for cuts in chosen])
         return columns[:budget], np.concatenate([np.empty(0), *chosen])[:budget]
 
-    def strays(self, columns: Columns, owner: str = "Encoder") -> dict[str, float]:
-        """Return, by name, the share of rows that this map was not made for; columns without such rows are left out.
+    def out_of_range(self, columns: Columns, owner: str = "Encoder") -> dict[str, float]:
+        """Return, by column name, the share of rows outside the range of the fitted rows; columns without such rows
+        are left out.
 
-        Numbers: outside the range seen at gathering stretched by its width on each side. Categories: without a code of
-        their own, where at gathering every row had one.
+        - Numbers are outside if they lie beyond the fitted range widened by its width on each side.
+        - Categories are outside if they have no code of their own, in a column where every fitted row had one.
 
         Raises:
-            ValueError: as `aligned`.
+            ValueError: as `align`.
+
+        Example:
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> encoder = Encoder.fit(read_columns([[0.0], [1.0]]))
+            >>> encoder.out_of_range(read_columns([[0.5], [1.5], [9.0], [-9.0]]))
+            {'x0': 0.5}
         """
-        columns = self.aligned(columns, owner)
-        found = dict.fromkeys(self.names, 0.0)
-        if self._numbers:
+        columns = self.align(columns, owner)
+        shares = dict.fromkeys(self.names, 0.0)
+        if self._number_index:
             unit, _, _, low, high = self._scales.T
             with np.errstate(over="ignore"):
                 scaled = self._matrix(columns) * unit
             outside = (scaled < 2 * low - high) | (scaled > 2 * high - low)
-            names = [self.names[j] for j in self._numbers]
-            found |= dict(zip(names, outside.mean(0).tolist(), strict=True))
-        for (place, table), known in zip(self._categories, self._codes, strict=True):
-            if not table.crowded:
-                strange = sum(value not in known for value in columns.values[place].tolist())
-                found[self.names[place]] = strange / columns.rows
-        return {name: share for name, share in found.items() if share > 0}
+            names = [self.names[j] for j in self._number_index]
+            shares |= dict(zip(names, outside.mean(0).tolist(), strict=True))
+        for (position, column_map), codes in zip(self._category_maps, self._codes, strict=True):
+            if not column_map.truncated:
+                unknown = sum(value not in codes for value in columns.values[position].tolist())
+                shares[self.names[position]] = unknown / columns.n_rows
+        return {name: share for name, share in shares.items() if share > 0}
 
-    def same_map(self, other: Encoder) -> bool:
-        """Say whether rows encoded by either mean the same: all alike but levels that only one has taken in."""
-        return self.names == other.names and None not in map(_joint, self.tables, other.tables)
+    def is_compatible(self, encoder: Encoder) -> bool:
+        """Return whether rows encoded by both maps mean the same: the maps differ at most in levels that only one
+        has added.
+        """
+        return self.names == encoder.names and None not in map(merge_maps, self.maps, encoder.maps)
 
-    def merged(self, other: Encoder) -> Encoder:
+    def merge(self, encoder: Encoder) -> Encoder:
         """Return the map that has the longer table of levels of each column.
 
         Raises:
-            ValueError: the maps differ otherwise; the column is named.
+            ValueError: the maps differ otherwise. The message names the column.
         """
-        if self.names != other.names:
-            pairs = zip(self.names, other.names, strict=False)
-            odd = next((f"{a!r} here, {b!r} there" for a, b in pairs if a != b), "")
-            odd = odd or f"{len(self.names)} here, {len(other.names)} there"
-            raise ValueError(f"the maps are of other columns ({odd}): learn both from the same columns")
-        joint = list(map(_joint, self.tables, other.tables))
-        for name, table, mine, theirs in zip(self.names, joint, self.tables, other.tables, strict=True):
-            if table is None:
+        if self.names != encoder.names:
+            pairs = zip(self.names, encoder.names, strict=False)
+            mismatch = next((f"{a!r} in one, {b!r} in the other" for a, b in pairs if a != b), "")
+            mismatch = mismatch or f"{len(self.names)} in one, {len(encoder.names)} in the other"
+            raise ValueError(
+                f"the tables have different columns ({mismatch}): learn both from the same columns"
+            )
+        merged_maps = list(map(merge_maps, self.maps, encoder.maps))
+        for name, merged_map, own_map, other_map in zip(
+            self.names, merged_maps, self.maps, encoder.maps, strict=True
+        ):
+            if merged_map is None:
                 raise ValueError(
-                    f"column {name!r} is mapped in two ways, {_difference(mine, theirs)}: let both begin with one map, "
-                    "gathered from the same rows"
+                    f"column {name!r} was encoded in two ways, {describe_difference(own_map, other_map)}: start "
+                    "both from one map, for example with fork()"
                 )
-        return replace(self, tables=tuple(table for table in joint if table is not None))
+        return replace(self, maps=tuple(merged_map for merged_map in merged_maps if merged_map is not None))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON that `from_json` turns back into an equal map; floats are kept exactly."""
-        rows = zip(self.names, self.kinds, self.tables, strict=True)
+        """Return plain JSON that `from_json` turns back into an equal map; floats are exact.
+
+        Example:
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> encoder = Encoder.fit(read_columns([[1.0, "red"], [3.0, "blue"]]))
+            >>> Encoder.from_json(encoder.to_json()) == encoder
+            True
+        """
+        rows = zip(self.names, self.kinds, self.maps, strict=True)
         columns = [{"name": name, "kind": kind, **to_json(table)} for name, kind, table in rows]
         return {"format": FORMAT, "named": self.named, "columns": columns}
 
@@ -241,10 +319,10 @@ class Encoder:
         """Return the map that `to_json` wrote.
 
         Raises:
-            ValueError: another format, or something missing or out of place; it is named.
+            ValueError: another format version, or an entry that is missing or invalid. The message names it.
         """
         if not isinstance(value, dict) or not {"format", "named", "columns"} <= set(value):
-            raise ValueError(f"encoder: format, named and columns are wanted; got {value!r:.80}")
+            raise ValueError(f"encoder: expected format, named and columns; got {value!r:.80}")
         if value["format"] != FORMAT:
             raise ValueError(
                 f"encoder.format must be {FORMAT}; got {value['format']!r}: written by another version"
@@ -252,41 +330,43 @@ class Encoder:
         columns, named = value["columns"], value["named"]
         if not isinstance(named, bool) or not isinstance(columns, list) or not columns:
             raise ValueError("encoder.named must be a bool and encoder.columns a list of at least one column")
-        names, tables = [], []
-        for place, column in enumerate(columns):
-            where = f"encoder.columns[{place}]"
+        names, maps = [], []
+        for position, column in enumerate(columns):
+            where = f"encoder.columns[{position}]"
             fields = dict(column) if isinstance(column, dict) else {}
             names.append(name := fields.pop("name", None))
             kind = fields.pop("kind", None)
             if not isinstance(name, str) or names.count(name) > 1:
-                raise ValueError(f"{where}.name must be a name that stands once; got {name!r}")
-            if not isinstance(kind, str) or kind not in _KINDS:
-                raise ValueError(f"{where}.kind must be one of {', '.join(_KINDS)}; got {kind!r}")
-            tables.append(from_json(_KINDS[kind], fields, where))
-        return cls(tuple(names), tuple(tables), named)
+                raise ValueError(f"{where}.name must be a unique name; got {name!r}")
+            if not isinstance(kind, str) or kind not in _MAP_TYPES:
+                raise ValueError(f"{where}.kind must be one of {', '.join(_MAP_TYPES)}; got {kind!r}")
+            maps.append(from_json(_MAP_TYPES[kind], fields, where))
+        return cls(tuple(names), tuple(maps), named)
 
     def _matrix(self, columns: Columns) -> np.ndarray:
         """Return the numbers of aligned columns as `[rows, p]`."""
-        if columns.block is not None:
-            return columns.block
-        return np.stack([columns.values[j] for j in self._numbers], axis=1)
+        if columns.matrix is not None:
+            return columns.matrix
+        return np.stack([columns.values[j] for j in self._number_index], axis=1)
 
-    def _fill(self, out: np.ndarray, raw: np.ndarray) -> None:
-        """Write numbers `[rows, p]`, standardised, and their flags, as many rows at a time as fit the cache."""
+    def _write_numbers(self, out: np.ndarray, raw: np.ndarray) -> None:
+        """Write numbers `[rows, p]`, standardised, and their flags into `out [rows, width]`, in chunks that fit the
+        cache.
+        """
         width = raw.shape[1]
-        stride = 1 + _CACHED // width
+        stride = 1 + _CHUNK_SIZE // width
         for first in range(0, len(raw), stride):
             rows = slice(first, first + stride)
             missing = np.isnan(raw[rows])
             z = self._standard(raw[rows])
             if missing.any():
                 z[missing] = 0.0
-                out[rows, width : width + len(self._flagged)] = missing[:, self._flagged]
+                out[rows, width : width + len(self._flag_index)] = missing[:, self._flag_index]
             out[rows, :width] = z
 
-    def _standard(self, raw: np.ndarray, place: int | slice = slice(None)) -> np.ndarray:
-        """Return numbers `[rows, p]` (or of one column) standardised, with soft tails; NaN stays."""
-        unit, mean, std = self._scales[place].T[:3]
+    def _standard(self, raw: np.ndarray, position: int | slice = slice(None)) -> np.ndarray:
+        """Return numbers `[rows, p]` (or of one column `[rows]`) standardised, with soft tails; NaN stays."""
+        unit, mean, std = self._scales[position].T[:3]
         with np.errstate(over="ignore", under="ignore"):
             z = raw * unit
             z -= mean
@@ -299,42 +379,21 @@ class Encoder:
         return z
 
 
-def _checked(weight: np.ndarray, rows: int) -> np.ndarray:
+def _check_weight(weight: np.ndarray, n_rows: int) -> np.ndarray:
     weight = np.asarray(weight, dtype=np.float64)
-    if weight.shape != (rows,):
-        raise ValueError(f"weights: one for each of the {rows} rows is wanted; got the shape {weight.shape}")
+    if weight.shape != (n_rows,):
+        raise ValueError(
+            f"expected one weight for each of the {n_rows} rows, shape ({n_rows},); got shape {weight.shape}"
+        )
     if not np.isfinite(weight).all() or (weight < 0).any():
-        raise ValueError("weights must be finite and nonnegative")
+        raise ValueError("weights must be finite and nonnegative: check sample_weight")
     if not weight.any():
         raise ValueError("all sample weights are zero: at least one row must count")
     return weight
 
 
-def _most(tallies: list[Tally]) -> int:
-    """Return how many slots each column of categories may have so that all codes fit `WIDTH`."""
-    for most in range(LEVELS + SPARE, 0, -1):
-        if sum(Category.of(tally, most).width for tally in tallies) <= WIDTH:
-            return most
-    return 0
-
-
-def _spread_out(cuts: np.ndarray, most: int) -> np.ndarray:
-    """Return at most so many of some cuts, at equal distances."""
-    if len(cuts) <= most:
+def _thin(cuts: np.ndarray, n_cuts: int) -> np.ndarray:
+    """Return at most `n_cuts` of the cuts `[k]`, equally spaced."""
+    if len(cuts) <= n_cuts:
         return cuts
-    return cuts[np.round((len(cuts) + 1) * np.arange(1, most + 1) / (most + 1)).astype(np.int64) - 1]
-
-
-def _joint(mine: Number | Category, theirs: Number | Category) -> Number | Category | None:
-    """Return the map that serves both columns' rows, or None."""
-    if isinstance(mine, Category) and isinstance(theirs, Category):
-        return mine.longer(theirs)
-    return mine if mine == theirs else None
-
-
-def _difference(mine: Number | Category, theirs: Number | Category) -> str:
-    if isinstance(mine, Number) and isinstance(theirs, Number):
-        return f"mean {mine.mean:g} and std {mine.std:g} here, {theirs.mean:g} and {theirs.std:g} there"
-    if isinstance(mine, Category) and isinstance(theirs, Category):
-        return f"levels {mine.levels} here, {theirs.levels} there"
-    return "numbers in one, categories in the other"
+    return cuts[np.round((len(cuts) + 1) * np.arange(1, n_cuts + 1) / (n_cuts + 1)).astype(np.int64) - 1]

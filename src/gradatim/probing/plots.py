@@ -14,20 +14,27 @@ INK, SOFT, RULE = "#1f2933", "#9fb3c8", "#d9e2ec"
 
 
 def loss_curve(log: Path | str, png: Path | str) -> str | None:
-    """Draw a training log's loss against iterations, and its trend; return None, or why there is no picture.
+    """Draw a training log's loss against iterations, with a running median over a tenth of the points.
 
-    `log`: JSON lines with `iteration` and `loss`. The trend is a running median over a tenth of the points.
+    Args:
+        log: JSON lines with `iteration` and `loss`.
+        png: the picture's file.
+
+    Returns:
+        None, or why there is no picture.
 
     Example:
-        >>> notice = loss_curve("runs/digits/log.jsonl", "runs/digits/loss.png")
+        >>> from pathlib import Path
+        >>> _ = Path("log.jsonl").write_text('{"iteration": 1, "loss": 2.0}')
+        >>> notice = loss_curve("log.jsonl", "loss.png")
     """
     records = [json.loads(line) for line in Path(log).read_text().splitlines()]
     if not records:
         return f"no picture drawn: {log} has no lines"
-    made = figure("iteration (one gradient step)", "loss (mean over the episode's steps)")
-    if made is None:
+    pair = figure("iteration (one gradient step)", "loss (mean over the episode's steps)")
+    if pair is None:
         return MISSING
-    picture, axes = made
+    canvas, axes = pair
     iterations, losses = [r["iteration"] for r in records], [r["loss"] for r in records]
     axes.plot(iterations, losses, color=SOFT, linewidth=1, label="logged")
     half = max(1, len(losses) // 20)
@@ -36,7 +43,7 @@ def loss_curve(log: Path | str, png: Path | str) -> str | None:
     if min(losses) > 0 and max(losses) > 20 * min(losses):
         axes.set_yscale("log")
     axes.legend(frameon=False)
-    return save(picture, png)
+    return save(canvas, png)
 
 
 def figure(x_label: str, y_label: str, width: float = 6.4, height: float = 4.0) -> tuple[Any, Any] | None:
@@ -45,20 +52,20 @@ def figure(x_label: str, y_label: str, width: float = 6.4, height: float = 4.0) 
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return None
-    picture = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = picture.add_subplot()
+    canvas = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    axes = canvas.add_subplot()
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-    return picture, axes
+    return canvas, axes
 
 
-def save(picture: Any, png: Path | str) -> str | None:
+def save(canvas: Any, png: Path | str) -> str | None:
     """Write a figure to a PNG file and return None, or why it could not be written."""
     try:
         Path(png).parent.mkdir(parents=True, exist_ok=True)
-        picture.savefig(png, format="png")
+        canvas.savefig(png, format="png")
     except OSError as error:
         return f"no picture drawn: {png} could not be written ({error.strerror})"
     return None

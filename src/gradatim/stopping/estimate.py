@@ -1,4 +1,4 @@
-"""What a stream shows of its learner's present loss, and the estimate made of it: bounded memory, no query row.
+"""An estimate of a learner's present query loss from the stream that it learns. It uses no query row.
 
 Source: Dawid 1984 (the prequential loss); the correction of its running mean is this project's own.
 """
@@ -23,44 +23,70 @@ if TYPE_CHECKING:
     from ..learner import Learner
 
 WINDOWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, math.inf)
-"""Lengths, in mini-batches, of the exponential windows that are averaged over; the last is the whole stream."""
+"""Lengths of the exponential windows, in mini-batches. The last is the whole stream."""
 
-SIGNS = 4
-FEATURES = len(WINDOWS) * SIGNS + 1
+STATISTICS = 4
+FEATURES = len(WINDOWS) * STATISTICS + 1
 
 
-class Seen(NamedTuple):
-    """What one mini-batch showed: the `state` after it, `signs [B, 4]`, and the `rows [B]` it had.
+class PrequentialStep(NamedTuple):
+    """One step of a stream: the state after a mini-batch, and statistics of the mini-batch.
 
-    Signs, none of them from a query row: the mini-batch's loss before it was learnt (the prequential loss), its loss
-    after, its loss under the state that had seen nothing, and the mean entropy of the classes (a regression: the mean
-    squared move of the answers). A task without rows has zeros.
+    The columns of `statistics` are, for each task:
+
+    - the loss of the mini-batch before it was learnt (the prequential loss);
+    - its loss after it was learnt;
+    - its loss under the initial state;
+    - the mean entropy of the predicted classes, or in a regression the mean squared change of the predictions.
+
+    They are zero for a task without rows.
+
+    Fields: `state`: after the mini-batch; `statistics`: `[B, 4]`; `rows`: `[B]`, the sum of each task's row weights.
     """
 
     state: Any
-    signs: Tensor
+    statistics: Tensor
     rows: Tensor
 
 
-class Running(NamedTuple):
-    """All an estimate remembers of a stream, of fixed size: `weight [B, W]` in rows, the signs' `mean [B, W, 4]`."""
+class RunningMeans(NamedTuple):
+    """Running means of a stream's statistics over W exponential windows; its size does not grow with the stream.
+
+    Fields: `weight`: `[B, W]`, in rows; `mean`: `[B, W, 4]`.
+    """
 
     weight: Tensor
     mean: Tensor
 
 
 @torch.no_grad()
-def prequential(learner: Learner, batches: Iterable[Batch]) -> Iterator[Seen]:
-    """Learn a stream, and yield what each mini-batch showed: its loss before it is learnt is an honest one, for free.
+def prequential(learner: Learner, batches: Iterable[Batch]) -> Iterator[PrequentialStep]:
+    """Learn a stream, and yield the state and the statistics of each mini-batch.
 
-        signs[:, 0] = L(batch_t, state_{t-1})
+        statistics[:, 0] = L(batch_t, state_{t-1})
+
+    A loss measured before the mini-batch is learnt is unbiased, and needs no rows held out.
+
+    Args:
+        learner: of the parametric or explicit regime.
+        batches: mini-batches of B tasks, x `[B, N, Dx]`.
+
+    Yields:
+        A `PrequentialStep` for each mini-batch, with `statistics [B, 4]`.
 
     Raises:
-        ValueError: no mini-batch, or a per-query (implicit) learner: it has no answer for rows of the support.
+        ValueError: no mini-batch, or a per-query (implicit) learner: it has no prediction for rows of the support.
 
     Example:
-        >>> for seen in prequential(learner, support.split(16)):
-        ...     losses.append(seen.signs[:, 0])
+        >>> import torch
+        >>> from gradatim import LinearRegression, build
+        >>> from gradatim.stopping import prequential
+        >>> family = LinearRegression(4, noise_std=0.1)
+        >>> support = family.sample(1, torch.Generator().manual_seed(0)).support
+        >>> steps = list(prequential(build("ridge", family), support.split(40)))
+        >>> losses = [step.statistics[0, 0].item() for step in steps]
+        >>> len(losses), losses[-1] < losses[0]
+        (4, True)
 
     Source: Dawid 1984.
     """
@@ -69,27 +95,40 @@ def prequential(learner: Learner, batches: Iterable[Batch]) -> Iterator[Seen]:
             "a per-query (implicit) learner answers its queries only, so it has no loss on new mini-batches: use a "
             "parametric or explicit learner"
         )
-    first, (fed, told) = None, tee(batches)
-    for (old, new), batch in zip(pairwise(learner.states(fed)), told, strict=False):
-        first = old if first is None else first
-        losses = [learner.loss(batch, state) for state in (old, new, first)]
-        yield Seen(new, torch.stack([*losses, _said(learner, batch, old, new)], dim=-1), batch.rows)
+    initial, (learnt, scored) = None, tee(batches)
+    for (before, after), batch in zip(pairwise(learner.states(learnt)), scored, strict=False):
+        initial = before if initial is None else initial
+        losses = [learner.loss(batch, state) for state in (before, after, initial)]
+        change = _entropy_or_change(learner, batch, before, after)
+        yield PrequentialStep(after, torch.stack([*losses, change], dim=-1), batch.rows)
 
 
 class LossEstimate(nn.Module):
-    """`m_t = E[query loss of state_t | what the stream showed]`, from running means of the signs alone.
+    """An estimate m_t of the query loss of state_t, given the statistics of the stream so far.
 
-        m_t = mean_t exp(MLP(log features_t)),   mean_t = sum_{s <= t} n_s L(batch_s, state_{s-1}) / sum_{s <= t} n_s
+        m_t = mean_t exp(MLP(log features_t))
+        mean_t = sum_{s <= t} n_s L(batch_s, state_{s-1}) / sum_{s <= t} n_s
 
-    Features: the logs of the signs' means over exponential windows (`WINDOWS`), relative to `mean_t`, and the logs of
-    `mean_t` and of the rows. Untrained, the MLP says 0 and the estimate is the averaged prequential loss.
+    The features are the logs of `mean_t` and of the number of rows, and the logs of the statistics' means over
+    exponential windows (`WINDOWS`) relative to `mean_t`. The MLP starts at 0. An estimate that is not fitted is
+    therefore the averaged prequential loss.
 
-    Args: `learner`: whose loss it is, kept by name in `loss`; `width` of the MLP's two hidden layers.
+    Args:
+        learner: whose loss is estimated; its name is stored in `loss`.
+        width: of the two hidden layers of the MLP.
 
     Example:
+        >>> import torch
+        >>> from gradatim import LinearRegression, LossEstimate, build
+        >>> from gradatim.stopping import prequential
+        >>> family = LinearRegression(4, noise_std=0.1)
+        >>> learner = build("ridge", family)
         >>> estimate = LossEstimate(learner)
-        >>> running = estimate.update(estimate.init(16), seen)
-        >>> estimate(running).shape
+        >>> means = estimate.init(n_tasks=16)
+        >>> support = family.sample(16, torch.Generator().manual_seed(0)).support
+        >>> for step in prequential(learner, support.split(40)):
+        ...     means = estimate.update(means, step)
+        >>> estimate(means).shape
         torch.Size([16])
 
     Source: Dawid 1984, for the running mean; the correction is this project's own.
@@ -97,7 +136,7 @@ class LossEstimate(nn.Module):
 
     center: Tensor
     scale: Tensor
-    keep: Tensor
+    decay: Tensor
 
     def __init__(self, learner: Learner, width: int = 32) -> None:
         super().__init__()
@@ -108,39 +147,43 @@ class LossEstimate(nn.Module):
             nn.init.zeros_(part)
         self.register_buffer("center", torch.zeros(FEATURES))
         self.register_buffer("scale", torch.eye(FEATURES))
-        self.register_buffer("keep", torch.tensor([1 - 1 / window for window in WINDOWS]), persistent=False)
+        self.register_buffer("decay", torch.tensor([1 - 1 / window for window in WINDOWS]), persistent=False)
 
-    def init(self, n_tasks: int) -> Running:
-        """Return the memory of a stream that has shown nothing."""
+    def init(self, n_tasks: int) -> RunningMeans:
+        """Return the running means before the first mini-batch: `weight [B, W]` and `mean [B, W, 4]`, all zero."""
         weight = self.center.new_zeros(n_tasks, len(WINDOWS))
-        return Running(weight, weight[..., None].repeat(1, 1, SIGNS))
+        return RunningMeans(weight, weight[..., None].repeat(1, 1, STATISTICS))
 
-    def update(self, running: Running, seen: Seen) -> Running:
-        """Return the memory after one more mini-batch; a task without rows in it keeps its own."""
-        rows = seen.rows.to(running.weight)[:, None]
-        weight = running.weight * self.keep + rows
+    def update(self, means: RunningMeans, step: PrequentialStep) -> RunningMeans:
+        """Return the running means after one more mini-batch; those of tasks without rows in it do not change."""
+        rows = step.rows.to(means.weight)[:, None]
+        weight = means.weight * self.decay + rows
         gain = (rows / weight.clamp(min=1e-12))[..., None]
-        mean = running.mean + gain * (seen.signs.to(running.mean)[:, None] - running.mean)
-        return where(seen.rows > 0, Running(weight, mean), running)
+        mean = means.mean + gain * (step.statistics.to(means.mean)[:, None] - means.mean)
+        return where(step.rows > 0, RunningMeans(weight, mean), means)
 
-    def features(self, running: Running) -> Tensor:
-        """Return `[B, F]`: the logs of `mean_t` and of 1 + rows, then of the other means over `mean_t`."""
-        base = running.mean[:, -1:, 0].clamp(min=1e-12)
-        ratios = (running.mean.flatten(1) / base).clamp(1e-4, 1e4)
-        ratios = torch.cat([ratios[:, :-SIGNS], ratios[:, 1 - SIGNS :]], dim=1)
-        return torch.cat([base.log(), running.weight[:, -1:].log1p(), ratios.log()], dim=1)
+    def features(self, means: RunningMeans) -> Tensor:
+        """Return features `[B, F]`: the logs of `mean_t`, of 1 + rows, and of the other means over `mean_t`."""
+        base = means.mean[:, -1:, 0].clamp(min=1e-12)
+        ratios = (means.mean.flatten(1) / base).clamp(1e-4, 1e4)
+        ratios = torch.cat([ratios[:, :-STATISTICS], ratios[:, 1 - STATISTICS :]], dim=1)
+        return torch.cat([base.log(), means.weight[:, -1:].log1p(), ratios.log()], dim=1)
 
     def correction(self, features: Tensor) -> Tensor:
-        """Return `log m_t - log mean_t`, `[...]`, from features `[..., F]`."""
+        """Return `log m_t - log mean_t` of shape `[...]` from features `[..., F]`."""
         inputs = (features - self.center) @ self.scale
         return (self.head(inputs) + self.direct(inputs)).squeeze(-1)
 
-    def forward(self, running: Running) -> Tensor:
+    def forward(self, means: RunningMeans) -> Tensor:
         """Return the estimated loss of a query row under the present state, `[B]`."""
-        return running.mean[:, -1, 0] * self.correction(self.features(running)).exp()
+        return means.mean[:, -1, 0] * self.correction(self.features(means)).exp()
 
     def check(self, learner: Learner) -> None:
-        """Raise ValueError where the learner has another loss or kind of refiner than this estimate is of."""
+        """Check that the estimate was made for this kind of learner.
+
+        Raises:
+            ValueError: the learner has another loss or another kind of refiner.
+        """
         if self.loss != _loss_name(learner):
             raise ValueError(
                 f"this estimate is of {self.loss}; the learner has {_loss_name(learner)}: fit one for this learner"
@@ -148,16 +191,17 @@ class LossEstimate(nn.Module):
 
 
 def _loss_name(learner: Learner) -> str:
+    """Return a name of the learner's loss and refiner."""
     predictor = learner.predictor
     likelihood = type(getattr(predictor, "likelihood", predictor)).__name__
     return f"{likelihood} of {predictor.output_dim} outputs under {type(learner.refiner).__name__}"
 
 
-def _said(learner: Learner, batch: Batch, old: Any, new: Any) -> Tensor:
-    """Return the mean entropy of the classes at the rows, or the mean squared move of a regression's answers."""
-    after = learner.predict(batch.x, new)
+def _entropy_or_change(learner: Learner, batch: Batch, before: Any, after: Any) -> Tensor:
+    """Return the mean entropy of predicted classes, or the mean squared change of a regression's outputs, `[B]`."""
+    outputs = learner.predict(batch.x, after)
     if batch.y.is_floating_point():
-        rows = (after - learner.predict(batch.x, old)).square().sum(-1)
+        rows = (outputs - learner.predict(batch.x, before)).square().sum(-1)
     else:
-        rows = -(after.softmax(-1) * after.log_softmax(-1)).sum(-1)
+        rows = -(outputs.softmax(-1) * outputs.log_softmax(-1)).sum(-1)
     return weighted_mean(rows, batch)

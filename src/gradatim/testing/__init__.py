@@ -1,8 +1,11 @@
-"""The public laws: what every learner, predictor, task family and scheme keeps, to be asked of your own.
+"""Checks of the laws that every learner, predictor, task family and scheme obeys. Run them on your own.
 
-Each check computes in float64 and raises AssertionError with a sentence that names the broken law:
-`check_refiner(learner, family)`, `check_predictor(predictor, family)`, `check_family(family)`,
-`check_scheme(scheme, learner, family)`.
+- `check_refiner(learner, family)`
+- `check_predictor(predictor, family)`
+- `check_family(family)`
+- `check_scheme(scheme, learner, family)`
+
+Each check computes in float64 and raises AssertionError with a sentence that names the broken law.
 """
 
 from .learners import check_refiner

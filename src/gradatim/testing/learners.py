@@ -16,7 +16,7 @@ from torch import Tensor
 from ..batch import Batch
 from ..training.states import load_state, save_state
 from ..tree import flatten, select, tree_map
-from .tools import ragged, randomised, refuses, rows, same
+from .tools import assert_close, assert_refused, ragged, randomised, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,22 +27,33 @@ if TYPE_CHECKING:
 
 
 def check_refiner(learner: Learner, family: TaskFamily, tolerance: float = 1e-9, seed: int = 0) -> None:
-    """Raise where a learner breaks a law, on tasks of the family, with randomised parameters.
+    """Check the laws of a learner on ragged tasks of a family, with randomised parameters.
 
-    Four tasks, ragged: one has a hole, one no row in the first mini-batch, one rows there only. The laws:
-    two runs are equal bit for bit; a step moves the answer; states are values; a task without rows in a mini-batch
-    keeps its state; rows seen are counted; row order inside a mini-batch does not matter; masked junk and padding
-    change nothing; tasks do not see each other; queries do not see each other; nothing looks at `query.y`; a step with
-    `lengths` is a step on each prefix; a saved state resumes exactly (a per-query one is refused). Where a state
-    keeps no rows it is compared itself, else the answers drawn from it.
+    - Two runs are equal bit for bit.
+    - A step changes the prediction, and does not change the state or the mini-batch that it gets.
+    - A task without rows in a mini-batch keeps its state. Learnt rows are counted.
+    - The order of rows in a mini-batch does not matter. Masked rows change nothing, whatever they hold.
+    - Tasks do not affect each other, nor do query rows.
+    - No state depends on `query.y`.
+    - A step with `lengths` equals a step on each prefix.
+    - A saved state resumes exactly. A per-query state is not saved.
 
-    Args: `tolerance`: largest difference, as a share of the largest value (of 1 where that is smaller).
+    States that hold no rows are compared themselves, the others by their predictions.
+
+    Args:
+        learner: to be checked; it is not changed.
+        family: of at least 6 support rows.
+        tolerance: largest difference, as a share of the largest value (of 1 where that is smaller).
+        seed: of tasks and parameters.
 
     Raises:
-        AssertionError: a law is broken, with the sentence.
+        AssertionError: a law is broken; the sentence says which.
 
     Example:
-        >>> check_refiner(build("adam", LinearRegression(4)), LinearRegression(4))
+        >>> from gradatim import LinearRegression, build
+        >>> from gradatim.testing import check_refiner
+        >>> family = LinearRegression(4)
+        >>> check_refiner(build("sgd", family), family)
     """
     support, query, size = ragged(family, seed)
     case = _Case(randomised(learner, seed), list(support.split(size)), query, tolerance)
@@ -52,7 +63,7 @@ def check_refiner(learner: Learner, family: TaskFamily, tolerance: float = 1e-9,
 
 
 class _Case(NamedTuple):
-    """A learner and the tasks it is asked on."""
+    """A learner and the tasks that it is checked on."""
 
     learner: Learner
     batches: list[Batch]
@@ -65,57 +76,58 @@ class _Case(NamedTuple):
         return list(self.learner.states(batches, self.query if query is None else query))
 
     def view(self, state: State, query: Batch | None = None) -> dict[str, Tensor]:
-        """Return what two equal states have in common: their answers, and their tensors where they are bounded."""
+        """Return what equal states share, by name: their predictions, and their tensors where they hold no rows."""
         answer = self.learner.predict((query or self.query).x, state)
         return {"answer": answer} | ({} if self.learner.refiner.keeps_rows else flatten(state))
 
-    def same(self, law: str, one: State, other: State, exact: bool = False) -> None:
+    def assert_close(self, law: str, actual: State, expected: State, exact: bool = False) -> None:
         """Raise where two states differ."""
-        same(law, self.view(one), self.view(other), 0.0 if exact else self.tolerance)
+        assert_close(law, self.view(actual), self.view(expected), 0.0 if exact else self.tolerance)
 
 
 def _deterministic(case: _Case) -> None:
-    for one, other in zip(case.run(), case.run(), strict=True):
-        case.same("two runs on the same rows must be equal", one, other, exact=True)
+    for first, second in zip(case.run(), case.run(), strict=True):
+        case.assert_close("two runs on the same rows must be equal", first, second, exact=True)
 
 
-def _moves(case: _Case) -> None:
+def _changes_prediction(case: _Case) -> None:
     states = case.run()
     for t, batch in enumerate(case.batches):
         before, after = (case.view(state)["answer"] for state in states[t : t + 2])
-        moved = (after - before).abs().flatten(1).amax(1)[batch.rows > 0]
-        assert bool((moved > 1e-6).all()), f"a step must move the answer; step {t + 1} does not"
+        change = (after - before).abs().flatten(1).amax(1)[batch.rows > 0]
+        assert bool((change > 1e-6).all()), f"a step must move the answer; step {t + 1} does not"
     assert bool(after.isfinite().all()), "answers must be finite"
 
 
-def _values(case: _Case) -> None:
+def _no_side_effects(case: _Case) -> None:
     for state, batch in zip(case.run()[:-1], case.batches, strict=True):
-        kept, parts = tree_map(torch.clone, state), (batch.x.clone(), batch.y.clone(), batch.weight.clone())
+        copy, parts = tree_map(torch.clone, state), (batch.x.clone(), batch.y.clone(), batch.weight.clone())
         case.learner.step(state, batch)
-        same("a step must not change the state it was handed", flatten(kept), flatten(state), 0)
-        for part, now in zip(parts, (batch.x, batch.y, batch.weight), strict=True):
-            assert torch.equal(part, now), "a step must not change the mini-batch it was handed"
+        assert_close("a step must not change the state it was handed", flatten(copy), flatten(state), 0)
+        for part, current in zip(parts, (batch.x, batch.y, batch.weight), strict=True):
+            assert torch.equal(part, current), "a step must not change the mini-batch it was handed"
 
 
-def _absent(case: _Case) -> None:
-    """A bounded state bit for bit, its answer up to rounding: the same numbers may lie otherwise in memory."""
+def _without_rows(case: _Case) -> None:
+    """Compare a bounded state bit for bit, and its prediction up to rounding."""
+    # The memory layout of equal states may differ, so matrix products may round differently.
     law = "a task without rows in a mini-batch must keep its state"
     states, refits = case.run(), not case.learner.refiner.capabilities.bounded
     for before, after, batch in zip(states, states[1:], case.batches, strict=False):
-        out = batch.rows == 0
-        one, other = ({name: part[out] for name, part in case.view(s).items()} for s in (before, after))
-        answers = {"answer": one.pop("answer")}, {"answer": other.pop("answer")}
-        same(law, *answers, case.tolerance if one or refits else 0.0)
-        same(law, one, other, case.tolerance if refits else 0.0)
+        empty = batch.rows == 0
+        old, new = ({name: part[empty] for name, part in case.view(s).items()} for s in (before, after))
+        answers = {"answer": old.pop("answer")}, {"answer": new.pop("answer")}
+        assert_close(law, *answers, case.tolerance if old or refits else 0.0)
+        assert_close(law, old, new, case.tolerance if refits else 0.0)
 
 
-def _counts(case: _Case) -> None:
-    seen = torch.zeros(case.query.n_tasks)
+def _row_count(case: _Case) -> None:
+    expected = torch.zeros(case.query.n_tasks)
     for state, batch in zip(case.run()[1:], case.batches, strict=True):
-        seen = seen + batch.rows
-        got = getattr(state, "rows", seen)
-        assert torch.equal(got.double(), seen.double()), (
-            f"rows seen must be {seen.tolist()}; got {got.tolist()}"
+        expected = expected + batch.rows
+        actual = getattr(state, "rows", expected)
+        assert torch.equal(actual.double(), expected.double()), (
+            f"rows seen must be {expected.tolist()}; got {actual.tolist()}"
         )
 
 
@@ -125,12 +137,12 @@ def _row_order(case: _Case) -> None:
         order = torch.rand(batch.mask.shape, generator=generator).argsort(1)[..., None]
         x, y = (part.gather(1, order.expand_as(part)) for part in (batch.x, batch.y))
         shuffled.append(Batch._trusted(x, y, batch.weight.gather(1, order[..., 0])))
-    for one, other in zip(case.run(), case.run(shuffled), strict=True):
-        case.same("the order of rows inside a mini-batch must not matter", one, other)
+    for state, permuted in zip(case.run(), case.run(shuffled), strict=True):
+        case.assert_close("the order of rows inside a mini-batch must not matter", state, permuted)
 
 
-def _junk(case: _Case) -> None:
-    """Put absent rows at the front, the middle and the end of every mini-batch, before Batch sees them."""
+def _masked_rows(case: _Case) -> None:
+    """Insert masked rows at the start, in the middle and at the end of every mini-batch."""
     padded: list[list[Tensor]] = [[], [], []]
     for batch in case.batches:
         for parts, value in zip(padded, (batch.x, batch.y, batch.weight), strict=True):
@@ -139,35 +151,35 @@ def _junk(case: _Case) -> None:
             junk = torch.full_like(value[:, :1], fill)
             parts += [junk, value[:, :2], junk, value[:, 2:], junk, junk]
     dirty = Batch(*(torch.cat(parts, dim=1) for parts in padded))
-    for one, other in zip(case.run(), case.run(list(dirty.split(case.batches[0].n_rows + 4))), strict=True):
-        case.same("masked rows, junk or padding, must change nothing", one, other)
+    batches = list(dirty.split(case.batches[0].n_rows + 4))
+    for state, with_junk in zip(case.run(), case.run(batches), strict=True):
+        case.assert_close("masked rows, junk or padding, must change nothing", state, with_junk)
 
 
-def _company(case: _Case) -> None:
+def _independent_tasks(case: _Case) -> None:
     together = case.run()
     for b in range(case.query.n_tasks):
-        one = torch.tensor([b])
-        query = case.query.tasks(one)
-        for whole, alone in zip(
-            together, case.run([part.tasks(one) for part in case.batches], query), strict=True
-        ):
-            wanted = {name: part[one] for name, part in case.view(whole).items()}
+        index = torch.tensor([b])
+        query = case.query.tasks(index)
+        alone = case.run([part.tasks(index) for part in case.batches], query)
+        for joint, single in zip(together, alone, strict=True):
+            expected = {name: part[index] for name, part in case.view(joint).items()}
             law = "a task must get the same answer alone as in company"
-            same(law, wanted, case.view(alone, query), case.tolerance)
+            assert_close(law, expected, case.view(single, query), case.tolerance)
 
 
-def _queries(case: _Case) -> None:
-    law, few = "a query's answer must not depend on the other queries", torch.tensor([4, 0, 3])
-    query = Batch(*rows(case.query, few))
-    for whole, cut in zip(case.run(), case.run(query=query), strict=True):
-        answers = case.learner.predict(case.query.x, whole)[:, few], case.learner.predict(query.x, cut)
-        same(law, {"answer": answers[0]}, {"answer": answers[1]}, case.tolerance)
+def _independent_queries(case: _Case) -> None:
+    law, index = "a query's answer must not depend on the other queries", torch.tensor([4, 0, 3])
+    query = Batch(*take_rows(case.query, index))
+    for full, subset in zip(case.run(), case.run(query=query), strict=True):
+        answers = case.learner.predict(case.query.x, full)[:, index], case.learner.predict(query.x, subset)
+        assert_close(law, {"answer": answers[0]}, {"answer": answers[1]}, case.tolerance)
 
 
-def _blind(case: _Case) -> None:
+def _no_query_y(case: _Case) -> None:
     y = case.query.y.flip(1) if case.query.y.dtype == torch.int64 else case.query.y + 1
-    for one, other in zip(case.run(), case.run(query=Batch(case.query.x, y)), strict=True):
-        case.same("no state may depend on the query's y", one, other, exact=True)
+    for state, altered in zip(case.run(), case.run(query=Batch(case.query.x, y)), strict=True):
+        case.assert_close("no state may depend on the query's y", state, altered, exact=True)
 
 
 def _prefixes(case: _Case) -> None:
@@ -178,15 +190,13 @@ def _prefixes(case: _Case) -> None:
     for before, batch in zip(case.run()[:-1], case.batches, strict=True):
         many = case.learner.step(before, batch, lengths)
         for p, length in enumerate(lengths.tolist()):
-            case.same(law, select(many, tasks + p), case.learner.step(before, batch.slice(0, length)))
+            prefix = case.learner.step(before, batch.slice(0, length))
+            case.assert_close(law, select(many, tasks + p), prefix)
 
 
 def _saved(case: _Case) -> None:
-    law, refiner, states = (
-        "a saved, reloaded state must go on as if it had not been",
-        case.learner.refiner,
-        case.run(),
-    )
+    law, refiner = "a saved, reloaded state must go on as if it had not been", case.learner.refiner
+    states = case.run()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         try:
@@ -196,9 +206,9 @@ def _saved(case: _Case) -> None:
             return
         assert not refiner.capabilities.per_query, "a state that belongs to its queries must not be saved"
         state = load_state(path, case.learner)
-        for batch, wanted in zip(case.batches[1:], states[2:], strict=True):
+        for batch, expected in zip(case.batches[1:], states[2:], strict=True):
             state = case.learner.step(state, batch)
-            case.same(law, state, wanted, exact=True)
+            case.assert_close(law, state, expected, exact=True)
 
 
 def _weights(case: _Case) -> None:
@@ -212,7 +222,7 @@ def _weights(case: _Case) -> None:
         for batch, count in zip(case.batches, counts, strict=True)
     ]
     if not case.learner.refiner.capabilities.weights:
-        refuses("weights that have no place must be refused", lambda: case.run(weighted))
+        assert_refused("weights that have no place must be refused", lambda: case.run(weighted))
         return
     copies = [
         Batch._trusted(
@@ -223,19 +233,19 @@ def _weights(case: _Case) -> None:
         for batch, count in zip(case.batches, counts, strict=True)
     ]
     for state, repeated in zip(case.run(weighted), case.run(copies), strict=True):
-        case.same(law, state, repeated)
+        case.assert_close(law, state, repeated)
 
 
 def _forgets(case: _Case) -> None:
     states, first = case.run(), case.batches[0]
     if not case.learner.refiner.capabilities.forget:
-        refuses(
+        assert_refused(
             "rows that cannot be subtracted must be refused", lambda: case.learner.forget(states[-1], first)
         )
         return
     remaining = case.learner.forget(states[-1], first)
-    case.same("rows forgotten must be as never learnt", remaining, case.run(case.batches[1:])[-1])
-    refuses("rows never learnt must not be forgotten", lambda: case.learner.forget(states[0], first))
+    case.assert_close("rows forgotten must be as never learnt", remaining, case.run(case.batches[1:])[-1])
+    assert_refused("rows never learnt must not be forgotten", lambda: case.learner.forget(states[0], first))
 
 
 def _widens(case: _Case) -> None:
@@ -247,13 +257,30 @@ def _widens(case: _Case) -> None:
     classes = case.learner.predictor.output_dim
     place = torch.arange(classes).roll(1)
     if not case.learner.refiner.capabilities.widen:
-        refuses("new classes that have no place must be refused", lambda: case.learner.widen(state, place))
+        assert_refused(
+            "new classes that have no place must be refused", lambda: case.learner.widen(state, place)
+        )
         return
     renamed = [Batch._trusted(batch.x, place[batch.y], batch.weight) for batch in case.batches]
-    case.same(law, case.learner.widen(state, place), case.run(renamed)[-1])
+    case.assert_close(law, case.learner.widen(state, place), case.run(renamed)[-1])
     repeated = torch.zeros_like(place)
-    refuses("two classes must not get one index", lambda: case.learner.widen(state, repeated))
+    assert_refused("two classes must not get one index", lambda: case.learner.widen(state, repeated))
 
 
-_LAWS: tuple[Callable[[_Case], None], ...] = (_deterministic, _moves, _values, _absent, _counts, _row_order)
-_LAWS += (_junk, _company, _queries, _blind, _prefixes, _saved, _weights, _forgets, _widens)
+_LAWS: tuple[Callable[[_Case], None], ...] = (
+    _deterministic,
+    _changes_prediction,
+    _no_side_effects,
+    _without_rows,
+    _row_count,
+    _row_order,
+    _masked_rows,
+    _independent_tasks,
+    _independent_queries,
+    _no_query_y,
+    _prefixes,
+    _saved,
+    _weights,
+    _forgets,
+    _widens,
+)

@@ -1,6 +1,6 @@
-"""Plain loops that a part of the library must agree with, and by how much it does not.
+"""Plain reference loops, and the error of the library against them.
 
-Source: Finn, Abbeel, Levine 2017, algorithm 1, written as it stands there, task by task.
+Source: Finn, Abbeel, Levine 2017, algorithm 1, task by task.
 """
 
 from __future__ import annotations
@@ -19,36 +19,49 @@ if TYPE_CHECKING:
 
 
 def meta_gradient_error(learner: Learner, task: Task, batch_size: int, horizon: int = 1) -> float:
-    """Return `|ours - plain| / |plain|`, the meta-gradient of MAML beside a plain nested loop.
+    """Return the relative error of the meta-gradient of MAML against a plain nested loop, `|g - plain| / |plain|`.
 
-        plain = d/d(start, rate) 1/(B T) sum_bt L_b(query, theta_bt),  theta_b,t+1 = theta_bt - rate * dL_b/dtheta_bt
+        plain = d/d(start, rate) 1/(B T) sum_bt L_b(query, theta_bt)
+        theta_b,t+1 = theta_bt - rate * dL_b/dtheta_bt
 
-    Ours is `Unrolled` over `horizon` T mini-batches of `batch_size` rows. To be asked in float64. A fixed rate is left
-    out; under a signal that keeps no graph both are first-order.
+    g is the gradient of `Unrolled`. A rate that is not learnt is excluded. Under a signal that keeps no graph both
+    gradients are first-order.
+
+    Args:
+        learner: MAML, in float64.
+        task: B tasks in float64, support x `[B, N, Dx]`.
+        batch_size: rows of each mini-batch.
+        horizon: T, the number of mini-batches.
 
     Raises:
         ValueError: a learner whose refiner is not `MAML`, or too few support rows.
 
     Example:
-        >>> learner = build("maml", LinearRegression(4)).double()
-        >>> meta_gradient_error(learner, task.to(torch.float64), batch_size=5) < 1e-10
+        >>> import torch
+        >>> from gradatim import LinearRegression, build
+        >>> from gradatim.testing import meta_gradient_error
+        >>> family = LinearRegression(4)
+        >>> task = family.sample(2, torch.Generator().manual_seed(0)).to(torch.float64)
+        >>> meta_gradient_error(build("maml", family).double(), task, batch_size=5) < 1e-10
         True
+
+    Source: Finn, Abbeel, Levine 2017, algorithm 1.
     """
     if not isinstance(learner.refiner, MAML):
         raise ValueError(
             f"the plain loop is that of MAML; got {type(learner.refiner).__name__}: build 'maml', 'first-order-maml' "
             "or 'meta-sgd'"
         )
-    asked = list(learner.refiner.parameters())
+    parameters = list(learner.refiner.parameters())
     loss = Unrolled(batch_size, horizon).loss(learner, task, torch.Generator())
-    ours = torch.autograd.grad(loss, asked)
-    plain = _nested(learner, learner.refiner, task, batch_size, horizon)
-    one, other = (torch.cat([part.flatten() for part in parts]) for parts in (ours, plain))
-    return ((one - other).norm() / other.norm()).item()
+    unrolled = torch.autograd.grad(loss, parameters)
+    nested = _nested(learner, learner.refiner, task, batch_size, horizon)
+    actual, expected = (torch.cat([part.flatten() for part in parts]) for parts in (unrolled, nested))
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def _nested(learner: Learner, refiner: MAML, task: Task, batch_size: int, horizon: int) -> tuple[Tensor, ...]:
-    """Return the gradient in the start, and in the rate where it is learnt, one task after the other."""
+    """Return the gradient in the start, and in the rate where it is learnt, computed task by task."""
     start = refiner.start.detach().clone().requires_grad_()
     rate = torch.as_tensor(refiner.rate, dtype=start.dtype, device=start.device)
     rate = rate.detach().clone().requires_grad_(refiner.learnt_rate)
@@ -62,5 +75,5 @@ def _nested(learner: Learner, refiner: MAML, task: Task, batch_size: int, horizo
             (slope,) = torch.autograd.grad(inner, theta, create_graph=learner.signal.keep_graph)
             theta = theta - rate * slope
             total = total + learner.predictor.loss(query, theta[None]).sum()
-    asked = [start, rate] if refiner.learnt_rate else [start]
-    return torch.autograd.grad(total / (task.n_tasks * horizon), asked)
+    parameters = [start, rate] if refiner.learnt_rate else [start]
+    return torch.autograd.grad(total / (task.n_tasks * horizon), parameters)

@@ -1,4 +1,4 @@
-"""How a learner is meta-trained, and what follows from it iteration by iteration: rate, averaging, random streams.
+"""The settings of meta-training, and what follows from them in each iteration: rate, averaging, random streams.
 
 Source: Loshchilov, Hutter 2017 (the cosine); Polyak, Juditsky 1992 (averaged weights); O'Neill 2014 (seed sequences).
 """
@@ -14,15 +14,15 @@ import torch
 from .engine import ACCELERATORS, PRECISIONS
 
 FREE = ("threads", "log_every", "checkpoint_every", "tensorboard")
-"""Fields of `TrainConfig` that a resumed run may change: none changes what is computed.
+"""Fields of `TrainConfig` that a resumed run may change, because they do not change the computation.
 
-Another number of threads adds up in another order, though, and so changes the last bits of what is learnt.
+Another number of threads adds in another order, though, and so changes the last bits of the weights.
 """
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a learner is meta-trained; with the learner, the family and the scheme it determines the result.
+    """The settings of meta-training. With the learner, the family and the scheme they determine the result.
 
     Fields: `iterations`: optimizer steps; `tasks`: in each, over all processes; `lr`, `warmup` (iterations, linear),
     `final_lr` (a cosine from lr to it); `weight_decay`, `betas` of AdamW; `clip`: largest gradient norm (None: any);
@@ -34,6 +34,7 @@ class TrainConfig:
         ValueError: a number out of its range, naming the field.
 
     Example:
+        >>> from gradatim import TrainConfig
         >>> TrainConfig(iterations=500, tasks=16, lr=3e-4).tasks
         16
     """
@@ -74,13 +75,22 @@ class TrainConfig:
         self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
         self._need("tasks", self.tasks % self.devices == 0, f"a multiple of devices, {self.devices}")
 
-    def _need(self, name: str, holds: bool, wanted: str) -> None:
+    def _need(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise ValueError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
+            raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
 
 
 def learning_rate(config: TrainConfig, iteration: int) -> float:
-    """Return the rate of iteration i (from 0): `lr (i + 1) / warmup`, then half a cosine from lr to final_lr.
+    """Return the learning rate of an iteration, counted from 0.
+
+    It is `lr (i + 1) / warmup` during the warm-up, then half a cosine from lr to final_lr.
+
+    Example:
+        >>> from gradatim import TrainConfig
+        >>> from gradatim.training.config import learning_rate
+        >>> config = TrainConfig(iterations=100, lr=0.1, warmup=10)
+        >>> learning_rate(config, 0), learning_rate(config, 10)
+        (0.01, 0.1)
 
     Source: Loshchilov, Hutter 2017, eq. 5.
     """
@@ -91,14 +101,29 @@ def learning_rate(config: TrainConfig, iteration: int) -> float:
 
 
 def ema_decay(config: TrainConfig, iteration: int) -> float:
-    """Return the decay of the averaged weights after iteration i (from 0): `min(ema, (1 + i) / (10 + i))`."""
+    """Return the decay of the averaged weights after iteration i, counted from 0: `min(ema, (1 + i) / (10 + i))`.
+
+    Example:
+        >>> from gradatim import TrainConfig
+        >>> from gradatim.training.config import ema_decay
+        >>> ema_decay(TrainConfig(ema=0.99), 0), ema_decay(TrainConfig(ema=0.99), 2000)
+        (0.1, 0.99)
+    """
     return min(config.ema, (1 + iteration) / (10 + iteration))
 
 
 def streams(seed: int, iteration: int, rank: int = 0) -> tuple[torch.Generator, torch.Generator]:
-    """Return the generators of one iteration: of this process's tasks, and of the episode, the same everywhere.
+    """Return two generators for an iteration: one for the tasks of this process, one for the episode.
 
-    Both are a pure function of the arguments, so a run has no generator state to store.
+    The second is the same in all processes. Both follow from the arguments, so a run stores no generator state.
+
+    Example:
+        >>> from gradatim.training.config import streams
+        >>> first, second = (streams(0, 7, rank) for rank in (0, 1))
+        >>> first[0].initial_seed() == second[0].initial_seed(), first[1].initial_seed() == second[1].initial_seed()
+        (False, True)
+
+    Source: O'Neill 2014 (seed sequences), by NumPy's SeedSequence.
     """
     entropy = ([seed, iteration, rank, 0], [seed, iteration, 0, 1])
     seeds = (int(np.random.SeedSequence(e).generate_state(1, np.uint64)[0] >> np.uint64(1)) for e in entropy)

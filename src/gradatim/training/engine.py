@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "cuda")
 
 _WRAPPED: weakref.WeakSet[Any] = weakref.WeakSet()
-"""What Fabric has made of modules, as long as it is used."""
+"""The modules that Fabric has wrapped, as long as they are used."""
 
 
-class _Whole(nn.Module):
-    """Runs the module in one forward on arguments that Fabric must not take apart: tasks are frozen dataclasses."""
+class _Closure(nn.Module):
+    """Calls the module inside a closure, so that Fabric does not move the arguments: tasks are frozen dataclasses."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -48,20 +48,30 @@ class _Whole(nn.Module):
 
 
 class Engine:
-    """Where a run computes: `devices` processes, a precision, an accelerator (auto: CUDA where there is one).
+    """The processes, the accelerator and the precision of a run.
 
-    With several devices on CPU it is DDP over gloo, with processes started from this script or by torchrun; gradients
-    are then averaged over processes. What no process uses in an iteration has no gradient, as on one device.
+    With several devices on CPU a run is DDP over gloo: its processes are started from this script or by torchrun, and
+    gradients are averaged over them. A parameter that no process uses in an iteration has no gradient.
+
+    Args:
+        devices: the number of processes, each with one device.
+        precision: one of `PRECISIONS`.
+        accelerator: one of `ACCELERATORS`; auto is CUDA where there is a CUDA device.
 
     Raises:
-        ValueError: an unknown precision or accelerator, devices below 1, more CUDA devices than there are, or another
-            number of devices than of processes that torchrun started.
+        ValueError: an unknown precision or accelerator, devices below 1, too few CUDA devices, or another number of
+            devices than of processes that torchrun started.
 
     Example:
-        >>> engine = Engine()
+        >>> import torch
+        >>> from gradatim.training.engine import Engine
+        >>> engine = Engine(accelerator="cpu")
         >>> engine.launch()
-        >>> forward, optimizer = engine.setup(learner, torch.optim.AdamW(learner.parameters()))
-        >>> engine.backward(forward(task, generator))
+        >>> model = torch.nn.Linear(3, 1)
+        >>> forward, optimizer = engine.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> engine.backward(forward(torch.ones(5, 3)).sum())
+        >>> model.weight.grad
+        tensor([[5., 5., 5.]])
     """
 
     def __init__(self, devices: int = 1, precision: str = "32-true", accelerator: str = "auto") -> None:
@@ -93,7 +103,7 @@ class Engine:
 
     @property
     def rank(self) -> int:
-        """Return this process's number among all, from 0."""
+        """Return the number of this process, from 0."""
         return self._fabric.global_rank
 
     @property
@@ -103,26 +113,36 @@ class Engine:
 
     @property
     def is_first(self) -> bool:
-        """Return whether this process is the one that writes and shows."""
+        """Return whether this process is the first, which writes files and shows progress."""
         return self.rank == 0
 
     def launch(self) -> None:
-        """Start the other processes, or meet those that torchrun started; with one device, nothing."""
+        """Start the other processes, or connect to those that torchrun started. With one device, start none."""
+        if self.world_size > 1:
+            # For processes that are started: threads that spin while they wait would take one another's cores.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         self._fabric.launch()
         if self.world_size > 1:
-            atexit.unregister(_leave)
-            atexit.register(_leave)
+            atexit.unregister(_leave_group)
+            atexit.register(_leave_group)
         if self.device.type == "cpu":
             _keep_freed_memory()
 
     def setup(
         self, module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[Callable[..., Tensor], torch.optim.Optimizer]:
-        """Return `forward(*args)`, the module's forward in this engine's precision and processes, and the optimizer.
+        """Return the module's forward and its optimizer in this engine's precision and processes.
 
         The module's parameters stay the same objects, moved and cast in place.
+
+        Args:
+            module: the module; its forward returns a tensor of any shape.
+            optimizer: the optimizer of its parameters.
+
+        Returns:
+            (`forward(*args)`, optimizer).
         """
-        wrapped, fitted = self._fabric.setup(_Whole(module), optimizer)
+        wrapped, fitted = self._fabric.setup(_Closure(module), optimizer)
         _WRAPPED.add(wrapped)
 
         def forward(*args: Any) -> Tensor:
@@ -131,56 +151,67 @@ class Engine:
         return forward, fitted
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of the loss, averaged over processes, to the parameters."""
+        """Add the gradient of a loss of shape `[]`, averaged over processes, to the parameters."""
         self._fabric.backward(loss)
 
     def clip(self, module: nn.Module, optimizer: torch.optim.Optimizer, largest: float | None) -> Tensor:
-        """Scale the gradient to an L2 norm of at most `largest` (None: leave it); return the norm it had, `[]`."""
+        """Scale the gradient to an L2 norm of at most `largest`, and return the norm before, of shape `[]`.
+
+        None sets no limit.
+        """
         largest = math.inf if largest is None else largest
         return self._fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=False)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return values averaged over processes."""
+        """Return values of any shape averaged over processes."""
         return values if self.world_size == 1 else self._fabric.all_reduce(values, reduce_op="mean")
 
-    def together(self, work: Callable[[], _Made]) -> _Made:
-        """Do work in every process and return what it made in this one; where one fails, none goes on.
+    def together(self, work: Callable[[], _Result]) -> _Result:
+        """Run a function in every process and return its result in this one. Where one process fails, all stop.
 
         Raises:
-            Exception: what the work raised here, or ValueError with the sentence of the first process it failed in.
+            Exception: what the function raised in this process.
+            ValueError: the function failed in another process only; the message of the first of them is in the error.
         """
         if self.world_size == 1:
             return work()
-        made: list[_Made] = []
-        error, said = None, [""] * self.world_size
+        results: list[_Result] = []
+        error, messages = None, [""] * self.world_size
         try:
-            made.append(work())
+            results.append(work())
         except Exception as caught:
             error = caught
-        own = "" if error is None else str(error) or type(error).__name__
-        torch.distributed.all_gather_object(said, own)
+        message = "" if error is None else str(error) or type(error).__name__
+        torch.distributed.all_gather_object(messages, message)
         if error is not None:
             raise error
-        for rank, sentence in enumerate(said):
+        for rank, sentence in enumerate(messages):
             if sentence:
                 raise ValueError(f"process {rank} stopped: {sentence}")
-        return made[0]
+        return results[0]
 
     def barrier(self) -> None:
         """Wait for every process."""
         self._fabric.barrier()
 
     def peak_memory(self) -> int:
-        """Return the most memory held so far, bytes: of the CUDA device, else of the whole process (0 if unknown)."""
+        """Return the peak memory so far in bytes: of the CUDA device, else of the process (0 where it is unknown)."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return peak_memory()
 
 
 def check_processes(devices: int) -> None:
-    """Raise ValueError where a launcher such as torchrun started another number of processes than `devices`.
+    """Check that a launcher such as torchrun started as many processes as `devices`, if it started any.
 
-    With one device, each of them would train on all tasks, and all would write the same files.
+    With one device, each process would train on all tasks, and all would write the same files.
+
+    Raises:
+        ValueError: another number of processes.
+
+    Example:
+        >>> from gradatim.training.engine import check_processes
+        >>> check_processes(1)
     """
     world = os.environ.get("WORLD_SIZE", "")
     if world.isdecimal() and int(world) > 1 and int(world) != devices:
@@ -191,9 +222,9 @@ def check_processes(devices: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep what a step frees for the next one, which asks for the same blocks again.
+    """Tell glibc to keep freed memory, because the next step asks for the same blocks again.
 
-    By default it hands them back to the system, and a step spends a tenth of its time on page faults.
+    By default glibc returns them to the system, and a step spends a tenth of its time on page faults.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         trim_threshold, mmap_threshold = -1, -3  # malloc.h
@@ -201,12 +232,12 @@ def _keep_freed_memory() -> None:
         libc.mallopt(mmap_threshold, 2**30)
 
 
-def _leave() -> None:
-    """Leave the process group while the interpreter is whole.
+def _leave_group() -> None:
+    """Leave the process group before the interpreter is finalized.
 
     A thread of gloo that frees a tensor during finalization aborts the process, though its work is done (PyTorch's
-    pull request 179291). Threads are joined with the group's last reference, which wrapped modules hold: they give up
-    what they wrap, even where a script or a traceback still holds them.
+    pull request 179291). The threads end with the last reference to the group, and wrapped modules hold references.
+    So every wrapper releases its module first, even where a script or a traceback still refers to the wrapper.
     """
     for wrapped in list(_WRAPPED):
         wrapped._forward_module = None
@@ -216,7 +247,7 @@ def _leave() -> None:
 
 
 def _quiet_fabric() -> Any:
-    """Return the class Fabric, imported when a run needs it (it takes long), its own logger at warnings."""
+    """Return the class Fabric with its logger at warnings. It is imported late because the import takes long."""
     import lightning_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
-"""What a run says of itself: JSON lines always, TensorBoard if asked, a progress bar for whoever watches.
+"""The log and the progress of a run: JSON lines, TensorBoard events on request, a progress bar.
 
-Source: the JSON Lines format; one line for each logged iteration, in order, whatever was killed in between.
+Source: the JSON Lines format, one line for each logged iteration.
 """
 
 from __future__ import annotations
@@ -21,13 +21,23 @@ if TYPE_CHECKING:
 
 
 class Log:
-    """`log.jsonl` in a run's folder (None: memory only): `records` holds its lines, earlier runs' included.
+    """The log of a run: `log.jsonl` in its folder, whose lines are in `records`.
 
-    Args: `start`: the iterations done; later lines, which a killed run left, are dropped; `tensorboard`: write event
-    files beside it as well.
+    Args:
+        folder: the run's folder, or None to keep the records in memory only.
+        start: the iteration at which the run resumes. Lines of later iterations, from a killed run, are removed.
+        tensorboard: whether event files are written as well.
 
     Raises:
-        ValueError: the file cannot be written, or tensorboard is asked for and not installed.
+        ValueError: the file cannot be written, or tensorboard is not installed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.training.log import Log, read_log
+        >>> log = Log(Path("."))
+        >>> log.add({"iteration": 20, "loss": 0.5})
+        >>> read_log("log.jsonl")
+        [{'iteration': 20, 'loss': 0.5}]
     """
 
     def __init__(self, folder: Path | None, start: int = 0, tensorboard: bool = False) -> None:
@@ -67,22 +77,36 @@ class Log:
 
 
 def read_log(path: Path | str) -> list[Record]:
-    """Return the records of a log; a last line that a kill cut short is left out."""
+    """Return the records of a log, without a last line that a kill cut short.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.training.log import read_log
+        >>> _ = Path("log.jsonl").write_text('{"iteration": 20}\\n{"itera')
+        >>> read_log("log.jsonl")
+        [{'iteration': 20}]
+    """
     lines = Path(path).read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
 class Watch:
-    """A progress bar with loss, tasks/s and the time left; where there is no terminal, ten plain lines.
+    """A progress bar with loss, tasks per second and remaining time. Without a terminal it prints ten lines.
+
+    Args:
+        visible: whether anything is shown.
+        total: the iterations of the run.
+        start: the iteration at which the run resumes.
 
     Example:
-        >>> with Watch(shown=True, total=2000, done=0) as watch:
+        >>> from gradatim.training.log import Watch
+        >>> with Watch(visible=False, total=2000) as watch:
         ...     watch.advance()
     """
 
-    def __init__(self, shown: bool, total: int, done: int = 0) -> None:
-        self._console = Console(stderr=True, quiet=not shown)
-        self._total, self._done, self._said = total, done, -1
+    def __init__(self, visible: bool, total: int, start: int = 0) -> None:
+        self._console = Console(stderr=True, quiet=not visible)
+        self._total, self._iteration, self._tenth = total, start, -1
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),
@@ -91,9 +115,9 @@ class Watch:
             TimeRemainingColumn(),
             console=self._console,
             refresh_per_second=4,
-            disable=not (shown and self._console.is_terminal),
+            disable=not (visible and self._console.is_terminal),
         )
-        self._task = self._bar.add_task("training", total=total, completed=done, status="")
+        self._task = self._bar.add_task("training", total=total, completed=start, status="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -102,24 +126,24 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def say(self, sentence: str) -> None:
-        """Show one sentence."""
+    def print(self, sentence: str) -> None:
+        """Show a sentence."""
         self._console.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
     def advance(self) -> None:
         """Count one iteration."""
-        self._done += 1
+        self._iteration += 1
         if not self._bar.disable:
             self._bar.advance(self._task)
 
     def show(self, record: Record) -> None:
-        """Show what was logged."""
+        """Show a record of the log."""
         status = f"loss {record['loss']:.4g}  {record['tasks_per_second']:,.0f} tasks/s"
         self._bar.update(self._task, status=status)
-        tenth = 10 * self._done // self._total
-        if self._bar.disable and tenth != self._said:
-            self._said = tenth
-            self.say(f"{self._done}/{self._total}  {status}  {record['seconds']:.0f} s")
+        tenth = 10 * self._iteration // self._total
+        if self._bar.disable and tenth != self._tenth:
+            self._tenth = tenth
+            self.print(f"{self._iteration}/{self._total}  {status}  {record['seconds']:.0f} s")
 
 
 def _line(record: Record) -> str:
@@ -127,7 +151,7 @@ def _line(record: Record) -> str:
 
 
 def _board(folder: Path, start: int) -> Any:
-    """Return a TensorBoard writer that takes over after `start` iterations."""
+    """Return a TensorBoard writer that continues after `start` iterations."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

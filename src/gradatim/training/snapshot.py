@@ -1,6 +1,6 @@
-"""A run as tensors and plain values: what a checkpoint holds, and whether two runs are the same run.
+"""A run as tensors and JSON values for a checkpoint, and the first difference between two descriptions of runs.
 
-Source: AdamW's state after Loshchilov, Hutter 2019: two moments and a step count for each parameter.
+Source: Loshchilov, Hutter 2019 (AdamW's state: two moments and a step count for each parameter).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..files.checkpoint import part
+from ..files.checkpoint import select_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 
 
 def pack(learner: nn.Module, average: list[Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return `weights.NAME`, `ema.NAME` and `optimizer.NAME.KEY` of a run; `average` is ordered like the parameters."""
+    """Return the tensors of a run by name: `weights.NAME`, `ema.NAME` and `optimizer.NAME.KEY`.
+
+    Args:
+        learner: the learner in training.
+        average: its averaged weights, each of the shape of its parameter, in their order.
+        optimizer: the optimizer of its parameters.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.training.snapshot import pack
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> sorted(pack(model, [torch.zeros(1, 2)], torch.optim.AdamW(model.parameters())))
+        ['ema.weight', 'weights.weight']
+    """
     tensors = {f"weights.{name}": value for name, value in learner.state_dict().items()}
     for (name, parameter), mean in zip(learner.named_parameters(), average, strict=True):
         tensors[f"ema.{name}"] = mean
@@ -34,27 +47,51 @@ def pack(learner: nn.Module, average: list[Tensor], optimizer: torch.optim.Optim
 def unpack(
     tensors: dict[str, Tensor], learner: nn.Module, average: list[Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Copy what `pack` returned into a learner, its averaged weights and its optimizer, in place."""
-    learner.load_state_dict(part(tensors, "weights"))
+    """Copy the tensors of `pack` into a learner, its averaged weights and its optimizer, in place.
+
+    Args:
+        tensors: the result of `pack`.
+        learner: a learner of the same architecture.
+        average: its averaged weights, each of the shape of its parameter, in their order.
+        optimizer: the optimizer of its parameters.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.training.snapshot import pack, unpack
+        >>> model, copy = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        >>> average = [torch.zeros_like(parameter) for parameter in model.parameters()]
+        >>> optimizers = [torch.optim.AdamW(module.parameters()) for module in (model, copy)]
+        >>> unpack(pack(model, average, optimizers[0]), copy, average, optimizers[1])
+        >>> torch.equal(copy.weight, model.weight)
+        True
+    """
+    learner.load_state_dict(select_prefix(tensors, "weights"))
     for (name, parameter), mean in zip(learner.named_parameters(), average, strict=True):
         mean.copy_(tensors[f"ema.{name}"])
         # clone: memory of torch's own alignment, so that kernels round as they did before
-        moments = {k: v.clone().to(parameter.device) for k, v in part(tensors, f"optimizer.{name}").items()}
+        moments = {
+            k: v.clone().to(parameter.device) for k, v in select_prefix(tensors, f"optimizer.{name}").items()
+        }
         if moments:
             optimizer.state[parameter] = moments
 
 
 def describe(value: Any) -> Any:
-    """Return plain JSON for a configuration: dataclasses as `{"type": ..., field: ...}`, functions by their
-    name, what is not plain by its type.
+    """Return a configuration as JSON values.
+
+    - A dataclass becomes `{"type": its name, field: ...}`.
+    - A function becomes its name.
+    - A value of any other type that JSON does not have becomes the name of that type.
 
     Example:
+        >>> from gradatim import Greedy
+        >>> from gradatim.training.snapshot import describe
         >>> describe(Greedy(batch_size=16))["type"]
         'Greedy'
     """
     if is_dataclass(value) and not isinstance(value, type):
-        named = {field.name: describe(getattr(value, field.name)) for field in fields(value)}
-        return {"type": type(value).__name__, **named}
+        described = {field.name: describe(getattr(value, field.name)) for field in fields(value)}
+        return {"type": type(value).__name__, **described}
     if isinstance(value, dict):
         return {str(key): describe(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -67,37 +104,45 @@ def describe(value: Any) -> Any:
 
 
 def describe_learner(learner: Learner) -> dict[str, Any]:
-    """Return plain JSON for a learner's architecture: its parts with their settings, and the shape of every tensor."""
+    """Return a learner's architecture as JSON values: its parts with their settings, and the shape of every tensor.
+
+    Example:
+        >>> from gradatim import LinearRegression, build
+        >>> from gradatim.training.snapshot import describe_learner
+        >>> sorted(describe_learner(build("ridge", LinearRegression(2))))
+        ['predictor', 'refiner', 'signal', 'tensors']
+    """
     tensors = {name: f"{list(value.shape)}" for name, value in learner.state_dict().items()}
     parts = {"predictor": learner.predictor, "refiner": learner.refiner}
     plain = {
         name: {"type": type(module).__name__}
-        | {k: describe(v) for k, v in vars(module).items() if _setting(k)}
+        | {k: describe(v) for k, v in vars(module).items() if _is_setting(k)}
         for name, module in parts.items()
     }
     return {**plain, "signal": describe(learner.signal), "tensors": tensors}
 
 
-def difference(stored: Any, asked: Any, name: str = "") -> str | None:
-    """Return a sentence on the first place where two descriptions differ, or None; JSON's lists equal tuples.
+def difference(stored: Any, current: Any, name: str = "") -> str | None:
+    """Return a sentence on the first place where two descriptions differ, or None. Lists equal tuples.
 
     Example:
+        >>> from gradatim.training.snapshot import difference
         >>> difference({"config": {"lr": 0.1}}, {"config": {"lr": 0.2}})
         'config.lr is 0.1 there and 0.2 here'
     """
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        for key in sorted(stored.keys() | asked.keys()):
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in sorted(stored.keys() | current.keys()):
             inner = f"{name}.{key}" if name else key
-            if found := difference(stored.get(key, "nothing"), asked.get(key, "nothing"), inner):
-                return found
+            if sentence := difference(stored.get(key, "nothing"), current.get(key, "nothing"), inner):
+                return sentence
         return None
-    if json.dumps(stored) == json.dumps(asked):
+    if json.dumps(stored) == json.dumps(current):
         return None
-    return f"{name} is {stored!r} there and {asked!r} here"
+    return f"{name} is {stored!r} there and {current!r} here"
 
 
-def _setting(name: str) -> bool:
-    """Say whether an attribute of a module is its own setting, not the machinery of nn.Module."""
+def _is_setting(name: str) -> bool:
+    """Return whether an attribute of a module is a setting of its class, and none of nn.Module."""
     return not name.startswith("_") and name not in (
         "training",
         "T_destination",

@@ -130,8 +130,8 @@ class NeuralProcess(Refiner):
 class AttentionState(NamedTuple):
     """Running sums of a softmax over rows, for every query and head, as multiples of its largest term.
 
-    Fields: `values [B, Nq, H, V]`: the weighted sum of encoded rows; `weights [B, Nq, H]`: the sum of their weights;
-    `peak [B, Nq, H]`: the log of the largest term; `x [B, Nq, Dx]` of the queries; `rows [B]`: how many were seen.
+    Fields: `values [B, Nq, H, V]`: the weighted sum of encoded rows. `weights [B, Nq, H]`: the sum of their weights.
+    `peak [B, Nq, H]`: the log of the largest term. `x [B, Nq, Dx]` of the queries. `rows [B]`: how many were seen.
     """
 
     values: Tensor

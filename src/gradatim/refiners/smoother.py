@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class SmootherState(NamedTuple):
     """E networks and a window of the last L rows.
 
-    Fields: `theta [B, E, S]`; `precision [B, E, S, S]`, `shift [B, E, S]`: P and q of `|theta|^2_P / 2 - q' theta`, for
-    the prior and the rows that left the window, float64; `x [B, L, Dx]`, `y [B, L, Dy]`, `weight [B, L]` of the
-    rows in the window, oldest first; `age [B, L]`: the number of the mini-batch that each came with, 0 where there is
-    no row; `steps [B]`: how many were taken; `rows [B]`: how many were seen.
+    The quadratic `|theta|^2_P / 2 - q' theta` holds the prior and the rows that left the window.
+
+    Fields: `theta [B, E, S]`. `precision [B, E, S, S]`, `shift [B, E, S]`: P and q, float64. `x [B, L, Dx]`,
+    `y [B, L, Dy]`, `weight [B, L]`: rows in the window, oldest first. `age [B, L]`: the number of the mini-batch that
+    each came with, 0 where there is no row. `steps [B]`: how many were taken. `rows [B]`: how many were seen.
     """
 
     theta: Tensor

@@ -36,8 +36,8 @@ networks are so curved that a few steps along steeper gradients overflow before 
 class TransformerState(NamedTuple):
     """The latent and what is carried beside it; fields that the config does not use are None.
 
-    Fields: `latent [B, ...]`; `rows [B]`: how many were seen; `average [B, ...]` of the latents; `curvature [B, Q]`:
-    second moments; `precision [B, ...]` of the latent; `memory [B, M, W]`: tokens; `past [B, history, 1 or 2, ...]`:
+    Fields: `latent [B, ...]`. `rows [B]`: how many were seen. `average [B, ...]` of the latents. `curvature [B, Q]`:
+    second moments. `precision [B, ...]` of the latent. `memory [B, M, W]`: tokens. `past [B, history, 1 or 2, ...]`:
     the last latents and gradients, the newest first.
     """
 

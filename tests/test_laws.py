@@ -12,6 +12,7 @@ from gradatim.families import (
     LinearClassification,
     LinearRegression,
     RandomNetworkRegression,
+    Sinusoids,
     StructuralCausalModel,
 )
 from gradatim.methods import METHODS, build
@@ -234,7 +235,7 @@ def test_capabilities_that_are_not_there_are_found(name, claims, law):
 
 
 def test_rows_that_are_not_quite_forgotten_are_found():
-    learner = build("ridge", REGRESSION)
+    learner = build("ridge", REGRESSION, **fitting("ridge", CONFIG))
 
     class Careless(type(learner.refiner)):
         def forget(self, state, step_input):
@@ -314,6 +315,7 @@ FAMILIES = {
         ImageClassification("digits", 6, 10),
         ImageClassification("digits", 3, 4, "test", support_rows=300, query_rows=9, min_support_rows=20),
     ],
+    "Sinusoids": [Sinusoids(), Sinusoids(noise_std=0.1, support_rows=9, min_support_rows=2)],
     "StructuralCausalModel": [StructuralCausalModel(3, support_rows=15)],
     "GaussianMixture": [
         GaussianMixture(2, 3),

@@ -1,4 +1,4 @@
-"""Sphinx configuration: Markdown pages, and an API page written by walking the package."""
+"""Sphinx configuration: Markdown pages, and pages for modules and tutorials that are written at build time."""
 
 import importlib.metadata
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
-from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
 import gradatim
 
 sys.path.insert(0, str(Path(__file__).parent))
+import generate
 import plain
 import public
 
@@ -24,36 +24,23 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+# Classes of one name in several modules make an annotation ambiguous; the link then leads to the first of them.
+suppress_warnings = ["ref.python"]
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = "gradatim"
-
-_MODULE = """
-## {name}
-
-```{{eval-rst}}
-.. automodule:: {name}
-   :no-members:
-
-{body}
-```
-"""
-_BODY = {
-    "class": ".. autoclass:: {name}\n   :members:\n   :show-inheritance:\n",
-    "function": ".. autofunction:: {name}\n",
-    "data": ".. py:data:: {name}\n",
-    "told": ".. autodata:: {name}\n   :no-value:\n",  # data with a `#:` comment
-}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 
 def setup(app: Sphinx) -> None:
     """Connect the hooks below."""
     app.connect("builder-inited", fail_on_undocumented)
-    app.connect("source-read", write_api)
-    app.connect("source-read", drop_empty_globs)
+    app.connect("builder-inited", write_pages)
+    app.connect("build-finished", write_llms_txt)
     app.connect("autodoc-process-docstring", render_docstring)
     app.connect("autodoc-skip-member", skip_member)
 
@@ -65,24 +52,25 @@ def fail_on_undocumented(app: Sphinx) -> None:
         app.statuscode = 1
 
 
-def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Append every public name of every public module to the API page."""
-    if docname != "api":
-        return
-    for module in public.modules(gradatim):
-        told = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
-        found = [name for name in public.names(module) if name.kind in _BODY]
-        kinds = ["told" if ("", name.path) in told else name.kind for name in found]
-        body = "\n".join(_BODY[kind].format(name=name) for kind, name in zip(kinds, found, strict=True))
-        source[0] += _MODULE.format(name=module.__name__, body=body)
+def write_pages(app: Sphinx) -> None:
+    """Write the pages of the modules and of the tutorials."""
+    docs = Path(app.srcdir)
+    generate.write_api(gradatim, docs / "api")
+    generate.write_tutorials(docs.parent / "tutorials", docs / "tutorials")
 
 
-def drop_empty_globs(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Drop from the index's tree the patterns that match no page yet: Sphinx warns about them."""
-    if docname == "index":
-        lines = source[0].split("\n")
-        kept = (line for line in lines if not line.endswith("*") or any(Path(app.srcdir).glob(line + ".md")))
-        source[0] = "\n".join(kept)
+def write_llms_txt(app: Sphinx, exception: Exception | None) -> None:
+    """Write `llms.txt`, a list of all pages for language models, into the root of the site."""
+    if exception is None and app.builder.format == "html":
+        titles = {page: app.env.titles[page].astext() for page in reading_order(app, "index")}
+        text = generate.llms_txt(titles, app.builder.get_target_uri)
+        generate.write(Path(app.outdir) / "llms.txt", text)
+
+
+def reading_order(app: Sphinx, page: str) -> list[str]:
+    """List a page and the pages below it in the order of the tables of contents."""
+    below = app.env.toctree_includes.get(page, [])
+    return [page, *(name for child in below for name in reading_order(app, child))]
 
 
 def render_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

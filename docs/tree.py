@@ -1,6 +1,6 @@
-"""The tree of the README: every file of the package with the first line of its docstring.
+"""Write docs/tree.md: every file of the package with the first line of its docstring.
 
-`python docs/tree.py` writes it between the README's marks; tests/test_docs.py fails where it is out of date.
+`python docs/tree.py` writes it between the page's marks; tests/test_docs.py fails where it is out of date.
 """
 
 import ast
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "tree.md"
 MARKS = ("<!-- tree: python docs/tree.py -->\n```text\n", "```\n<!-- end of tree -->")
 
 
@@ -23,17 +23,17 @@ def lines(folder: Path, indent: int = 2) -> Iterator[str]:
 
 
 def _line(file: Path, name: str, indent: int) -> str:
-    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return f"{' ' * indent}{name:<{24 - indent}}{said.splitlines()[0]}"
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return f"{' ' * indent}{name:<{24 - indent}} {docstring.splitlines()[0]}"
 
 
-def updated(readme: str) -> str:
-    """Return the README's text with the tree between its marks."""
-    before, rest = readme.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
+def updated(page: str) -> str:
+    """Return the page's text with the tree between its marks."""
+    before, after = page.split(MARKS[0])
+    after = after.split(MARKS[1])[1]
     tree = "\n".join(["src/gradatim/", *lines(ROOT / "src" / "gradatim")])
     return f"{before}{MARKS[0]}{tree}\n{MARKS[1]}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -18,6 +18,7 @@ from gradatim.predictors import OrderScores
 from gradatim.refiners import CONSTANT, Bagged, Gain, TransformerConfig, VariableRefiner
 from gradatim.signal import BOTH, PLAIN
 from gradatim.testing import check_family, check_predictor, check_refiner, check_scheme, randomised
+from gradatim.testing.options import fitting
 from gradatim.training.schemes import Greedy, Unrolled
 
 SMALL = StructuralCausalModel(6, support_rows=15)
@@ -168,7 +169,7 @@ def test_the_loss_is_the_logistic_one_of_every_edge():
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_every_method_of_orders_keeps_the_laws(name):
-    check_refiner(build(name, SMALL, CONFIG), SMALL)
+    check_refiner(build(name, SMALL, **fitting(name, CONFIG)), SMALL)
 
 
 @pytest.mark.parametrize("gain", [CONSTANT, Gain(power=0.5, learnt=True)], ids=str)
@@ -179,12 +180,15 @@ def test_gains_keep_the_laws(gain):
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("scheme", [Greedy(4, 3), Unrolled(3, 4, truncation=2, prefixes=3)], ids=str)
 def test_schemes_train_orders(scheme, name):
-    check_scheme(scheme, build(name, SMALL, CONFIG), SMALL)
+    check_scheme(scheme, build(name, SMALL, **fitting(name, CONFIG)), SMALL)
 
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_columns_in_another_order_give_scores_in_that_order(name):
-    learner, task = randomised(build(name, SMALL, CONFIG), 0), drawn(SMALL, 3).to(torch.float64)
+    learner, task = (
+        randomised(build(name, SMALL, **fitting(name, CONFIG)), 0),
+        drawn(SMALL, 3).to(torch.float64),
+    )
     order = torch.tensor([2, 0, 5, 3, 1, 4])
     shuffled = Batch(task.support.x[..., order], task.support.y)
     for one, other in zip(
@@ -197,8 +201,8 @@ def test_columns_in_another_order_give_scores_in_that_order(name):
 
 def test_weights_serve_any_number_of_variables():
     few, many = (StructuralCausalModel(d, support_rows=15) for d in (6, 9))
-    learner = build("explicit-order", few, CONFIG)
-    wider = build("explicit-order", many, CONFIG)
+    learner = build("explicit-order", few, **fitting("explicit-order", CONFIG))
+    wider = build("explicit-order", many, **fitting("explicit-order", CONFIG))
     wider.load_state_dict(learner.state_dict())
     assert curve(wider, drawn(many, 2), 5, [1, 3], {"reversed": reversed_edges})["reversed"].shape == (2, 2)
 
@@ -206,7 +210,7 @@ def test_weights_serve_any_number_of_variables():
 def test_a_learner_of_orders_beats_chance_soon():
     torch.manual_seed(0)
     family = StructuralCausalModel(4, support_rows=100, mechanism="linear")
-    learner = build("explicit-order", family, TransformerConfig(width=32, layers=2, heads=8))
+    learner = build("explicit-order", family, width=32, layers=2, heads=8)
     optimiser = torch.optim.AdamW(learner.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(1)
     for _ in range(60):
@@ -222,9 +226,9 @@ def test_misfits_are_refused():
     for name in METHODS:
         if name not in ORDERS:
             with pytest.raises(ValueError, match=f"{name} answers with y at x, which StructuralCausalModel"):
-                build(name, SMALL, CONFIG)
+                build(name, SMALL, **fitting(name, CONFIG))
     with pytest.raises(ValueError, match="explicit-order answers with an order of the columns"):
-        build("explicit-order", LinearRegression(3), CONFIG)
+        build("explicit-order", LinearRegression(3))
     with pytest.raises(ValueError, match="an order is asked of families whose answer is one"):
         regimes.ordering(LinearRegression(3))
     with pytest.raises(ValueError, match="an order is learnt from observations only"):
@@ -239,7 +243,7 @@ def test_misfits_are_refused():
         VariableRefiner(replace(CONFIG, layers=0), 4, 8)
     with pytest.raises(ValueError, match="heads that divide the width"):
         VariableRefiner(replace(CONFIG, heads=3), 4, 8)
-    learner = build("explicit-order", SMALL, CONFIG)
+    learner = build("explicit-order", SMALL, **fitting("explicit-order", CONFIG))
     with pytest.raises(ValueError, match="an order of 6 variables wants y floating point of that width"):
         learner.adapt(Batch(torch.zeros(1, 5, 6), torch.zeros(1, 5, 1)), 5)
     one = Learner(learner.predictor, Bagged(learner.refiner), PLAIN)

@@ -159,12 +159,13 @@ Example:
     >>> step(1)
     2
 
-Source: arXiv 2510.11471, eq. 7."""
+Source: arXiv 2510.11471, eq. 7;
+another, eq. 8."""
     )
     assert warnings == ""
     assert "theta_{t+1} = theta_t - a * g_t" in tree and ">>> step(1)" in tree
     assert tree.count("<list_item") == 4 and tree.count("<literal_block") == 2
-    assert tree.count("<strong>") == 3
+    assert tree.count("<strong>") == 3 and "eq. 7; another, eq. 8." in tree
     assert "if " in tree and "\n            or below" not in tree
 
 
@@ -180,8 +181,8 @@ def test_no_docstring_raises_a_warning(lines):
     assert _render("\n".join(lines))[1] == ""
 
 
-def test_the_tree_in_the_readme_is_that_of_the_package():
-    from tree import README, updated
+def test_the_tree_page_is_that_of_the_package():
+    from tree import PAGE, updated
 
-    readme = README.read_text(encoding="utf-8")
-    assert readme == updated(readme), "out of date: run python docs/tree.py"
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == updated(page), "out of date: run python docs/tree.py"

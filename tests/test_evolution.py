@@ -12,11 +12,13 @@ from gradatim.families import LinearClassification
 from gradatim.learner import Learner
 from gradatim.methods import METHODS, build
 from gradatim.predictors import Network, SquaredError
-from gradatim.recipes import SCHEMES, from_json, recipe
+from gradatim.recipes import from_json, recipe
 from gradatim.refiner import Refiner
 from gradatim.refiners import SGD, TransformerConfig
+from gradatim.registry import SCHEMES
 from gradatim.signal import BOTH, GRADIENTS, PLAIN
 from gradatim.testing import check_scheme
+from gradatim.testing.options import fitting
 from gradatim.training.episode import Episode
 from gradatim.training.evolution import Evolution, cosine_ratios, expected_cosine
 from gradatim.training.schemes import Unrolled
@@ -126,9 +128,7 @@ def test_expected_cosine_is_that_of_gaussian_draws():
 LEARNERS = {
     "few": lambda: small(size=DIM),
     "rows-gradients": lambda: make_learner(BOTH).double(),
-    "implicit": lambda: build(
-        "implicit-logits", FULL, TransformerConfig(width=8, layers=1, heads=1)
-    ).double(),
+    "implicit": lambda: build("implicit-logits", FULL, width=8, layers=1, heads=1).double(),
     "bayesian": lambda: build("bayesian", FULL, features=8).double(),
 }
 
@@ -221,11 +221,16 @@ TINY = TransformerConfig(width=8, layers=1, heads=1)
 )
 @pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.learnt])
 def test_every_learnt_method_is_trained(name, family):
-    if name == "implicit-probabilities" and family.classes is None:
+    if name == "implicit-probabilities" and family.likelihood.classes is None:
         pytest.skip("a regression has no probabilities")
-    if getattr(METHODS[name], "orders", False):
+    if METHODS[name].orders:
         pytest.skip("it answers with an order of variables")
-    learner = build(name, family, TINY, **({"features": 6} if "features" in METHODS[name].settings else {}))
+    learner = build(
+        name,
+        family,
+        **fitting(name, TINY),
+        **({"features": 6} if METHODS[name].options.get("features") else {}),
+    )
     check_scheme(Evolution(ROWS, 2, pairs=1, truncation=1), learner, family)
 
 

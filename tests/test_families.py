@@ -37,16 +37,16 @@ def seeded(seed=0):
 class TestEveryFamily:
     def test_shapes_and_dtypes(self, family):
         task = family.sample(3, seeded())
-        width = 1 if family.classes else family.y_dim
+        width = 1 if family.likelihood.classes else family.likelihood.y_dim
         assert task.support.x.shape == (3, 160, family.x_dim)
         assert task.query.x.shape == (3, 64, family.x_dim)
         assert task.support.y.shape == (3, 160, width)
         assert task.support.x.dtype == torch.float32
-        assert task.support.y.dtype == (torch.int64 if family.classes else torch.float32)
-        if family.classes:
-            assert int(task.support.y.max()) < family.classes
+        assert task.support.y.dtype == (torch.int64 if family.likelihood.classes else torch.float32)
+        if family.likelihood.classes:
+            assert int(task.support.y.max()) < family.likelihood.classes
         if task.truth is not None:
-            assert task.truth.shape == (3, 64, family.classes or 1)
+            assert task.truth.shape == (3, 64, family.likelihood.classes or 1)
             assert task.truth.dtype == torch.float32
 
     def test_same_generator_state_same_tasks_bit_for_bit(self, family):
@@ -204,8 +204,8 @@ def test_class_probabilities_are_calibrated():
 
 def test_positional_fields_are_those_of_the_documentation():
     family = LinearClassification(8, 4)
-    assert (family.dim, family.classes, family.x_dim) == (8, 4, 8)
-    assert LinearRegression(8, 0.5).classes is None
+    assert (family.dim, family.likelihood.classes, family.x_dim) == (8, 4, 8)
+    assert LinearRegression(8, 0.5).likelihood.classes is None
     with pytest.raises(TypeError):
         LinearRegression(8, 0.5, classes=3)
 

@@ -23,6 +23,7 @@ from gradatim.recipes import recipe
 from gradatim.refiners import TransformerConfig
 from gradatim.refiners.in_context import FlowVote
 from gradatim.testing import check_family, check_refiner, check_scheme
+from gradatim.testing.options import fitting
 from gradatim.training.schemes import Greedy
 
 SMALL = dict(support_rows=15, query_rows=6)
@@ -159,7 +160,7 @@ def test_the_mixtures_own_flow_ends_at_the_mixture():
 def test_every_regime_generates(name):
     family = GaussianMixture(2, 3, **SMALL)
     torch.manual_seed(0)
-    learner = build(name, family, CONFIG, **REGIMES[name])
+    learner = build(name, family, **fitting(name, CONFIG), **REGIMES[name])
     task = family.sample(3, seeded())
     points = generate(learner, task.support, 7, seeded(5), steps=2, batch_size=5)
     assert points.shape == (3, 7, 2) and points.dtype == torch.float32
@@ -185,7 +186,7 @@ def test_generating_from_states():
     state = learner.adapt(task.support, 5)
     one, other = (generate(learner, given, 7, seeded(), 3) for given in (state, task.support))
     torch.testing.assert_close(one, other)
-    implicit = build("implicit-logits", family, CONFIG)
+    implicit = build("implicit-logits", family, **fitting("implicit-logits", CONFIG))
     state = implicit.adapt(task.support, 5, task.query)
     with pytest.raises(ValueError, match="an implicit learner's state answers its own queries alone"):
         generate(implicit, state, 7, seeded())
@@ -256,7 +257,10 @@ def test_a_kernel_density_goes_on_exactly_from_one_mini_batch_to_the_next():
 def test_an_implicit_learner_starts_at_the_mean_vote():
     """Its head silenced, the decaying gain makes of three mini-batches' votes their mean; more say more."""
     family = GaussianMixture(2, 3, support_rows=96, query_rows=200)
-    learner, task = build("implicit-logits", family, CONFIG), family.sample(20, seeded())
+    learner, task = (
+        build("implicit-logits", family, **fitting("implicit-logits", CONFIG)),
+        family.sample(20, seeded()),
+    )
     torch.nn.init.zeros_(learner.refiner.head.weight)
     torch.nn.init.zeros_(learner.refiner.head.bias)
     states = list(learner.states(task.support.split(32), task.query))
@@ -507,19 +511,19 @@ def test_mixtures_keep_the_laws(family):
 @pytest.mark.parametrize("name", [*REGIMES, "bayesian", "adam", "closed-form"])
 def test_learners_of_velocities_keep_the_laws(name):
     family = GaussianMixture(2, 3, **SMALL)
-    check_refiner(build(name, family, CONFIG, **REGIMES.get(name, {})), family)
+    check_refiner(build(name, family, **fitting(name, CONFIG), **REGIMES.get(name, {})), family)
 
 
 @pytest.mark.parametrize("name", ["implicit-logits", "implicit-latents"])
 def test_votes_of_prefixes_keep_the_laws(name):
     family = GaussianMixture(2, 3, **SMALL)
-    check_refiner(build(name, family, replace(CONFIG, prefixes=True)), family)
+    check_refiner(build(name, family, **fitting(name, replace(CONFIG, prefixes=True))), family)
 
 
 @pytest.mark.parametrize("name", REGIMES)
 def test_learners_of_velocities_are_trained(name):
     family = GaussianMixture(2, 3, **SMALL)
-    check_scheme(Greedy(5, 3), build(name, family, CONFIG, **REGIMES[name]), family)
+    check_scheme(Greedy(5, 3), build(name, family, **fitting(name, CONFIG), **REGIMES[name]), family)
 
 
 def test_methods_that_cannot_serve_say_so():

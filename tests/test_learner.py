@@ -15,6 +15,7 @@ from gradatim.predictors import Decoder, SquaredError
 from gradatim.refiners import SGD, TransformerConfig
 from gradatim.signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal
 from gradatim.testing import randomised
+from gradatim.testing.options import fitting
 from gradatim.training.episode import Episode
 from gradatim.training.schemes import Greedy, Unrolled
 from gradatim.tree import flatten
@@ -319,7 +320,7 @@ LEARNT = [name for name, row in METHODS.items() if row.learnt and not (row.one_s
 
 @pytest.mark.parametrize("name", [*LEARNT, "sgd", "adam", "ridge", "lbfgs"])
 def test_rows_of_other_widths_and_classes_are_refused(name):
-    learner = build(name, CLASSES, CONFIG).double()
+    learner = build(name, CLASSES, **fitting(name, CONFIG)).double()
     task, wide, many = (
         drawn(LinearClassification(dim, count, **SIZES)) for dim, count in ((3, 3), (4, 3), (3, 9))
     )
@@ -333,12 +334,12 @@ def test_rows_of_other_widths_and_classes_are_refused(name):
 
 @pytest.mark.parametrize("name", [*LEARNT, "sgd", "adam", "ridge", "lbfgs"])
 def test_rows_of_another_dtype_are_refused(name):
-    learner, task = build(name, CLASSES, CONFIG), drawn()
+    learner, task = build(name, CLASSES, **fitting(name, CONFIG)), drawn()
     said = r"computes in torch.float32; got rows in torch.float64: convert the rows with batch.to\(torch.float32\)"
     with pytest.raises(ValueError, match=said):
         learner.adapt(task.support, 4, task.to(torch.float32).query)
     rows = drawn(REGRESSION).to(torch.float32).support
-    regression = build("parametric-both", REGRESSION, CONFIG)
+    regression = build("parametric-both", REGRESSION, **fitting("parametric-both", CONFIG))
     with pytest.raises(ValueError, match=r"got rows in torch\.float64"):
         regression.adapt(Batch(rows.x, rows.y.double()), 4)
 
@@ -348,14 +349,18 @@ def test_unknown_methods_and_settings_are_refused():
         build("adamm", CLASSES)
     with pytest.raises(ValueError, match=r"no method is called 'zzz': known are parametric-observations"):
         build("zzz", CLASSES)
-    with pytest.raises(ValueError, match=r"adam has no setting 'momentum'; it has \['lr'\]"):
+    with pytest.raises(ValueError, match=r"adam has no option 'momentum'; it has hidden, rate"):
         build("adam", CLASSES, momentum=0.9)
-    assert build("momentum", CLASSES, momentum=0.8, lr=0.3).refiner.momentum == 0.8
+    assert build("momentum", CLASSES, momentum=0.8, rate=0.3).refiner.momentum == 0.8
     for name, row in ON_ROWS.items():
         family = REGRESSION if row.regression else CLASSES
         for setting, values in row.grid.items():
             assert all(a < b for a, b in pairwise(values)), name
-            assert getattr(build(name, family, **{setting: values[0]}).refiner, setting) == values[0]
+            refiner, field = (
+                build(name, family, **{setting: values[0]}).refiner,
+                {"rate": "lr"}.get(setting, setting),
+            )
+            assert getattr(refiner, field) == values[0]
         if row.regression:
             with pytest.raises(ValueError, match=f"{name} fits squared loss; this family has classes"):
                 build(name, CLASSES)
@@ -364,7 +369,7 @@ def test_unknown_methods_and_settings_are_refused():
 @pytest.mark.parametrize("scheme", [Greedy(4, 3), Unrolled(4, 3)], ids=str)
 def test_there_is_nothing_to_meta_train_in_an_unlearnt_method(scheme):
     for name, row in ON_ROWS.items():
-        learner = build(name, REGRESSION if row.regression else CLASSES, CONFIG)
+        learner = build(name, REGRESSION if row.regression else CLASSES, **fitting(name, CONFIG))
         assert bool(list(learner.refiner.parameters())) == row.learnt == learner.refiner.capabilities.learnt
         if not row.learnt:
             with pytest.raises(ValueError, match="has nothing to meta-train: use it as it is"):
@@ -372,7 +377,7 @@ def test_there_is_nothing_to_meta_train_in_an_unlearnt_method(scheme):
 
 
 def test_an_implicit_state_refuses_other_queries():
-    learner = build("implicit-logits", CLASSES, CONFIG).double()
+    learner = build("implicit-logits", CLASSES, **fitting("implicit-logits", CONFIG)).double()
     task = drawn()
     state = learner.adapt(task.support, 4, task.query)
     assert learner.predict(task.query.x, state).shape == (task.n_tasks, task.query.n_rows, 3)
@@ -381,7 +386,7 @@ def test_an_implicit_state_refuses_other_queries():
 
 
 def test_queries_and_mini_batches_of_another_kind_are_refused():
-    learner, task = build("parametric-both", CLASSES, CONFIG).double(), drawn()
+    learner, task = build("parametric-both", CLASSES, **fitting("parametric-both", CONFIG)).double(), drawn()
     state = learner.adapt(task.support, 4)
     with pytest.raises(ValueError, match=r"class indices must lie in 0 \.\. 2"):
         learner.loss(Batch(task.query.x, task.query.y + 4), state)

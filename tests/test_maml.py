@@ -77,7 +77,7 @@ def test_the_meta_gradient_is_that_of_a_plain_nested_loop(name, learnt, family):
     start = refiner.start.detach().clone().requires_grad_()
     rate = refiner.rate.detach().clone().requires_grad_() if learnt else 0.2
     copies = [start, rate]
-    plain = nested(*copies, task, family.classes, second)
+    plain = nested(*copies, task, family.likelihood.classes, second)
     loss = Unrolled(ROWS, STEPS).loss(learner, task, torch.Generator())
     assert loss.item() == pytest.approx(plain.item(), rel=1e-12)
     wanted = torch.autograd.grad(plain, copies[: len(asked)])
@@ -126,7 +126,7 @@ def test_one_step_on_a_linear_model_has_the_hessian_in_its_gradient():
 
 def test_from_one_start_maml_walks_as_sgd():
     family = FAMILIES["classification"]
-    learner, task = setting("maml", family)
+    learner, task = setting("maml", family, rate=0.1)
     plain = Learner(learner.predictor, SGD(learner.refiner.start.detach(), 0.1), GRADIENTS)
     batches = list(task.support.split(ROWS))
     for one, other in zip(learner.states(batches), plain.states(batches), strict=True):

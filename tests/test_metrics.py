@@ -13,6 +13,7 @@ from gradatim.metrics import accuracy, bootstrap, curve, error_rate, excess_risk
 from gradatim.refiners import TransformerConfig
 from gradatim.regimes import parametric
 from gradatim.testing import randomised
+from gradatim.testing.options import fitting
 
 ROWS = dict(support_rows=12, query_rows=7)
 
@@ -23,7 +24,7 @@ def masked(family):
     mask = torch.arange(7) < torch.tensor([[7], [1], [4]])
     mask[2, 0] = False
     query = Batch(task.query.x, task.query.y, mask)
-    width = family.classes or 1
+    width = family.likelihood.classes or 1
     outputs = torch.randn(3, 7, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return Task(task.support, query, truth=task.truth), outputs
 
@@ -60,7 +61,10 @@ def test_squared_error_and_excess_risk_are_means_over_present_rows():
 @pytest.mark.parametrize("steps", [[0, 1, 3], [3], (2, 0)])
 def test_a_curve_is_the_loop(name, steps):
     family = LinearClassification(3, 3, **ROWS)
-    learner, (task, _) = build(name, family, TransformerConfig(8, 1, 2)).double(), masked(family)
+    learner, (task, _) = (
+        build(name, family, **fitting(name, TransformerConfig(8, 1, 2))).double(),
+        masked(family),
+    )
     found = curve(learner, task, 4, steps, {"error": error_rate, "loss": lambda o, t: -o.mean((1, 2))})
     state, wanted = learner.refiner.init(3, task.query), {}
     for step in range(4):
@@ -159,7 +163,7 @@ def test_a_soft_vote_counts_rows_and_begins_with_the_start(name):
     """Task 1 has no rows in the second mini-batch, task 2 one in the first and none in the third."""
     family = LinearClassification(3, 3, **ROWS)
     torch.manual_seed(0)
-    learner = randomised(build(name, family, TransformerConfig(8, 1, 2)))
+    learner = randomised(build(name, family, **fitting(name, TransformerConfig(8, 1, 2))))
     learner.requires_grad_(False)
     task = masked(family)[0]
     mask = torch.ones(3, 12, dtype=torch.bool)

@@ -12,6 +12,7 @@ from gradatim.predictors import Network, SquaredError
 from gradatim.refiners import AttentiveProcess, NeuralProcess, TransformerConfig
 from gradatim.signal import GRADIENTS, PLAIN
 from gradatim.testing import randomised
+from gradatim.testing.options import fitting
 from gradatim.training.schemes import Greedy, Unrolled
 
 SIZES = dict(support_rows=15, query_rows=6)
@@ -26,7 +27,7 @@ NAMES = ("conditional-neural-process", "attentive-neural-process")
 def setting(name, family, **settings):
     """Return a float64 learner off its start, three tasks, and a support with holes, in mini-batches of 5."""
     torch.manual_seed(0)
-    learner = randomised(build(name, family, CONFIG, **settings))
+    learner = randomised(build(name, family, **fitting(name, CONFIG), **settings))
     task = family.sample(3, torch.Generator().manual_seed(0)).to(torch.float64)
     mask = torch.ones(3, 15, dtype=torch.bool)
     mask[1, 5:10] = mask[2, 3] = False
@@ -41,7 +42,11 @@ def last(learner, batches, query=None):
 def answers(batch, b, n, family):
     """Return what is known of a row's answer: y, one-hot where it is a class."""
     y = batch.y[b, n]
-    return torch.eye(family.classes, dtype=torch.float64)[y.item()] if family.classes else y
+    return (
+        torch.eye(family.likelihood.classes, dtype=torch.float64)[y.item()]
+        if family.likelihood.classes
+        else y
+    )
 
 
 def embedded(embed, x, answer):
@@ -142,7 +147,7 @@ def test_meta_training_lowers_the_loss(name):
     family = LinearRegression(2, 0.1, support_rows=16, query_rows=10)
     torch.manual_seed(0)
     learner, generator = (
-        build(name, family, TransformerConfig(width=16, heads=2)),
+        build(name, family, **fitting(name, TransformerConfig(width=16, heads=2))),
         torch.Generator().manual_seed(0),
     )
     adam, task, losses = torch.optim.Adam(learner.parameters(), 0.01), family.sample(8, generator), []
@@ -167,7 +172,7 @@ def test_a_kernel_average_weighs_every_row_by_its_distance(family):
         average = weights @ known.double() / weights.sum(-1, keepdim=True)
         said = learner.predict(task.query.x, state)[b]
         torch.testing.assert_close(
-            said.softmax(-1) if family.classes else said, average, rtol=1e-6, atol=1e-9
+            said.softmax(-1) if family.likelihood.classes else said, average, rtol=1e-6, atol=1e-9
         )
 
 

@@ -58,7 +58,7 @@ def ragged(task):
 
 
 def linear(family, bias=True):
-    out = SquaredError() if family.classes is None else CrossEntropy(family.classes)
+    out = SquaredError() if family.likelihood.classes is None else CrossEntropy(family.likelihood.classes)
     return Network(family.x_dim, out, bias=bias)
 
 
@@ -77,9 +77,9 @@ OPTIMIZERS = {
 
 def plain_loss(family, theta, x, y):
     """Return the mean loss of a linear model with bias over rows x `[N, D]`, from torch alone."""
-    weight = theta.view(family.classes or 1, -1)
+    weight = theta.view(family.likelihood.classes or 1, -1)
     outputs = x @ weight[:, :-1].T + weight[:, -1]
-    return F.mse_loss(outputs, y) if family.classes is None else F.cross_entropy(outputs, y[:, 0])
+    return F.mse_loss(outputs, y) if family.likelihood.classes is None else F.cross_entropy(outputs, y[:, 0])
 
 
 @pytest.mark.parametrize("family", [REGRESSION, CLASSES], ids=["regression", "classification"])
@@ -120,15 +120,15 @@ def test_a_decaying_rate_falls_with_steps_taken():
 @pytest.mark.parametrize("bias", [False, True])
 def test_ridge_solves_the_normal_equations(family, bias):
     f, task = linear(family, bias), drawn(family)
-    outputs = family.classes or 1
-    refiner = Ridge(3 + bias, outputs, strength=0.7, classes=family.classes is not None).double()
+    outputs = family.likelihood.classes or 1
+    refiner = Ridge(3 + bias, outputs, strength=0.7, classes=family.likelihood.classes is not None).double()
     batches = ragged(task)
     for t, state in enumerate(Learner(f, refiner, CLOSED_FORM).states(batches)):
         for b in range(3):
             mask = torch.cat([torch.zeros(0, dtype=torch.bool), *(part.mask[b] for part in batches[:t])])
             x, y = (part[b, : 5 * t][mask].numpy() for part in (task.support.x, task.support.y))
             x = np.c_[x, np.ones(len(x))] if bias else x
-            y = np.eye(outputs)[y[:, 0]] if family.classes else y
+            y = np.eye(outputs)[y[:, 0]] if family.likelihood.classes else y
             wanted = np.linalg.solve(x.T @ x + 0.7 * np.eye(x.shape[1]), x.T @ y).T.ravel()
             np.testing.assert_allclose(refiner.latent(state)[b].numpy(), wanted, rtol=1e-10, atol=1e-12)
 
@@ -170,7 +170,7 @@ def test_a_learnt_closed_form_is_ridge_on_its_features(family):
             x, y = (part[b, : 5 * t][mask].detach().numpy() for part in (task.support.x, task.support.y))
             phi = np.maximum(x @ f.first.weight.detach().numpy().T + f.first.bias.detach().numpy(), 0)
             phi = np.c_[phi * (2 / 7) ** 0.5, np.ones(len(x))]
-            y = np.eye(family.classes)[y[:, 0]] if family.classes else y
+            y = np.eye(family.likelihood.classes)[y[:, 0]] if family.likelihood.classes else y
             wanted = np.linalg.solve(phi.T @ phi + 0.4 * np.eye(8), phi.T @ y).T.ravel()
             np.testing.assert_allclose(theta[b].detach().numpy(), wanted, rtol=1e-9, atol=1e-11)
 
@@ -632,14 +632,14 @@ def test_a_one_step_implicit_learner_is_a_plain_loop_over_queries(family, prefix
     answers = learner.predict(task.query.x, learner.adapt(support, 15, task.query))
     for b, count in enumerate((15, 4, 9)):
         x, y = support.x[b, :count].numpy(), support.y[b, :count].numpy()
-        rows, start = plain_rows(r.rows, x, y, family.classes), r.start.numpy()
+        rows, start = plain_rows(r.rows, x, y, family.likelihood.classes), r.start.numpy()
         among = [[i] if prefixes else list(range(count)) for i in range(count)]
         for q in range(3):
             asked = affine(task.query.x[b, q].numpy(), r.rows.x) + affine(start, r.state)
             asked = asked + affine(np.log1p([count]), r.count)
             near = ((task.query.x[b, q].numpy() - x) @ r.vote.metric.weight.numpy().T) ** 2
             kernel = special.softmax(-np.exp(r.vote.log_sharpness.item()) * near.sum(-1))
-            heard = np.eye(family.classes)[y[:, 0]] if family.classes else y
+            heard = np.eye(family.likelihood.classes)[y[:, 0]] if family.likelihood.classes else y
             asked = asked + affine(kernel @ heard, r.heard)
             sees = [*among, list(range(count + 1))]
             refined = plain_transformer(r.transformer, [*rows, asked], sees)[-1]

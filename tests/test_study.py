@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,20 +17,19 @@ from gradatim.compare.panel import Part, judged
 from gradatim.compare.runs import Costed, Study, fresh, once, sample, tune
 from gradatim.families import EmbeddingClassification, LinearClassification, LinearRegression
 from gradatim.files.checkpoint import read, write
-from gradatim.methods import METHODS, build
+from gradatim.methods import METHODS, Parametric, build, variant
 from gradatim.metrics import curve, error_rate, squared_error
 from gradatim.recipes import Recipe, recipe
-from gradatim.refiners import Bagged, TransformerConfig
+from gradatim.refiners import Bagged
 from gradatim.testing import randomised
 from gradatim.training.schemes import Greedy
 from gradatim.training.snapshot import describe_learner
 from gradatim.training.train import TrainConfig
 
 TINY = Recipe(
-    "parametric-both",
+    Parametric(width=16, layers=1),
     LinearClassification(3, 3, support_rows=12, query_rows=5),
     Greedy(batch_size=4, horizon=2),
-    TransformerConfig(width=16, layers=1),
     TrainConfig(iterations=1, tasks=2, lr=1e-3),
 )
 
@@ -72,7 +71,7 @@ def test_a_one_step_twin_makes_as_many_refinements_with_the_same_settings():
     assert short.scheme.horizon == 1
     assert short.train.tasks == long.train.tasks * long.scheme.horizon
     assert replace(short.train, tasks=long.train.tasks) == long.train
-    assert short.refiner == long.refiner
+    assert short.name == "parametric-one-step" and asdict(short.method) == asdict(long.method)
 
 
 def test_the_run_of_another_recipe_is_removed_and_an_own_one_kept(tmp_path):
@@ -145,7 +144,7 @@ def test_finished_work_is_taken_and_that_of_a_learner_built_otherwise_is_not(tmp
     study, home = Study(tmp_path, 1, Console(quiet=True)), tmp_path / "runs" / "a"
     kept(home)
     assert study._cost("a", TINY) == {"seconds": 1.0, "peak_memory": 1, "threads": 1}
-    hidden = replace(TINY, settings={"hidden": [4]})  # comes back from a file as a tuple
+    hidden = replace(TINY, method=replace(TINY.method, hidden=(4,)))  # comes back from a file as a tuple
     kept(tmp_path / "runs" / "b", hidden)
     assert study._cost("b", hidden) is not None and study._cost("b", TINY) is None
     for change in (
@@ -222,7 +221,7 @@ def test_a_run_that_fails_is_named(tmp_path):
 def test_a_run_of_a_learner_built_otherwise_is_trained_anew(tmp_path):
     """It was taken as done, and its weights did not fit."""
     study, home = Study(tmp_path, 1, Console(quiet=True)), tmp_path / "runs" / "a"
-    before = replace(TINY, refiner=replace(TINY.refiner, width=8))
+    before = replace(TINY, method=replace(TINY.method, width=8))
     path = saved(home, before, lambda header: header | {"recipe": {"recipe": TINY.to_json()}})
     kept(home, change=lambda cost: cost | {"learner": describe_learner(before.learner())})
     trained = study.train({"a": TINY})["a"]
@@ -236,12 +235,12 @@ def test_tuning_takes_the_best_of_the_grid():
     family = LinearRegression(3, 0.5, support_rows=40)
     task = sample(family, 16, seed=2)
     grid = METHODS["sgd"].grid
-    setting = tune(lambda lr: build("sgd", family, lr=lr), grid, task, 8, 5, squared_error)
+    setting = tune(lambda rate: build("sgd", family, rate=rate), grid, task, 8, 5, squared_error)
     scores = {
-        lr: curve(build("sgd", family, lr=lr), task, 8, [5], {"e": squared_error})["e"].mean()
-        for lr in grid["lr"]
+        rate: curve(build("sgd", family, rate=rate), task, 8, [5], {"e": squared_error})["e"].mean()
+        for rate in grid["rate"]
     }
-    assert setting["lr"] == min(scores, key=lambda lr: np.nan_to_num(scores[lr], nan=np.inf))
+    assert setting["rate"] == min(scores, key=lambda rate: np.nan_to_num(scores[rate], nan=np.inf))
 
 
 def test_evaluation_tasks_are_a_function_of_their_seed():
@@ -291,7 +290,7 @@ def untrained(made):
 
 @pytest.mark.parametrize("method", ["parametric-one-step", "implicit-one-step"])
 def test_a_whole_recipe_takes_one_step_over_all_rows_so_far(tmp_path, method):
-    made = replace(TINY, method=method, scheme=Greedy(batch_size=12, horizon=1))
+    made = replace(TINY, method=variant(TINY.method, method), scheme=Greedy(batch_size=12, horizon=1))
     run, part = untrained(made), panel(made, whole={"own": 2})
     task = sample(TINY.family, 18, seed=1)
     found = judged(Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, part, task)
@@ -312,7 +311,7 @@ def test_a_whole_recipe_takes_one_step_over_all_rows_so_far(tmp_path, method):
 
 
 def test_an_implicit_refiner_is_not_bagged():
-    learner = build("implicit-logits", TINY.family, TINY.refiner)
+    learner = build("implicit-logits", TINY.family, width=16, layers=1)
     with pytest.raises(ValueError, match="bagging averages latents; an implicit state is a prediction"):
         Bagged(learner.refiner)
 

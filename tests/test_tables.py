@@ -1,11 +1,9 @@
 """`make study NAME=tables`: the split, the strict pass, the ridge, the peers, the figures, a kill in an update."""
 
-import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +39,6 @@ from studies.tables.protocol import errors, follow, job, log_losses, record, tun
 from studies.tables.rows import Coded, Running
 from studies.tables.streams import permuted, rotated
 
-from gradatim.compare.report import render
 from gradatim.compare.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
@@ -399,26 +396,6 @@ def test_a_killed_update_is_whole_only_if_the_file_is_replaced_at_once(tmp_path,
     found = tables_checks._killed(tmp_path, 4, 100)
     assert len(found["whole"]) == 4
     assert found["whole"].all() == (how == "whole")
-
-
-def test_a_page_shows_a_benchmarks_own_words_listings_and_pictures(tmp_path):
-    path = tmp_path / "tables.json"
-    listing = {"title": "of mine", "columns": ["a", "b"], "rows": [["1", "2"]]}
-    about = {"benchmark": "tables", "smoke": False, "seeds": 1, "commit": "c", "torch": "t"}
-    more = {
-        "records": [],
-        "claims": [],
-        "about": "Read so.",
-        "listings": [listing],
-        "pictures": [["of mine: error", "mine.png"], ["p", "p.png"]],
-    }
-    path.write_text(json.dumps({**about, **more}))
-    written = render(path)
-    text = Path(written[0]).read_text()
-    assert "torch t. Read so." in text
-    placed = "## of mine\n\n![of mine: error](mine.png)\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
-    assert placed in text
-    assert "![p](p.png)" in text[: text.index(placed)]
 
 
 def test_a_killed_update_may_differ_from_another_by_rounding_alone():

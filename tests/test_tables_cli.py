@@ -26,6 +26,7 @@ from gradatim.files.progress import Bar
 from gradatim.files.schema import Schema
 
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")  # a module that pyarrow does not import by itself
 
 FIRST, MORE = 320, 96  # whole mini-batches of 32
 

@@ -144,8 +144,8 @@ def test_log_is_means_and_training_learns(tmp_path):
     losses = [r["loss"] for r in every.log]
     assert [r["loss"] for r in trained.log] == pytest.approx([sum(losses[:7]) / 7, sum(losses[7:]) / 7])
     assert seen == trained.log == read_log(tmp_path / "log.jsonl")
-    assert {f.name for f in trained.written} == {"learner.safetensors", "log.jsonl", "loss.png"}
-    assert all(file.stat().st_size for file in trained.written)
+    assert {f.name for f in trained.files} == {"learner.safetensors", "log.jsonl", "loss.png"}
+    assert all(file.stat().st_size for file in trained.files)
     header = read_header(tmp_path / "learner.safetensors", "checkpoint")
     assert header["recipe"] == {"recipe": "tiny"}
     assert header["config"]["iterations"] == header["iteration"] == 14
@@ -238,18 +238,19 @@ def test_another_run_is_not_resumed(tmp_path):
     }
     for sentence, (learner, *rest) in wrong.items():
         with pytest.raises(
-            ValueError, match=sentence.replace(".", r"\.") + ".*; resume with what it began with"
+            ValueError, match=sentence.replace(".", r"\.") + ".*; resume with the settings of that run"
         ):
             train(learner, *rest, out=tmp_path, resume=True, progress=False)
     run(tmp_path, replace(SHORT, log_every=3, checkpoint_every=5, threads=None), resume=True)
-    with pytest.raises(ValueError, match="resumed in its folder"):
+    with pytest.raises(ValueError, match="resume needs the folder"):
         train(make_learner(), FAMILY, SCHEME, SHORT, resume=True)
 
 
 @pytest.mark.parametrize("how", ["nan", "inf"])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, how):
     with pytest.raises(
-        ValueError, match=rf"iteration 11: the loss is {how}.*step-00000008.* is kept: lower lr"
+        ValueError,
+        match=rf"iteration 11: the loss is {how}.* last good checkpoint is .*step-00000008.*: lower lr",
     ):
         run(tmp_path, SHORT, breaking(10, how))
     tensors, header = read(latest(tmp_path))
@@ -310,7 +311,7 @@ def test_tasks_are_shared_evenly():
 
 def test_what_has_no_parameters_is_not_trained(tmp_path):
     with pytest.raises(ValueError, match="SGD has nothing to meta-train"):
-        train(build("sgd", FAMILY, lr=0.1), FAMILY, SCHEME, SHORT, tmp_path, progress=False)
+        train(build("sgd", FAMILY, rate=0.1), FAMILY, SCHEME, SHORT, tmp_path, progress=False)
     empty = make_learner()
     for module in empty.modules():
         module._parameters.clear()

@@ -11,7 +11,7 @@ from gradatim.predictors import Network, SquaredError
 from gradatim.refiners.transformer import TransformerConfig, TransformerRefiner
 from gradatim.signal import BOTH, Signal
 from gradatim.training.schemes import Greedy, Scheme
-from gradatim.training.train import TrainConfig, Trained, train
+from gradatim.training.train import TrainConfig, TrainingResult, train
 
 DIM = 3
 FAMILY = LinearRegression(dim=DIM, support_rows=12, query_rows=5, min_support_rows=8)
@@ -31,7 +31,7 @@ def make_learner(signal: Signal = BOTH, width: int = 8, **config) -> Learner:
     return Learner(predictor, refiner, signal)
 
 
-def run(out: Path, config: TrainConfig = CONFIG, scheme: Scheme = SCHEME, **options) -> Trained:
+def run(out: Path, config: TrainConfig = CONFIG, scheme: Scheme = SCHEME, **options) -> TrainingResult:
     return train(make_learner(), FAMILY, scheme, config, out, progress=False, **options)
 
 

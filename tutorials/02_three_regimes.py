@@ -1,4 +1,4 @@
-"""The same tasks, real images of digits, in the three regimes: what is the state, and what can be done with it?
+"""The same tasks in the three regimes: what is the state, and what can you do with it?
 
 python tutorials/02_three_regimes.py        # about three minutes; GRADATIM_SMOKE=1: seconds
 """
@@ -18,6 +18,7 @@ from gradatim.recipes import from_json
 smoke = os.environ.get("GRADATIM_SMOKE") == "1"
 console = Console()
 
+# Three recipes: tasks made of real images of digits, and a learner of each regime.
 learners = {}
 for name in ("digits", "digits-explicit", "digits-implicit"):
     run = recipe(name).to_json()
@@ -30,8 +31,8 @@ for name in ("digits", "digits-explicit", "digits-implicit"):
         f"{name}: error {errors[0]:.2f} after 50 rows, {errors[1]:.2f} after 250, {errors[2]:.2f} after 500"
     )
 
-# A parametric state is the weights of a known model, an explicit one a task embedding: both serve any query, so both
-# can be saved and taken up again where they were left.
+# A parametric state is the weights of a known model. An explicit state is a task embedding. Both serve any query, so
+# both can be saved, and learning can go on from the file.
 learner = learners["digits"]
 with torch.no_grad():
     state = learner.adapt(task.support.slice(0, 250), batch_size=50)
@@ -40,10 +41,12 @@ with torch.no_grad():
     again = load_state(path, learner)
     for batch in task.support.slice(250, 500).split(50):
         again = learner.step(again, batch)
-    whole = learner.adapt(task.support, batch_size=50)
-console.print(f"saved half way and resumed, the state is the same: {torch.equal(again.latent, whole.latent)}")
+    one_pass = learner.adapt(task.support, batch_size=50)
+console.print(
+    f"saved half way and resumed, the state is the same: {torch.equal(again.latent, one_pass.latent)}"
+)
 
-# An implicit state is the answer to given queries. It says so, and refuses to be saved.
+# An implicit state is the predictions for given queries. It cannot be saved, and the error says why.
 try:
     save_state(path, None, learners["digits-implicit"])
 except ValueError as refusal:

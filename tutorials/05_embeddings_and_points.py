@@ -1,4 +1,4 @@
-"""Two families of the paper with data of your own: classes in a frozen encoder's space, and points to generate.
+"""Your own data in two families of the paper: classes of embeddings, and points to generate.
 
 python tutorials/05_embeddings_and_points.py    # about three minutes; GRADATIM_SMOKE=1: seconds
 """
@@ -23,8 +23,8 @@ from gradatim.metrics import curve, error_rate
 smoke = os.environ.get("GRADATIM_SMOKE") == "1"
 console, folder = Console(), Path(tempfile.mkdtemp())
 
-# Any npz (or Parquet) file of `embeddings [n, d]` and `labels [n]` is a distribution over tasks: DINOv2 on ImageNet,
-# or a sentence encoder's of your intents. Here 60 classes are made up. Those of test are never met in meta-training.
+# Any npz or Parquet file of `embeddings [n, d]` and `labels [n]` is a distribution over tasks: for example images
+# through DINOv2, or sentences through an encoder. Here 60 classes are simulated. Test classes are not in training.
 rng = np.random.default_rng(0)
 labels = np.repeat(np.arange(60), 40)
 np.savez(
@@ -41,14 +41,14 @@ console.print(
     f"five new classes: error {errors[0]:.2f} after 8 rows, {errors[1]:.2f} after 40, {errors[2]:.2f} after 80"
 )
 
-# A row of flow matching is a point on its way from noise; the learner's answer is the velocity that carries noise to
-# the task's points. `kernel` learns nothing: it follows the points' kernel density, and is what to hold learners to.
+# Generation by flow matching: a row is a point on its way from noise, and the learner predicts its velocity. The
+# method `kernel` is not meta-trained. It follows the kernel density of the points, and is the baseline to beat.
 mixture = GaussianMixture(dim=2, support_rows=320, query_rows=128)
 flow = parametric(mixture, hidden=(32, 32))
 train(flow, mixture, Greedy(batch_size=32, horizon=10), length)
 task = sample(mixture, 4, seed=0)
-for name, own in {"parametric": flow, "kernel": build("kernel", mixture, width=0.2)}.items():
-    energy = sample_curve(own, task, 32, (1, 5, 10))["energy"].mean(axis=1)
+for name, candidate in {"parametric": flow, "kernel": build("kernel", mixture, width=0.2)}.items():
+    energy = sample_curve(candidate, task, 32, (1, 5, 10))["energy"].mean(axis=1)
     console.print(f"{name}: energy distance {energy[0]:.3f} after 32 points, {energy[2]:.3f} after 320")
 generator = torch.Generator().manual_seed(0)
 points = generate(flow, task.support, 128, generator, batch_size=32)

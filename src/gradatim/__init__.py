@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .family import TaskFamily
     from .files.checkpoint import load_weights
     from .learner import Learner
-    from .methods import METHODS, build
+    from .methods import METHODS, Method, build, method
     from .predictor import Predictor
     from .recipes import RECIPES, Recipe, recipe
     from .refiner import Capabilities, Refiner
@@ -52,7 +52,7 @@ _HOMES = {
     ),
     "family": ("TaskFamily",),
     "learner": ("Learner",),
-    "methods": ("METHODS", "build"),
+    "methods": ("METHODS", "Method", "build", "method"),
     "predictor": ("Predictor",),
     "recipes": ("RECIPES", "Recipe", "recipe"),
     "refiner": ("Capabilities", "Refiner"),
@@ -94,6 +94,8 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "implicit",
     "bayesian",
     "METHODS",
+    "Method",
+    "method",
     "build",
     "families",
     "ImageClassification",

@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import judge, tables, train
-from .commands.options import Command, first_line, parse
-from .commands.show import print_table, print_written
+from .commands import judge, listing, tables, train
+from .commands.options import Command, parse
+from .commands.show import print_written
 from .commands.threads import wait_passively, with_threads
 from .names import hint
 
@@ -74,6 +73,8 @@ def _run(arguments: list[str], console: Console) -> None:
     name = arguments[0]
     if name in COMMANDS:
         command = COMMANDS[name]
+        if os.getcwd() not in sys.path:  # import paths such as mymodule:MyFamily begin in the current folder
+            sys.path.insert(0, os.getcwd())
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):
@@ -89,24 +90,6 @@ def _run(arguments: list[str], console: Console) -> None:
     for known, command in COMMANDS.items():
         commands.add_subcommand(known, command.parser(known, []), help=command.summary)
     parse(parser, arguments)
-
-
-def _no_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add nothing."""
-
-
-def _list(options: Namespace, console: Console) -> None:
-    """Show the tables that names are taken from."""
-    from .methods import METHODS
-    from .recipes import FAMILIES, RECIPES
-
-    kinds = {(False, False): "no", (True, False): "yes", (True, True): "yes, one step"}
-    rows = [[name, kinds[row.learnt, row.one_step], row.summary] for name, row in METHODS.items()]
-    print_table(console, "methods", ["method", "meta-trained", "what it is"], rows)
-    rows = [[name, ", ".join(f.name for f in fields(family))] for name, family in FAMILIES.items()]
-    print_table(console, "task families", ["family", "fields"], rows)
-    rows = [[name, first_line(make)] for name, make in RECIPES.items()]
-    print_table(console, "recipes (gradatim train)", ["recipe", "what it is"], rows)
 
 
 def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -127,7 +110,12 @@ def _train_demo(options: Namespace, console: Console) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "list": Command("show methods, task families and recipes", "gradatim list", _no_options, _list),
+    "list": Command(
+        "show methods, task families and recipes, or the options of one of them",
+        "gradatim list maml",
+        listing.list_options,
+        listing.show_list,
+    ),
     "fit": Command(
         "learn a table in a CSV or Parquet file, of any length, in one pass, and keep what is known in a small state",
         "gradatim fit train.csv --target y --state task.safetensors",
@@ -148,7 +136,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "train": Command(
         "meta-train a learner by a recipe, any field of which an option can change",
-        "gradatim train digits --train.iterations 100 --refiner.width 32 --out runs/mine",
+        "gradatim train digits --train.iterations 100 --method.width 32 --out runs/mine",
         train.options,
         train.run,
     ),

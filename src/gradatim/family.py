@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from .batch import Task
+    from .likelihood import Likelihood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,30 @@ class TaskFamily(ABC):
 
     Fields: `support_rows`, `query_rows`: rows of each task; `min_support_rows`: when given, each task's support
     keeps a random number of rows between it and `support_rows`, the others are masked.
-    A family says `x_dim`, and `classes` (classification) or `y_dim` (regression; `classes` is None), and `intercept`:
-    whether a linear model of it needs one; `orders`: the answer is an order of x's columns, and support rows have no y;
-    `flow`: its rows are those of flow matching.
+
+    A family of your own is a frozen, kw_only dataclass with
+
+    - `x_dim`: the width of x;
+    - `likelihood`: what y is, such as `SquaredError(1)`, or `CrossEntropy(3)` for three classes;
+    - `sample`: how tasks are drawn;
+    - and, where a linear model of it needs no intercept, `intercept = False`.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from gradatim import Batch, Task, TaskFamily
+        >>> from gradatim.likelihood import SquaredError
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Slopes(TaskFamily):
+        ...     x_dim = 1
+        ...     likelihood = SquaredError(1)
+        ...
+        ...     def sample(self, n_tasks, generator):
+        ...         x = torch.randn(n_tasks, self.support_rows + self.query_rows, 1, generator=generator)
+        ...         rows = Batch(x, x * torch.randn(n_tasks, 1, 1, generator=generator))
+        ...         return Task(rows.slice(0, self.support_rows), rows.slice(self.support_rows, rows.n_rows))
+        >>> Slopes().sample(4, torch.Generator().manual_seed(0)).support.x.shape
+        torch.Size([4, 160, 1])
     """
 
     support_rows: int = 160
@@ -33,11 +55,8 @@ class TaskFamily(ABC):
     min_support_rows: int | None = None
 
     x_dim = 0
-    y_dim = 1
     intercept = True
-    orders = False
-    flow = False
-    classes = cast("int | None", None)
+    likelihood = cast("Likelihood", None)
 
     @abstractmethod
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:

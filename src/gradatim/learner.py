@@ -240,26 +240,16 @@ class Learner(nn.Module):
     def fit(self, support: Batch, batch_size: int, passes: int = 1) -> State:
         """Return the state of tasks whose rows `[B, N, ...]` are all at hand, learnt in mini-batches of `batch_size`.
 
-        A refiner that weighs by predictions learns all rows; then it scores each one as if it had been left out.
-        Any other passes over the rows `passes` times.
+        A refiner that weighs by predictions learns all rows, then scores each as if it had been left out.
 
         Raises:
             ValueError: a support that is not this learner's; more than one pass where each row counts once.
-
-        Example:
-            >>> import torch
-            >>> from gradatim import LinearRegression, build
-            >>> family = LinearRegression(8, noise_std=0.5)
-            >>> learner, task = build("ridge", family), family.sample(4, torch.Generator().manual_seed(0))
-            >>> learner.fit(task.support, batch_size=32).rows.tolist()
-            [160.0, 160.0, 160.0, 160.0]
         """
         self.check(support)
         state = self.init(support.n_tasks)
         if not self.refiner.capabilities.score:
-            for _ in range(passes):
-                for batch in support.split(batch_size):
-                    state = self.step(state, batch)
+            for batch in chain.from_iterable(support.split(batch_size) for _ in range(passes)):
+                state = self.step(state, batch)
             return state
         if passes != 1:
             raise ValueError(f"this learner counts every row once, exactly: one pass; got {passes}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
 
 
 class Likelihood(ABC):
-    """A loss for outputs `[B, N, output_dim]` against y `[B, N, Dy]`, row by row."""
+    """What y is, and a loss for outputs `[B, N, output_dim]` against y `[B, N, y_dim]`, row by row."""
 
     output_dim: int
+
+    @property
+    def classes(self) -> int | None:
+        """Return the number of classes, None where y is no class."""
+        return None
+
+    @property
+    def y_dim(self) -> int:
+        """Return the width of y."""
+        return self.output_dim
 
     @abstractmethod
     def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -66,6 +77,16 @@ class CrossEntropy(Likelihood):
 
     output_dim: int
 
+    @property
+    def classes(self) -> int:
+        """Return the number of classes."""
+        return self.output_dim
+
+    @property
+    def y_dim(self) -> int:
+        """Return 1: y is a class index."""
+        return 1
+
     def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the cross-entropy of each row, `[B, N]`."""
         return -outputs.log_softmax(-1).gather(-1, y).squeeze(-1)
@@ -85,6 +106,43 @@ class CrossEntropy(Likelihood):
             )
 
 
-def likelihood(y_dim: int, classes: int | None) -> Likelihood:
-    """Return cross-entropy where there are classes, squared error else."""
-    return SquaredError(y_dim) if classes is None else CrossEntropy(classes)
+@dataclass(frozen=True)
+class Velocity(SquaredError):
+    """The squared error of a velocity: y of the rows of flow matching, x their place and time.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.likelihood import Velocity
+        >>> Velocity(2).row_loss(torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+        tensor([[2.]])
+
+    Source: Lipman et al. 2023, eq. 23.
+    """
+
+
+@dataclass(frozen=True)
+class Order(Likelihood):
+    """`sum_j y_j softplus(-f_j)`, f the log odds that the row's variable stands before j, y its children.
+
+    Support rows have no y: the prediction is an order of the `output_dim` columns of x.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.likelihood import Order
+        >>> Order(2).row_loss(torch.zeros(1, 1, 2), torch.tensor([[[0.0, 1.0]]]))
+        tensor([[0.6931]])
+    """
+
+    output_dim: int
+
+    def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of each row `[B, N]`, in nats, of outputs `[B, N, d]` against y `[B, N, d]`."""
+        return (y * F.softplus(-outputs)).sum(-1)
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError where y is not floating point of width output_dim."""
+        if not batch.y.is_floating_point() or batch.y.shape[2] != self.output_dim:
+            raise ValueError(
+                f"an order of {self.output_dim} variables wants y floating point of that width: the children of "
+                f"a query's variable, zeros in the support; got {batch.y.dtype} of width {batch.y.shape[2]}"
+            )

@@ -6,28 +6,36 @@ Source: the config of a run as a Python function, after torchtitan (Liang et al.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .config import from_json as make
+from .config import refuse_unknown, to_json
 from .families import (
     Alphabets,
-    EmbeddingClassification,
     GaussianMixture,
     ImageClassification,
-    LinearClassification,
     LinearRegression,
     RandomNetworkRegression,
     StructuralCausalModel,
 )
 from .family import TaskFamily
 from .files.checkpoint import load_weights, read_header
-from .methods import build, method
+from .methods import (
+    METHODS,
+    ClosedForm,
+    ExplicitOrder,
+    Method,
+    Parametric,
+    build,
+    method,
+    name_of,
+)
 from .names import hint
-from .refiners import Gain, TransformerConfig
-from .training.evolution import Evolution
+from .refiners import CONSTANT, Gain
+from .registry import FAMILIES, SCHEMES, Registry
 from .training.schemes import Greedy, Scheme, Unrolled
 from .training.train import TrainConfig
 
@@ -36,45 +44,34 @@ if TYPE_CHECKING:
 
     from .learner import Learner
 
-FAMILIES: dict[str, type[TaskFamily]] = {
-    kind.__name__: kind
-    for kind in (
-        Alphabets,
-        EmbeddingClassification,
-        GaussianMixture,
-        ImageClassification,
-        LinearClassification,
-        LinearRegression,
-        RandomNetworkRegression,
-        StructuralCausalModel,
-    )
-}
-SCHEMES: dict[str, type[Scheme]] = {"Evolution": Evolution, "Greedy": Greedy, "Unrolled": Unrolled}
-
 
 @dataclass(frozen=True)
 class Recipe:
     """A whole run.
 
-    Fields: `method`: a row of `methods.METHODS`; `family`: the tasks; `scheme`: how it is meta-trained; `refiner`: size
-    and gain; `train`: iterations, rate, seed; `settings` of an unlearnt method (its learning rate).
+    Fields: `method`: what is trained, a `Method` or the name of one; `family`: the tasks; `scheme`: how it is
+    meta-trained; `train`: iterations, rate, seed.
 
     Raises:
-        ValueError: an episode needs more support rows than the family gives.
+        ValueError: an unknown method, or an episode that needs more support rows than the family gives.
 
     Example:
-        >>> run = recipe("digits")
+        >>> from gradatim import Recipe
+        >>> from gradatim.families import LinearRegression
+        >>> from gradatim.training.schemes import Unrolled
+        >>> run = Recipe("maml", LinearRegression(dim=8), Unrolled(batch_size=16, horizon=5))
+        >>> run.method
+        MAML(hidden=(), rate=..., learnt_rate=False)
         >>> learner = run.learner()
     """
 
-    method: str
+    method: Method
     family: TaskFamily
     scheme: Scheme
-    refiner: TransformerConfig = field(default_factory=TransformerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", method(self.method))
         needed = self.scheme.horizon * self.scheme.batch_size
         if needed > self.family.support_rows:
             raise ValueError(
@@ -82,21 +79,28 @@ class Recipe:
                 f"gives {self.family.support_rows}: raise its support_rows, or lower horizon or batch_size"
             )
 
+    @property
+    def name(self) -> str:
+        """Return the name of the method, or its import path."""
+        return name_of(self.method)
+
     def learner(self) -> Learner:
         """Return the learner with its first weights, a pure function of `train.seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
-            return build(self.method, self.family, self.refiner, **self.settings)
+            return build(self.method, self.family)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON value that `from_json` turns back into an equal recipe."""
+        """Return a JSON value that `from_json` turns back into an equal recipe.
+
+        Raises:
+            ValueError: a method, family or scheme of a class that no other program can import.
+        """
         return {
-            "method": self.method,
-            "family": _named(self.family),
-            "scheme": _named(self.scheme),
-            "refiner": asdict(self.refiner),
+            "method": method_json(self.method),
+            "family": _named(FAMILIES, self.family),
+            "scheme": _named(SCHEMES, self.scheme),
             "train": asdict(self.train),
-            "settings": self.settings,
         }
 
 
@@ -104,26 +108,60 @@ def from_json(value: dict[str, Any]) -> Recipe:
     """Return the recipe that `to_json` wrote.
 
     Raises:
-        ValueError: an unknown family, scheme or field (the nearest name is suggested), a part that is missing, or a
-            value of another type than its field's.
+        ValueError: an unknown method, family, scheme or field (the nearest name is suggested), a part that is missing,
+            or a value of another type than its field's.
+
+    Example:
+        >>> from gradatim.recipes import from_json, recipe
+        >>> from_json(recipe("linear").to_json()) == recipe("linear")
+        True
     """
     if not isinstance(value, dict):
         raise ValueError(f"a recipe must be an object; got {value!r}")
-    known = {f.name for f in fields(Recipe)}
-    _refuse_unknown("recipe", value, known)
+    refuse_unknown("recipe", value, [f.name for f in fields(Recipe)])
     missing = sorted({"method", "family", "scheme"} - set(value))
     if missing:
         raise ValueError(f"a recipe needs {missing[0]!r}; got {sorted(value)}")
-    method(_typed("method", value["method"], str))
-    settings = _typed("settings", value.get("settings", {}), dict[str, Any])
     return Recipe(
-        value["method"],
+        method_from_json(value["method"]),
         _from_named(FAMILIES, "family", value["family"]),
         _from_named(SCHEMES, "scheme", value["scheme"]),
-        _make(TransformerConfig, value.get("refiner", {}), "refiner"),
-        _make(TrainConfig, value.get("train", {}), "train"),
-        {key: tuple(part) if isinstance(part, list) else part for key, part in settings.items()},
+        make(TrainConfig, value.get("train", {}), "train"),
     )
+
+
+def method_json(value: Method) -> dict[str, Any]:
+    """Return a method as JSON: its name and its options.
+
+    Raises:
+        ValueError: a method of a class that no other program can import.
+
+    Example:
+        >>> from gradatim.methods import Adam
+        >>> from gradatim.recipes import method_json
+        >>> method_json(Adam(rate=0.1))
+        {'name': 'adam', 'hidden': (), 'rate': 0.1}
+    """
+    name = name_of(value)
+    fixed = METHODS[name].fixed
+    return {"name": name, **{key: part for key, part in to_json(value).items() if key not in fixed}}
+
+
+def method_from_json(value: Any) -> Method:
+    """Return the method that `method_json` wrote, or of a name alone.
+
+    Raises:
+        ValueError: an unknown method, an option that it does not have, or a value of another type.
+
+    Example:
+        >>> from gradatim.recipes import method_from_json
+        >>> method_from_json({"name": "adam", "rate": 0.1}).rate
+        0.1
+    """
+    if isinstance(value, str):
+        return method(value)
+    name = _name("method", value)
+    return METHODS[name]("method", **{key: part for key, part in value.items() if key != "name"})
 
 
 def unwrapped(value: Any, path: Path) -> dict[str, Any]:
@@ -156,10 +194,9 @@ def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
 def digits() -> Recipe:
     """Parametric softmax-linear classifiers of scikit-learn's digits, refined by rows and gradients."""
     return Recipe(
-        "parametric-both",
+        method("parametric-both"),
         ImageClassification("digits", dim=32, ways=10, support_rows=500, query_rows=32),
         Greedy(batch_size=50, horizon=10),
-        TransformerConfig(),
         TrainConfig(iterations=300, tasks=16, lr=3e-3),
     )
 
@@ -174,19 +211,18 @@ def digits_implicit() -> Recipe:
     return _of_digits("implicit-logits", 500)
 
 
-def _of_digits(method: str, iterations: int) -> Recipe:
+def _of_digits(name: str, iterations: int) -> Recipe:
     base = digits()
     training = TrainConfig(iterations=iterations, tasks=16, lr=2e-3)
-    return replace(base, method=method, scheme=replace(base.scheme, horizon=5), train=training)
+    return replace(base, method=method(name), scheme=replace(base.scheme, horizon=5), train=training)
 
 
 def mnist() -> Recipe:
     """Parametric softmax-linear classifiers of MNIST, 100 rows a step; reads $GRADATIM_DATA/images/mnist."""
     return Recipe(
-        "parametric-both",
+        Parametric(gain=Gain(power=0.7), curvature=Gain()),
         ImageClassification("mnist", dim=64, ways=10, support_rows=1000),
         Greedy(batch_size=100, horizon=10),
-        TransformerConfig(gain=Gain(power=0.7), curvature=Gain()),
         TrainConfig(iterations=200, tasks=8, lr=2e-3),
     )
 
@@ -196,21 +232,18 @@ def mnist_closed_form() -> Recipe:
     base = mnist()
     return replace(
         base,
-        method="closed-form",
+        method=ClosedForm(features=512, strength=0.3),
         scheme=Unrolled(batch_size=250, horizon=4),
-        refiner=TransformerConfig(),
         train=replace(base.train, iterations=100, tasks=4, lr=3e-3),
-        settings={"features": 512, "strength": 0.3},
     )
 
 
 def linear() -> Recipe:
     """Linear regression in 8 dimensions, 16 rows a step, rows and gradients, decaying gain."""
     return Recipe(
-        "parametric-both",
+        method("parametric-both"),
         LinearRegression(8, 0.5, support_rows=160),
         Greedy(batch_size=16, horizon=10, relative=True),
-        TransformerConfig(),
         TrainConfig(iterations=1200, tasks=16, lr=3e-3),
     )
 
@@ -224,8 +257,7 @@ def linear_constant() -> Recipe:
     training = replace(base.train, iterations=2800)
     return replace(
         base,
-        method="parametric-observations",
-        refiner=TransformerConfig(gain=Gain(power=0.0)),
+        method=Parametric(signal="observations", gain=CONSTANT),
         train=training,
     )
 
@@ -233,22 +265,19 @@ def linear_constant() -> Recipe:
 def network() -> Recipe:
     """Regression on random networks: f a tanh network of 32 units, a token for each row of its weights."""
     return Recipe(
-        "parametric-both",
+        Parametric(hidden=(32,)),
         RandomNetworkRegression(8, 32, 0.1, support_rows=320),
         Greedy(batch_size=32, horizon=10, relative=True),
-        TransformerConfig(),
         TrainConfig(iterations=1200, tasks=16, lr=1e-3),
-        {"hidden": (32,)},
     )
 
 
 def causal_order() -> Recipe:
     """The topological order of 10 variables, random networks with Laplace noise, 50 rows a step."""
     return Recipe(
-        "explicit-order",
+        ExplicitOrder(width=64, layers=2, heads=8),
         StructuralCausalModel(10, support_rows=200),
         Greedy(batch_size=50, horizon=4),
-        TransformerConfig(width=64, layers=2, heads=8),
         TrainConfig(iterations=1000, tasks=32, lr=2e-3),
     )
 
@@ -256,10 +285,9 @@ def causal_order() -> Recipe:
 def mixture() -> Recipe:
     """Generation: mixtures of four Gaussians in the plane, by flow matching, 32 points a step."""
     return Recipe(
-        "implicit-logits",
+        method("implicit-logits"),
         GaussianMixture(2, support_rows=320),
         Greedy(batch_size=32, horizon=10),
-        TransformerConfig(),
         TrainConfig(iterations=1000, tasks=16, lr=2e-3),
     )
 
@@ -295,69 +323,17 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def _named(value: Any) -> dict[str, Any]:
-    return {"name": type(value).__name__, **asdict(value)}
+def _named(table: Registry[Any], value: Any) -> dict[str, Any]:
+    return {"name": table.name_of(value), **to_json(value)}
 
 
-def _from_named(table: dict[str, type], what: str, value: Any) -> Any:
+def _from_named(table: Registry[type[Any]], what: str, value: Any) -> Any:
+    kind = table[_name(what, value)]
+    return make(kind, {key: part for key, part in value.items() if key != "name"}, what)
+
+
+def _name(what: str, value: Any) -> str:
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str):
         raise ValueError(f"{what} must be an object with a name; got {value!r}")
-    if name not in table:
-        raise ValueError(f"no {what} is called {name!r}: {hint(name, table)}")
-    return _make(table[name], {key: part for key, part in value.items() if key != "name"}, what)
-
-
-def _make(kind: type, value: Any, where: str) -> Any:
-    """Return a dataclass made of a JSON object, each value held against its field's type; lists become tuples."""
-    assert is_dataclass(kind)
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be {_wanted(kind)}; got {value!r}")
-    _refuse_unknown(kind.__name__, value, {f.name for f in fields(kind)})
-    for f in fields(kind):
-        if f.name not in value and f.default is MISSING and f.default_factory is MISSING:
-            raise ValueError(f"{where} needs {f.name!r}; got {sorted(value)}")
-    hints = get_type_hints(kind)
-    return kind(**{key: _typed(f"{where}.{key}", part, hints[key]) for key, part in value.items()})
-
-
-def _typed(where: str, value: Any, hint: Any) -> Any:
-    """Return a JSON value as a field of this type takes it, or raise ValueError."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    for kind in kinds:
-        if isinstance(kind, type) and is_dataclass(kind) and (isinstance(value, dict) or len(kinds) == 1):
-            return _make(kind, value, where)
-        if _fits(value, kind):
-            return tuple(value) if isinstance(value, list) else value
-    raise ValueError(f"{where} must be {' or '.join(map(_wanted, kinds))}; got {value!r}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Return whether a JSON value is of a type; a truth value is no number, a whole number is one."""
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            return False
-        inner = get_args(kind)
-        inner = inner[:1] * len(value) if inner[1:] == (...,) else inner
-        return len(value) == len(inner) and all(map(_fits, value, inner))
-    if kind in (int, float):
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    base = get_origin(kind) or kind
-    return not isinstance(base, type) or isinstance(value, base)
-
-
-def _wanted(kind: Any) -> str:
-    """Return a type in words."""
-    if is_dataclass(kind):
-        return f"an object, the fields of {getattr(kind, '__name__', kind)}"
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        return "a list of numbers" if inner[1:] == (...,) else f"a list of {len(inner)} numbers"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "an object"}
-    return words.get(get_origin(kind) or kind, "null")
-
-
-def _refuse_unknown(what: str, value: dict[str, Any], known: set[str]) -> None:
-    for key in value:
-        if key not in known:
-            raise ValueError(f"{what} has no field {key!r}: {hint(key, sorted(known), 'it has')}")
+    return name

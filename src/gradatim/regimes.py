@@ -12,17 +12,18 @@ import numpy as np
 import torch
 
 from .learner import Learner
+from .likelihood import Likelihood
 from .nn.fixed_features import FixedFeatures, widths
 from .predictors import (
     Committee,
-    CrossEntropy,
     Decoder,
     Features,
     Modulated,
     Network,
+    Order,
     OrderScores,
     Readout,
-    likelihood,
+    Velocity,
 )
 from .refiners import (
     OFF,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .family import TaskFamily
-    from .predictors import Likelihood
     from .refiner import Refiner
     from .signal import Signal
 
@@ -59,7 +59,7 @@ def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
     A linear model of a family without an intercept has no bias.
     """
     bias = family.intercept or bool(hidden)
-    return Network(family.x_dim, _likelihood(family), hidden, bias)
+    return Network(family.x_dim, y_likelihood(family), hidden, bias)
 
 
 def parametric(
@@ -77,7 +77,8 @@ def parametric(
     signal = replace(signal, inputs=config.curvature is not None)
     predictor = linear(family, hidden)
     shapes = predictor.layout.shapes if token_per_row else ((1, predictor.layout.size),)
-    widths = (family.x_dim, family.y_dim, family.classes, predictor.output_dim)
+    y = family.likelihood
+    widths = (family.x_dim, y.y_dim, y.classes, predictor.output_dim)
     matrices = predictor.layout.shapes
     refiner = TransformerRefiner(config, signal, predictor.initial(), shapes, *widths, matrices)
     return Learner(predictor, refiner, signal)
@@ -110,10 +111,10 @@ def explicit(
             "z is an embedding of tokens, the head on learnt features, or scales and shifts of hidden units; got "
             f"features {features}, modulated {modulated} with tokens {tokens}, token_width {token_width}: give one"
         )
-    out = _likelihood(family)
-    widths = (family.x_dim, family.y_dim, family.classes, out.output_dim)
+    out = y_likelihood(family)
+    widths = (family.x_dim, out.y_dim, out.classes, out.output_dim)
     if features is not None:
-        head = Features(family.x_dim, out, features, scaled=family.classes is not None)
+        head = Features(family.x_dim, out, features, scaled=out.classes is not None)
         shapes = ((out.output_dim, features + 1),)
         signal = replace(signal, inputs=config.curvature is not None)
         return Learner(
@@ -142,8 +143,9 @@ def closed_form(family: TaskFamily, features: int = 512, strength: float = 1.0) 
 
     Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6.
     """
-    classes = family.classes is not None
-    predictor = Features(family.x_dim, _likelihood(family), features, scaled=classes)
+    out = y_likelihood(family)
+    classes = out.classes is not None
+    predictor = Features(family.x_dim, out, features, scaled=classes)
     refiner = Ridge(features + 1, predictor.output_dim, strength, classes, learnt=True)
     return Learner(predictor, refiner, CLOSED_FORM)
 
@@ -163,13 +165,13 @@ def bayesian(
 
     Source: Harrison et al. 2018 (ALPaCA); Raftery et al. 1997 (averaging).
     """
-    out = _likelihood(family)
+    out = y_likelihood(family)
     predictor = Features(family.x_dim, out, features, False, True, family.intercept, activation)
     if precisions is None:
-        weights = (OFF, 0.1) if family.classes is not None else (OFF, 0.3, 0.01)
+        weights = (OFF, 0.1) if out.classes is not None else (OFF, 0.3, 0.01)
         precisions = [(1.0, weight) + (1.0,) * family.intercept for weight in weights]
-    if family.classes is not None:
-        refiner: Refiner = Laplace(predictor.blocks, family.classes, precisions, learnt)
+    if out.classes is not None:
+        refiner: Refiner = Laplace(predictor.blocks, out.classes, precisions, learnt)
     else:
         refiner = Conjugate(predictor.blocks, out.output_dim, precisions, learnt=learnt)
     if not learnt:
@@ -196,7 +198,7 @@ def committee(
     features = FixedFeatures(
         landmarks[: room.landmarks], room.products, steps[: room.steps], spread, seed, room.ramps
     )
-    refiner = Experts(features, likelihood.output_dim, isinstance(likelihood, CrossEntropy))
+    refiner = Experts(features, likelihood.output_dim, likelihood.classes is not None)
     return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN)
 
 
@@ -234,19 +236,20 @@ def implicit(
             "an implicit learner exposes no parameters to take gradients at and no prediction for support rows: it "
             f"takes observations only; got {signal}: use PLAIN, or a parametric or explicit learner"
         )
-    if state == "probabilities" and family.classes is None:
+    out = y_likelihood(family)
+    if state == "probabilities" and out.classes is None:
         raise ValueError(
             "probabilities need classes; this family is a regression: use state='logits' or 'latents'"
         )
-    predictor = Readout(_likelihood(family), state, config.width, family.x_dim)
+    predictor = Readout(out, state, config.width, family.x_dim)
     refiner = InContextRefiner(
         config,
         predictor.state_width,
         family.x_dim,
-        family.y_dim,
-        family.classes,
+        out.y_dim,
+        out.classes,
         state == "probabilities",
-        family.flow,
+        isinstance(out, Velocity),
     )
     return Learner(predictor, refiner, PLAIN)
 
@@ -266,7 +269,7 @@ def ordering(
 
     Source: Mittal et al. 2025, topological order; Lorch et al. 2022 (the attention).
     """
-    if not family.orders:
+    if not isinstance(family.likelihood, Order):
         raise ValueError(
             f"an order is asked of families whose answer is one; got {type(family).__name__}: use another regime"
         )
@@ -279,11 +282,20 @@ def ordering(
     return Learner(predictor, VariableRefiner(config, family.x_dim, predictor.latent_shape[1]), PLAIN)
 
 
-def _likelihood(family: TaskFamily) -> Likelihood:
-    """Return the likelihood of a family's rows, or raise ValueError where they have no answer."""
-    if family.orders:
+def y_likelihood(family: TaskFamily) -> Likelihood:
+    """Return the likelihood of a family's rows.
+
+    Raises:
+        ValueError: a family without one, or whose support rows have no y.
+    """
+    if not isinstance(family.likelihood, Likelihood):
+        raise ValueError(
+            "a family says what y is in its attribute likelihood, such as SquaredError(1) or CrossEntropy(3); "
+            f"{type(family).__name__} has {family.likelihood!r}"
+        )
+    if isinstance(family.likelihood, Order):
         raise ValueError(
             f"the support rows of {type(family).__name__} have no y: its answer is an order of x's columns: use "
             "ordering, or the methods explicit-order and implicit-order"
         )
-    return likelihood(family.y_dim, family.classes)
+    return family.likelihood

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from gradatim.compare.runs import Study, claim, start
 from gradatim.families import LinearRegression
 from gradatim.files.checkpoint import latest, read
+from gradatim.methods import Parametric
 from gradatim.recipes import Recipe
 from gradatim.refiners import TransformerConfig
 from gradatim.regimes import parametric
@@ -116,10 +117,9 @@ def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
 
 def _kill_resume(home: Path, times: int) -> list[bool]:
     recipe = Recipe(
-        "parametric-both",
+        Parametric(width=32, layers=2),
         LinearRegression(4, 0.5, support_rows=32),
         Greedy(batch_size=16, horizon=2),
-        TransformerConfig(width=32, layers=2),
         TrainConfig(iterations=600, tasks=16, checkpoint_every=7),
     )
     shutil.rmtree(home, ignore_errors=True)

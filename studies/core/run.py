@@ -16,10 +16,10 @@ from gradatim.compare.panel import SIGNALS, Part, choose, measure
 from gradatim.compare.report import write_result
 from gradatim.compare.runs import Study, claim, once
 from gradatim.families import ImageClassification, LinearRegression
+from gradatim.methods import variant
 from gradatim.metrics import bootstrap, error_rate, excess_risk, squared_error
 from gradatim.provenance import commit
 from gradatim.recipes import Recipe, recipe
-from gradatim.refiners import TransformerConfig
 
 from . import machine
 from .page import PAGE
@@ -74,7 +74,10 @@ def _linear(smoke: bool) -> Part:
     """Return the linear regression part: the paper's learner, and the default gain under each signal."""
     base = recipe("linear")
     recipes = {"linear-constant": recipe("linear-constant")}
-    recipes |= {f"linear-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
+    recipes |= {
+        f"linear-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
+        for signal in SIGNALS
+    }
     recipes["linear-one-step"] = once(base, "parametric-one-step")
     steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
     family = LinearRegression(8, 0.5, support_rows=16 * steps[-1], query_rows=64 if smoke else 256)
@@ -86,7 +89,10 @@ def _linear(smoke: bool) -> Part:
 def _digits(smoke: bool) -> Part:
     """Return the digits part: every signal in the parametric regime, the other regimes, the one-step learners."""
     base = recipe("digits")
-    recipes = {f"digits-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
+    recipes = {
+        f"digits-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
+        for signal in SIGNALS
+    }
     recipes["digits-explicit"] = recipe("digits-explicit")
     recipes["digits-implicit"] = recipe("digits-implicit")
     recipes |= {name: once(recipes[twin], method) for name, (twin, method) in ONCE.items()}
@@ -100,11 +106,10 @@ def _digits(smoke: bool) -> Part:
 def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
     if not smoke:
         return recipes
-    small = TransformerConfig(width=16, layers=1)
     return {
         name: replace(
             r,
-            refiner=replace(small, gain=r.refiner.gain, prefixes=r.refiner.prefixes),
+            method=replace(r.method, width=16, layers=1),
             train=replace(r.train, iterations=8, tasks=4),
         )
         for name, r in recipes.items()

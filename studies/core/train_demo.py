@@ -41,7 +41,7 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
         base,
         scheme=replace(base.scheme, batch_size=25),
         family=replace(base.family, support_rows=250),
-        refiner=recipe("mnist").refiner,
+        method=recipe("mnist").method,
     )
     if smoke:
         base = replace(base, train=replace(base.train, iterations=20, tasks=4))
@@ -68,7 +68,7 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
 def _meta_train(asked: Recipe, out: Path, console: Console) -> Learner:
     """Return the meta-trained learner of a recipe; a finished run in `out` is taken as it is."""
     console.print(
-        f"meta-training {asked.method} on the training pool of the digits, {asked.train.iterations} iterations"
+        f"meta-training {asked.name} on the training pool of the digits, {asked.train.iterations} iterations"
     )
     fresh(out, asked)
     header = {"recipe": asked.to_json(), **provenance()}
@@ -96,7 +96,8 @@ def _show(
             {"steps": s, "mean": m, "low": lo, "high": hi}
             for s, (m, lo, hi) in zip(STEPS, stats, strict=True)
         ]
-        curves.append(Curve(name, STEPS, *([1 - s[k] for s in stats] for k in (0, 2, 1))))
+        mean, low, high = ([1 - s[k] for s in stats] for k in (0, 2, 1))
+        curves.append(Curve(name, STEPS, mean, low, high))
     console.print(table)
     result = out / "train-demo.json"
     text = json.dumps({**about, "steps": STEPS, "rows": batch, "accuracy": stored}, indent=1) + "\n"

@@ -94,7 +94,7 @@ def _learners(families: dict[str, TaskFamily]) -> dict[str, Learner]:
     """Return learners that are cheap to follow over many streams, each with a plateau of another kind or none."""
     return {
         "linear": build("ridge", families["linear"], strength=0.25),
-        "classes": build("newton", families["classes"], lr=3.0, damping=0.3, power=0.7),
+        "classes": build("newton", families["classes"], rate=3.0, damping=0.3, power=0.7),
         "network": build("random-features", families["network"], strength=1.0, features=32),
     }
 

@@ -47,7 +47,7 @@ class Entry:
 
 
 def _head(precision: float, forget: float = 1.0) -> Conjugate:
-    return Conjugate((FAMILY.dim,), 1, [[precision]], forget=forget)
+    return Conjugate((FAMILY.dim,), 1, [[precision]], forgetting=forget)
 
 
 def _learner(refiner: Refiner) -> Learner:
@@ -70,7 +70,9 @@ ENTRIES = {
         _PRIOR | {"hazard": (0.01, 0.02, 0.04, 0.08)},
         True,
     ),
-    "sgd": Entry(partial(build, "sgd", FAMILY), {"lr": (0.003, 0.01, 0.03, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)}),
+    "sgd": Entry(
+        partial(build, "sgd", FAMILY), {"rate": (0.003, 0.01, 0.03, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)}
+    ),
     "river-linear": Entry(
         partial(river, "linear"),
         {"smoothing": (0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0), "alpha": (1.0, 10.0, 100.0)},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradatim.compare import plots
 from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.compare.report import Page, Question, Result, TextTable
 
 GAINS = ("constant", "decaying", "precision", "proximal", "bayesian", "newton", "sgd", "oracle")
 """Learners of the first picture, by the end of their names in records."""
@@ -58,7 +58,7 @@ def answer(result: Result) -> Iterator[str]:
     constant = result.mean("isotropic", "isotropic-constant", 1000) / result.mean("isotropic", "oracle", 1000)
     yield (
         "With a constant gain no: after 1,000 mini-batches its excess risk is "
-        f"{constant:,.0f} times that of the best possible estimator, because each mini-batch replaces what the last ones said."
+        f"{constant:,.0f} times that of the best possible estimator: each mini-batch replaces what the last ones said."
     )
     yield (
         "A transformer trained on ten steps that takes proximal steps stays within "
@@ -83,7 +83,7 @@ def draw(result: Result, png: Path) -> str | None:
     )
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return excess risks after 10, 160 and 1,000 mini-batches."""
     steps, rows = (10, 160, 1000), []
     for name in (*GAINS, "learnt-gain", "memory", "constant-averaged", "proximal-average-late"):
@@ -119,7 +119,7 @@ def answer_networks(result: Result) -> Iterator[str]:
 def draw_networks(result: Result, png: Path) -> str | None:
     """Draw excess risk on random networks."""
     (lines,) = curves(result, {"network": ""}, "", NETWORKS).values()
-    title = "Random networks: weights with a posterior and a window come close to an MLP on all rows"
+    title = "A posterior over weights, with a window, does as well as one MLP on all rows"
     return plots.lines(png, title, "mini-batches of 16 rows seen", "excess risk", lines)
 
 
@@ -212,8 +212,8 @@ PAGE = Page(
         "gain.transformer.correlated160": "best transformer, correlated rows, step 160",
         "gain.default.ratio1000": "default learner, step 1,000, the worse of both kinds of rows",
         "gain.linear100.ratio160": "default learner in 100 dimensions, step 160",
-        "gain.classification.excess160": "default learner, classes: excess loss after 160 mini-batches over that after ten",
-        "gain.network.moments160": "random networks, best learner whose state is finite sums or a Gaussian, over a tuned MLP",
+        "gain.classification.excess160": "default learner, classes: excess loss at step 160 over that at step 10",
+        "gain.network.moments160": "random networks, best state of finite sums or a Gaussian, over a tuned MLP",
         "gain.network.ratio160": "random networks, best learner of ours, over a tuned MLP",
         "gain.mnist.error_over_mlp": "MNIST in one pass, a state of at most 4 MB: errors over a converged MLP's",
         "gain.never_worse": "default learner: share of steps after which the excess rises by more than 1%",

@@ -19,10 +19,11 @@ from gradatim.compare.report import write_result
 from gradatim.compare.runs import Study
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.learner import Learner
+from gradatim.methods import Bayesian, Method, Parametric
 from gradatim.metrics import excess_risk
 from gradatim.provenance import commit
 from gradatim.recipes import Recipe
-from gradatim.refiners import CONSTANT, DECAYING, Gain, TransformerConfig, TransformerRefiner
+from gradatim.refiners import CONSTANT, DECAYING, Gain, TransformerRefiner
 from gradatim.training.config import TrainConfig
 from gradatim.training.schemes import Greedy, Unrolled
 
@@ -43,21 +44,20 @@ STEPS = (1, 2, 5, 10, 20, 40, 80, 160, 400, 1000)
 SIZE = 16
 CONDITIONS = {"isotropic": None, "correlated": 30.0}
 
-SMALL = TransformerConfig(width=32, layers=1)
+SMALL = Parametric(signal="gradients", width=32, layers=1)
 PROXIMAL = replace(SMALL, curvature=CONSTANT, proximal=True)
-GAINS: dict[str, tuple[str, TransformerConfig, type[Greedy] | type[Unrolled]]] = {
-    "constant": ("parametric-gradients", replace(SMALL, gain=CONSTANT), Greedy),
-    "decaying": ("parametric-gradients", SMALL, Greedy),
-    "learnt-gain": ("parametric-gradients", replace(SMALL, gain=Gain(0.95, 1.0, 8.0, learnt=True)), Greedy),
-    "precision": ("parametric-gradients", replace(SMALL, precision=True), Greedy),
+GAINS: dict[str, tuple[Method, type[Greedy] | type[Unrolled]]] = {
+    "constant": (replace(SMALL, gain=CONSTANT), Greedy),
+    "decaying": (SMALL, Greedy),
+    "learnt-gain": (replace(SMALL, gain=Gain(0.95, 1.0, 8.0, learnt=True)), Greedy),
+    "precision": (replace(SMALL, precision=True), Greedy),
     "at-average": (
-        "parametric-gradients",
         replace(SMALL, gain=CONSTANT, tail=0.0, at_average=True),
         Unrolled,
     ),
-    "memory": ("parametric-gradients", replace(SMALL, memory=4), Unrolled),
-    "proximal": ("parametric-gradients", PROXIMAL, Unrolled),
-    "proximal-average": ("parametric-gradients", replace(PROXIMAL, tail=0.0), Unrolled),
+    "memory": (replace(SMALL, memory=4), Unrolled),
+    "proximal": (PROXIMAL, Unrolled),
+    "proximal-average": (replace(PROXIMAL, tail=0.0), Unrolled),
 }
 """What a refiner of transformers may do about its gain, all without a Gram matrix in the state."""
 
@@ -102,28 +102,26 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
 
 
 def _recipe(
-    method: str,
+    method: Method,
     family: TaskFamily,
     scheme: Greedy | Unrolled,
-    config: TransformerConfig = SMALL,
-    **settings: Any,
 ) -> Recipe:
     """Return a recipe: 200 iterations of 32 tasks for a transformer, 30 of 8 for a head on features."""
     rows = scheme.batch_size * scheme.horizon
     family = replace(family, support_rows=rows, query_rows=64)
-    iterations, tasks = (30, 8) if method == "bayesian" else (200, 32)
+    iterations, tasks = (30, 8) if isinstance(method, Bayesian) else (200, 32)
     training = TrainConfig(iterations=iterations, tasks=tasks, lr=2e-3, accelerator="cpu")
-    return Recipe(method, family, scheme, config, training, settings)
+    return Recipe(method, family, scheme, training)
 
 
 def _linear(name: str, condition: float | None, smoke: bool) -> Part:
     """Return linear regression in 8 dimensions with every gain, trained on ten steps, judged on a thousand."""
     family = LinearRegression(8, 0.5, condition)
     recipes = {
-        made: _recipe(method, family, scheme(batch_size=SIZE, horizon=10), config)
-        for made, (method, config, scheme) in GAINS.items()
+        made: _recipe(method, family, scheme(batch_size=SIZE, horizon=10))
+        for made, (method, scheme) in GAINS.items()
     }
-    recipes["bayesian"] = _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10))
+    recipes["bayesian"] = _recipe(Bayesian(), family, Unrolled(batch_size=SIZE, horizon=10))
     steps = (1, 2, 10) if smoke else STEPS
     return Part(
         name,
@@ -145,7 +143,7 @@ def _wide(smoke: bool) -> Part:
     """Return linear regression in 100 dimensions, 128 rows a step."""
     family = LinearRegression(100, 0.5)
     steps = (1, 2) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
-    made = _recipe("bayesian", family, Unrolled(batch_size=128, horizon=4))
+    made = _recipe(Bayesian(), family, Unrolled(batch_size=128, horizon=4))
     judged = replace(family, support_rows=128 * steps[-1], query_rows=200)
     recipes = _named("linear100", {"bayesian": made}, smoke)
     return Part(
@@ -159,10 +157,10 @@ def _classification(smoke: bool) -> Part:
     steps = (1, 2, 10) if smoke else STEPS[:8]
     scheme = Greedy(batch_size=SIZE, horizon=10)
     recipes = {
-        "constant": _recipe("parametric-gradients", family, scheme, replace(SMALL, gain=CONSTANT)),
-        "decaying": _recipe("parametric-gradients", family, scheme),
-        "curvature": _recipe("parametric-gradients", family, scheme, replace(SMALL, curvature=DECAYING)),
-        "bayesian": _recipe("bayesian", family, Unrolled(batch_size=SIZE, horizon=10)),
+        "constant": _recipe(replace(SMALL, gain=CONSTANT), family, scheme),
+        "decaying": _recipe(SMALL, family, scheme),
+        "curvature": _recipe(replace(SMALL, curvature=DECAYING), family, scheme),
+        "bayesian": _recipe(Bayesian(), family, Unrolled(batch_size=SIZE, horizon=10)),
     }
     return Part(
         "classification",
@@ -182,12 +180,12 @@ def _network(smoke: bool) -> Part:
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     shorter = Greedy(batch_size=SIZE, horizon=10)
     whole = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
-    curved = replace(SMALL, curvature=DECAYING)
+    wide = replace(SMALL, hidden=(32,))
     recipes = {
-        "decaying": _recipe("parametric-gradients", family, shorter, SMALL, hidden=[32]),
-        "curvature": _recipe("parametric-gradients", family, shorter, curved, hidden=[32]),
+        "decaying": _recipe(wide, family, shorter),
+        "curvature": _recipe(replace(wide, curvature=DECAYING), family, shorter),
     }
-    head = _recipe("bayesian", family, whole)
+    head = _recipe(Bayesian(), family, whole)
     recipes["bayesian"] = replace(head, train=replace(head.train, tasks=4))
     return Part(
         "network",

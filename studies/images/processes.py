@@ -22,8 +22,8 @@ from gradatim.batch import Batch, Task
 from gradatim.compare.runs import claim
 from gradatim.families import LinearClassification
 from gradatim.files.checkpoint import read, select_prefix, step_files
+from gradatim.methods import method
 from gradatim.recipes import Recipe, from_json, recipe
-from gradatim.refiners import TransformerConfig
 from gradatim.training.schemes import Greedy
 from gradatim.training.train import TrainConfig, streams, train
 
@@ -85,9 +85,11 @@ def recipes(smoke: bool) -> dict[str, Recipe]:
     tiny = {
         "family": LinearClassification(4, 3, support_rows=16, query_rows=8),
         "scheme": Greedy(batch_size=8, horizon=2),
-        "refiner": TransformerConfig(width=16, layers=1),
     }
-    return {regime: replace(run, **tiny) for regime, run in runs.items()}
+    return {
+        regime: replace(run, method=replace(method(run.name), width=16, layers=1), **tiny)
+        for regime, run in runs.items()
+    }
 
 
 def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:

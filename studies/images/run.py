@@ -19,10 +19,11 @@ from gradatim.compare.report import write_result
 from gradatim.compare.runs import Study, claim, once
 from gradatim.families import ImageClassification
 from gradatim.learner import Learner
+from gradatim.methods import Method, method, variant
 from gradatim.metrics import accuracy, bootstrap, error_rate
 from gradatim.provenance import commit
 from gradatim.recipes import Recipe, recipe
-from gradatim.refiners import Bagged, TransformerConfig
+from gradatim.refiners import Bagged
 
 from . import processes
 from .costs import costs
@@ -109,18 +110,24 @@ def _recipes() -> dict[str, Recipe]:
     """Return every recipe: trained on MNIST, and, under @fashion_mnist, on Fashion-MNIST."""
     base = recipe("mnist")
     longer = replace(base.train, iterations=250)
-    made = {f"parametric-{signal}": replace(base, method=f"parametric-{signal}") for signal in SIGNALS}
+    made = {
+        f"parametric-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
+        for signal in SIGNALS
+    }
     made |= {f"parametric-one-step-{s}": _twin(base, f"parametric-{s}") for s in SIGNALS}
     made["hypernetwork"] = _twin(base, "hypernetwork")
     made["parametric-one-step-all"] = replace(base, scheme=replace(base.scheme, batch_size=1000, horizon=1))
-    explicit = replace(base, settings={"features": 256})
-    made |= {f"explicit-{signal}": replace(explicit, method=f"explicit-{signal}") for signal in SIGNALS}
+    explicit = replace(base, method=variant(base.method, "explicit-both", features=256))
+    made |= {
+        f"explicit-{signal}": replace(explicit, method=variant(explicit.method, f"explicit-{signal}"))
+        for signal in SIGNALS
+    }
     made["explicit-one-step"] = _twin(explicit, "explicit-one-step")
-    implicit = replace(base, method="implicit-logits", refiner=TransformerConfig(), train=longer)
+    implicit = replace(base, method=method("implicit-logits"), train=longer)
     made["implicit"] = implicit
     made["implicit-one-step"] = _twin(implicit, "implicit-one-step")
     made["implicit-one-step-all"] = replace(
-        implicit, method="implicit-one-step", scheme=made["parametric-one-step-all"].scheme
+        implicit, method=method("implicit-one-step"), scheme=made["parametric-one-step-all"].scheme
     )
     made["closed-form"] = recipe("mnist-closed-form")
     moved = ("parametric-both", "parametric-one-step-both", "closed-form")
@@ -139,12 +146,16 @@ def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
         name: replace(
             r,
             family=replace(r.family, source="digits", query_rows=16),
-            refiner=replace(r.refiner, width=16, layers=1),
+            method=smaller(r.method, width=16, layers=1, features=32),
             train=replace(r.train, iterations=3, tasks=2),
-            settings={**r.settings, "features": 32} if "features" in r.settings else r.settings,
         )
         for name, r in recipes.items()
     }
+
+
+def smaller(method: Method, **sizes: int) -> Method:
+    """Return the method with these sizes, as far as it has them: an option that is None stays None."""
+    return replace(method, **{k: v for k, v in sizes.items() if getattr(method, k, None) is not None})
 
 
 def bagged(learner: Learner) -> Learner:

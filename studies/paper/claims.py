@@ -15,7 +15,6 @@ from gradatim.compare.runs import claim
 from gradatim.families import LinearRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, mean_interval
-from gradatim.refiners import TransformerConfig
 from gradatim.testing.references import meta_gradient_error
 from gradatim.training.evolution import Evolution, cosine_ratios
 
@@ -84,14 +83,14 @@ def references(smoke: bool) -> list[dict[str, Any]]:
     family = LinearRegression(4, 0.5, support_rows=15, query_rows=8)
     task = family.sample(3, torch.Generator().manual_seed(0)).to(torch.float64)
     errors = [
-        meta_gradient_error(build(name, family).double(), task, batch_size=5, horizon=3)
+        meta_gradient_error(build(name, family, rate=0.1).double(), task, batch_size=5, horizon=3)
         for name in ("maml", "meta-sgd")
     ]
     parity = claim("paper.maml_parity", max(errors), min(errors), max(errors), 1e-10, "<=")
     few = LinearRegression(4, 0.5, support_rows=20, query_rows=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        learner = build("parametric-both", few, TransformerConfig(width=8, layers=1)).double()
+        learner = build("parametric-both", few, width=8, layers=1).double()
     task = few.sample(2, torch.Generator().manual_seed(1)).to(torch.float64)
     draws = 8 if smoke else 400
     scheme = Evolution(batch_size=5, horizon=4, pairs=4 if smoke else 16, sigma=1e-4)

@@ -17,7 +17,7 @@ from gradatim.families import LinearRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, mean_interval, squared_error
 from gradatim.provenance import on_threads
-from gradatim.refiners import CONSTANT, TransformerConfig
+from gradatim.refiners import CONSTANT
 from gradatim.stopping import fit_estimate, stopping_times
 from gradatim.training.train import train
 
@@ -135,9 +135,7 @@ def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
     """Return seconds `[repeats, rows]` of adapting in turn, and at once up to `last` rows, these also by `OTHERS`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        own = build(
-            "parametric-observations", LinearRegression(8, 0.5), TransformerConfig(gain=CONSTANT)
-        ).eval()
+        own = build("parametric-observations", LinearRegression(8, 0.5), gain=CONSTANT).eval()
     support = (
         LinearRegression(8, 0.5, support_rows=timed[-1]).sample(1, torch.Generator().manual_seed(0)).support
     )

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from .settings import Setting
 
+POINTS = {"mixture": "mixtures", "alphabets": "letters"}
+"""What the families of points are called."""
+
 
 def samples(
     out: Path,
@@ -45,7 +48,8 @@ def samples(
             points = generate(run.learner, seen, truth.shape[1], generator, batch_size=setting.batch_size)
             shown[f"after {step} step{'s' * (step > 1)}"] = points.numpy()
         picture = f"{name}-samples-{own}.png"
-        if clouds(out / picture, f"{panel}: {words_of(own.removeprefix(f'{panel}-'))}", shown) is None:
+        title = f"{POINTS.get(panel, panel)}: {words_of(own.removeprefix(f'{panel}-'))}"
+        if clouds(out / picture, title, shown) is None:
             regime = own.removeprefix(f"{panel}-").partition("-")[0]
             number = next(
                 n for n in TABLES if any(r.startswith(regime) for r in TABLES[n].rows.get(panel, ()))

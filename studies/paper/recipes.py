@@ -7,12 +7,13 @@ the neighbours as their sources train them, sizes are this project's own.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gradatim.compare.panel import SIGNALS
 from gradatim.compare.runs import once
+from gradatim.methods import method, variant
 from gradatim.recipes import Recipe
-from gradatim.refiners import CONSTANT, DECAYING, Gain, TransformerConfig
+from gradatim.refiners import CONSTANT, DECAYING, Gain
 from gradatim.training.config import TrainConfig
 from gradatim.training.evolution import Evolution
 from gradatim.training.schemes import Greedy, Unrolled
@@ -57,7 +58,11 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
     """Return the recipe of every row that a family `name` can have, by the row's name."""
     regimes = {regime: signals(name, regime) for regime in ("parametric", "explicit", "implicit")}
     if name != "order":
-        regimes["implicit"] = ("logits", "latents", *(("probabilities",) if setting.family.classes else ()))
+        regimes["implicit"] = (
+            "logits",
+            "latents",
+            *(("probabilities",) if setting.family.likelihood.classes else ()),
+        )
     made = {
         row: recipe
         for regime, own in regimes.items()
@@ -74,9 +79,9 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
 def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
     """Return a recipe for each of `VARIANTS`, and `WHOLE`; an implicit learner's `signal` is its state."""
     given = setting.settings.get(regime, {})
-    width = TransformerConfig(width=16, layers=1) if smoke else TransformerConfig()
+    sizes: dict[str, Any] = {"width": 16, "layers": 1} if smoke else {}
     if setting.curvature and (regime == "parametric" or "features" in given):
-        width = replace(width, curvature=Gain(power=0.0))
+        sizes["curvature"] = Gain(power=0.0)
     asked = 32 if regime == "implicit" else 64
     family = setting.family.on("train")
     family = replace(family, query_rows=min(family.query_rows, asked))
@@ -84,14 +89,24 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     training = _lasting(TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations)
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
     family = replace(family, support_rows=HORIZON * setting.batch_size)
-    method = f"{regime}-{signal}"
-    paper = Recipe(method, family, scheme, replace(width, gain=CONSTANT), training, given)
-    single = once(paper, method)
+    name = f"{regime}-{signal}"
+    paper = Recipe(method(name, gain=CONSTANT, **sizes, **given), family, scheme, training)
+    single = once(paper, name)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
-    decaying = replace(paper, refiner=replace(width, gain=DECAYING))
-    made = dict(zip((f"{method}{variant}" for variant in VARIANTS), (paper, decaying, single), strict=True))
+    decaying = _with(paper, gain=DECAYING)
+    made = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))
     whole = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
-    return {**made, f"{method}{WHOLE}": replace(paper, scheme=whole)}
+    return {**made, f"{name}{WHOLE}": replace(paper, scheme=whole)}
+
+
+def _with(recipe: Recipe, **options: Any) -> Recipe:
+    """Return the recipe with other options of its method."""
+    return replace(recipe, method=replace(recipe.method, **options))
+
+
+def _as(recipe: Recipe, name: str, **options: Any) -> Recipe:
+    """Return the recipe of another method, with those options of the old that it has too."""
+    return replace(recipe, method=variant(recipe.method, name, **options))
 
 
 def _lasting(training: TrainConfig, iterations: float) -> TrainConfig:
@@ -104,20 +119,19 @@ def _variations(made: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return both signals trained otherwise: other sizes, windows, masks and episodes."""
     paper, default = made["parametric-both"], made["parametric-both-decaying"]
     found = {}
-    own = paper.refiner
     for width, layers in SIZES:
         work = 2 * 64**2 / (layers * width**2)
-        sized = replace(default, refiner=replace(default.refiner, width=width, layers=layers))
+        sized = _with(default, width=width, layers=layers)
         found[f"width-{width}-layers-{layers}"] = replace(
             sized, train=_lasting(default.train, work * default.train.iterations)
         )
     for window in WINDOWS:
-        found[f"parametric-both-history-{window}"] = replace(paper, refiner=replace(own, history=window))
-    masked = replace(own, prefixes=True)
-    found["parametric-both-masked"] = replace(paper, refiner=masked)
+        found[f"parametric-both-history-{window}"] = _with(paper, history=window)
+    masked = _with(paper, prefixes=True)
+    found["parametric-both-masked"] = masked
     size = paper.scheme.batch_size
     lengths = replace(paper.scheme, prefixes=min(len(LENGTHS), size))
-    found["parametric-both-prefixes"] = replace(paper, refiner=masked, scheme=lengths)
+    found["parametric-both-prefixes"] = replace(masked, scheme=lengths)
     for steps in (*EPISODES, HORIZON):
         family = replace(paper.family, support_rows=steps * size)
         for scheme in (Greedy, Unrolled):
@@ -131,10 +145,10 @@ def _plainer(made: dict[str, Recipe]) -> dict[str, Recipe]:
     found = {}
     for signal in SIGNALS:
         own = made[f"parametric-{signal}"]
-        found[f"parametric-{signal}{UNCURVED}"] = replace(own, refiner=replace(own.refiner, curvature=None))
-    found["parametric-plain"] = replace(found[f"parametric-both{UNCURVED}"], method="parametric-plain")
+        found[f"parametric-{signal}{UNCURVED}"] = _with(own, curvature=None)
+    found["parametric-plain"] = _as(found[f"parametric-both{UNCURVED}"], "parametric-plain")
     own = made["explicit-both"]
-    found["explicit-both-decoder"] = replace(own, settings={}, refiner=replace(own.refiner, curvature=None))
+    found["explicit-both-decoder"] = _with(own, features=None, curvature=None)
     return found
 
 
@@ -143,15 +157,10 @@ def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
     base = made["parametric-gradients"]
     size, relative = setting.batch_size, setting.relative
     unrolled = Unrolled(size, HORIZON, relative=relative)
-    plain = replace(base, refiner=replace(base.refiner, curvature=None), settings={})
+    plain = _with(base, curvature=None)
     through = replace(plain, scheme=unrolled)
-    hidden = setting.settings.get("parametric", {})
-    found = {
-        f"{method}-{rate:g}": replace(through, method=method, settings={**hidden, "rate": rate})
-        for method in RATED
-        for rate in RATES
-    }
-    optimizer = replace(plain, method="learned-optimizer", settings=hidden)
+    found = {f"{name}-{rate:g}": _as(through, name, rate=rate) for name in RATED for rate in RATES}
+    optimizer = _as(plain, "learned-optimizer")
     found["learned-optimizer"] = optimizer
     found["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
     few = _lasting(plain.train, plain.train.iterations // 8)
@@ -159,15 +168,13 @@ def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
         scheme = Evolution(size, HORIZON, relative=relative, truncation=truncation)
         found[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=few)
     found["parametric-gradients-unrolled"] = replace(base, scheme=unrolled)
-    found["hypernetwork"] = replace(
-        made["parametric-observations-one-step"], method="hypernetwork", settings=hidden
-    )
+    found["hypernetwork"] = _as(made["parametric-observations-one-step"], "hypernetwork")
     for name in ("conditional-neural-process", "attentive-neural-process"):
-        found[name] = replace(through, method=name)
+        found[name] = _as(through, name)
     fewer = _lasting(plain.train, plain.train.iterations // 4)
     closed = replace(through, train=fewer)
-    found["closed-form"] = replace(closed, method="closed-form", settings={"features": 256})
-    found["bayesian"] = replace(closed, method="bayesian")
+    found["closed-form"] = _as(closed, "closed-form", features=256)
+    found["bayesian"] = _as(closed, "bayesian")
     return found
 
 
@@ -175,7 +182,7 @@ def _fed(made: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return three ways of giving a refiner the weights of a network 784 x 100 x 10."""
     default, embedded = made["parametric-both-decaying"], made["explicit-both-decaying"]
     return {
-        "token-per-row": replace(default, settings={"hidden": (100,)}),
-        "one-token": replace(default, settings={"hidden": (100,), "token_per_row": False}),
-        "modulated": replace(embedded, settings={"modulated": (100, 100)}),
+        "token-per-row": _with(default, hidden=(100,)),
+        "one-token": _with(default, hidden=(100,), token_per_row=False),
+        "modulated": _with(embedded, modulated=(100, 100)),
     }

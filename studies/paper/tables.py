@@ -293,7 +293,7 @@ def cells(tables: Iterable[int] = tuple(TABLES)) -> list[Cell]:
 
 
 def listed() -> str:
-    """Return the fixed list as docs/paper.md holds it."""
+    """Return the fixed list as docs/paper-details.md holds it."""
     lines = []
     for number, table in TABLES.items():
         lines += [f"**Table {number}.** {table.title}: {len(cells([number]))} cells.", ""]

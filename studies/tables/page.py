@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradatim.compare import plots
 from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table, number
+from gradatim.compare.report import Page, Question, Result, TextTable
 
 OURS, RIDGE = "gradatim", "plain-ridge"
 PEERS = (OURS, RIDGE, "sgd", "mlp-64", "gaussian-nb", "river-forest", "river-tree")
@@ -24,11 +24,14 @@ TICKS = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
 def answer(result: Result) -> Iterator[str]:
     """Yield how the estimators compare with one-pass learners and with fits of all rows."""
     value = result.value
+    classes = result.listing("test: prequential error")
+    numbers = result.listing("test: prequential RMSE")[:-1]
     yield (
-        "In one strict pass over 16 real tables with classes the estimator makes "
+        f"In one strict pass over {len(classes)} real tables with classes the estimator makes "
         f"{value('tables.prequential.over_ridge'):.3f} times the errors of a ridge classifier and has a mean rank of "
-        f"{value('tables.prequential.rank'):.2f} among seven one-pass learners; on nine tables with numbers to "
-        f"predict its mean rank is {value('tables.regression.rank'):.2f}."
+        f"{value('tables.prequential.rank'):.2f} among {len(_columns(result, 'test: prequential error'))} one-pass "
+        f"learners; on {len(numbers)} tables with numbers to predict its mean rank is "
+        f"{value('tables.regression.rank'):.2f} among {len(_columns(result, 'test: prequential RMSE'))}."
     )
     yield (
         f"At the end of the pass its accuracy on held-out rows is {value('tables.final.over_batch'):.3f} times that "
@@ -61,11 +64,11 @@ def draw(result: Result, png: Path) -> str | None:
 
 def _columns(result: Result, start: str) -> dict[int, str]:
     """Return which column of a listing belongs to which learner."""
-    listing = next(x for x in result.data["listings"] if x["title"].startswith(start))
-    return {place: name for place, name in enumerate(listing["columns"]) if name in PEERS}
+    listings = (x["columns"] for x in result.data.get("listings", ()) if x["title"].startswith(start))
+    return {place: name for place, name in enumerate(next(listings, ())) if name in PEERS}
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return the learners' means over the tables with classes."""
     columns = (
         "learner",
@@ -105,7 +108,7 @@ def draw_streams(result: Result, png: Path) -> str | None:
     return plots.panels(png, title, "rows seen", "error so far", figures)
 
 
-def table_streams(result: Result) -> Table:
+def table_streams(result: Result) -> TextTable:
     """Return the error so far at the end of each stream."""
     rows = []
     for name in PEERS:
@@ -131,9 +134,9 @@ def answer_calibration(result: Result) -> Iterator[str]:
     )
     yield (
         f"The largest state is {size / 1e6 if not math.isnan(size) else size:.2f} MB; it learns "
-        f"{number(result.value('tables.update_speed'))} times as many rows a second as river's forest "
-        f"({number(result.beside('tables.update_speed', 'ours predicting'))} times with a prediction before each "
-        f"mini-batch) and predicts {number(result.value('tables.predict_speed'))} times as many as an MLP."
+        f"{result.value('tables.update_speed'):.1f} times as many rows a second as river's forest "
+        f"({result.beside('tables.update_speed', 'ours predicting'):.1f} times with a prediction before each "
+        f"mini-batch) and predicts {result.value('tables.predict_speed'):.2f} times as many as an MLP."
     )
 
 
@@ -163,12 +166,12 @@ PAGE = Page(
     claims={
         "tables.prequential.over_ridge": "classification: errors in the pass over ridge's, geometric mean of tables",
         "tables.prequential.sum_over_ridge": "classification: errors of all tables together over ridge's",
-        "tables.prequential.rank": "classification: mean rank among seven one-pass learners",
+        "tables.prequential.rank": "classification: mean rank among the one-pass learners",
         "tables.prequential.wins": "share of tables on which no peer is better outside the interval",
         "tables.logloss.over_ridge": "classification: log-loss in the pass over ridge's",
         "tables.final.over_batch": "accuracy on held-out rows over that of the batch model that cross-validation picks",
         "tables.ece_excess": "calibration error beyond what chance alone would measure",
-        "tables.regression.rank": "regression: mean rank among five one-pass learners",
+        "tables.regression.rank": "regression: mean rank among the one-pass learners",
         "tables.regression.coverage": "regression: how far the 80% and 95% intervals are from their level",
         "tables.checks_failed": "checks of scikit-learn that fail",
         "tables.state_bytes": "bytes of the largest state",
@@ -178,7 +181,7 @@ PAGE = Page(
     },
     notes=(
         "One strict pass: mini-batches of 32 rows are predicted before they are learnt. 30% of the rows are held out "
-        "for the accuracy at the end. Settings, one for all tables, were chosen on 31 other tables; the JSON has those, "
-        "too. Intervals are by bootstrap over tables."
+        "for the accuracy at the end. Settings, one for all tables, were chosen on other tables, which are in the "
+        "JSON, too. Intervals are by bootstrap over tables."
     ),
 )

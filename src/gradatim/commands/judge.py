@@ -65,7 +65,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     records = judged(learner, recipe, task, batch_size, steps)
     about = {"seed": recipe.train.seed, "seconds": header["seconds"], "peak_memory": header["peak_memory"]}
     console.print(
-        f"{recipe.method} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
+        f"{recipe.name} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
         f"{batch_size} rows a step, means with 95% intervals over tasks",
         soft_wrap=True,
     )
@@ -73,8 +73,8 @@ def evaluate(options: Namespace, console: Console) -> None:
     if options.out:
         from ..files.checkpoint import write_bytes
 
-        asked = {name: options[name] for name in ("split", "tasks", "seed")} | {"batch_size": batch_size}
-        result = {"checkpoint": str(path), **asked, "recipe": recipe.to_json(), **provenance()}
+        settings = {name: options[name] for name in ("split", "tasks", "seed")} | {"batch_size": batch_size}
+        result = {"checkpoint": str(path), **settings, "recipe": recipe.to_json(), **provenance()}
         result["records"] = [{**record, **about} for record in records]
         write_bytes(Path(options.out), (json.dumps(result, indent=1) + "\n").encode())
         print_written(console, [Path(options.out)])
@@ -83,13 +83,13 @@ def evaluate(options: Namespace, console: Console) -> None:
 def refuse_impossible(options: Namespace) -> None:
     """Raise ValueError where an option of `eval` has a value that none can have, naming it."""
     if options.split not in SPLITS:
-        known, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
+        splits, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
         hint = "" if near is None else f": did you mean {near}?"
-        raise ValueError(f"--split must be one of {known}; got {options.split!r}{hint}")
-    for name, least in (("tasks", 1), ("batch_size", 1), ("seed", 0)):
+        raise ValueError(f"--split must be one of {splits}; got {options.split!r}{hint}")
+    for name, minimum in (("tasks", 1), ("batch_size", 1), ("seed", 0)):
         value = options[name]
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
+        if value is not None and value < minimum:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum}; got {value}")
     if options.seed >= 2**63:
         raise ValueError(f"--seed must be below 2**63; got {options.seed}")
 
@@ -101,6 +101,7 @@ def judged(
 
     Where the best possible answer is known, its risk is recorded as the method `oracle`.
     """
+    from ..likelihood import Order
     from ..metrics import (
         bootstrap,
         curve,
@@ -112,13 +113,13 @@ def judged(
     )
 
     metrics: dict[str, Metric] = {"error": error_rate}
-    if recipe.family.orders:
+    if isinstance(recipe.family.likelihood, Order):
         metrics = {"reversed edges": reversed_edges, "invalid order": invalid_order}
-    elif recipe.family.classes is None:
+    elif recipe.family.likelihood.classes is None:
         metrics = {"squared error": squared_error}
         if task.truth is not None:
             metrics["excess risk"] = excess_risk
-    found = {(recipe.method, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
+    found = {(recipe.name, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
     best = [recipe.family.oracle(task, step * batch_size) for step in steps]
     if "excess risk" in metrics and best[0] is not None:
         found["oracle", "excess risk"] = np.stack(
@@ -193,7 +194,7 @@ def info(options: Namespace, console: Console) -> None:
         ValueError: a file that is missing, truncated or foreign.
     """
     from ..files.checkpoint import read, select_prefix
-    from ..recipes import from_json, unwrapped
+    from ..recipes import unwrapped
 
     path = found(options.checkpoint)
     tensors, header = read(path)
@@ -209,10 +210,7 @@ def info(options: Namespace, console: Console) -> None:
         lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
     run = header.get("recipe") or {}
     if "recipe" in run or "method" in run:
-        recipe = from_json(unwrapped(run, path))
-        lines += [
-            [name, str(getattr(recipe, name))] for name in ("method", "family", "scheme", "refiner", "train")
-        ]
+        lines += of_recipe(unwrapped(run, path))
     lines += [
         [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
     ]
@@ -221,3 +219,14 @@ def info(options: Namespace, console: Console) -> None:
         lines.append(["seconds", f"{header['seconds']:.1f}"])
         lines.append(["peak memory", format_bytes(header["peak_memory"])])
     print_table(console, "", ["", ""], lines)
+
+
+def of_recipe(value: dict[str, Any]) -> list[list[str]]:
+    """Return a line for each part of a recipe's JSON: its name, and its fields."""
+    lines = []
+    for part in ("method", "family", "scheme", "train"):
+        fields = value.get(part, {})
+        named = {"name": fields} if isinstance(fields, str) else dict(fields)
+        words = ", ".join(f"{key} {json.dumps(inner)}" for key, inner in named.items() if key != "name")
+        lines += [[part, named["name"]], ["", words]] if "name" in named else [[part, words]]
+    return lines

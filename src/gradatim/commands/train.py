@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..recipes import Recipe
+    from ..registry import Registry
 
 FLAGS = ("--resume", "--quiet", "--help", "-h")
-PARTS = ("family", "scheme", "refiner", "train")
+PARTS = ("method", "family", "scheme", "train")
+NAMED = PARTS[:3]
+"""Parts of a recipe that have a name."""
 
 
 def options(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -41,17 +44,18 @@ def options(parser: ArgumentParser, arguments: list[str]) -> None:
         parser.epilog = f"{parser.epilog}. gradatim train RECIPE --help shows the fields of a recipe."
         return
     parser.usage = "gradatim train RECIPE [--out DIR] [--resume] [--quiet] [--devices N] [--FIELD VALUE ...]"
-    base = chosen(name, *(value_of(arguments, f"--{part}.name") for part in ("family", "scheme")))
-    parser.add_argument(
-        "--method", type=str, default=base.method, help="what is trained, a row of gradatim list"
-    )
+    base = chosen(name, *(named(arguments, part) for part in NAMED))
     for part in PARTS:
         value = getattr(base, part)
-        kind = type(value).__name__
+        kind, fixed = type(value).__name__, ()
+        if part in NAMED:
+            kind = names(part).name_of(value)
+            fixed = names(part)[kind].fixed if part == "method" else ()
         group = parser.add_argument_group(f"{part}: {kind}", escaped(first_line(type(value))))
-        if part in ("family", "scheme"):
-            group.add_argument(f"--{part}.name", type=str, default=kind, help=f"another kind of {part}")
-        add_fields(group, part, value)
+        if part in NAMED:
+            text = f"another {part}, by name or import path; --{part} for short"
+            group.add_argument(f"--{part}.name", type=str, default=kind, help=text)
+        add_fields(group, part, value, fixed)
 
 
 def run(options: Namespace, console: Console) -> None:
@@ -73,8 +77,8 @@ def run(options: Namespace, console: Console) -> None:
     if not options.resume and (step_files(out) or (log.exists() and log.stat().st_size)):
         raise ValueError(f"{out} already holds a run: resume it with --resume, or choose another folder")
     if recipe.train.threads is None:  # the last bits depend on it, so the record says it
-        begun = options.resume and (out / "run.json").exists()
-        threads = stored(out / "run.json").get("train", {}).get("threads") if begun else None
+        resumed = options.resume and (out / "run.json").exists()
+        threads = stored(out / "run.json").get("train", {}).get("threads") if resumed else None
         recipe = replace(recipe, train=replace(recipe.train, threads=threads or torch.get_num_threads()))
     learner, quiet = recipe.learner(), options.quiet
     record = {"recipe": recipe.to_json(), **provenance(), "threads": recipe.train.threads}
@@ -82,36 +86,67 @@ def run(options: Namespace, console: Console) -> None:
     if is_first() and not (options.resume and latest(out)):
         written.append(out / "run.json")
         write_bytes(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())
-    done = train(
+    trained = train(
         learner, recipe.family, recipe.scheme, recipe.train, out, record, options.resume, progress=not quiet
     )
-    loss = f"loss {done.log[-1]['loss']:.4g} after " if done.log else ""
-    told = f"{recipe.method} on {type(recipe.family).__name__}: {loss}{done.iterations} iterations"
+    loss = f"loss {trained.log[-1]['loss']:.4g} after " if trained.log else ""
+    summary = f"{recipe.name} on {type(recipe.family).__name__}: {loss}{trained.iterations} iterations"
     console.print(
-        f"{told}, {done.seconds:.1f} s, peak memory {done.peak_memory / 2**20:,.0f} MB", soft_wrap=True
+        f"{summary}, {trained.seconds:.1f} s, peak memory {trained.peak_memory / 2**20:,.0f} MB",
+        soft_wrap=True,
     )
     if quiet:
-        for notice in done.notices:
+        for notice in trained.notices:
             console.print(notice, soft_wrap=True, markup=False)
-    print_written(console, [*written, *done.written])
+    print_written(console, [*written, *trained.files])
 
 
-def chosen(name: str, family: str | None = None, scheme: str | None = None) -> Recipe:
-    """Return the recipe of a name or path, its family or scheme of another kind if one is named; common fields stay.
+def named(arguments: list[str], part: str) -> str | None:
+    """Return the name that the arguments give a part of the recipe, or None."""
+    return value_of(arguments, f"--{part}.name") or value_of(arguments, f"--{part}")
+
+
+def names(part: str) -> Registry[Any]:
+    """Return the table that the names of a part of the recipe are taken from."""
+    from ..methods import METHODS
+    from ..registry import FAMILIES, SCHEMES
+
+    return {"method": METHODS, "family": FAMILIES, "scheme": SCHEMES}[part]
+
+
+def chosen(
+    name: str, method: str | None = None, family: str | None = None, scheme: str | None = None
+) -> Recipe:
+    """Return the recipe of a name or path, with another method, family or scheme where one is named.
+
+    Fields of a family or scheme that the new one has too keep their values. Options of a method do so where the
+    recipe changed them from their defaults.
 
     Raises:
-        ValueError: an unknown recipe, kind or field (the nearest is suggested), or a file that holds no recipe.
+        ValueError: an unknown recipe, name or field (the nearest is suggested), or a file that holds no recipe.
     """
-    from ..recipes import FAMILIES, SCHEMES, from_json, recipe
+    from ..recipes import from_json, method_from_json, method_json, recipe
 
     path = Path(name) / "run.json" if (Path(name) / "run.json").exists() else Path(name)
     value = stored(path) if path.suffix == ".json" else recipe(name).to_json()
-    for part, kind, table in (("family", family, FAMILIES), ("scheme", scheme, SCHEMES)):
-        came = value[part]
-        if kind is not None and isinstance(came, dict) and kind != came.get("name"):
-            shared = {f.name for f in fields(table[kind])} if kind in table else set()
-            value[part] = {"name": kind} | {k: v for k, v in came.items() if k in shared}
+    if method is not None:
+        old, preset = method_from_json(value["method"]), names("method")[method]
+        before = names("method")[names("method").name_of(old)].options
+        if type(old) is not preset.kind or any(getattr(old, key) != v for key, v in preset.fixed.items()):
+            changed = {k: v for k, v in method_json(old).items() if k in before and v != plain(before[k])}
+            shared_options = {k: v for k, v in changed.items() if k in preset.options}
+            value["method"] = {"name": method} | shared_options
+    for part, new_name in (("family", family), ("scheme", scheme)):
+        stored_part = value[part]
+        if new_name is not None and isinstance(stored_part, dict) and new_name != stored_part.get("name"):
+            shared = {field.name for field in fields(names(part)[new_name])}
+            value[part] = {"name": new_name} | {k: v for k, v in stored_part.items() if k in shared}
     return from_json(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a dataclass as a dictionary, and any other value as it is."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def stored(path: Path) -> dict[str, Any]:
@@ -141,22 +176,18 @@ def overridden(options: Namespace) -> Recipe:
     Raises:
         ValueError: values that a part of the recipe refuses, or a method that cannot be trained so.
     """
-    from ..methods import METHODS
     from ..recipes import from_json
 
-    value = chosen(options.recipe, options.family.name, options.scheme.name).to_json()
-    value |= {part: options[part].as_dict() for part in PARTS} | {"method": options.method}
+    value = chosen(options.recipe, *(options[part].name for part in NAMED)).to_json()
+    value |= {part: options[part].as_dict() for part in PARTS}
     if options.devices is not None:
         value["train"]["devices"] = options.devices
     recipe = from_json(value)
-    row = METHODS[recipe.method]
-    if not row.learnt:
-        raise ValueError(f"{recipe.method} has nothing to meta-train: choose another method (gradatim list)")
-    if row.one_step and recipe.scheme.horizon != 1:
+    if not recipe.method.learnt:
+        raise ValueError(f"{recipe.name} has nothing to meta-train: choose another method (gradatim list)")
+    if recipe.method.one_step and recipe.scheme.horizon != 1:
         horizon = recipe.scheme.horizon
-        raise ValueError(
-            f"{recipe.method} takes one step; got a horizon of {horizon}: add --scheme.horizon 1"
-        )
+        raise ValueError(f"{recipe.name} takes one step; got a horizon of {horizon}: add --scheme.horizon 1")
     return recipe
 
 

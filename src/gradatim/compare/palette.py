@@ -27,10 +27,10 @@ METHODS: dict[str, tuple[str, str]] = {
     "implicit-latents": ("#b48fd6", "implicit, latents"),
     "implicit-probabilities": ("#9c6bc4", "implicit, probabilities"),
     "implicit-order": ("#7a4fa3", "implicit, orders"),
-    "constant": ("#5a9bd8", "constant gain"),
-    "decaying": ("#1f5fa8", "falling gain"),
-    "precision": ("#7a4fa3", "learnt precision"),
-    "proximal": ("#1e7d46", "proximal step"),
+    "constant": ("#5a9bd8", "transformer, constant gain"),
+    "decaying": ("#1f5fa8", "transformer, falling gain"),
+    "precision": ("#7a4fa3", "transformer, learnt precision"),
+    "proximal": ("#1e7d46", "transformer, proximal steps"),
     "hypernetwork": ("#b03a8c", "hypernetwork"),
     "closed-form": ("#17a2a2", "ridge on learnt features"),
     "bayesian": ("#0b6e6e", "Bayesian, closed form"),
@@ -38,7 +38,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "conjugate-forgets": ("#17a2a2", "Bayesian, forgets at one rate"),
     "bank": ("#5a9bd8", "Bayesian, several rates"),
     "run-length": ("#1f5fa8", "Bayesian over the time of the change"),
-    "smoother": ("#1f5fa8", "posterior over weights, with a window"),
+    "smoother": ("#7a4fa3", "posterior over weights, with a window"),
     "kalman": ("#5a9bd8", "extended Kalman filter"),
     "network-bayesian": ("#0b6e6e", "Bayesian on learnt features"),
     "random-features": ("#d9a400", "random features"),
@@ -75,8 +75,8 @@ METHODS: dict[str, tuple[str, str]] = {
     "ges": ("#e08e0b", "GES"),
     "shape-order": ("#8c6d46", "sort by the shape of columns"),
     "random-order": ("#9aa5b1", "random order"),
-    "logistic regression": ("#8c6d46", "logistic regression, all rows at once"),
-    "random forest": ("#2f4f4f", "random forest, all rows at once"),
+    "logistic regression": ("#4a4e57", "logistic regression"),
+    "random forest": ("#2f4f4f", "random forest"),
     "oracle": (INK, "best possible"),
 }
 """Colour and words of each method. A name that is not in it has those of the longest entry that it begins with."""
@@ -93,8 +93,10 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "masked": ("--", "rows do not see one another"),
     "prefixes": ("--", "every prefix"),
     "whole": ("-.", "all rows at once"),
+    "average-late": (":", "averaged late"),
+    "averaged-late": (":", "averaged late"),
     "average": ("--", "averaged"),
-    "late": (":", "averaged late"),
+    "averaged": ("--", "averaged"),
 }
 """Line style and words of what may follow a method's name."""
 
@@ -126,7 +128,7 @@ def style_of(method: str) -> str:
     _, variant = _parts(method)
     if method.startswith(tuple(_PREFIXES)):
         return "-."
-    return next((style for name, (style, _) in VARIANTS.items() if name in variant), "-")
+    return next((style for name, (style, _) in VARIANTS.items() if _has(variant, name)), "-")
 
 
 def words_of(method: str) -> str:
@@ -143,23 +145,31 @@ def words_of(method: str) -> str:
     prefix = next((prefix for prefix in _PREFIXES if method.startswith(prefix)), "")
     base, variant = _parts(method)
     stem, _, home = method.partition("@")
-    words = METHODS[base][1] if base else stem.removeprefix(prefix).replace("-", " ")
+    words = METHODS[base][1] if base else stem.removeprefix(prefix)
+    if not base and " " not in words:
+        words = words.replace("-", " ")
+    texts = []
     for name, (_, text) in VARIANTS.items():
-        if name in variant:
-            words, variant = f"{words}, {text}", variant.replace(name, "")
+        if _has(variant, name):
+            texts.append(text)
+            variant = f"{variant}-".replace(f"-{name}-", "-")
     remainder = variant.replace("-", " ").strip()
     source = {"fashion-mnist": "Fashion-MNIST", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST"}
     return (
         _PREFIXES.get(prefix, "")
-        + words
-        + (f" {remainder}" if remainder else "")
+        + ", ".join([words, *([remainder] if remainder else []), *texts])
         + (f", trained on {source.get(home, home)}" if home else "")
     )
 
 
+def _has(variant: str, name: str) -> bool:
+    """Return whether the end of a method's name has a variant in it, between hyphens."""
+    return f"-{name}-" in f"{variant}-"
+
+
 def _parts(method: str) -> tuple[str, str]:
     """Return the entry of METHODS that a name begins with, or "", and what follows it."""
-    stem = method.partition("@")[0]
+    stem = method.partition("@")[0].lower()
     for prefix in _PREFIXES:
         stem = stem.removeprefix(prefix)
     matches = [name for name in METHODS if stem == name or stem.startswith(f"{name}-")]

@@ -85,7 +85,7 @@ def measure(study: Study, part: Part, seeds: int, records: list[dict[str, Any]])
         ]
         found[name] = {metric: np.stack([v[metric] for v in values]) for metric in part.metrics}
         for seed, (own, run) in enumerate(zip(values, runs, strict=True)):
-            records += _records(part, name, run.recipe.method, seed, own, run)
+            records += _records(part, name, run.recipe.name, seed, own, run)
         records += _together(records, found[name], part.name, name)
     others: dict[str, Callable[[], Values]] = {
         name: partial(_baseline, study, part, name, task, tuned(study, part, name)) for name in part.baselines

@@ -109,26 +109,25 @@ def panels(
         return "no picture drawn: there are no curves"
     columns = min(across, len(plots))
     n_rows = -(-len(plots) // columns)
-    size = (4.2 * columns + 2.6, 3.2 * n_rows + 0.7) if len(plots) > 1 else (8.0, 4.4)
+    methods = list(dict.fromkeys(curve.words for curves in plots.values() for curve in curves))[:NAMED]
+    size = (4.4 * columns, 3.1 * n_rows + 0.7 + 0.12 * len(methods)) if len(plots) > 1 else (8.0, 4.4)
     canvas = _canvas(*size)
     if canvas is None:
         return MISSING
     panes = canvas.subplots(n_rows, columns, squeeze=False).flatten()
-    methods = list(dict.fromkeys(curve.words for curves in plots.values() for curve in curves))[:NAMED]
     linear = "accuracy" in y_label.lower()
     handles: dict[str, Any] = {}
     for axes, (name, curves) in zip(panes, plots.items(), strict=False):
         handles |= _draw(axes, curves, log_y and not linear, methods)
         axes.set_title(name, fontsize="medium")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=RULE, linewidth=0.8)
-        axes.set_axisbelow(True)
+        _frame(axes)
     for axes in panes[len(plots) :]:
         axes.set_axis_off()
-    canvas.supxlabel(x_label, fontsize="medium")
+    for axes in panes[max(0, len(plots) - columns) : len(plots)]:
+        axes.set_xlabel(x_label)
     canvas.supylabel(y_label, fontsize="medium")
     canvas.suptitle(title, fontsize="large")
-    _legend(canvas, {name: handles[name] for name in methods if name in handles})
+    _legend(canvas, {name: handles[name] for name in methods if name in handles}, columns)
     return save(canvas, png)
 
 
@@ -141,12 +140,20 @@ def _canvas(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _legend(canvas: Any, handles: Mapping[str, Any]) -> None:
-    """Name what is coloured, at the right of the plots."""
+def _frame(axes: Any) -> None:
+    """Draw light rules behind the plot and no frame above or to the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _legend(canvas: Any, handles: Mapping[str, Any], columns: int = 1) -> None:
+    """Name what is coloured: at the right of a plot, or below several side by side."""
     canvas.legend(
         list(handles.values()),
         list(handles),
-        loc="outside right center",
+        loc="outside lower center" if columns > 1 else "outside right center",
+        ncols=columns,
         frameon=False,
         fontsize="small",
         handlelength=2.8,
@@ -181,7 +188,10 @@ def _scale(axes: Any, curves: Sequence[Curve], log_y: bool) -> None:
     log_y = log_y and not any(y <= 0 for curve in curves for y in (*curve.y, *curve.low))
     axes.set(xscale="log", yscale="log" if log_y else "linear")
     ticks: list[float] = []
-    for x in reversed(xs):  # nearer than a ninth of the axis they would overlap
+    first, last = xs[:1], xs[-1:]
+    rounds = [x for x in xs if f"{x:e}"[0] in "125" or [x] in (first, last)]
+    # nearer than a ninth of the axis marks would overlap
+    for x in reversed(rounds if len(rounds) > 5 else xs):
         if not ticks or (ticks[-1] / x) ** 9 >= xs[-1] / xs[0]:
             ticks.append(x)
     ticks[-1:] = xs[:1]  # both ends are marked
@@ -261,9 +271,7 @@ def dots(
         marks = [tick for tick in ticks if low <= tick <= high]
         axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
         axes.minorticks_off()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
+    _frame(axes)
     canvas.suptitle(title, fontsize="large")
     if len(handles) > 1:
         _legend(canvas, handles)

@@ -15,7 +15,7 @@ from typing import Any
 from ..files.checkpoint import write_bytes
 from .plots import Curve
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Columns and rows of a table, as text."""
 
 
@@ -84,7 +84,7 @@ class Result:
             if record["steps"] == steps:
                 if record["high"] is None or record["low"] is None:
                     return "diverged"
-                return f"{record['mean']:.3g} ± {(record['high'] - record['low']) / 2:.1g}"
+                return f"{record['mean']:.3g}\u00a0±\u00a0{(record['high'] - record['low']) / 2:.2g}"
         return ""
 
     def curve(
@@ -128,7 +128,7 @@ class Question:
     answer: Callable[[Result], Iterable[str]]
     draw: Callable[[Result, Path], str | None] | None = None
     caption: str = ""
-    table: Callable[[Result], Table] | None = None
+    table: Callable[[Result], TextTable] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,8 @@ def render(path: Path, page: Page | None = None) -> list[Path]:
 
     Example:
         >>> from pathlib import Path
-        >>> about = {"benchmark": "mine", "smoke": False, "seeds": 1, "commit": "c", "torch": "t", "records": []}
-        >>> claim = {"id": "mine.ratio", "value": 0.5, "low": 0.4, "high": 0.6, "bar": 1, "direction": "<=", "holds": True}
-        >>> paths = write_result(Path("."), "mine", {**about, "claims": [claim]})
+        >>> about = {"benchmark": "mine", "smoke": False, "seeds": 1, "commit": "c", "torch": "t"}
+        >>> paths = write_result(Path("."), "mine", {**about, "claims": []})
         >>> [path.name for path in paths]
         ['mine.json', 'mine.md']
     """
@@ -191,8 +190,9 @@ def _answered(question: Question, result: Result, path: Path, pictures: list[Pat
         if question.draw(result, picture) is None:
             pictures.append(picture)
             lines += [f"![{question.caption or question.title}]({picture.name})", ""]
-    if question.table is not None:
-        lines += markdown_table(*question.table(result))
+    columns, rows = question.table(result) if question.table else ((), ())
+    if rows:
+        lines += markdown_table(columns, rows)
     return lines
 
 
@@ -216,11 +216,13 @@ def _verdicts(claims: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> 
 def _footer(data: Mapping[str, Any], page: Page, path: Path) -> list[str]:
     """Return how to read the numbers, how to run the study, and where everything else is."""
     count = len(data.get("records", ())) + len(data.get("cells", ()))
+    render_it = f"python -m studies.render {path.name}"
+    width = max(len(render_it), len(f"make study NAME={page.study}"))
     return [
         "## How to run it",
         "",
-        f"    make study NAME={page.study}            # SMOKE=1: tiny sizes, does it run",
-        f"    python -m studies.render {path.name}    # this page and its pictures, from the JSON alone",
+        f"    {f'make study NAME={page.study}':<{width}}  # SMOKE=1: tiny sizes, does it run",
+        f"    {render_it:<{width}}  # this page and its pictures, from the JSON alone",
         "",
         *([page.notes, ""] if page.notes else []),
         f"Everything else is in [{path.name}]({path.name}): {count:,} records with intervals, settings and costs, and "

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from ..files.checkpoint import latest, load_weights, read_header, write_bytes
+from ..methods import variant
 from ..metrics import curve
 from ..provenance import commit, process_environment, processes_on_threads, provenance
 from ..recipes import Recipe, from_json
@@ -208,7 +209,12 @@ class Study:
 def once(recipe: Recipe, method: str) -> Recipe:
     """Return the one-step twin of a recipe: the same size and rate, and as many refinements, so more tasks."""
     training = replace(recipe.train, tasks=recipe.train.tasks * recipe.scheme.horizon)
-    return replace(recipe, method=method, scheme=replace(recipe.scheme, horizon=1), train=training)
+    return replace(
+        recipe,
+        method=variant(recipe.method, method),
+        scheme=replace(recipe.scheme, horizon=1),
+        train=training,
+    )
 
 
 def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from ..likelihood import Velocity
 from .archives import read_npz
 from .datasets import SPLITS
 from .flows import Components, FlowFamily
@@ -163,7 +164,7 @@ class Alphabets(FlowFamily):
     jitter: float = 0.5
     split: str = "train"
 
-    y_dim = 2
+    likelihood = Velocity(2)
 
     def __post_init__(self) -> None:
         check_rows(self)

@@ -14,6 +14,7 @@ import torch
 
 from ..batch import Batch, Task
 from ..family import TaskFamily
+from ..likelihood import Order
 from ..names import hint
 from .sampling import check_amount, check_count, check_rows, check_sample, support_mask
 
@@ -67,7 +68,6 @@ class StructuralCausalModel(TaskFamily):
     noise_scale: tuple[float, float] = (0.3, 1.0)
     hidden: int = 10
 
-    orders = True
     intercept = False
 
     def __post_init__(self) -> None:
@@ -99,9 +99,9 @@ class StructuralCausalModel(TaskFamily):
         return self.variables
 
     @property
-    def y_dim(self) -> int:
-        """Return the number of variables d: a row of the graph's adjacency."""
-        return self.variables
+    def likelihood(self) -> Order:
+        """Return that the answer is an order of the d variables; y is a row of the graph's adjacency."""
+        return Order(self.variables)
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
         """Return n_tasks tasks drawn with `generator`, a CPU generator; float32.

@@ -147,12 +147,10 @@ class FlowFamily(TaskFamily):
     Source: Lipman et al. 2023, eqs. 22-23.
     """
 
-    flow = True
-
     @property
     def x_dim(self) -> int:
         """Return the width of [x_t, t], one more than a point's."""
-        return self.y_dim + 1
+        return self.likelihood.y_dim + 1
 
     @abstractmethod
     def components(self, n_tasks: int, generator: torch.Generator) -> Components:

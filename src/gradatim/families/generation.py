@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..likelihood import Velocity
 from .flows import Components, FlowFamily
 from .sampling import check_amount, check_count, check_rows
 
@@ -68,9 +69,9 @@ class GaussianMixture(FlowFamily):
                 )
 
     @property
-    def y_dim(self) -> int:
-        """Return the number of a point's coordinates, `dim`."""
-        return self.dim
+    def likelihood(self) -> Velocity:
+        """Return that y is a velocity of `dim` coordinates."""
+        return Velocity(self.dim)
 
     def components(self, n_tasks: int, generator: torch.Generator) -> Components:
         """Return the mixtures of n_tasks tasks; weights `[B, K]` are 0 where a task has fewer than K components."""

@@ -14,6 +14,7 @@ import torch
 
 from ..batch import Batch, Task
 from ..family import TaskFamily
+from ..likelihood import CrossEntropy
 
 if TYPE_CHECKING:
     from typing import Self
@@ -285,9 +286,9 @@ class PooledClassification(TaskFamily):
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
 
     @property
-    def classes(self) -> int:
-        """Return the number of classes in each task, `ways`."""
-        return self.ways
+    def likelihood(self) -> CrossEntropy:
+        """Return that y is one of `ways` classes."""
+        return CrossEntropy(self.ways)
 
     def on(self, split: str) -> Self:
         """Return the family over another pool: `train`, `validation` or `test`.

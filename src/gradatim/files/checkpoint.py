@@ -188,7 +188,14 @@ def save_checkpoint(
 
 
 def step_files(folder: Path | str) -> dict[int, Path]:
-    """Return the checkpoints in the folder of a run by their step, ascending, readable or not."""
+    """Return the checkpoints in the folder of a run by their step, ascending, readable or not.
+
+    Example:
+        >>> from gradatim.files.checkpoint import save_checkpoint, step_files
+        >>> path = save_checkpoint("steps", 10, {}, {"kind": "checkpoint"})
+        >>> step_files("steps") == {10: path}
+        True
+    """
     folder = Path(folder)
     files = folder.iterdir() if folder.is_dir() else ()
     matches = ((_STEP.fullmatch(file.name), file) for file in files)

@@ -56,6 +56,14 @@ class TableFile:
 
     `stream(kinds)` reads the file from its start. It yields tables with these columns, in this order and of these
     kinds, each with the share of the file that has been read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.reading import open_table
+        >>> _ = Path("small.csv").write_text("age,member\\n31,true\\n27,false\\n")
+        >>> table_file = open_table("small.csv")
+        >>> table_file.names, table_file.head.num_rows
+        (['age', 'member'], 2)
     """
 
     path: Path
@@ -144,7 +152,13 @@ def column_kind(dtype: Any) -> str | None:
 
 
 def arrow_type(kind: str) -> Any:
-    """Return the Arrow type of a column of a given kind."""
+    """Return the Arrow type of a column of a given kind.
+
+    Example:
+        >>> from gradatim.files.reading import arrow_type
+        >>> arrow_type("number"), arrow_type("text")
+        (DataType(double), DataType(string))
+    """
     a = arrow()
     types = {NUMBER: a.float64(), BOOLEAN: a.bool_(), DATE: a.timestamp("us"), TEXT: a.string()}
     return types[kind] if kind in types else a.timestamp("us", "UTC")

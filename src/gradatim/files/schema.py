@@ -135,6 +135,16 @@ class Schema:
 
         Raises:
             ValueError: a column is missing, unknown or of an unsupported type. The message names it.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from gradatim.files.reading import open_table
+            >>> from gradatim.files.schema import Schema
+            >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
+            >>> table_file = open_table("train.csv")
+            >>> schema = Schema.infer(table_file, target="bought", task="auto")
+            >>> schema.columns_to_read(table_file, "model.safetensors", with_target=True)
+            {'age': 'number', 'bought': 'number'}
         """
         kinds = {**self.columns, **({self.target: self.target_kind} if with_target else {})}
         unknown = [
@@ -161,6 +171,16 @@ class Schema:
 
         Raises:
             ValueError: numbers that are not finite, or that are no class labels.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from gradatim.files.reading import open_table
+            >>> from gradatim.files.schema import Schema
+            >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
+            >>> table_file = open_table("train.csv")
+            >>> schema = Schema.infer(table_file, target="bought", task="auto")
+            >>> schema.target_values(table_file.head, table_file.path)
+            (array([1, 0, 0]), array([ True,  True, False]))
         """
         column = table[self.target]
         if self.target_kind == TEXT:
@@ -188,6 +208,11 @@ class Schema:
 
         Raises:
             ValueError: the target holds numbers and a name is none, or the task is a regression.
+
+        Example:
+            >>> from gradatim.files.schema import Schema
+            >>> Schema("bought", "classification", "number", {"age": "number"}).parse_classes("0,1", ["0", "1"])
+            array([0, 1])
         """
         if self.task == REGRESSION:
             raise ValueError(

@@ -171,6 +171,15 @@ def check_class_count(classes: Any, schema: Schema, path: Path) -> None:
 
     Raises:
         ValueError: more than `MAX_CLASSES` classes.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.schema import Schema
+        >>> from gradatim.files.streaming import check_class_count
+        >>> schema = Schema("number", "classification", "number", {"age": "number"})
+        >>> check_class_count(range(2000), schema, Path("train.csv"))
+        Traceback (most recent call last):
+        ValueError: train.csv: the target 'number' has more than 1,000 classes, the last 1999: ...
     """
     if len(classes) > MAX_CLASSES:
         raise ValueError(
@@ -197,6 +206,20 @@ def predict_stream(
 
     Raises:
         ValueError: the file turns out to be invalid; the message names it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim import RefinedRegressor
+        >>> from gradatim.files.reading import open_table
+        >>> from gradatim.files.schema import Schema
+        >>> from gradatim.files.streaming import predict_stream
+        >>> _ = Path("line.csv").write_text("x,y\\n1.5,2.5\\n2.5,3.5\\n3.5,4.5\\n")
+        >>> table_file = open_table("line.csv")
+        >>> schema = Schema.infer(table_file, target="y", task="regression")
+        >>> model = RefinedRegressor().fit(table_file.head.select(["x"]), [2.5, 3.5, 4.5])
+        >>> for table, share in predict_stream(model, table_file, schema, schema.columns, False, [0.1, 0.9]):
+        ...     print(table.column_names, table.num_rows, share)
+        ['prediction', 'quantile_0.1', 'quantile_0.9'] 3 1.0
     """
     share, rows = [0.0], 0
 

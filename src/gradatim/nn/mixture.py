@@ -1,4 +1,4 @@
-"""Predictive distributions of several experts, and how likely they find an answer.
+"""Predictive distributions of several experts, and the likelihood of an answer under each.
 
 Source: Raftery et al. 1997, eq. 1 (averaging); Cesa-Bianchi, Lugosi 2006, section 3.3 (regret).
 """
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHARPNESS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-"""What regressed one-hot codes are multiplied by to make logits: an expert for each."""
+"""Factors that turn one-hot codes fitted by regression into logits. Each makes a variant of an expert."""
 
 FLOOR = 1e-3
-"""Of every expert's probability a share that goes to all classes alike: nothing is impossible."""
+"""Share of every expert's probability that is spread evenly over the classes, so that none has probability 0."""
 
 TAILS = tuple((scale, freedom) for freedom in (3.0, 8.0, 50.0) for scale in (0.6, 0.8, 1.0, 1.25, 1.6))
-"""Student laws about a regressed mean, an expert for each: width over the noise's deviation, degrees of freedom."""
+"""Student t distributions around a fitted mean: scale in units of the noise deviation, and degrees of freedom."""
 
 _BISECTIONS = 50
 
 
 class Mixture(NamedTuple):
-    """A mixture of Student laws for each row: of E experts, in T widths of each (`TAILS`).
+    """A mixture of Student t distributions for each row, over E experts and the T entries of `TAILS`.
 
     Fields: `means [B, N, E]` of the experts; `noise [B, E]`, their variance estimates; `weight [B, E, T]`, sums to 1.
 
@@ -39,6 +39,8 @@ class Mixture(NamedTuple):
         >>> mixture = Mixture(torch.tensor([[[0.0, 2.0]]]), torch.ones(1, 2), weight)
         >>> round(mixture.mean.item(), 4), round(mixture.quantiles(torch.tensor([0.5])).item(), 4)
         (1.0, 1.0)
+
+    Source: Raftery et al. 1997, eq. 1.
     """
 
     means: Tensor
@@ -58,7 +60,7 @@ class Mixture(NamedTuple):
 
     @property
     def variance(self) -> Tensor:
-        """Return the variance of each row, `[B, N]`: that of each law, and that between the experts' means."""
+        """Return the variance of each row, `[B, N]`: within the distributions, and between the experts' means."""
         between = (self.weight.sum(2)[:, None] * (self.means - self.mean[..., None]).square()).sum(2)
         within = self.weight * self.weight.new_tensor([s * s * v / (v - 2) for s, v in TAILS])
         return between + (within.sum(2) * self.noise).sum(1, keepdim=True)
@@ -69,7 +71,8 @@ class Mixture(NamedTuple):
         return torch.stack([self.mean, self.variance], dim=-1)
 
     def quantiles(self, levels: Tensor) -> Tensor:
-        """Return the quantiles `[B, N, Q]` at `levels [Q]`, by bisection between those of the laws with a weight."""
+        """Return the quantiles `[B, N, Q]` at `levels [Q]`."""
+        # Bisection: a quantile of a mixture lies between those of its components.
         expert, tail = (self.weight > 0).any(0).nonzero(as_tuple=True)
         scale, freedom = _tails(levels).unbind(1)
         weight, freedom = self.weight[:, None, None, expert, tail], freedom[tail]
@@ -85,21 +88,49 @@ class Mixture(NamedTuple):
 
 
 def class_probabilities(scores: Tensor, variants: Tensor | None = None) -> Tensor:
-    """Return probabilities `[..., E, T, C]` of experts' scores `[..., E, C]`, one for each sharpness.
+    """Return the class probabilities of experts, for each factor in `SHARPNESS`.
 
-    `variants [T]` bool: which of them (default: all).
+    Args:
+        scores: one-hot codes fitted by regression, of shape `[..., E, C]`.
+        variants: bool `[T]`, the factors to use (default: all).
+
+    Returns:
+        Probabilities of shape `[..., E, T, C]`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.mixture import class_probabilities
+        >>> class_probabilities(torch.tensor([[0.9, 0.1]]))[0, :3, 0]
+        tensor([0.8317, 0.9164, 0.9604])
+
+    Source: this project's own.
     """
     sharpness = torch.tensor(SHARPNESS).to(scores)
     behind = scores - scores.amax(-1, keepdim=True)
     odds = (behind[..., None, :] * (sharpness if variants is None else sharpness[variants])[:, None]).exp_()
-    total = odds @ odds.new_ones(scores.shape[-1], 1)  # of few classes twice as fast as sum
+    # For a few classes the product is twice as fast as a sum.
+    total = odds @ odds.new_ones(scores.shape[-1], 1)
     return odds.mul_((1 - FLOOR) / total).add_(FLOOR / scores.shape[-1])
 
 
 def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
-    """Return log densities `[..., E, T]` of y `[..., C]` under Student tails about `mean [..., E, C]`, summed over C.
+    """Return the log density of y under each expert and each of the Student distributions `TAILS`.
 
-    `noise [..., E, C]`: variance estimates, positive.
+    Args:
+        y: of shape `[..., C]`; the densities of its C columns are summed.
+        mean: of shape `[..., E, C]`.
+        noise: variances of shape `[..., E, C]`, positive.
+
+    Returns:
+        Log densities of shape `[..., E, T]`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.mixture import log_density
+        >>> log_density(torch.zeros(1), torch.zeros(2, 1), torch.ones(2, 1)).shape
+        torch.Size([2, 15])
+
+    Source: Student 1908.
     """
     scale, freedom = _tails(mean).unbind(1)
     width = scale[:, None] * noise.sqrt()[..., None, :]
@@ -110,7 +141,24 @@ def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
 
 
 def cumulative(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
-    """Return the probabilities `[..., E, T]` of at most y `[...]` under Student tails about `mean [..., E]`."""
+    """Return the cumulative probability of y under each expert and each of the Student distributions `TAILS`.
+
+    Args:
+        y: of shape `[...]`.
+        mean: of shape `[..., E]`.
+        noise: variances of shape `[..., E]`, positive.
+
+    Returns:
+        Probabilities of shape `[..., E, T]`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.mixture import cumulative
+        >>> cumulative(torch.tensor(0.0), torch.zeros(1), torch.ones(1)).unique()
+        tensor([0.5000])
+
+    Source: Abramowitz, Stegun 1964, 26.7.3-4.
+    """
     scale, freedom = _tails(mean).unbind(1)
     return _student((y[..., None] - mean)[..., None] / (scale * noise.sqrt()[..., None]), freedom)
 
@@ -124,8 +172,8 @@ def _student(t: Tensor, freedom: Tensor) -> Tensor:
     """Return the cumulative probability of Student's t `[..., T]`, `freedom [T]` 3 or even (Abramowitz 26.7.3-4)."""
     probability = torch.empty_like(t)
     for degrees in freedom.unique().tolist():
-        chosen = freedom == degrees
-        angle = (t[..., chosen] / degrees**0.5).atan()
+        index = freedom == degrees
+        angle = (t[..., index] / degrees**0.5).atan()
         sine, square = angle.sin(), angle.cos().square()
         if degrees == 3:
             inside = (angle + sine * angle.cos()) * 2 / math.pi
@@ -135,5 +183,5 @@ def _student(t: Tensor, freedom: Tensor) -> Tensor:
                 term = term * square * ((k - 1) / k)
                 total = total + term
             inside = sine * total
-        probability[..., chosen] = (1 + inside) / 2
+        probability[..., index] = (1 + inside) / 2
     return probability

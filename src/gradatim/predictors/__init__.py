@@ -5,7 +5,7 @@
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
 """
 
-from ..likelihood import CrossEntropy, Likelihood, SquaredError, likelihood
+from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
 from .committee import Committee
 from .decoder import Decoder
 from .ensemble import Ensemble
@@ -26,8 +26,9 @@ __all__ = [
     "Likelihood",
     "Modulated",
     "Network",
+    "Order",
     "OrderScores",
     "Readout",
     "SquaredError",
-    "likelihood",
+    "Velocity",
 ]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..likelihood import Order
 from ..nn.mlp import mlp
 from ..predictor import Predictor
 
@@ -54,6 +54,7 @@ class OrderScores(Predictor):
                 f"width {width}"
             )
         self.x_dim = self.output_dim = variables
+        self.likelihood = Order(variables)
         self.latent_shape = (variables, width or 1)
         self.score = None if width is None else nn.Sequential(nn.LayerNorm(width), mlp(width, 2 * width, 1))
 
@@ -68,13 +69,9 @@ class OrderScores(Predictor):
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of each row `[B, N]`, in nats."""
-        return (batch.y * F.softplus(-self(batch.x, latent))).sum(-1)
+        return self.likelihood.row_loss(self(batch.x, latent), batch.y)
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError where x or y has another width, or y is not floating point."""
         self.check_x(batch.x)
-        if not batch.y.is_floating_point() or batch.y.shape[2] != self.output_dim:
-            raise ValueError(
-                f"an order of {self.output_dim} variables wants y floating point of that width: the children of "
-                f"a query's variable, zeros in the support; got {batch.y.dtype} of width {batch.y.shape[2]}"
-            )
+        self.likelihood.check(batch)

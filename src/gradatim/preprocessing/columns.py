@@ -145,7 +145,14 @@ class Columns:
 
 
 def column_kind(values: np.ndarray) -> str:
-    """Return the kind of a column `[rows]`: "number" or "category"."""
+    """Return the kind of a column `[rows]`: "number" or "category".
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.columns import column_kind
+        >>> column_kind(np.array([1.5, np.nan])), column_kind(np.array(["red"], dtype=object))
+        ('number', 'category')
+    """
     return NUMBER if values.dtype.kind == "f" else CATEGORY
 
 
@@ -205,6 +212,13 @@ def check_finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
     Raises:
         ValueError: a number is infinite. The message names the column.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.columns import check_finite
+        >>> check_finite(np.array([1.0, np.inf]), ["age"])
+        Traceback (most recent call last):
+        ValueError: column 'age' contains infinity...
     """
     infinite = np.isinf(numbers)
     if infinite.any():
@@ -217,7 +231,13 @@ def check_finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def object_column(items: list[str | None]) -> np.ndarray:
-    """Return a column of text `[rows]`, None where it is missing."""
+    """Return a column of text `[rows]`, None where it is missing.
+
+    Example:
+        >>> from gradatim.preprocessing.columns import object_column
+        >>> object_column(["red", None])
+        array(['red', None], dtype=object)
+    """
     column = np.empty(len(items), dtype=object)
     column[:] = items
     return column

@@ -297,7 +297,7 @@ class Encoder:
             if merged_map is None:
                 raise ValueError(
                     f"column {name!r} was encoded in two ways, {describe_difference(own_map, other_map)}: start "
-                    "both from one fitted encoder"
+                    "both from one map, for example with fork()"
                 )
         return replace(self, maps=tuple(merged_map for merged_map in merged_maps if merged_map is not None))
 

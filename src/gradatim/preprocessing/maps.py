@@ -169,6 +169,13 @@ class Category:
     def merge(self, category: Category) -> Category | None:
         """Return the map with more levels if its levels begin with those of the other map; None if the maps differ
         otherwise.
+
+        Example:
+            >>> from gradatim.preprocessing import Category
+            >>> levels = (("a",), ("a", "b"), ("b",))
+            >>> short, long, changed = (Category(names, 4, True, False, False) for names in levels)
+            >>> short.merge(long).levels, long.merge(changed)
+            (('a', 'b'), None)
         """
         short, long = sorted((self, category), key=lambda item: len(item.levels))
         compatible = short.levels == long.levels[: len(short.levels)] and (
@@ -183,6 +190,15 @@ class Tally(NamedTuple):
 
     Fields: `top`: its `MAX_LEVELS` heaviest levels, ties by name; `distinct`: the number of levels; `has_missing`:
     whether a value is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.maps import Category, Tally
+        >>> tally = Tally.from_column(np.array(["b", "a", "a", None], dtype=object), np.ones(4))
+        >>> tally
+        Tally(top=['a', 'b'], distinct=2, has_missing=True)
+        >>> Category.from_tally(tally, max_slots=8).levels
+        ('a', 'b')
     """
 
     top: list[str]
@@ -269,6 +285,12 @@ def from_json(kind: type[ColumnMap], value: dict[str, Any], where: str) -> Colum
 
     Raises:
         ValueError: a field is missing, unknown or of another type, or its value is invalid.
+
+    Example:
+        >>> from gradatim.preprocessing.maps import Category, from_json, to_json
+        >>> colour = Category(("red",), slots=5, has_other=True, has_missing=False, truncated=False)
+        >>> from_json(Category, to_json(colour), "colour") == colour
+        True
     """
     types = {f.name: str(f.type) for f in fields(kind)}
     for name in types:

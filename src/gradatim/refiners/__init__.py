@@ -5,6 +5,7 @@ from .conjugate import OFF, Conjugate
 from .drift import Bank, RunLength
 from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
+from .gaussian_process import GaussianProcess
 from .in_context import InContextRefiner
 from .kernel import Kernel
 from .laplace import Laplace
@@ -15,7 +16,8 @@ from .optimizers import SGD, Adam, Newton
 from .refit import Refit
 from .smoother import Smoother
 from .statistics import Ridge
-from .transformer import TransformerConfig, TransformerRefiner
+from .transformer import TransformerRefiner
+from .transformer_config import TransformerConfig
 from .variables import VariableRefiner
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Conjugate",
     "Experts",
     "Gain",
+    "GaussianProcess",
     "InContextRefiner",
     "Kernel",
     "Laplace",

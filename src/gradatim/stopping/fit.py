@@ -57,7 +57,7 @@ def fit_estimate(
         >>> from gradatim import LinearRegression, build, fit_estimate, stop_when
         >>> family = LinearRegression(4, noise_std=0.5)
         >>> ridge = build("ridge", family, strength=0.25)
-        >>> estimate = fit_estimate(ridge, family, batch_size=8, steps=12, tasks=64, iterations=50)
+        >>> estimate = fit_estimate(ridge, family, batch_size=8, steps=12, tasks=16, iterations=20)
         >>> stream = family.sample(1, torch.Generator().manual_seed(0)).support.split(8)
         >>> stop_when(ridge, stream, estimate, threshold=0.4).reached
         True

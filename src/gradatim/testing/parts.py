@@ -76,7 +76,8 @@ def check_predictor(predictor: Predictor, family: TaskFamily, tolerance: float =
         assert_close("tasks must not meet", {"answer": outputs[task]}, {"answer": single}, tolerance)
         _check_loss(f, batch, latent, tolerance)
     f.check(batch)
-    wrong = batch.y + (family.classes or 0) if family.classes else batch.y.repeat(1, 1, 2)
+    classes = family.likelihood.classes
+    wrong = batch.y + classes if classes else batch.y.repeat(1, 1, 2)
     assert_refused(
         "check must refuse a y that it cannot score", lambda: f.check(Batch(batch.x, wrong, batch.weight))
     )
@@ -146,16 +147,16 @@ def check_family(family: TaskFamily, disjoint: bool = True, seed: int = 0) -> No
 
 def _check_rows(family: TaskFamily, name: str, batch: Batch, count: int) -> None:
     """Raise where the shapes or the classes of a batch with `count` rows are not those of the family."""
-    width = 1 if family.classes else family.y_dim
+    width = 1 if family.likelihood.classes else family.likelihood.y_dim
     shapes = {"x": (8, count, family.x_dim), "y": (8, count, width), "mask": (8, count)}
     for part, expected in shapes.items():
         actual = tuple(getattr(batch, part).shape)
         assert actual == expected, f"{name}.{part} must have shape {expected}; got {actual}"
-    if family.classes:
+    if family.likelihood.classes:
         assert batch.y.dtype == torch.int64, f"classes must be int64; got {batch.y.dtype}"
         low, high = (int(bound) for bound in batch.y.aminmax())
-        assert 0 <= low <= high < family.classes, (
-            f"classes must lie in 0 .. {family.classes - 1}; got {low}, {high}"
+        assert 0 <= low <= high < family.likelihood.classes, (
+            f"classes must lie in 0 .. {family.likelihood.classes - 1}; got {low}, {high}"
         )
     else:
         assert batch.y.dtype == batch.x.dtype, f"y must be {batch.x.dtype} as x is; got {batch.y.dtype}"
@@ -176,7 +177,7 @@ def _parts(task: Task) -> dict[str, Tensor]:
 
 def _check_answers(family: TaskFamily, task: Task) -> None:
     """Raise where `truth` or the oracle breaks a law."""
-    shape = (*task.query.mask.shape, family.classes or family.y_dim)
+    shape = (*task.query.mask.shape, family.likelihood.output_dim)
     rows = family.support_rows // 2
     for name, answer in (("truth", task.truth), ("the oracle", family.oracle(task, rows))):
         if answer is not None:

@@ -28,27 +28,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evolution(Scheme):
-    """Losses of perturbed learners in place of backpropagation: no graph, so memory does not grow with the horizon.
+    """Estimate the gradient from the losses of perturbed learners, without backpropagation.
 
         d loss / d phi ~ 1/P sum_i sum_s (L_s(+i) - L_s(-i)) / (2 sigma) * (e_i1 + ... + e_is),   e ~ N(0, I)
 
-    L_s(+-i) is segment s's share of the loss, of a learner that runs its own whole episode with phi +- sigma e_is
-    there. Fields: `pairs`: P; `sigma`: the size of a perturbation, the same for every parameter (well above what the
-    precision rounds off); `truncation`: steps of a segment (None: one segment, plain evolution strategies). Each
-    segment draws anew; the sum over all draws so far keeps the estimate unbiased for the full horizon, where one that
-    forgot earlier draws would have the bias of `Unrolled(truncation=...)`.
+    L_s(+-i) is the loss of segment s. It belongs to a learner that runs its own complete episode, with parameters phi
+    +- sigma e_is in that segment. No graph is kept, so the memory does not grow with the horizon.
 
-    The value is the loss of the learner itself; the gradient is that of the loss averaged over perturbations, and
-    follows every path, also through signals that autograd sees detached. All learners of an episode see the same
-    mini-batches and draws. The cost is `1 + 2 pairs` episodes without a graph. Parameters that require no gradient
-    are not perturbed.
+    Fields: as `Scheme`; `pairs`: the number P of antithetic pairs; `sigma`: the size of a perturbation, the same for
+    every parameter, well above the rounding error of the precision; `truncation`: steps of a segment, or None for one
+    segment (plain evolution strategies).
+
+    - The value of the loss is that of the unperturbed learner.
+    - The gradient is that of the loss averaged over perturbations. It follows every path, also through signals that
+      autograd sees detached.
+    - Each segment draws new perturbations. The sum over all draws so far keeps the estimate unbiased for the full
+      horizon. Without it the estimate would have the bias of `Unrolled(truncation=...)`.
+    - All learners of an episode see the same mini-batches and draws. The cost is `1 + 2 pairs` episodes.
+    - Parameters that require no gradient are not perturbed.
 
     Raises:
         ValueError: pairs or truncation below 1, or a sigma that is not positive and finite.
 
     Example:
-        >>> scheme = Evolution(batch_size=16, horizon=100, pairs=32, sigma=0.01)
-        >>> scheme.loss(learner, task, generator).backward()
+        >>> import torch
+        >>> from gradatim import Evolution, LinearRegression, build
+        >>> family = LinearRegression(3)
+        >>> learner = build("parametric-gradients", family)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> scheme = Evolution(batch_size=8, horizon=2, pairs=2, sigma=0.01)
+        >>> scheme.loss(learner, family.sample(4, generator), generator).backward()
 
     Source: Salimans et al. 2017, section 2.1; Vicol, Metz, Sohl-Dickstein 2021, section 4.
     """
@@ -77,12 +86,13 @@ class Evolution(Scheme):
         return state
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the mean loss of an episode `[]`; its backward pass gives the evolution estimate of the gradient.
+        """Return the mean loss of an episode, of shape `[]`; its backward pass gives the evolution estimate of the
+        gradient.
 
-        Where gradients are off, nothing is perturbed.
+        If gradients are off, nothing is perturbed.
 
         Raises:
-            ValueError: a learner that has nothing to meta-train, or too few support rows for one step.
+            ValueError: the learner has nothing to meta-train, or there are too few support rows for one step.
         """
         self.check(learner)
         episode = _seed(generator)
@@ -97,7 +107,11 @@ class Evolution(Scheme):
         return value + (surrogate - surrogate.detach())
 
     def check(self, learner: Learner) -> None:
-        """Raise ValueError where there is no parameter to perturb."""
+        """Check that there is a parameter to perturb.
+
+        Raises:
+            ValueError: the learner has nothing to meta-train, or no parameter requires a gradient.
+        """
         super().check(learner)
         if not _trained(learner):
             raise ValueError("evolution perturbs parameters; this learner has none that requires a gradient")
@@ -106,7 +120,10 @@ class Evolution(Scheme):
     def _slopes(
         self, learner: Learner, task: Task, episode: int, steps: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Return the estimate by parameter, from episodes of that seed, with perturbations of the generator."""
+        """Return the gradient estimate by parameter name, each of the parameter's shape.
+
+        The episodes are drawn from the seed `episode`, the perturbations from `generator`.
+        """
         parameters = _trained(learner)
         slopes = {name: torch.zeros_like(p) for name, p in parameters.items()}
         length = self.truncation or steps
@@ -132,37 +149,44 @@ class Evolution(Scheme):
 
 @dataclass
 class _Segment:
-    """The next steps of an episode that is under way, as a loss of their own: parameters are replaced around it."""
+    """The loss of the next steps of an episode in progress, while other parameters stand in for the learner's own."""
 
     scheme: Evolution
     losses: Iterator[Tensor]
     steps: int
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the sum of what the steps count."""
+        """Return the sum of the losses of the segment's steps, of shape `[]`."""
         return self.scheme._of_steps(torch.stack(list(islice(self.losses, self.steps)))).sum()
 
 
 def expected_cosine(pairs: int, dimensions: int) -> float:
-    """Return the mean cosine between an evolution gradient of P pairs in D dimensions and the true one, small sigma.
+    """Return the expected cosine between an evolution gradient and the true one, for a small sigma.
 
         E[cos] = G((P + 1) / 2) G((P + D - 1) / 2) / (G(P / 2) G((P + D) / 2)),   G the gamma function
 
-    As sigma falls, an antithetic pair is the directional derivative `g.e e`, e ~ N(0, I). Turn the axes so that g is
-    the first: e = (z, w), and the mean over P pairs is `|g|/P (sum z_i^2, sum z_i w_i)`. Let S = sum z_i^2, chi-squared
-    of P degrees. Given the z's, sum z_i w_i is `N(0, S I)` in D - 1 dimensions, so its squared norm is S Q with Q
-    chi-squared of D - 1 degrees, independent of S. Hence `cos^2 = S^2 / (S^2 + S Q) = S / (S + Q)`, which is
-    Beta(P / 2, (D - 1) / 2), and E[cos] the mean of its root; E[cos^2] = P / (P + D - 1). The estimate's squared norm
-    is `|g|^2 / P^2 (S^2 + S Q)`, on average `|g|^2 (P + D + 1) / P`, for E[S^2] = P (P + 2) and E[S Q] = P (D - 1).
+    P is the number of pairs and D the number of dimensions. The derivation:
+
+    - As sigma falls, an antithetic pair tends to the directional derivative `(g.e) e`, e ~ N(0, I).
+    - Turn the axes so that g is the first one, and write e = (z, w). The mean over P pairs is then `|g|/P (sum z_i^2,
+      sum z_i w_i)`.
+    - Let S = sum z_i^2, chi-squared with P degrees of freedom. Given the z's, sum z_i w_i is `N(0, S I)` in D - 1
+      dimensions.
+    - Its squared norm is therefore S Q, with Q chi-squared with D - 1 degrees of freedom, independent of S.
+    - Hence `cos^2 = S^2 / (S^2 + S Q) = S / (S + Q)`, which has the distribution Beta(P / 2, (D - 1) / 2).
+    - E[cos] is the mean of its root, and E[cos^2] = P / (P + D - 1).
+    - The squared norm of the estimate is `|g|^2 / P^2 (S^2 + S Q)`. Its mean is `|g|^2 (P + D + 1) / P`, because
+      E[S^2] = P (P + 2) and E[S Q] = P (D - 1).
 
     Raises:
         ValueError: pairs or dimensions below 1.
 
     Example:
+        >>> from gradatim.training.evolution import expected_cosine
         >>> round(expected_cosine(1, 1), 3), round(expected_cosine(100, 101), 3)
-        (1.0, 0.705)
+        (1.0, 0.706)
 
-    Source: ours; a pair is the Gaussian smoothing of Nesterov, Spokoiny 2017, section 2.
+    Source: derived here; a pair is the Gaussian smoothing of Nesterov, Spokoiny 2017, section 2.
     """
     if min(pairs, dimensions) < 1:
         raise ValueError(f"a cosine needs at least 1 pair and 1 dimension; got {pairs} and {dimensions}")
@@ -174,21 +198,28 @@ def expected_cosine(pairs: int, dimensions: int) -> float:
 def cosine_ratios(
     scheme: Evolution, learner: Learner, task: Task, generator: torch.Generator, draws: int = 64
 ) -> Tensor:
-    """Return, for each draw of perturbations, its cosine with autograd's gradient over `expected_cosine`, `[draws]`.
+    """Return the cosines of evolution gradients with autograd's gradient, divided by `expected_cosine`: `[draws]`.
 
         ratio_k = cos(evolution_k, d Unrolled loss / d phi) / E[cos]
 
-    Learner and episode are the same for both, with signals that keep their graph. The mean is near 1 where sigma is
-    small; over `draws` draws its standard error is near `1 / sqrt(2 pairs draws)` when parameters are many.
+    Both gradients are those of the same learner and episode, with signals that keep their graph. The mean ratio is
+    near 1 if sigma is small. Its standard error is near `1 / sqrt(2 pairs draws)` if there are many parameters.
 
     Raises:
-        ValueError: fewer than 1 draw, or a scheme in segments, of which the theory says nothing.
+        ValueError: fewer than 1 draw, or a scheme with segments, to which the theory does not apply.
 
     Example:
-        >>> ratios = cosine_ratios(Evolution(4, 3, pairs=16), learner.double(), task, generator)
-        >>> abs(float(ratios.mean()) - 1) < 0.1
+        >>> import torch
+        >>> from gradatim import Evolution, LinearRegression, build
+        >>> from gradatim.training.evolution import cosine_ratios
+        >>> family = LinearRegression(3)
+        >>> learner = build("parametric-gradients", family).double()
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> task = family.sample(2, generator).to(torch.float64)
+        >>> cosine_ratios(Evolution(batch_size=4, horizon=2, pairs=2), learner, task, generator, draws=3).shape
+        torch.Size([3])
 
-    Source: ours, see `expected_cosine`.
+    Source: see `expected_cosine`.
     """
     if scheme.truncation is not None or draws < 1:
         raise ValueError(
@@ -214,17 +245,17 @@ def cosine_ratios(
 
 
 def _trained(learner: Learner) -> dict[str, Tensor]:
-    """Return the parameters that are meta-trained, by name."""
+    """Return the parameters that require a gradient, by name."""
     return {name: p for name, p in learner.named_parameters() if p.requires_grad}
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return standard normals shaped as a parameter, drawn on the CPU, so alike on every device."""
+    """Return standard normals of a parameter's shape, drawn on the CPU, so that they are equal on every device."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def _seed(generator: torch.Generator) -> int:
-    """Return a seed for episodes that are run again and again with the same draws."""
+    """Return a seed for episodes that are run several times with the same draws."""
     return int(torch.randint(2**63 - 1, (), generator=generator))
 
 

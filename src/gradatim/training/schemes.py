@@ -1,4 +1,4 @@
-"""How a learner is meta-trained: greedily, one step at a time, or through unrolled steps.
+"""Schemes that meta-train a learner: greedily, one step at a time, or through unrolled steps.
 
 Source: Mittal et al. 2025, eq. 9 (greedy); Werbos 1990 and Sutskever 2013 (truncated backpropagation through steps).
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Penalty(Protocol):
-    """A term of a scheme's loss, a frozen dataclass: what a meta-batch should satisfy besides answering well."""
+    """A term that is added to a scheme's loss, computed from a meta-batch; a frozen dataclass."""
 
     def __call__(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
         """Return the term `[]` for a meta-batch of B tasks, whose query losses are `[steps, B]`."""
@@ -36,15 +36,25 @@ class Penalty(Protocol):
 class Scheme(ABC):
     """A loss of whole episodes: up to `horizon` mini-batches of `batch_size` rows.
 
-    Fields: `random_horizon`: an episode's number of steps is uniform in 1 .. horizon, else it is horizon;
-    `prefixes`: each step is trained on this many prefix lengths of its mini-batch (1: the whole mini-batch only), the
-    whole one always among them, the others uniform in 1 .. batch_size - 1; each task goes on from one of them;
-    `relative`: the mean over steps of the log of each step's loss, so that late steps, whose losses are small, count as
-    much as early ones (for squared error: the Gaussian log-likelihood with each step's own variance);
+    Fields: `batch_size`: rows of a mini-batch; `horizon`: the largest number of steps of an episode; `random_horizon`:
+    draw the number of steps uniformly from 1 .. horizon, else it is horizon; `prefixes`: train each step on this many
+    prefixes of its mini-batch (1: the whole mini-batch only); `relative`: average the logarithm of each step's loss;
     `penalties`: terms that are added to the loss.
+
+    Prefix lengths are uniform in 1 .. batch_size - 1, and the whole mini-batch is always one of the prefixes. Each
+    task continues from one of them.
+
+    With `relative`, late steps with small losses count as much as early ones. For squared error this is the Gaussian
+    log-likelihood with a variance for each step.
 
     Raises:
         ValueError: a number below 1, or more prefixes than rows in a mini-batch.
+
+    Example:
+        >>> from gradatim import Greedy
+        >>> scheme = Greedy(batch_size=8, horizon=20, random_horizon=True)
+        >>> scheme.horizon, scheme.prefixes
+        (20, 1)
     """
 
     batch_size: int = 16
@@ -63,13 +73,21 @@ class Scheme(ABC):
 
     @abstractmethod
     def carry(self, state: State, step: int) -> State:
-        """Return what step number `step` (from 0) starts from, given the state before it."""
+        """Return the state from which step number `step` (from 0) starts, given the state before it."""
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the loss of an episode, `[]`: the mean over steps of their losses, or of the logs, and all penalties.
+        """Return the loss of an episode, of shape `[]`.
+
+        It is the mean over steps of the query losses `[steps, tasks]`, or of the logarithms of the steps' means. The
+        penalties are added.
+
+        Args:
+            learner: the learner to train.
+            task: the support rows `[B, N, ...]` and query rows `[B, Q, ...]` of B tasks.
+            generator: the source of the random draws.
 
         Raises:
-            ValueError: a learner whose state this scheme cannot train, or too few support rows for one step.
+            ValueError: the learner cannot be trained by this scheme, or there are too few support rows for one step.
         """
         self.check(learner)
         losses = self.losses(learner, task, generator)
@@ -122,7 +140,17 @@ class Scheme(ABC):
         return means.log() if self.relative else means
 
     def check(self, learner: Learner) -> None:
-        """Raise ValueError where this scheme cannot train the learner's state."""
+        """Check that this scheme can train the learner.
+
+        Raises:
+            ValueError: the learner has nothing to meta-train.
+
+        Example:
+            >>> from gradatim import Greedy, LinearRegression, build
+            >>> Greedy().check(build("ridge", LinearRegression(3)))
+            Traceback (most recent call last):
+            ValueError: ...has nothing to meta-train: use it as it is
+        """
         if not learner.refiner.capabilities.learnt:
             raise ValueError(f"{type(learner.refiner).__name__} has nothing to meta-train: use it as it is")
 
@@ -148,26 +176,36 @@ class Scheme(ABC):
 
 @dataclass(frozen=True)
 class Greedy(Scheme):
-    """The paper's training: each step on its own, no gradient across steps.
+    """Train each step on its own, with no gradient across steps, as in the paper.
 
         loss = 1/T sum_t L(query, step(stop_gradient(state_t), batch_t))
+
+    Fields: as `Scheme`.
 
     Example:
         >>> import torch
         >>> from gradatim import Greedy, LinearRegression, build
-        >>> family, generator = LinearRegression(2), torch.Generator().manual_seed(0)
-        >>> learner, task = build("parametric-both", family), family.sample(4, generator)
-        >>> Greedy(batch_size=16, horizon=3).loss(learner, task, generator).backward()
+        >>> family = LinearRegression(3)
+        >>> learner = build("parametric-gradients", family)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> loss = Greedy(batch_size=8, horizon=2).loss(learner, family.sample(4, generator), generator)
+        >>> loss.backward()
+        >>> loss.shape, next(learner.refiner.parameters()).grad is not None
+        (torch.Size([]), True)
 
     Source: Mittal et al. 2025, eq. 9.
     """
 
     def carry(self, state: State, step: int) -> State:
-        """Return the state cut off from the graph, except the learnt start."""
+        """Return the state without its graph, except the learned initial state."""
         return detach(state) if step else state
 
     def check(self, learner: Learner) -> None:
-        """Raise ValueError where the state has parts that only later steps read."""
+        """Check that each step alone gives every learned part a gradient.
+
+        Raises:
+            ValueError: the learner has nothing to meta-train, or parts of its state are only read by later steps.
+        """
         super().check(learner)
         if not learner.refiner.capabilities.greedy:
             raise ValueError(
@@ -178,16 +216,23 @@ class Greedy(Scheme):
 
 @dataclass(frozen=True)
 class Unrolled(Scheme):
-    """Backpropagation through steps, the graph cut every `truncation` steps (None: never).
+    """Backpropagate through steps, and cut the graph every `truncation` steps.
 
         loss = 1/T sum_t L(query, state_t),  state_t differentiable in up to `truncation` steps before it
 
+    Fields: as `Scheme`; `truncation`: the number of steps between cuts, or None for no cut.
+
+    Raises:
+        ValueError: as `Scheme`, or truncation below 1.
+
     Example:
         >>> import torch
-        >>> from gradatim import Unrolled, LinearRegression, build
-        >>> family, generator = LinearRegression(2), torch.Generator().manual_seed(0)
-        >>> learner, task = build("parametric-both", family), family.sample(4, generator)
-        >>> Unrolled(batch_size=16, horizon=6, truncation=3).loss(learner, task, generator).backward()
+        >>> from gradatim import LinearRegression, Unrolled, build
+        >>> family = LinearRegression(3)
+        >>> learner = build("parametric-gradients", family)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> scheme = Unrolled(batch_size=8, horizon=4, truncation=2)
+        >>> scheme.loss(learner, family.sample(4, generator), generator).backward()
 
     Source: Werbos 1990; Sutskever 2013, section 2.8.1.
     """
@@ -200,6 +245,6 @@ class Unrolled(Scheme):
             raise ValueError(f"truncation counts steps: None or at least 1; got {self.truncation}")
 
     def carry(self, state: State, step: int) -> State:
-        """Return the state, cut off from the graph at every truncation-th step."""
+        """Return the state, without its graph at every truncation-th step."""
         cut = self.truncation is not None and step > 0 and step % self.truncation == 0
         return detach(state) if cut else state

@@ -1,6 +1,8 @@
-"""What a learner knows about its tasks, in a file that only the same learner takes up again.
+"""The states of a learner in a file, which only the same learner can load again.
 
-Source: the safetensors format, as in `checkpoint`; the header names the learner by a hash of its form and its weights.
+The header holds a hash of the learner's settings and weights.
+
+Source: the safetensors format, as in `files.checkpoint`.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 
 
 def fingerprint(learner: Learner) -> str:
-    """Return a hash of a learner's settings and of every weight: equal where its states mean the same.
+    """Return a hash of a learner's settings and of all its weights. Equal hashes mean that states are interchangeable.
 
     Example:
-        >>> fingerprint(build("ridge", family, strength=1.0)) == fingerprint(build("ridge", family, strength=2.0))
-        False
+        >>> from gradatim import LinearRegression, build
+        >>> from gradatim.training.states import fingerprint
+        >>> family = LinearRegression(3)
+        >>> weak, strong = (build("ridge", family, strength=strength) for strength in (1.0, 2.0))
+        >>> fingerprint(weak) == fingerprint(weak), fingerprint(weak) == fingerprint(strong)
+        (True, False)
     """
     digest = hashlib.sha256(json.dumps(describe_learner(learner), sort_keys=True).encode())
     for tensor in learner.state_dict().values():
@@ -38,48 +44,75 @@ def fingerprint(learner: Learner) -> str:
 def save_state(
     path: Path | str, state: State, learner: Learner, header: dict[str, Any] | None = None
 ) -> Path:
-    """Write a task state to a file. It resumes exactly, and merges with others of the same learner.
+    """Write the state of tasks to a file. Loaded again, it continues exactly, and merges with states of the same
+    learner.
 
-    Args: `learner`: who made the state; `header`: what else to remember, plain JSON.
+    Args:
+        path: the file to write.
+        state: a state of `learner`, tensors `[B, ...]` for B tasks.
+        learner: the learner that made the state.
+        header: further plain JSON to store.
+
+    Returns:
+        The path.
 
     Raises:
-        ValueError: a learner whose states belong to their queries; or as `write`.
+        ValueError: the states of this learner belong to their queries; or as `files.checkpoint.write`.
 
     Example:
-        >>> save_state("task.safetensors", state, learner)
-        >>> state = load_state("task.safetensors", learner)
+        >>> import torch
+        >>> from gradatim import LinearRegression, build, load_state, save_state
+        >>> family = LinearRegression(3)
+        >>> learner = build("ridge", family)
+        >>> task = family.sample(1, torch.Generator().manual_seed(0))
+        >>> state = learner.adapt(task.support, batch_size=16)
+        >>> path = save_state("task.safetensors", state, learner)
+        >>> loaded = load_state(path, learner)
+        >>> torch.equal(learner.predict(task.query.x, loaded), learner.predict(task.query.x, state))
+        True
     """
     if learner.refiner.capabilities.per_query:
         raise ValueError(
             "an implicit learner's state belongs to the queries it was made for and cannot be saved: save the rows, "
             "or use a parametric or explicit learner"
         )
-    own = {"kind": "state", "learner": fingerprint(learner)}
-    return write(path, flatten(state), {**(header or {}), **own})
+    identity = {"kind": "state", "learner": fingerprint(learner)}
+    return write(path, flatten(state), {**(header or {}), **identity})
 
 
 def load_state(path: Path | str, learner: Learner) -> State:
-    """Return the state in a file, for as many tasks as were saved.
+    """Return the state in a file, tensors `[B, ...]` for the B tasks that were saved.
 
     Raises:
-        ValueError: as `read`; a state of another structure or dtype, or of a learner with other settings or weights,
-            to which the same numbers would mean something else.
+        ValueError: as `files.checkpoint.read`; a state of another structure or dtype; a state of a learner with other
+        settings or weights, in which the same numbers mean something else.
+
+    Example:
+        >>> from gradatim import LinearRegression, build, load_state, save_state
+        >>> family = LinearRegression(3)
+        >>> learner, other_learner = (build("ridge", family, strength=strength) for strength in (1.0, 2.0))
+        >>> path = save_state("task.safetensors", learner.refiner.init(1), learner)
+        >>> load_state(path, other_learner)
+        Traceback (most recent call last):
+        ValueError: task.safetensors was saved by a learner with other settings or weights...
     """
     tensors, header = read(path, kind="state")
-    like = learner.refiner.init(1)
-    wanted = flatten(like)
-    if surplus := sorted(tensors.keys() - wanted.keys()):
+    template = learner.refiner.init(1)
+    expected = flatten(template)
+    if unknown := sorted(tensors.keys() - expected.keys()):
         raise ValueError(
-            f"{path} holds {surplus[0]!r}, which this learner's state lacks: was another learner's saved?"
+            f"{path} holds {unknown[0]!r}, which this learner's state lacks: load it with the "
+            "learner that made it"
         )
     for name, tensor in tensors.items():
-        if tensor.dtype != wanted[name].dtype:
+        if tensor.dtype != expected[name].dtype:
             raise ValueError(
-                f"{path}: {name!r} is {tensor.dtype}, this learner's state is {wanted[name].dtype}: convert the learner"
+                f"{path}: {name!r} is {tensor.dtype}, this learner's state is {expected[name].dtype}: convert "
+                "the learner"
             )
     if header.get("learner") != fingerprint(learner):
         raise ValueError(
             f"{path} was saved by a learner with other settings or weights, so its numbers mean something else here: "
             "load it with the learner that made it"
         )
-    return unflatten(like, tensors)
+    return unflatten(template, tensors)

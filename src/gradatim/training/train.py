@@ -1,4 +1,4 @@
-"""Meta-training: one episode an iteration, AdamW on a cosine schedule, averaged weights, a run that survives a kill.
+"""Meta-training: one episode per iteration, AdamW on a cosine schedule, averaged weights, and exact resuming.
 
 Source: Mittal et al. 2025, eq. 6; Loshchilov, Hutter 2019 (AdamW); Polyak, Juditsky 1992 (averaged weights).
 """
@@ -31,16 +31,23 @@ if TYPE_CHECKING:
     from ..learner import Learner
     from .schemes import Scheme
 
-__all__ = ["TrainConfig", "Trained", "train"]
+__all__ = ["TrainConfig", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run made.
+class TrainingResult:
+    """The result of a run of meta-training.
 
-    Fields: `learner`: with the averaged weights, in eval mode; `iterations`; `seconds` of training, earlier parts of a
-    resumed run included; `peak_memory`: bytes, of the process (on CUDA: of the device); `log`: the records of
-    `log.jsonl`; `written`: the files; `notices`: sentences for the user.
+    Fields: `learner`: the learner with its averaged weights, in eval mode; `iterations`: the number of iterations;
+    `seconds`: the training time, earlier parts of a resumed run included; `peak_memory`: bytes, of the process (on
+    CUDA: of the device); `log`: the records of `log.jsonl`; `files`: the files that were written; `notices`: sentences
+    for the user.
+
+    Example:
+        >>> from gradatim.training.train import TrainingResult
+        >>> result = TrainingResult(None, iterations=100, seconds=2.0, peak_memory=10**9, log=[{"loss": 0.1}])
+        >>> result.log[-1]["loss"], result.files
+        (0.1, ())
     """
 
     learner: Learner
@@ -48,7 +55,7 @@ class Trained:
     seconds: float
     peak_memory: int
     log: list[dict[str, Any]]
-    written: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -62,46 +69,58 @@ def train(
     resume: bool = False,
     progress: bool = True,
     on_log: Callable[[dict[str, Any]], None] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Meta-train a learner, in place, and return it with its averaged weights.
 
         phi <- AdamW(phi, clip(d scheme.loss(learner, tasks_i) / d phi))
         average <- average + (1 - decay_i) (phi - average)
 
-    The tasks of iteration i are a pure function of (seed, i, process), so with `resume` a run that was killed at any
-    moment continues from its last checkpoint bit for bit, on the same machine with the same number of threads; what
-    draws from torch's global generator is outside this promise. Hand in the learner that the run began with.
-    In `out`: `log.jsonl`, `step-*.safetensors` (the last two), and in the end `learner.safetensors` and `loss.png`.
-    `header`: JSON that lets the caller rebuild the learner, stored under "recipe". `on_log` gets each logged record.
+    The tasks of iteration i are a pure function of (seed, i, process). With `resume`, a killed run therefore continues
+    bit for bit from its last checkpoint. This holds on the same machine with the same number of threads, if nothing
+    draws from torch's global generator. Pass the same learner as at the start of the run.
+
+    Args:
+        learner, family, scheme, config: the learner, the tasks, the loss of an episode, and the settings of the run.
+        out: the folder for `log.jsonl`, the last two `step-*.safetensors`, `learner.safetensors` and `loss.png`.
+        header: JSON from which the caller can rebuild the learner, stored under "recipe".
+        resume: continue the run in `out`.
+        progress: show a progress bar.
+        on_log: called with each logged record.
 
     Raises:
-        ValueError: the learner has nothing to meta-train; `out` holds a run and `resume` is not asked for; the stored
-            run differs from this one, naming the field; a loss or gradient that is not finite, naming the iteration; a
-            file that cannot be written.
+        ValueError: nothing to meta-train; `out` holds a run and `resume` is false; the stored run differs from this
+        one, naming the field; a loss or gradient that is not finite, naming the iteration; a file that cannot be
+        written.
 
     Example:
-        >>> trained = train(learner, LinearRegression(8), Greedy(), TrainConfig(iterations=100), out="runs/linear")
-        >>> trained.log[-1]["loss"]
+        >>> from gradatim import Greedy, LinearRegression, TrainConfig, build, train
+        >>> learner, family = build("parametric-gradients", LinearRegression(3)), LinearRegression(3)
+        >>> config = TrainConfig(iterations=2, tasks=4, warmup=1, log_every=1)
+        >>> result = train(learner, family, Greedy(batch_size=8, horizon=2), config, progress=False)
+        >>> [record["iteration"] for record in result.log]
+        [1, 2]
 
     Source: Mittal et al. 2025, eq. 6.
     """
     scheme.check(learner)
-    first, threads = next(learner.parameters(), None), torch.get_num_threads()
-    if first is None:
-        raise ValueError("this learner has no parameters to meta-train: use it as it is, or choose another")
-    home = first.device
+    parameter, n_threads = next(learner.parameters(), None), torch.get_num_threads()
+    if parameter is None:
+        raise ValueError(
+            "this learner has no parameters to meta-train: use it as it is, or choose another method"
+        )
+    device = parameter.device
     try:
         run = _Run(learner, family, scheme, config, None if out is None else Path(out), header or {})
-        run.begin(run.find(resume), progress)
-        run.iterate(on_log)
+        run.start(run.find_checkpoint(resume), progress)
+        run.run_iterations(on_log)
         return run.finish()
     finally:
-        learner.to(home)
-        torch.set_num_threads(threads)
+        learner.to(device)
+        torch.set_num_threads(n_threads)
 
 
 class _Run:
-    """One run: what `train` holds between its beginning and its end."""
+    """One run of `train`: its settings, progress and files."""
 
     def __init__(
         self,
@@ -120,48 +139,52 @@ class _Run:
             "learner": describe_learner(learner),
         }
         self.header = {"kind": "checkpoint", "recipe": recipe, **self.description}
-        self.done, self.before, self.peak = 0, 0.0, 0
+        self.iteration, self.seconds_before, self.peak = 0, 0.0, 0
         self.window = {"loss": 0.0, "grad_norm": 0.0, "count": 0, "since": 0.0}
         self.pending: list[Tensor] = []
         self.notices: list[str] = []
 
-    def find(self, resume: bool) -> Path | None:
-        """Return the checkpoint to go on from; refuse a folder that holds another run, or one nobody asked to resume.
+    def find_checkpoint(self, resume: bool) -> Path | None:
+        """Return the checkpoint to resume from, and refuse a folder with another run, or with one that `resume` does
+        not ask for.
 
-        Every process looks before it meets the others, so before any of them writes, and all come to one answer.
+        Every process looks before it meets the others, so before any of them writes. So all find the same checkpoint.
         """
         out = self.out
         if out is None:
             if resume:
-                raise ValueError("a run is resumed in its folder; got none: give out, the folder it wrote to")
+                raise ValueError("resume needs the folder of the run; got none: set out to that folder")
             return None
-        present = list(step_files(out).values())
+        checkpoints = list(step_files(out).values())
         if not resume:
             log = out / "log.jsonl"
-            if present or (log.exists() and log.stat().st_size):
+            if checkpoints or (log.exists() and log.stat().st_size):
                 raise ValueError(
                     f"{out} already holds a run: resume it with --resume, or choose another folder"
                 )
             return None
-        found = latest(out)
-        if found is None:
+        checkpoint = latest(out)
+        if checkpoint is None:
             self.notices.append(
                 f"{out} holds no checkpoint to resume from: training starts from the beginning"
             )
             return None
-        if found != present[-1]:
-            self.notices.append(f"{present[-1].name} is damaged: training goes on from {found.name}")
-        header = read_header(found, kind="checkpoint")
-        stored = {name: _fixed(header.get(name)) for name in self.description}
-        other = difference(stored, {name: _fixed(value) for name, value in self.description.items()})
-        if other is not None:
+        if checkpoint != checkpoints[-1]:
+            self.notices.append(f"{checkpoints[-1].name} is damaged: training goes on from {checkpoint.name}")
+        header = read_header(checkpoint, kind="checkpoint")
+        stored = {name: _without_free_fields(header.get(name)) for name in self.description}
+        mismatch = difference(
+            stored, {name: _without_free_fields(value) for name, value in self.description.items()}
+        )
+        if mismatch is not None:
             raise ValueError(
-                f"{found} is of another run: {other}; resume with what it began with, or choose another folder"
+                f"{checkpoint} belongs to another run: {mismatch}; resume with the settings of that run, or "
+                "choose another folder"
             )
-        return found
+        return checkpoint
 
-    def begin(self, found: Path | None, progress: bool) -> None:
-        """Meet the other processes, go on from a checkpoint if there is one, and open the log."""
+    def start(self, checkpoint: Path | None, progress: bool) -> None:
+        """Meet the other processes, restore the checkpoint if there is one, and open the log."""
         self.engine = Engine(self.config.devices, self.config.precision, self.config.accelerator)
         self.engine.launch()
         if self.config.threads is not None:
@@ -177,92 +200,92 @@ class _Run:
         self.forward, self.stepper = self.engine.setup(episode, self.optimizer)
         self.parameters: list[Tensor] = list(self.learner.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
-        if found is not None:
-            self._restore(found)
-        first = self.engine.is_first
-        home = self.out if first else None
-        self.log = self.engine.together(lambda: Log(home, self.done, self.config.tensorboard))
-        self.watch = Watch(progress and first, self.config.iterations, self.done)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        is_first = self.engine.is_first
+        folder = self.out if is_first else None
+        self.log = self.engine.together(lambda: Log(folder, self.iteration, self.config.tensorboard))
+        self.watch = Watch(progress and is_first, self.config.iterations, self.iteration)
         for notice in self.notices:
             self.watch.print(notice)
         self.engine.barrier()
-        self.began = perf_counter()
+        self.start_time = perf_counter()
 
-    def iterate(self, on_log: Callable[[dict[str, Any]], None] | None) -> None:
-        """Train to the last iteration, logging and saving on the way."""
+    def run_iterations(self, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+        """Train to the last iteration; log and save at the intervals of the config."""
         config = self.config
         with closing(self.log), self.watch:
-            while self.done < config.iterations:
+            while self.iteration < config.iterations:
                 self._step()
-                last = self.done == config.iterations
-                if last or self.done % config.log_every == 0:
+                is_last = self.iteration == config.iterations
+                if is_last or self.iteration % config.log_every == 0:
                     record = self._record()
-                    self.engine.together(lambda record=record: self._tell(record, on_log))
-                if last or self.done % config.checkpoint_every == 0:
+                    self.engine.together(lambda record=record: self._publish(record, on_log))
+                if is_last or self.iteration % config.checkpoint_every == 0:
                     self.engine.together(self._save)
 
-    def finish(self) -> Trained:
-        """Load the averaged weights and write what the run made."""
+    def finish(self) -> TrainingResult:
+        """Load the averaged weights, write the files of the run and return the result."""
         with torch.no_grad():
             for parameter, mean in zip(self.parameters, self.average, strict=True):
                 parameter.copy_(mean)
         self.learner.eval().zero_grad(set_to_none=True)
         seconds, peak = self._seconds(), max(self.peak, self.engine.peak_memory())
-        about = {"iteration": self.done, "seconds": seconds, "peak_memory": peak}
-        written = self.engine.together(lambda: self._write(about))
-        return Trained(
-            self.learner, self.done, seconds, peak, self.log.records, tuple(written), tuple(self.notices)
+        facts = {"iteration": self.iteration, "seconds": seconds, "peak_memory": peak}
+        files = self.engine.together(lambda: self._write(facts))
+        return TrainingResult(
+            self.learner, self.iteration, seconds, peak, self.log.records, tuple(files), tuple(self.notices)
         )
 
-    def _write(self, about: dict[str, Any]) -> list[Path]:
-        """Write the learner and draw its loss, in the first process; return the files."""
+    def _write(self, facts: dict[str, Any]) -> list[Path]:
+        """Write the learner and the plot of its loss in the first process; return the files."""
         if self.out is None or not self.engine.is_first:
             return []
         tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
-        written = [write(self.out / "learner.safetensors", tensors, {**self.header, **about})]
-        written.append(self.out / "log.jsonl")
+        files = [write(self.out / "learner.safetensors", tensors, {**self.header, **facts})]
+        files.append(self.out / "log.jsonl")
         notice = loss_curve(self.out / "log.jsonl", self.out / "loss.png")
         if notice is None:
-            written.append(self.out / "loss.png")
+            files.append(self.out / "loss.png")
         else:
             self.notices.append(notice)
-        return written
+        return files
 
     def _step(self) -> None:
-        """Take one optimizer step on fresh tasks."""
+        """Take one optimizer step on new tasks."""
         config, engine = self.config, self.engine
-        draw, episode = streams(config.seed, self.done, engine.rank)
-        task = self.family.sample(config.tasks // engine.world_size, draw)
-        like = self.parameters[0]
-        if task.query.x.dtype != like.dtype:
-            task = task.to(like.dtype)
-        if task.query.x.device != like.device:
-            task = task.to(like.device)
+        task_generator, episode_generator = streams(config.seed, self.iteration, engine.rank)
+        task = self.family.sample(config.tasks // engine.world_size, task_generator)
+        parameter = self.parameters[0]
+        if task.query.x.dtype != parameter.dtype:
+            task = task.to(parameter.dtype)
+        if task.query.x.device != parameter.device:
+            task = task.to(parameter.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.forward(task, episode)
+        loss = self.forward(task, episode_generator)
         engine.backward(loss)
         norm = engine.clip(self.learner, self.optimizer, config.clip)
         self.pending += [loss.detach(), norm]
-        self.done += 1
-        if like.device.type == "cpu":
-            self._settle()
+        self.iteration += 1
+        if parameter.device.type == "cpu":
+            self._collect_losses()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.done - 1)
+            group["lr"] = learning_rate(config, self.iteration - 1)
         self.stepper.step()
-        torch._foreach_lerp_(self.average, self.parameters, 1 - ema_decay(config, self.done - 1))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - ema_decay(config, self.iteration - 1))
         self.watch.advance()
 
-    def _settle(self) -> None:
-        """Count the pending losses and gradient norms; a device is waited for here only."""
+    def _collect_losses(self) -> None:
+        """Add the pending losses and gradient norms to the window. Only here the program waits for the device."""
         values = [float(value) for value in self.pending]
         self.pending.clear()
         for k, (loss, norm) in enumerate(zip(values[::2], values[1::2], strict=True)):
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                iteration = self.done - len(values) // 2 + k + 1
-                kept = None if self.out is None else latest(self.out)
+                iteration = self.iteration - len(values) // 2 + k + 1
+                checkpoint = None if self.out is None else latest(self.out)
                 raise ValueError(
-                    f"iteration {iteration}: the loss is {loss}, the gradient's norm {norm}; training stopped"
-                    + ("" if kept is None else f", the last good checkpoint, {kept}, is kept")
+                    f"iteration {iteration}: the loss is {loss}, the gradient norm {norm}; training stopped"
+                    + ("" if checkpoint is None else f", the last good checkpoint is {checkpoint}")
                     + ": lower lr or clip, or train in another precision"
                 )
             self.window["loss"] += loss
@@ -270,22 +293,22 @@ class _Run:
             self.window["count"] += 1
 
     def _record(self) -> dict[str, Any]:
-        """Return the means since the last record and begin a new window."""
-        self._settle()
+        """Return the means since the last record and start a new window."""
+        self._collect_losses()
         window, count, seconds = self.window, self.window["count"], self._seconds()
         means = torch.tensor([window["loss"], window["grad_norm"]], dtype=torch.float64) / count
         loss, norm = self.engine.mean(means).tolist()
         self.window = {"loss": 0.0, "grad_norm": 0.0, "count": 0, "since": seconds}
         return {
-            "iteration": self.done,
+            "iteration": self.iteration,
             "loss": loss,
-            "lr": learning_rate(self.config, self.done - 1),
+            "lr": learning_rate(self.config, self.iteration - 1),
             "grad_norm": norm,
             "tasks_per_second": count * self.config.tasks / max(seconds - window["since"], 1e-9),
             "seconds": seconds,
         }
 
-    def _tell(self, record: dict[str, Any], on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    def _publish(self, record: dict[str, Any], on_log: Callable[[dict[str, Any]], None] | None) -> None:
         """Log a record and show it."""
         self.log.add(record)
         self.watch.show(record)
@@ -294,35 +317,42 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint."""
-        self._settle()
+        self._collect_losses()
         if self.out is None or not self.engine.is_first:
             return
-        about = {
-            "iteration": self.done,
+        facts = {
+            "iteration": self.iteration,
             "seconds": self._seconds(),
             "peak_memory": max(self.peak, self.engine.peak_memory()),
             "window": self.window,
         }
         save_checkpoint(
-            self.out, self.done, pack(self.learner, self.average, self.optimizer), {**self.header, **about}
+            self.out,
+            self.iteration,
+            pack(self.learner, self.average, self.optimizer),
+            {**self.header, **facts},
         )
 
     def _restore(self, path: Path) -> None:
-        """Take over what a checkpoint of this run holds."""
+        """Restore the run from a checkpoint."""
         tensors, header = read(path, kind="checkpoint")
         unpack(tensors, self.learner, self.average, self.optimizer)
-        self.done, self.before, self.peak = header["iteration"], header["seconds"], header["peak_memory"]
+        self.iteration, self.seconds_before, self.peak = (
+            header["iteration"],
+            header["seconds"],
+            header["peak_memory"],
+        )
         self.window = header["window"]
 
     def _seconds(self) -> float:
         """Return the seconds of training so far, earlier parts of a resumed run included."""
-        return self.before + perf_counter() - self.began
+        return self.seconds_before + perf_counter() - self.start_time
 
 
-def _fixed(value: Any) -> Any:
+def _without_free_fields(value: Any) -> Any:
     """Return a description without the fields of `TrainConfig` that a resumed run may change."""
     return (
-        {name: inner for name, inner in value.items() if name not in FREE}
+        {name: entry for name, entry in value.items() if name not in FREE}
         if isinstance(value, dict)
         else value
     )

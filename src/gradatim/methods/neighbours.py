@@ -1,0 +1,151 @@
+"""The neighbours of iterative amortized inference: MAML, learned optimizers, neural processes.
+
+Source: Finn, Abbeel, Levine 2017; Li et al. 2017; Andrychowicz et al. 2016; Garnelo et al. 2018; Kim et al. 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from ..learner import Learner
+from ..predictors import Decoder, Readout
+from ..refiners import DECAYING, Gain, learned_optimizer, maml, neural_processes
+from ..regimes import linear, y_likelihood
+from ..signal import GRADIENTS, PLAIN, SECOND_ORDER, Signal
+from .base import Method
+
+if TYPE_CHECKING:
+    from ..family import TaskFamily
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAML(Method):
+    """Gradient descent from a learnt start, trained through the gradients.
+
+    Fields: `hidden`: widths of the network's hidden layers, none for a linear model; `rate` of a step; `learnt_rate`:
+    whether the rate is meta-trained as well.
+
+    Source: Finn, Abbeel, Levine 2017, eq. 1.
+    """
+
+    summary: ClassVar[str] = (
+        "gradient descent from a learnt start, trained through the gradients (second order)"
+    )
+    signal: ClassVar[Signal] = SECOND_ORDER
+    hidden: tuple[int, ...] = ()
+    rate: float = 0.03
+    learnt_rate: bool = False
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family."""
+        predictor = linear(family, self.hidden)
+        refiner = maml.MAML(predictor.initial(), self.rate, self.learnt_rate)
+        return Learner(predictor, refiner, self.signal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrderMAML(MAML):
+    """Gradient descent from a learnt start, gradients taken as constants in training.
+
+    Source: Finn, Abbeel, Levine 2017, section 5.2.
+    """
+
+    summary: ClassVar[str] = "gradient descent from a learnt start, gradients taken as constants in training"
+    signal: ClassVar[Signal] = GRADIENTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaSGD(Method):
+    """Gradient descent from a learnt start, with a learnt rate for each parameter.
+
+    Fields: `hidden`: widths of the network's hidden layers, none for a linear model; `rate`: where the rates start.
+
+    Source: Li et al. 2017, eq. 3.
+    """
+
+    summary: ClassVar[str] = (
+        "gradient descent from a learnt start, with a learnt rate for each parameter (second order)"
+    )
+    hidden: tuple[int, ...] = ()
+    rate: float = 0.03
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family."""
+        predictor = linear(family, self.hidden)
+        rates = torch.full(predictor.latent_shape, self.rate)
+        return Learner(predictor, maml.MAML(predictor.initial(), rates, True), SECOND_ORDER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedOptimizer(Method):
+    """Weights moved coordinate by coordinate by one small network that sees gradients alone.
+
+    Fields: `hidden`: widths of the moved network's hidden layers, none for a linear model; `width` of the small
+    network; `gain`: how far a step moves; `rate`: where the learnt rate starts.
+
+    Source: Andrychowicz et al. 2016, eq. 3.
+    """
+
+    summary: ClassVar[str] = (
+        "weights moved coordinate by coordinate by one small network that sees gradients alone"
+    )
+    hidden: tuple[int, ...] = ()
+    width: int = 64
+    gain: Gain = DECAYING
+    rate: float = 0.1
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family."""
+        predictor = linear(family, self.hidden)
+        refiner = learned_optimizer.LearnedOptimizer(
+            predictor.initial(), self.width, self.gain, rate=self.rate
+        )
+        return Learner(predictor, refiner, GRADIENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralProcess(Method):
+    """The mean of encoded rows and a learnt decoder.
+
+    Fields: `width` of the hidden layers; `tokens`, `token_width`: the mean is so many vectors of that width.
+
+    Source: Garnelo et al. 2018, eqs. 2-4.
+    """
+
+    summary: ClassVar[str] = "the mean of encoded rows and a learnt decoder: a running sum"
+    width: int = 64
+    tokens: int = 16
+    token_width: int = 32
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family."""
+        y = y_likelihood(family)
+        predictor = Decoder(family.x_dim, y, self.tokens, self.token_width, width=self.width)
+        widths = (family.x_dim, y.y_dim, y.classes, self.width)
+        return Learner(predictor, neural_processes.NeuralProcess(predictor.latent_shape, *widths), PLAIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentiveNeuralProcess(Method):
+    """Each query's attention over encoded rows.
+
+    Fields: `width` of the hidden layers; `heads` of the attention.
+
+    Source: Kim et al. 2019, section 3.
+    """
+
+    summary: ClassVar[str] = (
+        "each query's attention over encoded rows, a running softmax (the deterministic path)"
+    )
+    width: int = 64
+    heads: int = 4
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family."""
+        y = y_likelihood(family)
+        predictor = Readout(y, "latents", self.width, family.x_dim)
+        refiner = neural_processes.AttentiveProcess(family.x_dim, y.y_dim, y.classes, self.width, self.heads)
+        return Learner(predictor, refiner, PLAIN)

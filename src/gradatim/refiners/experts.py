@@ -15,7 +15,7 @@ from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .pending import Pending
-from .statistics import Statistics, add, empty, pack_scaled, unpack_scaled
+from .statistics import Statistics, add, empty, pack_scaled, spread_classes, unpack_scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,6 @@ class Experts(Refiner):
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984, eq. 1; Raftery et al. 1997, eq. 1.
     """
 
-    capabilities = Capabilities(merge=True, widen=True, score=True, weights=True, learnt=False)
     needs_observations = True
     keeps_rows = True
     like: Tensor
@@ -126,6 +125,7 @@ class Experts(Refiner):
         self._shared = (features,)  # in a tuple: registered, the state_dict would hold its buffers twice
         self.blocks = features.blocks if any(features.blocks[1:]) else features.blocks[:1]
         self.outputs, self.classes = outputs, classes
+        self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
         self.views = tuple(dict.fromkeys(views))
@@ -221,17 +221,18 @@ class Experts(Refiner):
         return factors
 
     def widen(self, state: ExpertsState, place: Tensor) -> ExpertsState:
-        """Return the state of fewer outputs as one of this refiner's: output c becomes `place[c]`, `place [C]`."""
+        """Return the state of fewer classes as one of this refiner's: class c becomes `place[c]`, `place [C]`.
+
+        Raises:
+            ValueError: y is no class index, or places that are repeated or no classes.
+        """
+        if not self.classes:
+            return super().widen(state, place)
         state = self._absorbed(state)
-
-        def spread(part: Tensor, dim: int) -> Tensor:
-            shape = [*part.shape[:dim], self.outputs, *part.shape[dim + 1 :]]
-            return part.new_zeros(shape).index_copy(dim, place, part)
-
-        gram, cross, squares, rows = state.moments
-        moments = Statistics(gram, spread(cross, 2), spread(squares, 1), rows)
-        noise = torch.ones_like(spread(state.noise, 2)).index_copy(2, place, state.noise)
-        return state._replace(moments=moments, theta=spread(state.theta, 3), noise=noise)
+        moments, theta = spread_classes(state.moments, place, self.outputs), state.theta
+        theta = theta.new_zeros(*theta.shape[:3], self.outputs).index_copy(3, place, theta)
+        noise = theta.new_ones(*theta.shape[:2], self.outputs).index_copy(2, place, state.noise)
+        return state._replace(moments=moments, theta=theta, noise=noise)
 
     def latent(self, state: ExpertsState) -> Tensor:
         """Return theta, log weights (-inf where negligible) and noise of all rows, flat: `[B, S]`."""

@@ -14,7 +14,13 @@ import numpy as np
 from rich.table import Table
 
 from gradatim.comparison.plots import Curve, lines
-from gradatim.comparison.runs import fresh, interval, once, sample, tune
+from gradatim.comparison.runs import (
+    grid_search,
+    normal_interval,
+    one_step_recipe,
+    prepare_folder,
+    sample_tasks,
+)
 from gradatim.files.checkpoint import write_bytes
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate
@@ -46,11 +52,13 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     if smoke:
         base = replace(base, train=replace(base.train, iterations=20, tasks=4))
     ours = _meta_train(base, out / "gradatim", console)
-    one_step = _meta_train(once(base, "parametric-one-step"), out / "one-step", console)
+    one_step = _meta_train(one_step_recipe(base, "parametric-one-step"), out / "one-step", console)
     batch = base.scheme.batch_size
     unseen = replace(base.family.on("test"), support_rows=batch * STEPS[-1], query_rows=100)
-    task = sample(unseen, 8 if smoke else 64, seed=0)
-    tuning = sample(replace(base.family, support_rows=10 * batch, query_rows=64), 8 if smoke else 32, seed=1)
+    task = sample_tasks(unseen, 8 if smoke else 64, seed=0)
+    tuning = sample_tasks(
+        replace(base.family, support_rows=10 * batch, query_rows=64), 8 if smoke else 32, seed=1
+    )
     console.print(f"adapting to {task.n_tasks} unseen tasks of unseen images, {batch} rows a mini-batch")
     rows = {
         "gradatim": _accuracy(ours, task, batch),
@@ -58,7 +66,7 @@ def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     }
     for name in BASELINES:
         make = partial(build, name, base.family)
-        setting = tune(make, METHODS[name].grid, tuning, batch, 10, error_rate)
+        setting = grid_search(make, METHODS[name].grid, tuning, batch, 10, error_rate)
         said = ", ".join(f"{key} {value:g}" for key, value in setting.items())
         rows[f"{name} ({said})"] = _accuracy(make(**setting), task, batch)
     about = {"recipe": base.to_json(), "tasks": task.n_tasks, **provenance()}
@@ -70,7 +78,7 @@ def _meta_train(asked: Recipe, out: Path, console: Console) -> Learner:
     console.print(
         f"meta-training {asked.name} on the training pool of the digits, {asked.train.iterations} iterations"
     )
-    fresh(out, asked)
+    prepare_folder(out, asked)
     header = {"recipe": asked.to_json(), **provenance()}
     return train(asked.learner(), asked.family, asked.scheme, asked.train, out, header, resume=True).learner
 
@@ -90,7 +98,7 @@ def _show(
         table.add_column(f"{step} step{'s' * (step > 1)}\n{step * batch} rows", justify="right")
     stored, curves = {}, []
     for name, values in rows.items():
-        stats = [interval(row) for row in values]
+        stats = [normal_interval(row) for row in values]
         table.add_row(name, *(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" for mean, low, high in stats))
         stored[name] = [
             {"steps": s, "mean": m, "low": lo, "high": hi}

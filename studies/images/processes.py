@@ -55,7 +55,7 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
     """
     runs = recipes(smoke)
     about = {name: run.to_json() for name, run in runs.items()}
-    values = study.arrays("ddp", about, lambda: _distances(study.folder / "ddp", runs))
+    values = study.cached("ddp", about, lambda: _distances(study.folder / "ddp", runs))
     distances = {name: float(f"{float(values[name]):.3g}") for name in runs}
     least, largest = min(distances.values()), max(distances.values())
     exact = {"value": largest, "low": least, "high": largest}  # claim rounds to what is above the bar

@@ -21,7 +21,7 @@ from gradatim.training.evolution import Evolution, cosine_ratios
 from .causal_peers import CLASSICAL, PEERS
 
 if TYPE_CHECKING:
-    from gradatim.comparison.panel import Values
+    from gradatim.comparison.experiment import Values
 
 Best = Mapping[str, tuple[str, str]]
 """For each regime our best learner after ten steps, and the best trained for one, by name."""

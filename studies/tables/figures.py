@@ -16,7 +16,7 @@ from gradatim.metrics import bootstrap
 from .peers import CENTRAL, OURS, RIDGE
 
 if TYPE_CHECKING:
-    from gradatim.comparison.panel import Values
+    from gradatim.comparison.experiment import Values
 
 Passes = dict[str, list[list["Values"]]]
 """By learner: for each table, for each order of its rows, the record of one strict pass."""

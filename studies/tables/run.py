@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gradatim.comparison.panel import Values
+    from gradatim.comparison.experiment import Values
 
 KINDS = ("classification", "regression")
 FEW = {

@@ -1,6 +1,6 @@
-"""What every study needs: meta-training in processes of their own, tuned baselines, records that survive a kill.
+"""What comparisons stand on: meta-trained learners, tuned baselines, and records that survive a kill.
 
-Source: DESIGN.md, Results.
+Source: Mittal et al. 2025, section 4: learners trained and judged side by side on the same tasks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch
 
 from ..files.checkpoint import latest, load_weights, read_header, write_bytes
 from ..methods import variant
-from ..metrics import curve
+from ..metrics import curve as metric_curve
 from ..provenance import commit, process_environment, processes_on_threads, provenance
 from ..recipes import Recipe, from_json
-from ..training.snapshot import describe_learner, difference
+from ..training.snapshot import describe, describe_learner, difference
 from ..training.train import train
 
 if TYPE_CHECKING:
@@ -40,21 +40,26 @@ if TYPE_CHECKING:
     from ..metrics import Metric
 
 
-_LOADED = [
+_PRELOADED = [
     "gradatim.comparison.runs",
     "lightning_fabric",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
 ]
-"""What a process that meta-trains needs: loaded once, where such processes begin, and not by each of them."""
+"""Modules that a process for meta-training needs: loaded by the server that forks such processes, once."""
 
 
 @dataclass(frozen=True)
-class Costed:
-    """A meta-trained learner: its recipe, and what it cost: seconds, peak bytes of its process, threads.
+class TrainedRun:
+    """A meta-trained learner: its recipe, and what it cost.
 
-    `load` reads the weights, or makes them again where they were left out of the study's folder; `change`: what is made
-    of the learner that was trained.
+    Attributes:
+        recipe: what it was trained by.
+        seconds: of meta-training.
+        peak_memory: of its process, in bytes.
+        threads: that it was trained on.
+        load: reads the weights, or makes them again where they are not in the study's folder.
+        change: makes another learner of the trained one.
     """
 
     recipe: Recipe
@@ -70,9 +75,9 @@ class Costed:
         return self._changed(self.load())
 
     @cached_property
-    def about(self) -> list[Any]:
-        """Return as JSON its recipe, threads aside, and how this version builds it; how training goes is not seen."""
-        return [_plain(self.recipe), describe_learner(self._changed(self.recipe.learner()))]
+    def description(self) -> list[Any]:
+        """Return as JSON the recipe, threads aside, and the learner that this version builds of it."""
+        return [_plain_json(self.recipe), describe_learner(self._changed(self.recipe.learner()))]
 
     def _changed(self, learner: Learner) -> Learner:
         return learner if self.change is None else self.change(learner)
@@ -80,133 +85,150 @@ class Costed:
 
 @dataclass(frozen=True)
 class Study:
-    """Where a study keeps its work: `folder`; `workers` processes at a time; `console` for progress.
+    """A folder of meta-trained learners and records. The same work in the same folder goes on where it was stopped.
 
-    `apart`: whether each learner is meta-trained in a process of its own, so that its peak memory is known; not where
-    starting one takes longer than the work.
+    Attributes:
+        folder: where `runs/` and `records/` lie.
+        workers: processes at a time.
+        console: for progress.
+        isolated: whether each learner is meta-trained in a process of its own, which measures its peak memory. A
+            process takes seconds to start, and must be able to import the classes of the recipe.
+        report: called with a sentence whenever a part of the work ends; by default the sentence is printed.
     """
 
     folder: Path
     workers: int
     console: Console
-    apart: bool = True
-    _known: dict[str, Costed] = field(default_factory=dict, init=False, repr=False, compare=False)
+    isolated: bool = True
+    report: Callable[[str], None] | None = None
+    _runs: dict[str, TrainedRun] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def train(self, recipes: Mapping[str, Recipe]) -> dict[str, Costed]:
-        """Meta-train each recipe in a process of its own, and go on where one was interrupted.
+    def notify(self, sentence: str) -> None:
+        """Report that a part of the work ended."""
+        (self.report or self.console.print)(sentence)
 
-        A run whose learner this version builds otherwise, or that cannot be read, is removed and trained anew. Of one
-        that is done `cost.json` says what it cost; weights may be left out: they are made again when asked for.
+    def train(self, recipes: Mapping[str, Recipe]) -> dict[str, TrainedRun]:
+        """Meta-train each recipe, or continue a run that was interrupted; return the runs by name.
+
+        A run is removed and trained anew where it cannot be read, or where this version builds another learner of its
+        recipe. Of a finished run `cost.json` says what it cost. Its weights may be deleted: they are made again when
+        they are needed.
 
         Raises:
             ValueError: meta-training failed, or a process was killed.
         """
-        wanted = {
+        new = {
             name: recipe
             for name, recipe in recipes.items()
-            if name not in self._known or self._known[name].recipe != recipe
+            if name not in self._runs or self._runs[name].recipe != recipe
         }
-        costs = {name: self._cost(name, recipe) for name, recipe in wanted.items()}
-        self._train([(name, wanted[name]) for name, cost in costs.items() if cost is None])
-        for name, recipe in wanted.items():
+        costs = {name: self._cost(name, recipe) for name, recipe in new.items()}
+        self._train([(name, new[name]) for name, cost in costs.items() if cost is None])
+        for name, recipe in new.items():
             cost = costs[name] or self._cost(name, recipe)
             if cost is None:
                 raise ValueError(
-                    f"{self._home(name)} was changed by another process: run one study at a time there"
+                    f"{self._run_folder(name)} was changed by another process: run one study at a time there"
                 )
-            self._known[name] = Costed(recipe, **cost, load=partial(self._load, name, recipe))
-        return {name: self._known[name] for name in recipes}
+            self._runs[name] = TrainedRun(recipe, **cost, load=partial(self._load, name, recipe))
+        return {name: self._runs[name] for name in recipes}
 
-    def arrays(
-        self, key: str, about: Any, compute: Callable[[], dict[str, np.ndarray]]
+    def cached(
+        self, key: str, inputs: Any, compute: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """Return the named arrays of one record, computed once and kept with the commit it was computed at.
+        """Return the named arrays of a record, computed once and stored with the commit that computed them.
 
-        `about`: JSON that says all the record depends on; another value is another record.
+        Args:
+            key: the name of the record.
+            inputs: JSON of everything that the record depends on. Other inputs are another record.
+            compute: returns the arrays, of any shapes.
         """
-        text = json.dumps(self._anywhere(about), sort_keys=True)
+        text = json.dumps(self._relative(inputs), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         path = self.folder / "records" / f"{key}-{digest}.npz"
         if not path.exists():
             values = {**compute(), "commit": np.asarray(commit() or "")}
             path.parent.mkdir(parents=True, exist_ok=True)
-            begun = path.with_suffix(".partial.npz")
-            np.savez(begun, **values)  # type: ignore[arg-type]
-            begun.replace(path)
+            unfinished = path.with_suffix(".partial.npz")
+            np.savez(unfinished, **values)  # type: ignore[arg-type]
+            unfinished.replace(path)
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
 
-    def _home(self, name: str) -> Path:
+    def _run_folder(self, name: str) -> Path:
         return self.folder / "runs" / name
 
-    def _anywhere(self, about: Any) -> Any:
-        """Return JSON in which files below the study's folder are named from there: it may be moved."""
-        if isinstance(about, dict):
-            return {key: self._anywhere(value) for key, value in about.items()}
-        if isinstance(about, list | tuple):
-            return [self._anywhere(value) for value in about]
-        return about.removeprefix(f"{self.folder}{os.sep}") if isinstance(about, str) else about
+    def _relative(self, value: Any) -> Any:
+        """Return JSON in which paths below the study's folder are relative to it, so that it may be moved."""
+        if isinstance(value, dict):
+            return {key: self._relative(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._relative(inner) for inner in value]
+        return value.removeprefix(f"{self.folder}{os.sep}") if isinstance(value, str) else value
 
     def _cost(self, name: str, recipe: Recipe) -> dict[str, Any] | None:
-        """Return what `cost.json` of a finished run says, None where it is not of this recipe or not there."""
+        """Return what a finished run of the recipe cost, by `cost.json`, or None where there is no such run."""
         try:
-            kept = json.loads((self._home(name) / "cost.json").read_text())
-            own, described = from_json(kept["recipe"]), kept["learner"]
-            known = {key: kept[key] for key in ("seconds", "peak_memory", "threads")}
-        except (OSError, KeyError, TypeError, ValueError):  # not there, damaged, or of other fields
+            stored = json.loads((self._run_folder(name) / "cost.json").read_text())
+            costs = {key: stored[key] for key in ("seconds", "peak_memory", "threads")}
+            described, wanted = stored["learner"], self._relative(_plain_json(recipe))
+            same = self._relative(_without_threads(stored["recipe"])) == wanted or (
+                self._relative(_plain_json(from_json(stored["recipe"]))) == wanted
+            )
+        except (OSError, KeyError, TypeError, ValueError):  # missing, damaged, or of other fields
             return None
-        same = self._anywhere(_plain(own)) == self._anywhere(_plain(recipe))
-        return known if same and _builds(described, recipe) else None
+        return costs if same and _builds(described, recipe) else None
 
-    def _train(self, waiting: list[tuple[str, Recipe]], threads: int | None = None) -> None:
-        """Meta-train recipes, some at a time where they are `apart`; a failure or an interrupt stops the waiting."""
-        threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.apart else None)
-        pool = ThreadPoolExecutor(self.workers if self.apart else 1)
+    def _train(self, queue: list[tuple[str, Recipe]], threads: int | None = None) -> None:
+        """Meta-train recipes, several at a time where they are isolated. A failure or an interrupt ends the queue."""
+        threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.isolated else None)
+        pool = ThreadPoolExecutor(self.workers if self.isolated else 1)
         with processes_on_threads(threads or torch.get_num_threads()), pool:
-            jobs = {pool.submit(self._run, name, recipe, threads): name for name, recipe in waiting}
+            jobs = {pool.submit(self._run, name, recipe, threads): name for name, recipe in queue}
             try:
                 for count, job in enumerate(as_completed(jobs), 1):
                     if error := job.exception():
-                        said = f"{type(error).__name__}: {error}"
-                        raise ValueError(f"meta-training {jobs[job]} failed: {said}") from error
-                    self.console.print(f"meta-trained {jobs[job]} ({count} of {len(jobs)})")
+                        text = f"{type(error).__name__}: {error}"
+                        raise ValueError(f"meta-training {jobs[job]} failed: {text}") from error
+                    self.notify(f"meta-trained {jobs[job]} ({count} of {len(jobs)})")
             except BaseException:  # an interrupt, too
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _run(self, name: str, recipe: Recipe, threads: int | None) -> None:
-        """Meta-train a recipe, where learners are `apart` in a process that is its alone; keep what it cost."""
-        asked = recipe.to_json(), self._home(name), threads or torch.get_num_threads()
-        if self.apart:
+        """Meta-train a recipe, where runs are isolated in a process of its own, and store what it cost."""
+        folder, threads = self._run_folder(name), threads or torch.get_num_threads()
+        if self.isolated:
             context = get_context("forkserver" if sys.platform == "linux" else "spawn")
-            context.set_forkserver_preload(_LOADED)
+            context.set_forkserver_preload(_PRELOADED)
             with ProcessPoolExecutor(1, context) as process:
-                process.submit(here, *asked).result()
+                process.submit(train_run, recipe.to_json(), folder, threads).result()
         else:
-            here(*asked)
+            train_run(recipe, folder, threads)
         if self._cost(name, recipe) is None:
-            header = read_header(self._home(name) / "learner.safetensors", "checkpoint")
-            kept = {key: header[key] for key in ("learner", "seconds", "peak_memory")}
-            kept |= {"threads": asked[2], "recipe": self._anywhere(recipe.to_json())}
-            write_bytes(self._home(name) / "cost.json", (json.dumps(kept) + "\n").encode())
+            header = read_header(folder / "learner.safetensors", "checkpoint")
+            cost = {key: header[key] for key in ("learner", "seconds", "peak_memory")}
+            cost |= {"threads": threads, "recipe": self._relative(_recipe_json(recipe))}
+            write_bytes(folder / "cost.json", (json.dumps(cost) + "\n").encode())
 
     def _load(self, name: str, recipe: Recipe) -> Learner:
-        """Return the learner of a finished run, made again where its weights are left out or damaged.
+        """Return the learner of a finished run, made again where its weights are missing or damaged.
 
         Raises:
             ValueError: the run is another recipe's by now.
         """
-        path, cost = self._home(name) / "learner.safetensors", self._cost(name, recipe)
+        folder, cost = self._run_folder(name), self._cost(name, recipe)
         if cost is None:
-            raise ValueError(f"{self._home(name)} is the run of another recipe by now: train this one again")
-        if not path.exists() or not _current(path, recipe):
+            raise ValueError(f"{folder} is the run of another recipe by now: train this one again")
+        path = folder / "learner.safetensors"
+        if not path.exists() or not _is_current(path, recipe):
             self._train([(name, recipe)], cost["threads"])
         learner = recipe.learner()
         load_weights(learner, path)
         return learner.eval()
 
 
-def once(recipe: Recipe, method: str) -> Recipe:
+def one_step_recipe(recipe: Recipe, method: str) -> Recipe:
     """Return the one-step twin of a recipe: the same size and rate, and as many refinements, so more tasks."""
     training = replace(recipe.train, tasks=recipe.train.tasks * recipe.scheme.horizon)
     return replace(
@@ -217,12 +239,12 @@ def once(recipe: Recipe, method: str) -> Recipe:
     )
 
 
-def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
-    """Start meta-training a recipe in a process of its own, or go on where it was interrupted in this folder."""
-    asked = fresh(home, replace(recipe, train=replace(recipe.train, threads=threads)))
-    options = ["--out", str(home), "--resume", "--quiet"]
+def start_process(recipe: Recipe, folder: Path, threads: int) -> subprocess.Popen[str]:
+    """Start `gradatim train` on a recipe in a process, or continue its interrupted run in the folder."""
+    path = prepare_folder(folder, replace(recipe, train=replace(recipe.train, threads=threads)))
+    options = ["--out", str(folder), "--resume", "--quiet"]
     return subprocess.Popen(
-        [sys.executable, "-m", "gradatim", "train", str(asked), *options],
+        [sys.executable, "-m", "gradatim", "train", str(path), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -230,35 +252,39 @@ def start(recipe: Recipe, home: Path, threads: int) -> subprocess.Popen[str]:
     )
 
 
-def here(asked: dict[str, Any], home: Path, threads: int) -> None:
-    """Meta-train a recipe, given as JSON, in this process, into a folder as `start` does."""
-    recipe = from_json(asked)
+def train_run(recipe: Recipe | dict[str, Any], folder: Path, threads: int) -> None:
+    """Meta-train a recipe, or its JSON, in this process, into a folder as `start_process` does."""
+    recipe = recipe if isinstance(recipe, Recipe) else from_json(recipe)
     recipe = replace(recipe, train=replace(recipe.train, threads=threads))
-    fresh(home, recipe)
-    record = {"recipe": recipe.to_json(), **provenance(), "threads": threads}
-    train(recipe.learner(), recipe.family, recipe.scheme, recipe.train, home, record, True, progress=False)
+    prepare_folder(folder, recipe)
+    header = {"recipe": _recipe_json(recipe), **provenance(), "threads": threads}
+    train(recipe.learner(), recipe.family, recipe.scheme, recipe.train, folder, header, True, progress=False)
 
 
-def fresh(home: Path, recipe: Recipe) -> Path:
-    """Return the recipe's JSON written in a run's folder.
+def prepare_folder(folder: Path, recipe: Recipe) -> Path:
+    """Write a recipe's JSON into the folder of its run, and return the file.
 
-    What stood there is removed if it is a run of another recipe, threads aside, or of one that cannot be read, or of a
-    learner that this version builds otherwise.
+    The folder is emptied first where it holds the run of another recipe, threads aside, or one that cannot be read, or
+    a learner that this version builds otherwise.
     """
-    asked, text = home / "asked.json", json.dumps(recipe.to_json(), indent=1) + "\n"
+    path, text = folder / "recipe.json", json.dumps(_recipe_json(recipe), indent=1) + "\n"
     try:
-        other = asked.exists() and _plain(from_json(json.loads(asked.read_text()))) != _plain(recipe)
+        stored = json.loads(path.read_text()) if path.exists() else None
+        same = stored is None or _without_threads(stored) == _plain_json(recipe)
+        same = same or _plain_json(from_json(stored)) == _plain_json(recipe)
     except (KeyError, TypeError, ValueError):
-        other = True
-    saved = [path for path in (home / "learner.safetensors", latest(home)) if path and path.exists()]
-    if other or not all(_current(path, recipe) for path in saved):
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    write_bytes(asked, text.encode())
-    return asked
+        same = False
+    checkpoints = [
+        file for file in (folder / "learner.safetensors", latest(folder)) if file and file.exists()
+    ]
+    if not same or not all(_is_current(file, recipe) for file in checkpoints):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
+    return path
 
 
-def _current(path: Path, recipe: Recipe) -> bool:
+def _is_current(path: Path, recipe: Recipe) -> bool:
     """Return whether a checkpoint can be read and describes the learner that the recipe builds now."""
     try:
         return _builds(read_header(path, "checkpoint").get("learner"), recipe)
@@ -271,18 +297,33 @@ def _builds(described: Any, recipe: Recipe) -> bool:
     return difference(described, describe_learner(recipe.learner())) is None
 
 
-def _plain(recipe: Recipe) -> Any:
+def _recipe_json(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as JSON; where no program can import a class of it, only a description of its parts."""
+    try:
+        return recipe.to_json()
+    except ValueError:  # classes of a notebook or of a function
+        return {name: describe(getattr(recipe, name)) for name in ("method", "family", "scheme", "train")}
+
+
+def _plain_json(recipe: Recipe) -> Any:
     """Return a recipe as JSON, threads aside: equal where it makes the same weights; a list equals a tuple."""
-    return json.loads(json.dumps(replace(recipe, train=replace(recipe.train, threads=None)).to_json()))
+    return _without_threads(json.loads(json.dumps(_recipe_json(recipe))))
 
 
-def sample(family: TaskFamily, tasks: int, seed: int) -> Task:
-    """Return evaluation tasks; `seed` says which, apart from every meta-training stream."""
+def _without_threads(recipe: dict[str, Any]) -> dict[str, Any]:
+    return recipe | {"train": recipe["train"] | {"threads": None}}
+
+
+def sample_tasks(family: TaskFamily, tasks: int, seed: int) -> Task:
+    """Return evaluation tasks, supports `[tasks, N, ...]`.
+
+    `seed` chooses them, apart from all streams of meta-training.
+    """
     mixed = int(np.random.SeedSequence([seed, 0, 0, 0, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return family.sample(tasks, torch.Generator().manual_seed(mixed))
 
 
-def tune(
+def grid_search(
     build: Callable[..., Learner],
     grid: Mapping[str, Iterable[Any]],
     task: Task,
@@ -290,23 +331,31 @@ def tune(
     step: int,
     metric: Metric,
     name: str = "metric",
-    judge: Callable[..., dict[str, np.ndarray]] = curve,
+    curve: Callable[..., dict[str, np.ndarray]] = metric_curve,
 ) -> dict[str, Any]:
-    """Return the setting of the grid with the lowest mean metric after `step` mini-batches of meta-training tasks.
+    """Return the setting of a grid with the lowest mean metric after `step` mini-batches.
 
-    `judge`: how the metric called `name` comes about, as `metrics.curve` does it.
+    Args:
+        build: builds the learner of a setting.
+        grid: the values of each option.
+        task: meta-training tasks, supports `[T, N, ...]`.
+        batch_size: rows of a mini-batch.
+        step: number of mini-batches.
+        metric: to be minimized.
+        name: what `curve` calls the metric.
+        curve: computes it, as `metrics.curve` does.
     """
     best: tuple[float, dict[str, Any]] = (np.inf, {})
     for values in product(*grid.values()):
         setting = dict(zip(grid, values, strict=True))
-        found = judge(build(**setting), task, batch_size, [step], {name: metric})[name]
-        score = float(np.nan_to_num(found.mean(), nan=np.inf))
+        errors = curve(build(**setting), task, batch_size, [step], {name: metric})[name]
+        score = float(np.nan_to_num(errors.mean(), nan=np.inf))
         best = min(best, (score, setting), key=lambda pair: pair[0])
     return best[1]
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean over tasks and its normal 95% interval."""
+def normal_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean over tasks of values `[T]` and its normal 95% interval: (mean, low, high)."""
     half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 

@@ -37,7 +37,7 @@ RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
     "ray": ["distributed"],
-    "sklearn": ["estimators/", "families/datasets"],
+    "sklearn": ["estimators/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.

@@ -156,7 +156,7 @@ def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
 def value_of(arguments: list[str], option: str) -> str | None:
     """Return the last value the arguments give an option, or None."""
     found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == option:
             found = following
         elif argument.startswith(f"{option}="):

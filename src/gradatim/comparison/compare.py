@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -25,8 +27,6 @@ from .result import Comparison
 from .runs import Study
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..family import TaskFamily
     from ..learner import Learner
     from ..methods import Method
@@ -52,9 +52,10 @@ def compare(
 ) -> Comparison:
     """Return how well methods predict after each number of mini-batches, on the same unseen tasks.
 
-    Methods with parameters to meta-train are trained with each seed. Others are tuned over the grids of their options,
-    except options that a `Method` has away from their defaults. Both use `family.on("train")`. All are judged on
-    `family.on("test")`, beside the family's oracle where it has one.
+    Methods with parameters to meta-train are trained with each seed. Others are tuned over the grids of their options
+    to be best after the last step, or the tenth if that is earlier. Options that a `Method` has away from their
+    defaults are not tuned. Both use `family.on("train")`. All are judged on `family.on("test")`, beside the family's
+    oracle where it has one.
 
     Args:
         methods: names, aliases, import paths or `Method` values; or a dictionary of these and of trained learners.
@@ -109,7 +110,8 @@ def _digest(family: TaskFamily) -> str:
 def _measure(study: Study, plan: Plan, seeds: int) -> Comparison:
     """Run the experiment of a plan and return its records."""
     experiment, rows = plan.experiment, []
-    results = run_experiment(study, experiment, seeds, rows)
+    with np.errstate(all="ignore"):  # errors of methods that diverge
+        results = run_experiment(study, experiment, seeds, rows)
     runs = trained_runs(study, experiment, seeds)
     settings = {row["name"]: row["setting"] for row in rows}
     records = []
@@ -142,8 +144,9 @@ def _record(
     values: np.ndarray,
     seconds: float,
 ) -> dict[str, Any]:
-    """Return a record of values `[S, T]`: their mean and its interval over seeds and tasks."""
-    mean, low, high = mean_interval(values)
+    """Return a record of values `[S, T]`: their mean and its interval over seeds and tasks, NaN where any diverged."""
+    finite = bool(np.isfinite(values).all())
+    mean, low, high = mean_interval(values) if finite else (math.nan,) * 3
     return {
         "method": about["method"],
         "learnt": about["learnt"],

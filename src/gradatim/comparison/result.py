@@ -216,7 +216,8 @@ class Comparison:
             raise ValueError(f"{path} holds no comparison: give a file that Comparison.save wrote") from error
 
     def _legend(self) -> str:
-        seeds = f" and {self.seeds} seeds" if self.seeds > 1 else ""
+        trained = any(record["seed"] == "all" for record in self.records)
+        seeds = f" and {self.seeds} seeds" if trained and self.seeds > 1 else ""
         legend = f"Means over {self.tasks} tasks{seeds} with 95% intervals; bold: the best."
         if any(not r["learnt"] and r["method"] != ORACLE for r in self.records):
             legend += " *: not meta-trained, tuned on meta-training tasks."

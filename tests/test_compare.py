@@ -20,7 +20,7 @@ from gradatim.comparison import panel, runs
 from gradatim.comparison.runs import sample_tasks
 from gradatim.families import ImageClassification, LinearClassification, LinearRegression
 from gradatim.likelihood import SquaredError
-from gradatim.methods import MAML, Adam, Method, Parametric, Ridge, build
+from gradatim.methods import MAML, Adam, Parametric, Ridge, build
 from gradatim.metrics import accuracy, curve, mean_interval, squared_error
 from gradatim.training.schemes import Greedy, Unrolled
 
@@ -183,8 +183,15 @@ def test_a_family_of_a_notebook_or_a_function_is_compared_in_this_process(tmp_pa
         compare(["maml", "ridge"], local_family(), workers=2, **SMALL)
 
 
-class Nothing(Method):
-    """No method."""
+@dataclass(frozen=True, kw_only=True)
+class Recorded(TaskFamily):
+    """Tasks of 12 rows, however many are wanted."""
+
+    x_dim = 2
+    likelihood = SquaredError(1)
+
+    def sample(self, n_tasks, generator):
+        return FAMILY.sample(n_tasks, generator)
 
 
 REFUSED = [
@@ -213,8 +220,8 @@ REFUSED = [
     ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
     ({"metrics": {"accuracy": accuracy}}, "must be an error: put error_rate before accuracy"),
     (
-        {"family": ImageClassification("digits", 8, 3, query_rows=6), "steps": (1000,), "batch_size": 10},
-        "rows",
+        {"family": Recorded(), "steps": (4,), "batch_size": 4},
+        "4 mini-batches of 4 rows need 16 support rows; tasks of Recorded have 12",
     ),
 ]
 

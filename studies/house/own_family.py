@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gradatim import Batch, Greedy, Recipe, Task, TaskFamily, TrainConfig, compare, train
+from gradatim import Batch, Greedy, Recipe, Task, TaskFamily, TrainConfig, compare, method, train
 from gradatim.cli import main
 from gradatim.likelihood import SquaredError
 
@@ -19,7 +19,7 @@ class Waves(TaskFamily):  # sines of unknown phase: x is one number, and so is y
 
 
 if __name__ == "__main__":
-    run = Recipe("explicit-both", Waves(), Greedy(16, horizon=3), TrainConfig(iterations=20, tasks=8))
+    run = Recipe(method("explicit-both"), Waves(), Greedy(16, horizon=3), TrainConfig(iterations=20))
     train(run.learner(), run.family, run.scheme, run.train, "runs/waves", {"recipe": run.to_json()})
-    main(["info", "runs/waves"]), main(["eval", "runs/waves", "--steps", "1,5"])
+    assert main(["info", "runs/waves"]) == main(["eval", "runs/waves", "--steps", "1,5"]) == 0
     print(compare(["explicit-both", "maml", "ridge", "adam"], Waves(), train=run.train, seeds=1).table())

@@ -23,8 +23,6 @@ FAMILY = "LinearRegression"
 
 def compare_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `compare`, among them one for each field of the family and of the scheme that are named."""
-    from ..comparison.plan import TRAINING
-
     parser.usage = "gradatim compare METHODS --family NAME [--FIELD VALUE ...] [--out DIR] [--plot FILE]"
     parser.add_argument(
         "methods", help="names or import paths with commas, such as ridge,adam,maml (gradatim list)"
@@ -41,6 +39,10 @@ def compare_options(parser: ArgumentParser, arguments: list[str]) -> None:
     )
     parser.add_argument("--plot", type=str | None, help="picture to draw, such as curve.png")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    if not arguments:  # the list of all commands: nothing of torch is imported
+        return
+    from ..comparison.plan import TRAINING
+
     for part, default in (("family", FAMILY), ("scheme", None)):
         name = named(arguments, part) or default
         value = None if name is None else _defaults(names(part)[name])

@@ -29,10 +29,10 @@ TIE = 1e-12
 class OnePass(Protocol):
     """A classifier that learns mini-batch by mini-batch."""
 
-    def partial_fit(self, x: np.ndarray, y: np.ndarray, classes: np.ndarray) -> Any:
+    def partial_fit(self, X: np.ndarray, y: np.ndarray, classes: np.ndarray) -> Any:
         """Learn the rows `[n, d]` of a mini-batch, with classes `[n]`."""
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return class probabilities `[n, C]` of rows `[n, d]`."""
         ...
 
@@ -50,20 +50,20 @@ class Standardized:
 
         self.model, self.repeats, self.scaler = model, repeats, StandardScaler()
 
-    def partial_fit(self, x: np.ndarray, y: np.ndarray, classes: np.ndarray) -> None:
+    def partial_fit(self, X: np.ndarray, y: np.ndarray, classes: np.ndarray) -> None:
         """Learn the rows `[n, d]` of a mini-batch, with classes `[n]`."""
-        self.scaler.partial_fit(x)
+        self.scaler.partial_fit(X)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in range(self.repeats):
-                self.model.partial_fit(self._scaled(x), y, classes=classes)
+                self.model.partial_fit(self._scaled(X), y, classes=classes)
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return class probabilities `[n, C]` of rows `[n, d]`."""
-        return self.model.predict_proba(self._scaled(x))
+        return self.model.predict_proba(self._scaled(X))
 
-    def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return self.scaler.transform(x).clip(-5, 5)
+    def _scaled(self, X: np.ndarray) -> np.ndarray:
+        return np.clip(self.scaler.transform(X), -5, 5)
 
 
 class Ridge:
@@ -81,23 +81,23 @@ class Ridge:
         self.bias = 0.5 * rng.standard_normal(features)
         self.gram, self.moment = 2.0 * np.eye(self.size), np.zeros((self.size, len(CLASSES)))
 
-    def partial_fit(self, x: np.ndarray, y: np.ndarray, classes: np.ndarray) -> None:
+    def partial_fit(self, X: np.ndarray, y: np.ndarray, classes: np.ndarray) -> None:
         """Add the rows `[n, d]`, with classes `[n]`, to the Gram matrix and the cross-moments."""
-        self.scaler.partial_fit(x)
-        f = self._features(x)
+        self.scaler.partial_fit(X)
+        f = self._features(X)
         self.gram += f.T @ f
         self.moment += f.T @ np.eye(len(classes))[y]
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return class probabilities `[n, C]` of rows `[n, d]`."""
         from scipy.linalg import solve
         from scipy.special import softmax
 
         theta = solve(self.gram, self.moment, assume_a="pos")
-        return softmax(4.0 * self._features(x) @ theta, axis=1)
+        return softmax(4.0 * self._features(X) @ theta, axis=1)
 
-    def _features(self, x: np.ndarray) -> np.ndarray:
-        z = self.scaler.transform(x)
+    def _features(self, X: np.ndarray) -> np.ndarray:
+        z = self.scaler.transform(X)
         return np.hstack([z, np.maximum(z @ self.weight + self.bias, 0), np.ones((len(z), 1))])
 
 

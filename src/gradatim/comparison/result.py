@@ -177,10 +177,10 @@ class Comparison:
             >>> notice = result.plot("curve.png", "excess risk")
         """
         metric = self.metrics[0] if metric is None else metric
-        curves = [
-            Curve(name, *([r[key] for r in records] for key in ("step", "mean", "low", "high")))
-            for name, records in self.pooled(metric).items()
-        ]
+        curves = []
+        for name, records in self.pooled(metric).items():
+            x, y, low, high = ([record[key] for record in records] for key in ("step", "mean", "low", "high"))
+            curves.append(Curve(name, x, y, low, high))
         title = f"{self.tasks} tasks of {self.family}, {self.batch_size} rows a mini-batch"
         return lines(path, title, "mini-batches seen", metric, curves)
 
@@ -207,7 +207,8 @@ class Comparison:
                 record | {key: math.nan for key in ("mean", "low", "high") if record[key] is None}
                 for record in value["records"]
             ]
-            return cls(**{key: value[key] for key in _KEYS} | {"records": records})
+            fields: dict[str, Any] = {key: value[key] for key in _KEYS}
+            return cls(**(fields | {"records": records}))
         except OSError as error:
             raise ValueError(
                 f"{path} cannot be read ({error.strerror}): give a file that Comparison.save wrote"

@@ -171,10 +171,8 @@ class Study:
         try:
             stored = json.loads((self._run_folder(name) / "cost.json").read_text())
             costs = {key: stored[key] for key in ("seconds", "peak_memory", "threads")}
-            described, wanted = stored["learner"], self._relative(_plain_json(recipe))
-            same = self._relative(_without_threads(stored["recipe"])) == wanted or (
-                self._relative(_plain_json(from_json(stored["recipe"]))) == wanted
-            )
+            described, expected = stored["learner"], self._relative(_plain_json(recipe))
+            same = _is_recipe(stored["recipe"], expected, self._relative)
         except (OSError, KeyError, TypeError, ValueError):  # missing, damaged, or of other fields
             return None
         return costs if same and _builds(described, recipe) else None
@@ -269,9 +267,7 @@ def prepare_folder(folder: Path, recipe: Recipe) -> Path:
     """
     path, text = folder / "recipe.json", json.dumps(_recipe_json(recipe), indent=1) + "\n"
     try:
-        stored = json.loads(path.read_text()) if path.exists() else None
-        same = stored is None or _without_threads(stored) == _plain_json(recipe)
-        same = same or _plain_json(from_json(stored)) == _plain_json(recipe)
+        same = not path.exists() or _is_recipe(json.loads(path.read_text()), _plain_json(recipe))
     except (KeyError, TypeError, ValueError):
         same = False
     checkpoints = [
@@ -308,6 +304,16 @@ def _recipe_json(recipe: Recipe) -> dict[str, Any]:
 def _plain_json(recipe: Recipe) -> Any:
     """Return a recipe as JSON, threads aside: equal where it makes the same weights; a list equals a tuple."""
     return _without_threads(json.loads(json.dumps(_recipe_json(recipe))))
+
+
+def _is_recipe(stored: Any, expected: Any, convert: Callable[[Any], Any] = lambda value: value) -> bool:
+    """Return whether the JSON of a recipe, converted, is the one expected; fields that it lacks have their defaults.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is no recipe of this version.
+    """
+    same = convert(_without_threads(stored)) == expected
+    return same or convert(_plain_json(from_json(stored))) == expected
 
 
 def _without_threads(recipe: dict[str, Any]) -> dict[str, Any]:

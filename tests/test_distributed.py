@@ -169,9 +169,9 @@ def test_a_run_of_two_processes_that_was_killed_is_resumed_by_torchrun_bit_for_b
     os.kill(killed.pid, signal.SIGKILL)
     ended(killed)  # and the other process with it
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "learner.safetensors").exists()
-    asked = json.loads((tmp_path / "asked.json").read_text())
+    asked = json.loads((tmp_path / "recipe.json").read_text())
     asked["train"]["devices"] = 1
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "recipe.json").write_text(json.dumps(asked))
     launcher = [
         "-m",
         "torch.distributed.run",
@@ -183,7 +183,7 @@ def test_a_run_of_two_processes_that_was_killed_is_resumed_by_torchrun_bit_for_b
         "train",
     ]
     resumed = begin(
-        *launcher, tmp_path / "asked.json", "--devices", 2, "--out", tmp_path, "--resume", "--quiet"
+        *launcher, tmp_path / "recipe.json", "--devices", 2, "--out", tmp_path, "--resume", "--quiet"
     )
     said = ended(resumed)
     assert resumed.returncode == 0, said

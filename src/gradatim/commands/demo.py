@@ -146,11 +146,11 @@ def demo(options: Namespace, console: Console) -> None:
     from ..files.checkpoint import write_bytes
     from ..provenance import provenance
 
-    x, y, held_x, held_y = digits(300 if options.smoke else None)
+    x, y, test_x, test_y = digits(300 if options.smoke else None)
     milestones = [n for n in MILESTONES if n < len(x)] + [len(x)]
     console.print(
-        f"{len(x) + len(held_x)} images of digits as a table of {x.shape[1]} columns: {len(x)} rows to learn, once, "
-        f"{SIZE} at a time; {len(held_x)} held out",
+        f"{len(x) + len(test_x)} images of digits as a table of {x.shape[1]} columns: {len(x)} rows to learn, once, "
+        f"{SIZE} at a time; {len(test_x)} held out",
         soft_wrap=True,
     )
     one_pass: dict[str, dict[str, Any]] = {}
@@ -159,10 +159,10 @@ def demo(options: Namespace, console: Console) -> None:
         contestants, models = learners(x.shape[1]), references()
         job = bar.add_task("learning", total=len(contestants) + len(models))
         for name, learner in contestants.items():
-            one_pass[name] = follow(learner, (x, y), (held_x, held_y), milestones)
+            one_pass[name] = follow(learner, (x, y), (test_x, test_y), milestones)
             bar.advance(job)
         for name, model in models.items():
-            batch[name] = fit_all(model, (x, y), (held_x, held_y))
+            batch[name] = fit_all(model, (x, y), (test_x, test_y))
             bar.advance(job)
     result = {"rows": milestones, "one pass": one_pass, "batch": batch}
     show(result, console)
@@ -188,9 +188,9 @@ def digits(rows: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
     x, y = (np.asarray(part)[:rows] for part in load_digits(return_X_y=True))
     order = np.random.default_rng(1000).permutation(len(x))
-    learnt, held = np.split(order, [int(0.7 * len(x))])
+    train, test = np.split(order, [int(0.7 * len(x))])
     x = x.astype(np.float64)
-    return x[learnt], y[learnt], x[held], y[held]
+    return x[train], y[train], x[test], y[test]
 
 
 def errors(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -209,7 +209,7 @@ def errors(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
 def follow(
     learner: OnePass,
     rows: tuple[np.ndarray, np.ndarray],
-    held: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
     milestones: list[int],
 ) -> dict[str, Any]:
     """Learn rows in one pass and return the errors.
@@ -217,7 +217,7 @@ def follow(
     Args:
         learner: of one pass.
         rows: x `[n, d]` and y `[n]`.
-        held: rows to be judged on, likewise.
+        test: rows that are held out, likewise.
         milestones: numbers of rows after which they are.
 
     Returns:
@@ -236,7 +236,7 @@ def follow(
         seconds += time.perf_counter() - begin
         before.append(errors(probabilities, y[batch]))
         if min(start + SIZE, len(x)) in milestones:
-            at_milestones.append(float(errors(learner.predict_proba(held[0]), held[1]).mean()))
+            at_milestones.append(float(errors(learner.predict_proba(test[0]), test[1]).mean()))
     return {
         "held": at_milestones,
         "prequential": float(np.concatenate(before).mean()),
@@ -244,7 +244,7 @@ def follow(
     }
 
 
-def fit_all(model: Any, rows: tuple[np.ndarray, np.ndarray], held: tuple[np.ndarray, np.ndarray]) -> float:
+def fit_all(model: Any, rows: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
     """Return the error on held-out rows, x `[n, d]` and y `[n]`, of a model that learns all rows at once."""
     from sklearn.preprocessing import StandardScaler
 
@@ -252,7 +252,7 @@ def fit_all(model: Any, rows: tuple[np.ndarray, np.ndarray], held: tuple[np.ndar
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(scaler.transform(rows[0]), rows[1])
-    return 1 - float((model.predict(scaler.transform(held[0])) == held[1]).sum()) / len(held[1])
+    return 1 - float((model.predict(scaler.transform(test[0])) == test[1]).sum()) / len(test[1])
 
 
 def show(result: dict[str, Any], console: Console) -> None:

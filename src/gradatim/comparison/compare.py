@@ -166,8 +166,8 @@ def _record(
 class _Progress:
     """A bar that advances whenever a learner is meta-trained or a method judged."""
 
-    def __init__(self, plan: Plan, seeds: int, shown: bool) -> None:
-        self.console = Console(stderr=True, quiet=not shown)
+    def __init__(self, plan: Plan, seeds: int, visible: bool) -> None:
+        self.console = Console(stderr=True, quiet=not visible)
         self._bar = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
         experiment = plan.experiment
         count = (

@@ -23,7 +23,7 @@ _KEYS = ("family", "batch_size", "tasks", "seeds", "records")
 class Comparison:
     """What `compare` measured.
 
-    A record is a dictionary with
+    A record is a dictionary. Its keys:
 
     - `method`, `learnt` (whether it was meta-trained), `setting` (options tuned on meta-training tasks), `parameters`
       (meta-trained numbers), `seconds` (of meta-training);
@@ -208,7 +208,8 @@ class Comparison:
                 for record in value["records"]
             ]
             fields: dict[str, Any] = {key: value[key] for key in _KEYS}
-            return cls(**(fields | {"records": records}))
+            fields["records"] = records
+            return cls(**fields)
         except OSError as error:
             raise ValueError(
                 f"{path} cannot be read ({error.strerror}): give a file that Comparison.save wrote"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
-from .closed_form import Bayesian, ClosedForm, Experts, Kernel, RandomFeatures, Ridge
+from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
 from .neighbours import (
     MAML,
     AttentiveNeuralProcess,
@@ -81,6 +81,7 @@ _UNLEARNT = {
     "ridge": Preset(Ridge),
     "random-features": Preset(RandomFeatures),
     "kernel": Preset(Kernel),
+    "gaussian-process": Preset(GaussianProcess),
     "smoother": Preset(Smoother),
     "kalman": Preset(Kalman),
     "newton": Preset(Newton),
@@ -100,6 +101,7 @@ _ALIASES = {
     "hypernet": "hypernetwork",
     "gradient-descent": "sgd",
     "nadaraya-watson": "kernel",
+    "gp": "gaussian-process",
     "extended-kalman-filter": "kalman",
     "ekf": "kalman",
 }
@@ -175,7 +177,7 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
     wants_order = isinstance(family.likelihood, Order)
     label = name if isinstance(name, str) else type(chosen).__name__
     if chosen.orders != wants_order:
-        fitting = [known for known, preset in METHODS.items() if preset.orders == wants_order]
+        fitting = [preset_name for preset_name, preset in METHODS.items() if preset.orders == wants_order]
         raise ValueError(
             f"{label} answers with {'an order of the columns' if chosen.orders else 'y at x'}, which "
             f"{type(family).__name__} does not ask for: choose one of {', '.join(fitting)}"
@@ -203,6 +205,7 @@ __all__ = [
     "ExplicitOrder",
     "ExplicitOrderOneStep",
     "FirstOrderMAML",
+    "GaussianProcess",
     "Implicit",
     "ImplicitOneStep",
     "ImplicitOrder",

@@ -1,5 +1,6 @@
 """Studies: records that know what they depend on, runs of learners built otherwise, one-step twins, tuning, panels."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import torch
 from rich.console import Console
 from studies import __main__ as command
 from studies.every_row.claims import claims, rises
+from studies.tables.checks import COMMANDS
+from studies.tables.peers import fingerprint
 
 from gradatim.comparison.experiment import Experiment
 from gradatim.comparison.panel import evaluate
@@ -49,6 +52,12 @@ def test_a_record_is_kept_until_what_it_depends_on_changes(tmp_path):
     other = study.cached("k", {"rows": 2}, lambda: {"v": np.asarray(3)})
     assert [int(values["v"]) for values in (first, again, other)] == [1, 1, 3]
     assert "commit" in first
+
+
+def test_records_of_tables_depend_on_the_source_of_the_estimators():
+    """The patterns were looked for among the studies, so that every version had the same fingerprint."""
+    nothing = hashlib.sha256(b"").hexdigest()[:12]
+    assert not fingerprint().endswith(nothing) and fingerprint() != fingerprint(*COMMANDS)
 
 
 def test_a_study_may_be_moved_with_the_files_it_made(tmp_path):

@@ -23,12 +23,12 @@ _KEYS = ("family", "batch_size", "tasks", "seeds", "records")
 class Comparison:
     """What `compare` measured.
 
-    A record is a dictionary. Its keys:
+    A record is a dictionary with these keys.
 
-    - `method`, `learnt` (whether it was meta-trained), `setting` (options tuned on meta-training tasks), `parameters`
-      (meta-trained numbers), `seconds` (of meta-training);
-    - `seed`: of meta-training; `"all"` pools the seeds; None where nothing was meta-trained;
-    - `step`, `rows`: mini-batches and rows seen;
+    - `method`: its name. `learnt` says whether it was meta-trained, `parameters` how many numbers were.
+    - `setting`: the options that were tuned on meta-training tasks. `seconds`: of meta-training.
+    - `seed`: of meta-training. `"all"` pools the seeds; None stands where nothing was meta-trained.
+    - `step`, `rows`: mini-batches and rows seen.
     - `metric`, `mean`, `low`, `high`: the mean over tasks and seeds and its 95% interval.
 
     Attributes:

@@ -141,7 +141,7 @@ class Study:
         Args:
             key: the name of the record.
             inputs: JSON of everything that the record depends on. Other inputs are another record.
-            compute: returns the arrays `[...]`, of any shapes.
+            compute: returns the arrays, each of any shape.
         """
         text = json.dumps(self._relative(inputs), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]

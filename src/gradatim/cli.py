@@ -87,8 +87,8 @@ def _run(arguments: list[str], console: Console) -> None:
         exit_on_error=False,
     )
     commands = parser.add_subcommands(title="commands", metavar="COMMAND")
-    for known, command in COMMANDS.items():
-        commands.add_subcommand(known, command.parser(known, []), help=command.summary)
+    for name, command in COMMANDS.items():
+        commands.add_subcommand(name, command.parser(name, []), help=command.summary)
     parse(parser, arguments)
 
 

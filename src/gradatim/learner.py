@@ -134,12 +134,12 @@ class Learner(nn.Module):
 
     def _check_dtype(self, *rows: Tensor) -> None:
         parts = (part.dtype for part in chain(self.parameters(), self.buffers()) if part.is_floating_point())
-        own = next(parts, rows[0].dtype)
+        dtype = next(parts, rows[0].dtype)
         for part in rows:
-            if part.is_floating_point() and part.dtype != own:
+            if part.is_floating_point() and part.dtype != dtype:
                 raise ValueError(
-                    f"this learner computes in {own}; got rows in {part.dtype}: convert the rows with "
-                    f"batch.to({own}), or the learner with learner.to({part.dtype})"
+                    f"this learner computes in {dtype}; got rows in {part.dtype}: convert the rows with "
+                    f"batch.to({dtype}), or the learner with learner.to({part.dtype})"
                 )
 
     def learn(
@@ -259,12 +259,12 @@ class Learner(nn.Module):
         shapes = [
             {name: _fixed(part, like.get(name)) for name, part in flatten(state).items()} for state in states
         ]
-        for other in shapes[1:]:
-            for name in shapes[0] | other:
-                if shapes[0].get(name) != other.get(name):
+        for later in shapes[1:]:
+            for name in shapes[0] | later:
+                if shapes[0].get(name) != later.get(name):
                     raise ValueError(
                         f"merging needs states of one learner and as many tasks; {name} is "
-                        f"{_shape(shapes[0], name)} in the first and {_shape(other, name)} in another"
+                        f"{_shape(shapes[0], name)} in the first and {_shape(later, name)} in another"
                     )
         with torch.no_grad():
             return self.refiner.merge(states)

@@ -79,7 +79,7 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: an unknown name (the nearest is suggested), or a path that leads to no such class.
         """
         if isinstance(name, str) and ":" in name:
-            return self._entry(imported(name, self.what, self.base))
+            return self._entry(import_class(name, self.what, self.base))
         if not isinstance(name, str) or _plain(name) not in self._names:
             defined = hint(str(name), self._entries)
             raise ValueError(
@@ -130,7 +130,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return cast("T", kind)
 
 
-def imported(path: str, what: str, base: type) -> type:
+def import_class(path: str, what: str, base: type) -> type:
     """Return the class at an import path `module:Class`; `what` and `base` say what is wanted.
 
     A class of the script that is run is not imported a second time.

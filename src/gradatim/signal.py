@@ -96,8 +96,8 @@ class Signal:
             gradient = self._gradient(predictor, latent, answered, generator)
         if self.inputs:
             entered = predictor.inputs(answered.x, latent)
-            kept = entered if self.keep_graph else [part.detach() for part in entered]
-            inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in kept)
+            factors = entered if self.keep_graph else [part.detach() for part in entered]
+            inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in factors)
         weight = answered.weight if batch.is_weighted else None
         return StepInput(
             rows, batch if self.observations else None, outputs, gradient, lengths, inputs, weight

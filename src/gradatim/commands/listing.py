@@ -59,12 +59,12 @@ def show_options(name: str, console: Console) -> None:
     from ..config import init_fields
     from ..methods import METHODS
     from ..methods.base import Method
-    from ..registry import FAMILIES, SCHEMES, imported
+    from ..registry import FAMILIES, SCHEMES, import_class
 
     tables: dict[str, Any] = {"method": METHODS, "family": FAMILIES, "scheme": SCHEMES}
     what = next((what for what, names in tables.items() if name in names), None)
     if what is None and ":" in name:
-        kind = imported(name, "method, family or scheme", object)
+        kind = import_class(name, "method, family or scheme", object)
         bases = {what: names.base for what, names in tables.items()}
         what = next((what for what, base in bases.items() if issubclass(kind, base)), None)
         if what is None:
@@ -82,7 +82,7 @@ def show_options(name: str, console: Console) -> None:
         console.print(f"also: {', '.join(spellings)}", soft_wrap=True, markup=False)
     texts = field_texts(kind)
     rows = [
-        [f"--{what}.{field.name}", shown(default_of(field)), texts.get(field.name, "")]
+        [f"--{what}.{field.name}", format_default(default_of(field)), texts.get(field.name, "")]
         for field in init_fields(kind)
         if field.name not in fixed
     ]
@@ -99,12 +99,12 @@ def default_of(field: Any) -> Any:
     return "needed" if field.default is MISSING else field.default
 
 
-def shown(value: Any) -> str:
+def format_default(value: Any) -> str:
     """Return a default as the command line takes it."""
     if is_dataclass(value) and not isinstance(value, type):
-        return ", ".join(f"{key} {shown(part)}" for key, part in asdict(value).items())
+        return ", ".join(f"{key} {format_default(part)}" for key, part in asdict(value).items())
     if isinstance(value, tuple):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{','.join(map(format_default, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

@@ -50,7 +50,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     Raises:
         ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
     """
-    arguments = _named_in_full(parser, arguments)
+    arguments = _with_full_names(parser, arguments)
     refuse_unknown(parser, arguments)
     try:
         return parser.parse_args([re.sub(r"(\A|=)None\Z", r"\1null", argument) for argument in arguments])
@@ -73,7 +73,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
     """Raise ValueError where an argument is an option that the parser does not have."""
-    spellings = _known(parser)
+    spellings = _spellings(parser)
     for argument in arguments:
         option = argument.split("=")[0]
         if re.match(r"--?[A-Za-z]", option) and option not in spellings:
@@ -88,7 +88,7 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
             raise ValueError(f"{name} has no option {option}: {hint(option, long, quote=str)}")
 
 
-def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
+def _with_full_names(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
     """Return the arguments with `--PART` written as `--PART.name` where the parser has that option alone."""
     spellings = parser._option_string_actions
     result = []
@@ -99,7 +99,7 @@ def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str
     return result
 
 
-def _known(parser: ArgumentParser) -> list[str]:
+def _spellings(parser: ArgumentParser) -> list[str]:
     """Return the parser's options, and for an object that may be null one for each of its fields.
 
     jsonargparse takes those without being told: the object starts from its value, or where it is null its defaults.
@@ -127,7 +127,7 @@ def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -
         if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)
         else:
-            text = escaped(texts.get(field.name, field.name.replace("_", " ")))
+            text = escape_percent(texts.get(field.name, field.name.replace("_", " ")))
             default = asdict(inner) if is_dataclass(inner) and not isinstance(inner, type) else inner
             group.add_argument(f"--{name}", type=hints[field.name], default=default, help=text)
 
@@ -144,7 +144,7 @@ def field_texts(kind: type) -> dict[str, str]:
     return result
 
 
-def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
+def first_positional(arguments: list[str], flags: Iterable[str]) -> str | None:
     """Return the first argument that is neither an option nor an option's value; `flags` are options without one."""
     remaining = iter(arguments)
     for argument in remaining:
@@ -155,7 +155,7 @@ def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
     return None
 
 
-def value_of(arguments: list[str], option: str) -> str | None:
+def option_value(arguments: list[str], option: str) -> str | None:
     """Return the last value the arguments give an option, or None."""
     result = None
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
@@ -171,6 +171,6 @@ def first_line(value: Any) -> str:
     return (value.__doc__ or "").strip().split("\n")[0].replace("`", "")
 
 
-def escaped(text: str) -> str:
+def escape_percent(text: str) -> str:
     """Return text that argparse prints as it is."""
     return text.replace("%", "%%")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted(Method):
+class WeightsMethod(Method):
     """A method that fits a linear model, or a tanh network, to each task by itself.
 
     Fields: `hidden`: widths of the network's hidden layers, none for a linear model.
@@ -43,7 +43,7 @@ class Fitted(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Fitted):
+class SGD(WeightsMethod):
     """Gradient descent, one step a mini-batch.
 
     Fields: `rate`: the learning rate.
@@ -60,7 +60,7 @@ class SGD(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Momentum(Fitted):
+class Momentum(WeightsMethod):
     """Gradient descent with momentum, one step a mini-batch.
 
     Fields: `rate`: the learning rate; `momentum` in [0, 1): the share of the last velocity that stays.
@@ -78,7 +78,7 @@ class Momentum(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam(Fitted):
+class Adam(WeightsMethod):
     """Adam, one step a mini-batch.
 
     Fields: `rate`: the learning rate.
@@ -95,7 +95,7 @@ class Adam(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Newton(Fitted):
+class Newton(WeightsMethod):
     """Damped Newton, one step a mini-batch; of a network, a block for each weight matrix.
 
     Fields: `rate`: the length of a step; `damping`, in units of the mean curvature; `power` of the gain by which steps
@@ -121,7 +121,7 @@ class Newton(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Fitted):
+class LBFGS(WeightsMethod):
     """L-BFGS to convergence on all rows seen.
 
     Fields: `strength` of the L2 penalty.

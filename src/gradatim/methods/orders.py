@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..regimes import ordering
-from .refined import Sized
+from .refined import TransformerMethod
 
 if TYPE_CHECKING:
     from ..family import TaskFamily
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplicitOrder(Sized):
+class ExplicitOrder(TransformerMethod):
     """An order of x's columns: a token for each, refined by rows, and a learnt score of tokens.
 
     Fields: `token_width` of the tokens.
@@ -43,7 +43,7 @@ class ExplicitOrderOneStep(ExplicitOrder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImplicitOrder(Sized):
+class ImplicitOrder(TransformerMethod):
     """An order of x's columns: their scores, refined by rows."""
 
     summary: ClassVar[str] = "an order of x's columns: their scores, refined by rows"

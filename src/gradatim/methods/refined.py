@@ -21,7 +21,7 @@ SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sized(Method):
+class TransformerMethod(Method):
     """A method with a transformer.
 
     Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves.
@@ -39,7 +39,7 @@ class Sized(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refined(Sized):
+class LatentMethod(TransformerMethod):
     """A method whose latent a transformer refines, see `TransformerConfig`.
 
     Fields: `signal`: what a step sees of a mini-batch: its rows with the predictions that stand at them (observations),
@@ -63,7 +63,7 @@ class Refined(Sized):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parametric(Refined):
+class Parametric(LatentMethod):
     """f of known form, a linear model or a tanh network, whose weights are refined.
 
     Fields: `hidden`: widths of f's hidden layers; `token_per_row`: a token for each row of each weight matrix, or one
@@ -111,7 +111,7 @@ class BaggedOneStep(Parametric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explicit(Refined):
+class Explicit(LatentMethod):
     """A learnt f on a learnt embedding z of the task, which is refined.
 
     Fields: `tokens`, `token_width`: z are so many vectors of that width (null: 16 of width 32); `features`: z is a
@@ -141,7 +141,7 @@ class ExplicitOneStep(Explicit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Implicit(Sized):
+class Implicit(TransformerMethod):
     """The prediction of each query row is the state, refined by rows.
 
     Fields: `state`: what is refined: the query's logits (of a regression, its outputs), latents or probabilities;
@@ -176,7 +176,7 @@ class ImplicitOneStep(Implicit):
     one_step: ClassVar[bool] = True
 
 
-def texts(regime: str) -> dict[str, Any]:
+def preset_summaries(regime: str) -> dict[str, Any]:
     """Return the summaries of a regime's presets, by signal or state."""
     seen = "by rows (x, y) alone"
     if regime == "parametric":

@@ -119,20 +119,20 @@ class Scheme(ABC):
         batches = list(self._batches(task.support, generator))
         lengths = self._lengths(generator)
         query = task.query
-        fan = 1 if lengths is None else len(lengths)
+        n_prefixes = 1 if lengths is None else len(lengths)
         steps = iter(range(len(batches)))
 
         def carry(state: State) -> State:
             step = next(steps)
-            if fan > 1 and step:
-                chosen = torch.randint(fan, (task.n_tasks,), generator=generator)
-                state = select(state, (torch.arange(task.n_tasks) * fan + chosen).to(query.x.device))
+            if n_prefixes > 1 and step:
+                chosen = torch.randint(n_prefixes, (task.n_tasks,), generator=generator)
+                state = select(state, (torch.arange(task.n_tasks) * n_prefixes + chosen).to(query.x.device))
             return self.carry(state, step)
 
-        asked = query.repeat(fan)
+        repeated_query = query.repeat(n_prefixes)
         states = learner.states(batches, query, carry, lengths, generator, differentiable=True)
         for state in islice(states, 1, None):
-            yield learner.loss(asked, state, generator).unflatten(0, (-1, fan)).mean(1)
+            yield learner.loss(repeated_query, state, generator).unflatten(0, (-1, n_prefixes)).mean(1)
 
     def _of_steps(self, losses: Tensor) -> Tensor:
         """Return what each step counts, `[steps]`: the mean of its losses `[steps, tasks]`, or the log of it."""

@@ -9,6 +9,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
@@ -133,15 +134,31 @@ def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """Return what the `Fields:` paragraphs in the docstrings of a class and its bases say of each field."""
+    """Return what the `Fields:` sections in the docstrings of a class and its bases say of each field.
+
+    A section is one sentence, such as "Fields: `low`: text; `high`: text.", or a list, one "`low`: text." on a line.
+
+    Example:
+        >>> from gradatim import Gain, Greedy
+        >>> from gradatim.commands.options import field_texts
+        >>> field_texts(Greedy)["batch_size"]
+        'rows of a mini-batch'
+    """
     result: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        paragraph = re.search(r"Fields: (.*?)(?:(?<! \.)\.\s|\.?\Z|\n\s*\n)", base.__doc__ or "", re.DOTALL)
-        for piece in re.split(r";\s+(?=`)", paragraph[1] if paragraph else ""):
+        for piece in _field_entries(cleandoc(base.__doc__ or "")):
             names, colon, text = " ".join(piece.split()).partition(": ")
             words = text if colon and not re.sub(r"`\w+`|, ", "", names) else f"{names}{colon}{text}"
             result |= dict.fromkeys(re.findall(r"`(\w+)`", names), words.replace("`", ""))
     return result
+
+
+def _field_entries(docstring: str) -> list[str]:
+    """Return the entries of the `Fields:` section of a docstring."""
+    if items := re.search(r"^Fields:\n((?: +\S.*(?:\n|\Z))+)", docstring, re.MULTILINE):
+        return [entry.strip().removesuffix(".") for entry in re.split(r"\n *(?=`)", items[1])]
+    paragraph = re.search(r"Fields: (.*?)(?:(?<! \.)\.\s|\.?\Z|\n\s*\n)", docstring, re.DOTALL)
+    return re.split(r";\s+(?=`)", paragraph[1]) if paragraph else []
 
 
 def first_positional(arguments: list[str], flags: Iterable[str]) -> str | None:

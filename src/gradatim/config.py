@@ -29,7 +29,10 @@ def to_json(value: Any) -> dict[str, Any]:
 def from_json(kind: type, value: Any, where: str) -> Any:
     """Return a dataclass made of a JSON object, each value held against its field's type; lists become tuples.
 
-    `where`: what the object is called in error messages.
+    Args:
+        kind: the dataclass.
+        value: the object.
+        where: what it is called in error messages.
 
     Raises:
         ValueError: no object, an unknown field (the nearest is suggested), a missing one, or a value of another type.
@@ -52,7 +55,14 @@ def from_json(kind: type, value: Any, where: str) -> Any:
 
 
 def init_fields(kind: type) -> list[Field[Any]]:
-    """Return the fields that a dataclass is made with."""
+    """Return the fields that a dataclass is made with.
+
+    Example:
+        >>> from gradatim.config import init_fields
+        >>> from gradatim.training.schemes import Greedy
+        >>> [field.name for field in init_fields(Greedy)][:2]
+        ['batch_size', 'horizon']
+    """
     assert is_dataclass(kind)
     return [field for field in fields(kind) if field.init]
 
@@ -79,7 +89,22 @@ def convert(where: str, value: Any, hint: Any) -> Any:
 
 
 def check_fields(what: str, value: Iterable[str], valid: Iterable[str]) -> None:
-    """Raise ValueError where one of the keys is not known; the nearest known one is suggested."""
+    """Check that all keys are fields.
+
+    Args:
+        what: the word for the object in error messages.
+        value: the keys.
+        valid: the fields.
+
+    Raises:
+        ValueError: an unknown key; the nearest field is suggested.
+
+    Example:
+        >>> from gradatim.config import check_fields
+        >>> check_fields("scheme", ["batch"], ["batch_size", "horizon"])
+        Traceback (most recent call last):
+        ValueError: scheme has no field 'batch': ...
+    """
     valid = list(valid)
     for key in value:
         if key not in valid:

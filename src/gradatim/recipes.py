@@ -49,8 +49,11 @@ if TYPE_CHECKING:
 class Recipe:
     """A whole run.
 
-    Fields: `method`: what is trained, a `Method` or the name of one; `family`: the tasks; `scheme`: how it is
-    meta-trained; `train`: iterations, rate, seed.
+    Fields:
+        `method`: what is trained, a `Method` or the name of one.
+        `family`: the tasks.
+        `scheme`: the loss that it is meta-trained on.
+        `train`: iterations, learning rate, seed and the like.
 
     Raises:
         ValueError: an unknown method, or an episode that needs more support rows than the family gives.
@@ -169,6 +172,13 @@ def recipe_json(value: Any, path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: there is none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.recipes import recipe, recipe_json
+        >>> record = {"recipe": recipe("linear").to_json(), "torch": "2.13.0"}
+        >>> recipe_json(record, Path("run.json"))["method"]["name"]
+        'parametric-both'
     """
     value = value.get("recipe", value) if isinstance(value, dict) else value
     if not isinstance(value, dict) or not {"method", "family", "scheme"} <= value.keys():
@@ -181,6 +191,17 @@ def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
 
     Raises:
         ValueError: a file that is missing, truncated, foreign, or written without a recipe.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim import Greedy, LinearRegression, Recipe, TrainConfig, rebuild, train
+        >>> config = TrainConfig(iterations=1, tasks=2, warmup=1)
+        >>> run = Recipe("parametric-gradients", LinearRegression(3), Greedy(batch_size=8, horizon=2), config)
+        >>> record = {"recipe": run.to_json()}
+        >>> _ = train(run.learner(), run.family, run.scheme, config, "run", record, progress=False)
+        >>> learner, recipe, header = rebuild(Path("run/learner.safetensors"))
+        >>> recipe == run, header["iteration"]
+        (True, 1)
     """
     header = read_header(path, "checkpoint")
     recipe = from_json(recipe_json(header.get("recipe"), path))
@@ -251,7 +272,7 @@ def linear() -> Recipe:
 def linear_constant() -> Recipe:
     """Linear regression with the paper's constant gain, greedily, by observations.
 
-    Beyond the paper, rows come with the predictions that stand at them, and steps are weighted alike (`relative`).
+    Beyond the paper, rows come with the predictions at them, and all steps have the same weight (`relative`).
     """
     base = linear()
     training = replace(base.train, iterations=2800)
@@ -317,6 +338,11 @@ def recipe(name: str) -> Recipe:
 
     Raises:
         ValueError: an unknown name; the nearest known one is suggested.
+
+    Example:
+        >>> from gradatim import recipe
+        >>> recipe("linear").scheme.horizon
+        10
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe is called {name!r}: {hint(name, RECIPES)}")

@@ -1,4 +1,4 @@
-"""`gradatim eval` and `gradatim info`: what a checkpoint can do, and what it holds.
+"""`gradatim eval` and `gradatim info`: how well a checkpoint predicts, and what it holds.
 
 Source: Efron, Tibshirani 1993, chapter 13 (the percentile intervals of `gradatim.metrics.bootstrap`).
 """
@@ -44,7 +44,7 @@ def eval_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def evaluate(options: Namespace, console: Console) -> None:
-    """Adapt a trained learner to unseen tasks and show how wrong it is after each number of steps.
+    """Adapt a trained learner to unseen tasks and print its error after each number of steps.
 
     Raises:
         ValueError: no usable checkpoint, or impossible options.
@@ -81,7 +81,11 @@ def evaluate(options: Namespace, console: Console) -> None:
 
 
 def check_options(options: Namespace) -> None:
-    """Raise ValueError where an option of `eval` has a value that none can have, naming it."""
+    """Check the options of `eval`.
+
+    Raises:
+        ValueError: an impossible value; the sentence names the option.
+    """
     if options.split not in SPLITS:
         splits, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
         hint = "" if near is None else f": did you mean {near}?"
@@ -99,7 +103,24 @@ def evaluation_records(
 ) -> list[dict[str, Any]]:
     """Return a record for each metric and number of steps: the mean over tasks and its 95% interval.
 
-    Where the best possible answer is known, its risk is recorded as the method `oracle`.
+    If the best possible prediction is known, its risk is recorded as the method `oracle`.
+
+    Args:
+        learner: the learner that is evaluated.
+        recipe: its recipe.
+        task: the tasks, with enough support rows for the last step.
+        batch_size: rows of a mini-batch.
+        steps: the numbers of mini-batches to evaluate after, ascending.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Greedy, LinearRegression, Recipe
+        >>> from gradatim.commands.judge import evaluation_records
+        >>> run = Recipe("ridge", LinearRegression(3), Greedy())
+        >>> task = run.family.sample(8, torch.Generator().manual_seed(0))
+        >>> records = evaluation_records(run.learner(), run, task, batch_size=8, steps=[1, 2])
+        >>> sorted({(record["method"], record["metric"]) for record in records})
+        [('oracle', 'excess risk'), ('ridge', 'excess risk'), ('ridge', 'squared error')]
     """
     from ..likelihood import Order
     from ..metrics import (
@@ -136,7 +157,7 @@ def evaluation_records(
 
 
 def show(console: Console, records: list[dict[str, Any]], steps: list[int], batch_size: int) -> None:
-    """Show records as a table, a line for each number of steps."""
+    """Print records as a table, a line for each number of steps."""
     columns = list(dict.fromkeys((r["method"], r["metric"]) for r in records))
     titles = ["steps", "rows"]
     lines = [[str(step), str(step * batch_size)] for step in steps]
@@ -153,10 +174,15 @@ def show(console: Console, records: list[dict[str, Any]], steps: list[int], batc
 
 
 def step_numbers(text: str) -> list[int]:
-    """Return the step numbers in "1,2,5", ascending.
+    """Return the step numbers in a text, ascending.
 
     Raises:
-        ValueError: something else.
+        ValueError: a text that is no list of whole numbers.
+
+    Example:
+        >>> from gradatim.commands.judge import step_numbers
+        >>> step_numbers("5, 1,2")
+        [1, 2, 5]
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
@@ -165,10 +191,15 @@ def step_numbers(text: str) -> list[int]:
 
 
 def checkpoint_path(name: str) -> Path:
-    """Return the file of a name: itself, or in a run's folder the finished learner or the last checkpoint.
+    """Return the checkpoint of a name: the file itself, or in a run's folder the finished learner or the last step.
 
     Raises:
-        ValueError: a folder without one.
+        ValueError: a folder without a checkpoint.
+
+    Example:
+        >>> from gradatim.commands.judge import checkpoint_path
+        >>> checkpoint_path("learner.safetensors").name
+        'learner.safetensors'
     """
     from ..files.checkpoint import latest
 
@@ -188,7 +219,7 @@ def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def info(options: Namespace, console: Console) -> None:
-    """Show what a checkpoint or saved state holds.
+    """Print what a checkpoint or saved state holds.
 
     Raises:
         ValueError: a file that is missing, truncated or foreign.
@@ -222,7 +253,13 @@ def info(options: Namespace, console: Console) -> None:
 
 
 def recipe_lines(value: dict[str, Any]) -> list[list[str]]:
-    """Return a line for each part of a recipe's JSON: its name, and its fields."""
+    """Return two lines for each part of a recipe's JSON: its name, and its fields.
+
+    Example:
+        >>> from gradatim.commands.judge import recipe_lines
+        >>> recipe_lines({"method": {"name": "adam", "rate": 0.1}})[:2]
+        [['method', 'adam'], ['', 'rate 0.1']]
+    """
     lines = []
     for part in ("method", "family", "scheme", "train"):
         fields = value.get(part, {})

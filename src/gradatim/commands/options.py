@@ -24,8 +24,19 @@ if TYPE_CHECKING:
 class Command:
     """One command.
 
-    Fields: `summary`, `example`: its help; `options(parser, arguments)` adds its options, which may depend on the
-    arguments; `run(options, console)`.
+    Fields:
+        `summary`: what it does, in one line.
+        `example`: a call of it.
+        `options`: a function of the parser and the arguments, on which options may depend. It adds the options.
+        `run`: a function of the options and the console.
+
+    Example:
+        >>> from gradatim.commands.options import Command, parse
+        >>> def options(parser, arguments):
+        ...     parser.add_argument("--rows", type=int, default=1)
+        >>> count = Command("count rows", "count --rows 3", options, lambda options, console: None)
+        >>> parse(count.parser("count", []), ["--rows", "3"]).rows
+        3
     """
 
     summary: str
@@ -46,7 +57,7 @@ class Command:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Return the options; None may be written for null, and a field of an object that may be null by a dot.
+    """Return the options. Arguments may write None for null, and `--part.field` for a field of an object.
 
     Raises:
         ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
@@ -73,7 +84,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 
 def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
-    """Raise ValueError where an argument is an option that the parser does not have."""
+    """Check that the parser has all options among the arguments.
+
+    Raises:
+        ValueError: an unknown option; the nearest is suggested.
+    """
     spellings = _spellings(parser)
     for argument in arguments:
         option = argument.split("=")[0]
@@ -103,7 +118,7 @@ def _with_full_names(parser: ArgumentParser, arguments: Iterable[str]) -> list[s
 def _spellings(parser: ArgumentParser) -> list[str]:
     """Return the parser's options, and for an object that may be null one for each of its fields.
 
-    jsonargparse takes those without being told: the object starts from its value, or where it is null its defaults.
+    jsonargparse accepts those by itself. The object starts from its value, or if that is null from its defaults.
     """
     spellings = []
     for option, action in parser._option_string_actions.items():
@@ -116,9 +131,13 @@ def _spellings(parser: ArgumentParser) -> list[str]:
 
 
 def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -> None:
-    """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults.
+    """Add an option for each field of a dataclass value, nested ones too. The value's fields are the defaults.
 
-    `fixed`: fields that are no options.
+    Args:
+        group: a parser, or a group of it.
+        prefix: the options are `--PREFIX.FIELD`.
+        value: the dataclass value.
+        fixed: fields that are no options.
     """
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
     for field in fields(value):
@@ -139,7 +158,7 @@ def field_texts(kind: type) -> dict[str, str]:
     A section is one sentence, such as "Fields: `low`: text; `high`: text.", or a list, one "`low`: text." on a line.
 
     Example:
-        >>> from gradatim import Gain, Greedy
+        >>> from gradatim import Greedy
         >>> from gradatim.commands.options import field_texts
         >>> field_texts(Greedy)["batch_size"]
         'rows of a mini-batch'
@@ -162,7 +181,15 @@ def _field_entries(docstring: str) -> list[str]:
 
 
 def first_positional(arguments: list[str], flags: Iterable[str]) -> str | None:
-    """Return the first argument that is neither an option nor an option's value; `flags` are options without one."""
+    """Return the first argument that is neither an option nor an option's value, or None.
+
+    `flags`: options without a value.
+
+    Example:
+        >>> from gradatim.commands.options import first_positional
+        >>> first_positional(["--resume", "--out", "runs/a", "digits"], flags=["--resume"])
+        'digits'
+    """
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("-"):
@@ -173,7 +200,13 @@ def first_positional(arguments: list[str], flags: Iterable[str]) -> str | None:
 
 
 def option_value(arguments: list[str], option: str) -> str | None:
-    """Return the last value the arguments give an option, or None."""
+    """Return the last value that the arguments give an option, or None.
+
+    Example:
+        >>> from gradatim.commands.options import option_value
+        >>> option_value(["--out", "a", "--out=b"], "--out")
+        'b'
+    """
     result = None
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         if argument == option:
@@ -184,10 +217,23 @@ def option_value(arguments: list[str], option: str) -> str | None:
 
 
 def first_line(value: Any) -> str:
-    """Return the first line of a docstring, its formulae without marks."""
+    """Return the first line of a docstring, without backticks.
+
+    Example:
+        >>> from gradatim import Greedy
+        >>> from gradatim.commands.options import first_line
+        >>> first_line(Greedy)
+        'Train each step on its own, with no gradient across steps, as in the paper.'
+    """
     return (value.__doc__ or "").strip().split("\n")[0].replace("`", "")
 
 
 def escape_percent(text: str) -> str:
-    """Return text that argparse prints as it is."""
+    """Return text that argparse prints as it is.
+
+    Example:
+        >>> from gradatim.commands.options import escape_percent
+        >>> escape_percent("95% intervals")
+        '95%% intervals'
+    """
     return text.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""`gradatim train`: a recipe, changed by options, meta-trained in a folder that says all it takes to do it again.
+"""`gradatim train`: a recipe, changed by options, is meta-trained in a folder that records how to repeat it.
 
 Source: Mittal et al. 2025, eq. 6, by `gradatim.training`.
 """
@@ -29,7 +29,7 @@ NAMED = PARTS[:3]
 
 
 def options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add the options of `train`: where the arguments name a recipe, one for each of its fields as well."""
+    """Add the options of `train`. If the arguments name a recipe, each of its fields is an option as well."""
     parser.add_argument(
         "recipe", help="name (gradatim list) or JSON file of a recipe, or a run's folder or run.json"
     )
@@ -59,7 +59,7 @@ def options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def run(options: Namespace, console: Console) -> None:
-    """Write run.json, meta-train, and say what was written.
+    """Write run.json, meta-train, and print which files were written.
 
     Raises:
         ValueError: an impossible recipe, a folder that holds another run, or what `gradatim.training.train` refuses.
@@ -102,12 +102,24 @@ def run(options: Namespace, console: Console) -> None:
 
 
 def part_name(arguments: list[str], part: str) -> str | None:
-    """Return the name that the arguments give a part of the recipe, or None."""
+    """Return the name that the arguments give a part of the recipe, or None.
+
+    Example:
+        >>> from gradatim.commands.train import part_name
+        >>> part_name(["linear", "--method", "maml"], "method")
+        'maml'
+    """
     return option_value(arguments, f"--{part}.name") or option_value(arguments, f"--{part}")
 
 
 def registry_of(part: str) -> Registry[Any]:
-    """Return the table that the names of a part of the recipe are taken from."""
+    """Return the table that the names of a part of the recipe are taken from.
+
+    Example:
+        >>> from gradatim.commands.train import registry_of
+        >>> list(registry_of("scheme"))
+        ['Evolution', 'Greedy', 'Unrolled']
+    """
     from ..methods import METHODS
     from ..registry import FAMILIES, SCHEMES
 
@@ -117,13 +129,18 @@ def registry_of(part: str) -> Registry[Any]:
 def select_recipe(
     name: str, method: str | None = None, family: str | None = None, scheme: str | None = None
 ) -> Recipe:
-    """Return the recipe of a name or path, with another method, family or scheme where one is named.
+    """Return the recipe of a name or path, with another method, family or scheme if one is named.
 
-    Fields of a family or scheme that the new one has too keep their values. Options of a method do so where the
-    recipe changed them from their defaults.
+    Fields of a family or scheme that the new one has too keep their values. So do options of a method that the recipe
+    changed from their defaults.
 
     Raises:
         ValueError: an unknown recipe, name or field (the nearest is suggested), or a file that holds no recipe.
+
+    Example:
+        >>> from gradatim.commands.train import select_recipe
+        >>> select_recipe("linear", method="maml").name
+        'maml'
     """
     from ..recipes import from_json, method_from_json, method_to_json, recipe
 
@@ -147,15 +164,31 @@ def select_recipe(
 
 
 def as_json(value: Any) -> Any:
-    """Return a dataclass as a dictionary, and any other value as it is."""
+    """Return a dataclass as a dictionary, and any other value as it is.
+
+    Example:
+        >>> from gradatim import Gain
+        >>> from gradatim.commands.train import as_json
+        >>> as_json(Gain())["power"], as_json(3)
+        (1.0, 3)
+    """
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Return the recipe's JSON in a file: of `Recipe.to_json()`, or in a run.json.
+    """Return the recipe's JSON in a file that holds `Recipe.to_json()`, or in a run.json.
 
     Raises:
         ValueError: a file that cannot be read or holds no recipe.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from gradatim import recipe
+        >>> from gradatim.commands.train import read_recipe
+        >>> _ = Path("mine.json").write_text(json.dumps(recipe("linear").to_json()))
+        >>> read_recipe(Path("mine.json"))["method"]["name"]
+        'parametric-both'
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -176,7 +209,7 @@ def recipe_from_options(options: Namespace) -> Recipe:
     """Return the recipe with the options' values.
 
     Raises:
-        ValueError: values that a part of the recipe refuses, or a method that cannot be trained so.
+        ValueError: values that a part of the recipe refuses, or a method that cannot be trained by them.
     """
     from ..recipes import from_json
 
@@ -194,7 +227,13 @@ def recipe_from_options(options: Namespace) -> Recipe:
 
 
 def default_folder(name: str, resume: bool) -> Path:
-    """Return where a recipe is trained when nobody says: runs/NAME; a resumed run.json goes on in its folder."""
+    """Return the folder that a recipe is trained in by default: runs/NAME. A resumed run.json keeps its folder.
+
+    Example:
+        >>> from gradatim.commands.train import default_folder
+        >>> default_folder("linear", resume=False).as_posix()
+        'runs/linear'
+    """
     path = Path(name)
     folder = path if (path / "run.json").exists() else path.parent if path.name == "run.json" else None
     if folder is not None and resume:
@@ -203,5 +242,11 @@ def default_folder(name: str, resume: bool) -> Path:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one of a distributed run that writes and shows."""
+    """Return whether this process is the first of a distributed run, which writes and prints.
+
+    Example:
+        >>> from gradatim.commands.train import is_first
+        >>> is_first()
+        True
+    """
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))

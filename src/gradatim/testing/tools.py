@@ -123,7 +123,16 @@ def ragged_tasks(family: TaskFamily, seed: int) -> tuple[Batch, Batch, int]:
 
 
 def take_rows(batch: Batch, index: slice | Tensor) -> tuple[Tensor, Tensor]:
-    """Return x `[B, n, Dx]` and y `[B, n, Dy]` of the n rows of every task that `index` chooses."""
+    """Return x `[B, n, Dx]` and y `[B, n, Dy]` of the n rows of every task that `index` chooses.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch
+        >>> from gradatim.testing.tools import take_rows
+        >>> x, y = take_rows(Batch(torch.ones(2, 5, 3), torch.ones(2, 5, 1)), slice(2))
+        >>> x.shape, y.shape
+        (torch.Size([2, 2, 3]), torch.Size([2, 2, 1]))
+    """
     return batch.x[:, index], batch.y[:, index]
 
 

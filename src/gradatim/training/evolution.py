@@ -35,9 +35,12 @@ class Evolution(Scheme):
     L_s(+-i) is the loss of segment s. It belongs to a learner that runs its own complete episode, with parameters phi
     +- sigma e_is in that segment. No graph is kept, so the memory does not grow with the horizon.
 
-    Fields: as `Scheme`; `pairs`: the number P of antithetic pairs; `sigma`: the size of a perturbation, the same for
-    every parameter, well above the rounding error of the precision; `truncation`: steps of a segment, or None for one
-    segment (plain evolution strategies).
+    Fields:
+        `pairs`: the number P of antithetic pairs.
+        `sigma`: the size of a perturbation, the same for every parameter. It must be well above the rounding error.
+        `truncation`: the number of steps of a segment. None: one segment (plain evolution strategies).
+
+    The other fields are those of `Scheme`.
 
     - The value of the loss is that of the unperturbed learner.
     - The gradient is that of the loss averaged over perturbations. It follows every path, also through signals that

@@ -280,7 +280,14 @@ REGRESSORS: dict[str, Peer] = {
 }
 """All one-pass learners; a grid of one setting is frozen."""
 
-SOURCES = ("estimators*", "preprocessing*", "predictors/committee*", "refiners/experts*", "refiners/pending*", "nn/fixed*")
+SOURCES = (
+    "estimators*",
+    "preprocessing*",
+    "predictors/committee*",
+    "refiners/experts*",
+    "refiners/pending*",
+    "nn/fixed*",
+)
 """Source files and folders, in gradatim, that decide what our estimators answer."""
 
 

@@ -63,8 +63,8 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     for seed in range(rounds):
         matmul.append(_matmul_seconds())
         config = TrainConfig(iterations=iterations, tasks=64, seed=seed, log_every=1)
-        done = train(learner, family, scheme, config, progress=False)
-        seconds.append(float(np.median([64 / record["tasks_per_second"] for record in done.log[1:]])))
+        run = train(learner, family, scheme, config, progress=False)
+        seconds.append(float(np.median([64 / record["tasks_per_second"] for record in run.log[1:]])))
     return {
         "flops": np.asarray(count.flops),
         "seconds": np.asarray(seconds),
@@ -127,7 +127,7 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
     began = time.perf_counter()
     start(recipe, home / "undisturbed", 1).communicate()
     whole = time.perf_counter() - began
-    wanted = _weights(home / "undisturbed")
+    expected = _weights(home / "undisturbed")
     equal: list[bool] = []
     while len(equal) < times:
         folder = home / f"killed-{len(equal)}"
@@ -140,7 +140,9 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
             continue  # not in the middle of training: another moment
         start(recipe, folder, 1).communicate()
         found = _weights(folder)
-        equal.append(found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
+        equal.append(
+            found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in expected)
+        )
     return equal
 
 

@@ -33,10 +33,10 @@ def answer(result: Result) -> Iterator[str]:
         "After ten mini-batches of digits, learners that refine make a fraction of the errors of learners trained "
         f"for one step and judged after one ({text})."
     )
-    ours, best = (result.mean("linear", f"linear-{name}", 10, "excess risk") for name in ("both", "ridge"))
+    falling, best = (result.mean("linear", f"linear-{name}", 10, "excess risk") for name in ("both", "ridge"))
     yield (
         f"On linear regression the paper's constant gain has {result.value('core.linear.ratio10'):.2f} times the "
-        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is {ours:.4f}, "
+        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is {falling:.4f}, "
         f"where ridge, which learns nothing, has {best:.4f}."
     )
     refined, fit, blind = (

@@ -48,7 +48,7 @@ def calibration(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[d
     learners = _learners(families)
     names = (OURS, AVERAGE, *(f"mean of the last {window:g}" for window in WINDOWS[:-1]))
     times, seeds = ((2, 5, 10), 1) if smoke else ((10, 50, 98), 3)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    test_stops: dict[str, list[np.ndarray]] = {name: [] for name in names}
     tuned: dict[str, list[np.ndarray]] = {name: [] for name in names}
     runs: list[Stops] = []
     for key, family in families.items():
@@ -56,17 +56,19 @@ def calibration(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[d
         fits = [_judged(study, key, family, learners[key], seed, times, smoke) for seed in range(seeds)]
         runs.append(fits[0])
         for index, name in enumerate(names):
-            own = fits if name == OURS else fits[:1]
-            found[name].append(np.stack([fit["test"][index] for fit in own]))  # [S, T, K, 3]
-            tuned[name].append(np.stack([fit["tuning"][index] for fit in own]))
+            seed_fits = fits if name == OURS else fits[:1]
+            test_stops[name].append(np.stack([fit["test"][index] for fit in seed_fits]))  # [S, T, K, 3]
+            tuned[name].append(np.stack([fit["tuning"][index] for fit in seed_fits]))
     window = min(names[2:], key=lambda name: error(*tuned[name]))
     records = [
         record
-        for key, run, *kept in zip(families, runs, found[OURS], found[AVERAGE], found[window], strict=True)
-        for name, values in zip((OURS, AVERAGE, window), kept, strict=True)
+        for key, run, *stops in zip(
+            families, runs, test_stops[OURS], test_stops[AVERAGE], test_stops[window], strict=True
+        )
+        for name, values in zip((OURS, AVERAGE, window), stops, strict=True)
         for record in _records(key, name, values, times, run)
     ]
-    result = claim("gain.stop_calibration", *bootstrap(error, *found[OURS], resamples=500), 0.05, "<=")
+    result = claim("gain.stop_calibration", *bootstrap(error, *test_stops[OURS], resamples=500), 0.05, "<=")
     result["range"] = "tasks drawn again add their chance to an absolute deviation: above the value"
     beside = {
         "the worst bin": (OURS, worst),
@@ -75,7 +77,7 @@ def calibration(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[d
         f"the {window} mini-batches, best of the windows on tuning tasks": (window, error),
     }
     result["beside"] = {
-        title: [round(value, 5) for value in bootstrap(statistic, *found[name], resamples=500)]
+        title: [round(value, 5) for value in bootstrap(statistic, *test_stops[name], resamples=500)]
         for title, (name, statistic) in beside.items()
     }
     return records, [result]
@@ -115,17 +117,17 @@ def _judged(
     about += [seed, list(times), fitted, iterations, counts, list(WINDOWS)]
 
     def compute() -> Stops:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         steps = family.support_rows // SIZE
         estimate = fit_estimate(learner, family, SIZE, steps, fitted, seed, iterations)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         (tuning, losses), (test, realised) = (
             _paths(estimate, learner, sample(family, counts[kind], number))
             for kind, number in (("tuning", 2), ("test", 1))
         )
         thresholds = tuning.cummin(1).values[:, [step - 1 for step in times]].median(0).values  # [K, 1 + W]
-        made = {"tuning": _stops(tuning, losses, thresholds), "test": _stops(test, realised, thresholds)}
-        return {**made, "thresholds": thresholds[:, 0].numpy(), "seconds": np.asarray(seconds)}
+        stops = {"tuning": _stops(tuning, losses, thresholds), "test": _stops(test, realised, thresholds)}
+        return {**stops, "thresholds": thresholds[:, 0].numpy(), "seconds": np.asarray(seconds)}
 
     return study.arrays(f"calibration-{key}-{seed}", about, compute)
 
@@ -143,17 +145,17 @@ def _paths(estimate: LossEstimate, learner: Learner, task: Task) -> tuple[torch.
             yield torch.cat([estimate(running)[:, None], means], 1), learner.loss(query, seen.state)
 
     parts = [zip(*few(start), strict=True) for start in range(0, task.n_tasks, AT_ONCE)]
-    said, losses = zip(*([torch.stack(made, 1) for made in part] for part in parts), strict=True)
-    return torch.cat(said), torch.cat(losses)
+    predicted, losses = zip(*([torch.stack(values, 1) for values in part] for part in parts), strict=True)
+    return torch.cat(predicted), torch.cat(losses)
 
 
-def _stops(said: torch.Tensor, losses: torch.Tensor, thresholds: torch.Tensor) -> np.ndarray:
+def _stops(predicted: torch.Tensor, losses: torch.Tensor, thresholds: torch.Tensor) -> np.ndarray:
     """Return (predicted, realised, steps) where each estimator stops at each of its thresholds, `[1 + W, T, K, 3]`."""
-    made = []
-    for path, own in zip(said.unbind(-1), thresholds.unbind(-1), strict=True):
-        place, _ = hitting_times(path, own)
-        made.append(torch.stack([path.gather(1, place), losses.gather(1, place), place + 1.0], dim=-1))
-    return torch.stack(made).numpy()
+    stops = []
+    for path, levels in zip(predicted.unbind(-1), thresholds.unbind(-1), strict=True):
+        place, _ = hitting_times(path, levels)
+        stops.append(torch.stack([path.gather(1, place), losses.gather(1, place), place + 1.0], dim=-1))
+    return torch.stack(stops).numpy()
 
 
 def _records(
@@ -169,10 +171,10 @@ def _records(
     about = {"name": name, "method": name, "family": key, "signal": None, "seed": None, "setting": None}
     about |= {"tasks": values.shape[1], "commit": str(run["commit"]), "seconds": seconds}
     about |= {"peak_memory": None, "threads": torch.get_num_threads()}
-    made = []
+    records = []
     for place, step in enumerate(times):
         for metric, statistic in metrics.items():
-            found = bootstrap(statistic, values[:, :, place], resamples=500)
-            bounds = dict(zip(("mean", "low", "high"), (round(value, 6) for value in found), strict=True))
-            made.append({**about, "steps": step, "rows": step * SIZE, "metric": metric, **bounds})
-    return made
+            estimate = bootstrap(statistic, values[:, :, place], resamples=500)
+            bounds = dict(zip(("mean", "low", "high"), (round(value, 6) for value in estimate), strict=True))
+            records.append({**about, "steps": step, "rows": step * SIZE, "metric": metric, **bounds})
+    return records

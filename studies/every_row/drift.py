@@ -116,27 +116,29 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     beside: dict[str, tuple[float, float, float]] = {}
     for kind in KINDS:
         judge = partial(_judged, study, kind, streams, steps[-1])
-        found = {name: judge(name, entry) for name, entry in entries.items()}
+        results = {name: judge(name, entry) for name, entry in entries.items()}
         if kind == "abrupt":
             best = judge(
-                "oracle", Entry(lambda: _learner(Ridge(FAMILY.dim, 1, FAMILY.noise_std**2))), told=True
+                "oracle", Entry(lambda: _learner(Ridge(FAMILY.dim, 1, FAMILY.noise_std**2))), oracle=True
             )
-            for name, values in {**found, "oracle": best}.items():
+            for name, values in {**results, "oracle": best}.items():
                 records += _records(kind, name, "excess error", values, steps)
-            found = {name: _above(values, best) for name, values in found.items()}
+            results = {name: _above(values, best) for name, values in results.items()}
         metric = "regret" if kind == "abrupt" else "excess error"
-        for name, values in found.items():
+        for name, values in results.items():
             records += _records(kind, name, metric, values, steps)
-        ours = _chosen(found, [name for name in found if entries[name].ours])
-        theirs = _chosen(found, [name for name in found if not entries[name].ours and name != BESIDE])
-        measured.append((ours, theirs, _ratio(found, ours, theirs)))
-        if BESIDE in found:
-            beside[f"{metric} of {ours} over {BESIDE}, {kind}"] = _ratio(found, ours, BESIDE)
-    (ours, theirs, ratio), (slow, rest, rotating) = measured
-    beside[f"excess error of {slow} over {rest}, rotating"] = rotating
-    made = {**claim("gain.drift.regret", *ratio, 0.7, "<="), "chosen": ours, "against": theirs}
+        best_learner = _chosen(results, [name for name in results if entries[name].ours])
+        theirs = _chosen(results, [name for name in results if not entries[name].ours and name != BESIDE])
+        measured.append((best_learner, theirs, _ratio(results, best_learner, theirs)))
+        if BESIDE in results:
+            beside[f"{metric} of {best_learner} over {BESIDE}, {kind}"] = _ratio(
+                results, best_learner, BESIDE
+            )
+    (best_learner, theirs, ratio), (slow, slow_rival, rotating) = measured
+    beside[f"excess error of {slow} over {slow_rival}, rotating"] = rotating
+    entry = {**claim("gain.drift.regret", *ratio, 0.7, "<="), "chosen": best_learner, "against": theirs}
     rounded = {about: [round(value, 4) for value in values] for about, values in beside.items()}
-    return records, [{**made, "beside": rounded}]
+    return records, [{**entry, "beside": rounded}]
 
 
 def _shorter(grid: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
@@ -149,20 +151,20 @@ def _above(values: Values, best: Values) -> Values:
     return {**values, **both}
 
 
-def _chosen(found: dict[str, Values], names: list[str]) -> str:
+def _chosen(results: dict[str, Values], names: list[str]) -> str:
     """Return the best of some competitors on the tuning streams."""
-    return min(names, key=lambda name: float(found[name]["tuning"].mean()))
+    return min(names, key=lambda name: float(results[name]["tuning"].mean()))
 
 
-def _ratio(found: dict[str, Values], ours: str, theirs: str) -> tuple[float, float, float]:
+def _ratio(results: dict[str, Values], numerator: str, denominator: str) -> tuple[float, float, float]:
     """Return the ratio of two mean errors on the streams that both are judged on, with its interval over streams."""
-    count = min(found[name]["error"].shape[1] for name in (ours, theirs))
-    one, other = (found[name]["error"].mean(0)[None, :count] for name in (ours, theirs))
-    return bootstrap(lambda a, b: float(a.mean() / b.mean()), one, other)
+    count = min(results[name]["error"].shape[1] for name in (numerator, denominator))
+    first, second = (results[name]["error"].mean(0)[None, :count] for name in (numerator, denominator))
+    return bootstrap(lambda a, b: float(a.mean() / b.mean()), first, second)
 
 
 def _judged(
-    study: Study, kind: str, streams: int, steps: int, name: str, entry: Entry, told: bool = False
+    study: Study, kind: str, streams: int, steps: int, name: str, entry: Entry, oracle: bool = False
 ) -> Values:
     """Return the record of one competitor: tuned on streams of seed 2, judged on those of seed 1."""
     count = max(2, round(streams * entry.share))
@@ -172,7 +174,7 @@ def _judged(
     def run(setting: dict[str, float], data: Streams) -> np.ndarray:
         if name.startswith("river"):
             return follow_river(partial(entry.make, **setting), data)
-        return follow(entry.make(**setting), data, told)
+        return follow(entry.make(**setting), data, oracle)
 
     def compute() -> Values:
         study.console.print(f"{name} on {kind} streams")
@@ -181,9 +183,9 @@ def _judged(
         tried = [np.nan_to_num(run(setting, tuning), nan=np.inf, posinf=np.inf) for setting in settings]
         best = min(range(len(settings)), key=lambda i: float(tried[i].mean()))
         data, start = draw(kind, streams, steps, seed=1).first(count), time.perf_counter()
-        found = {"error": run(settings[best], data), "tuning": tried[best]}
-        found["seconds"] = np.asarray((time.perf_counter() - start) / count)
-        return found | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}
+        values = {"error": run(settings[best], data), "tuning": tried[best]}
+        values["seconds"] = np.asarray((time.perf_counter() - start) / count)
+        return values | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}
 
     return study.arrays(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
 

@@ -80,14 +80,14 @@ def mnist(study: Study, smoke: bool) -> Made:
         mean, low, high = interval(errors[name].mean(0))
         records.append(_record(name, mean, low, high, errors[name].shape[1], sizes[name], values[0]))
     fitting = [name for name in errors if name != "mlp-64" and (sizes[name] <= MOST or smoke)]
-    ours = min(fitting, key=lambda name: tuning[name])
-    own = claim("gain.mnist.error_over_mlp", *ratio(errors[ours], errors["mlp-64"]), 1.3, "<=")
+    best = min(fitting, key=lambda name: tuning[name])
+    entry = claim("gain.mnist.error_over_mlp", *ratio(errors[best], errors["mlp-64"]), 1.3, "<=")
     beside = {
         f"{name}, a state of {sizes[name] / 1e6:.1f} MB": ratio(errors[name], errors["mlp-64"])
         for name in errors
-        if name not in (ours, "mlp-64")
+        if name not in (best, "mlp-64")
     }
-    return records, [{**own, "chosen": ours, "bytes": sizes[ours], "beside": beside}]
+    return records, [{**entry, "chosen": best, "bytes": sizes[best], "beside": beside}]
 
 
 def _rows(seed: int, smoke: bool) -> list[torch.Tensor]:
@@ -114,7 +114,7 @@ def _sizes(total: int, cuts: tuple[int, int]) -> list[int]:
     return [cuts[0], cuts[1] - cuts[0], total - cuts[1]]
 
 
-def _random(width: int, scales: tuple[float, float], held: torch.Tensor) -> Features:
+def _random(width: int, scales: tuple[float, float], heldout: torch.Tensor) -> Features:
     """Return ramps of random projections; nothing is learnt."""
     f = Features(DIM, CrossEntropy(10), width, scaled=False, skip=True)
     generator = torch.Generator().manual_seed(0)
@@ -125,9 +125,9 @@ def _random(width: int, scales: tuple[float, float], held: torch.Tensor) -> Feat
     return f
 
 
-def _landmarks(width: int, spread: float, held: torch.Tensor) -> Landmarks:
+def _landmarks(width: int, spread: float, heldout: torch.Tensor) -> Landmarks:
     """Return nearness to the first held-out images."""
-    return Landmarks(held[:width], held, CrossEntropy(10), spread)
+    return Landmarks(heldout[:width], heldout, CrossEntropy(10), spread)
 
 
 def _stream(kind: str, count: str, seed: int, smoke: bool) -> Values:
@@ -160,20 +160,20 @@ def _wrong(
     learner: Learner,
     x: torch.Tensor,
     y: torch.Tensor,
-    asked: torch.Tensor,
+    query_x: torch.Tensor,
     answer: torch.Tensor,
     size: int = SIZE,
 ) -> tuple[np.ndarray, int]:
     """Return where the answers are wrong after one pass, and the bytes that the state takes between mini-batches."""
     with torch.no_grad():
         state = learner.refiner.init(1)
-        kept = pack(state)
+        packed = pack(state)
         for start in range(0, len(x), size):
             batch = Batch(x[None, start : start + size], y[None, start : start + size])
-            kept = pack(learner.step(unpack(kept, state.gram), batch))
-        said = learner.predict(asked[None], unpack(kept, state.gram))[0].argmax(-1)
-    held = sum(part.numel() * part.element_size() for part in kept)
-    return (said != answer[:, 0]).numpy(), held
+            packed = pack(learner.step(unpack(packed, state.gram), batch))
+        predicted = learner.predict(query_x[None], unpack(packed, state.gram))[0].argmax(-1)
+    n_bytes = sum(part.numel() * part.element_size() for part in packed)
+    return (predicted != answer[:, 0]).numpy(), n_bytes
 
 
 def _mlp(seed: int, smoke: bool) -> Values:

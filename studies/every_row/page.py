@@ -144,8 +144,8 @@ def draw_drift(result: Result, png: Path) -> str | None:
     """Draw the excess error under both kinds of drift."""
     families = {"drift-abrupt": "the task changes at once", "drift-rotating": "the task rotates"}
     title = "Under drift a state has to forget"
-    found = curves(result, families, "excess error", DRIFT)
-    return plots.panels(png, title, "mini-batches seen", "excess error", found)
+    figures = curves(result, families, "excess error", DRIFT)
+    return plots.panels(png, title, "mini-batches seen", "excess error", figures)
 
 
 def answer_stops(result: Result) -> Iterator[str]:
@@ -166,10 +166,10 @@ def answer_stops(result: Result) -> Iterator[str]:
 def draw_stops(result: Result, png: Path) -> str | None:
     """Draw predicted over realised loss at the time of stopping."""
     families = {"linear": "linear regression", "classes": "classes", "network": "random networks"}
-    found = curves(result, families, "predicted over realised loss", STOPS)
+    figures = curves(result, families, "predicted over realised loss", STOPS)
     title = "At the stopping time, the fitted estimate is what comes true"
     axis = "mini-batches after which half of the tasks have stopped"
-    return plots.panels(png, title, axis, "predicted over realised loss", found, across=3)
+    return plots.panels(png, title, axis, "predicted over realised loss", figures, across=3)
 
 
 PAGE = Page(

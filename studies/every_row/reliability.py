@@ -14,15 +14,15 @@ def bins(stops: np.ndarray) -> np.ndarray:
     """Return mean predicted and realised loss and the latter's standard error, `[bins, ..., 3]`, of `[..., T, 3]`."""
     order = stops[..., 0].argsort(axis=-1, kind="stable")[..., None]
     parts = np.array_split(np.take_along_axis(stops, order, axis=-2), BINS, axis=-2)
-    moved = [(some[..., 1] - some[..., 0]).std(axis=-1) / some.shape[-2] ** 0.5 for some in parts]
-    means = [some.mean(axis=-2)[..., :2] for some in parts]
-    return np.asarray([np.concatenate([m, e[..., None]], -1) for m, e in zip(means, moved, strict=True)])
+    deviations = [(part[..., 1] - part[..., 0]).std(axis=-1) / part.shape[-2] ** 0.5 for part in parts]
+    means = [part.mean(axis=-2)[..., :2] for part in parts]
+    return np.asarray([np.concatenate([m, e[..., None]], -1) for m, e in zip(means, deviations, strict=True)])
 
 
 def _over(values: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return predicted, realised and its error, `[3, families, ...]`, the bins of each family's `[S, T, K, 3]`."""
-    made = [bins(np.moveaxis(each, 1, -2)) for each in values]
-    return np.moveaxis(np.stack(made), -1, 0)
+    binned = [bins(np.moveaxis(stops, 1, -2)) for stops in values]
+    return np.moveaxis(np.stack(binned), -1, 0)
 
 
 def error(*values: np.ndarray) -> float:

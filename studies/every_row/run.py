@@ -84,9 +84,9 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     more = [networks(study, parts["network"], found["network"], smoke)]
     more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
     more += [drift(study, smoke), calibration(study, smoke)]
-    for own, made in more:
-        records += own
-        claimed += made
+    for new_records, new_claims in more:
+        records += new_records
+        claimed += new_claims
     result = {
         "benchmark": "every_row",
         "smoke": smoke,
@@ -118,8 +118,8 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Part:
     """Return linear regression in 8 dimensions with every gain, trained on ten steps, judged on a thousand."""
     family = LinearRegression(8, 0.5, condition)
     recipes = {
-        made: _recipe(method, family, scheme(batch_size=SIZE, horizon=10))
-        for made, (method, scheme) in GAINS.items()
+        gain: _recipe(method, family, scheme(batch_size=SIZE, horizon=10))
+        for gain, (method, scheme) in GAINS.items()
     }
     recipes["bayesian"] = _recipe(Bayesian(), family, Unrolled(batch_size=SIZE, horizon=10))
     steps = (1, 2, 10) if smoke else STEPS
@@ -133,8 +133,8 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Part:
         steps,
         8 if smoke else 96,
         derived={
-            f"{name}-{made}": (f"{name}-{origin}", partial(averaged, eta=eta))
-            for made, (origin, eta) in AVERAGED.items()
+            f"{name}-{label}": (f"{name}-{origin}", partial(averaged, eta=eta))
+            for label, (origin, eta) in AVERAGED.items()
         },
     )
 
@@ -179,13 +179,13 @@ def _network(smoke: bool) -> Part:
     family = RandomNetworkRegression(8, 32, 0.1)
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     shorter = Greedy(batch_size=SIZE, horizon=10)
-    whole = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
+    longer = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
     wide = replace(SMALL, hidden=(32,))
     recipes = {
         "decaying": _recipe(wide, family, shorter),
         "curvature": _recipe(replace(wide, curvature=DECAYING), family, shorter),
     }
-    head = _recipe(Bayesian(), family, whole)
+    head = _recipe(Bayesian(), family, longer)
     recipes["bayesian"] = replace(head, train=replace(head.train, tasks=4))
     return Part(
         "network",

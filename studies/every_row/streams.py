@@ -50,26 +50,26 @@ def draw(kind: str, streams: int, steps: int, seed: int) -> Streams:
     """
     g, width = torch.Generator().manual_seed(seed), FAMILY.dim
     normal = partial(torch.randn, generator=g, dtype=torch.float64)
-    begun = torch.rand(streams, steps, generator=g) < (HAZARD if kind == "abrupt" else 0.0)
-    begun[:, 0] = True
-    drawn, other = normal(streams, steps, width), normal(streams, 1, width)
+    changed = torch.rand(streams, steps, generator=g) < (HAZARD if kind == "abrupt" else 0.0)
+    changed[:, 0] = True
+    thetas, direction = normal(streams, steps, width), normal(streams, 1, width)
     if kind == "abrupt":
-        latest = torch.where(begun, torch.arange(steps), 0).cummax(1).values
-        theta = drawn.gather(1, latest[..., None].expand_as(drawn))
+        latest = torch.where(changed, torch.arange(steps), 0).cummax(1).values
+        theta = thetas.gather(1, latest[..., None].expand_as(thetas))
     else:
-        start = drawn[:, :1]
+        start = thetas[:, :1]
         length = start.norm(dim=2, keepdim=True)
-        across = other - (other * start).sum(2, keepdim=True) / length**2 * start
+        across = direction - (direction * start).sum(2, keepdim=True) / length**2 * start
         across = across / across.norm(dim=2, keepdim=True) * length
         angle = torch.arange(steps, dtype=torch.float64)[:, None] * math.radians(DEGREES)
         theta = angle.cos() * start + angle.sin() * across
     x = normal(streams, steps, ROWS, width)
     clean = x @ theta[..., None]
-    return Streams(x, clean + FAMILY.noise_std * normal(clean.shape), clean, begun)
+    return Streams(x, clean + FAMILY.noise_std * normal(clean.shape), clean, changed)
 
 
 @torch.no_grad()
-def follow(learner: Learner, data: Streams, told: bool = False) -> np.ndarray:
+def follow(learner: Learner, data: Streams, oracle: bool = False) -> np.ndarray:
     """Return the mean of `(f(x) - E[y | x])^2` over each mini-batch, predicted before it is learnt, `[T, S]`.
 
     `told`: the learner begins anew where theta is drawn anew.
@@ -78,7 +78,7 @@ def follow(learner: Learner, data: Streams, told: bool = False) -> np.ndarray:
     fresh = state = learner.refiner.init(len(data.x))
     errors = []
     for t in range(data.x.shape[1]):
-        if told:
+        if oracle:
             state = where(data.begun[:, t], fresh, state)
         batch = Batch(data.x[:, t], data.y[:, t])
         errors.append((learner.predict(batch.x, state) - data.clean[:, t]).square().mean((1, 2)))
@@ -93,8 +93,8 @@ def follow_river(make: Callable[[], Any], data: Streams) -> np.ndarray:
         model = make()
         for t, (rows, answers) in enumerate(zip(xs, ys, strict=True)):
             named = [dict(enumerate(row)) for row in rows]
-            said = np.array([model.predict_one(row) for row in named])
-            errors[t, s] = np.square(said - cleans[t, :, 0].numpy()).mean()
+            predicted = np.array([model.predict_one(row) for row in named])
+            errors[t, s] = np.square(predicted - cleans[t, :, 0].numpy()).mean()
             for row, (answer,) in zip(named, answers, strict=True):
                 model.learn_one(row, answer)
     return errors

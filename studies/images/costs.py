@@ -74,9 +74,9 @@ def _spent(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
     with torch.no_grad():
         learner.adapt(task.support.slice(0, 2), batch_size, task.query)  # the first call loads code
         reset_peak_memory()
-        held = peak_memory()
-        begun = time.perf_counter()
+        before = peak_memory()
+        start = time.perf_counter()
         state = learner.adapt(task.support, batch_size, task.query)
         learner.predict(task.query.x, state)
-    seconds = (time.perf_counter() - begun) / task.n_tasks
-    return seconds, peak_memory() - held
+    seconds = (time.perf_counter() - start) / task.n_tasks
+    return seconds, peak_memory() - before

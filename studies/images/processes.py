@@ -57,10 +57,10 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
     about = {name: run.to_json() for name, run in runs.items()}
     values = study.arrays("ddp", about, lambda: _distances(study.folder / "ddp", runs))
     distances = {name: float(f"{float(values[name]):.3g}") for name in runs}
-    least, largest = min(distances.values()), max(distances.values())
-    exact = {"value": largest, "low": least, "high": largest}  # claim rounds to what is above the bar
+    lowest, largest = min(distances.values()), max(distances.values())
+    exact = {"value": largest, "low": lowest, "high": largest}  # claim rounds to what is above the bar
     return {
-        **claim("images.ddp", largest, least, largest, 1e-5, "<="),
+        **claim("images.ddp", largest, lowest, largest, 1e-5, "<="),
         **exact,
         "range": "least and most of the regimes",
         "regimes": distances,
@@ -99,13 +99,13 @@ def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
     (home / "asked.json").write_text(json.dumps({name: run.to_json() for name, run in runs.items()}))
     command = [sys.executable, "-m", "studies.images.processes", str(home.resolve())]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"training with two processes did not end in {PATIENCE} s") from error
-    if done.returncode:
-        raise ValueError(f"training with two processes failed: {(done.stderr or done.stdout)[-2000:]}")
+    if process.returncode:
+        raise ValueError(f"training with two processes failed: {(process.stderr or process.stdout)[-2000:]}")
     return {name: np.asarray(_distance(home / name, run)) for name, run in runs.items()}
 
 
@@ -124,8 +124,8 @@ def _distance(folder: Path, run: Recipe) -> float:
         for name, parameter in learner.named_parameters()
         if parameter.grad is not None
     ]
-    one, two = (torch.cat([g.flatten().double() for g in side]) for side in zip(*pairs, strict=True))
-    return float((two - one).norm() / one.norm())
+    single, double = (torch.cat([g.flatten().double() for g in side]) for side in zip(*pairs, strict=True))
+    return float((double - single).norm() / single.norm())
 
 
 def _joined(batches: list[Batch]) -> Batch:
@@ -134,8 +134,8 @@ def _joined(batches: list[Batch]) -> Batch:
 
 
 def _train(home: Path) -> None:
-    for name, asked in json.loads((home / "asked.json").read_text()).items():
-        run = from_json(asked)
+    for name, stored in json.loads((home / "asked.json").read_text()).items():
+        run = from_json(stored)
         train(run.learner(), run.family, run.scheme, run.train, home / name, progress=False)
 
 

@@ -110,32 +110,34 @@ def _recipes() -> dict[str, Recipe]:
     """Return every recipe: trained on MNIST, and, under @fashion_mnist, on Fashion-MNIST."""
     base = recipe("mnist")
     longer = replace(base.train, iterations=250)
-    made = {
+    recipes = {
         f"parametric-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
         for signal in SIGNALS
     }
-    made |= {f"parametric-one-step-{s}": _twin(base, f"parametric-{s}") for s in SIGNALS}
-    made["hypernetwork"] = _twin(base, "hypernetwork")
-    made["parametric-one-step-all"] = replace(base, scheme=replace(base.scheme, batch_size=1000, horizon=1))
+    recipes |= {f"parametric-one-step-{s}": _twin(base, f"parametric-{s}") for s in SIGNALS}
+    recipes["hypernetwork"] = _twin(base, "hypernetwork")
+    recipes["parametric-one-step-all"] = replace(
+        base, scheme=replace(base.scheme, batch_size=1000, horizon=1)
+    )
     explicit = replace(base, method=variant(base.method, "explicit-both", features=256))
-    made |= {
+    recipes |= {
         f"explicit-{signal}": replace(explicit, method=variant(explicit.method, f"explicit-{signal}"))
         for signal in SIGNALS
     }
-    made["explicit-one-step"] = _twin(explicit, "explicit-one-step")
+    recipes["explicit-one-step"] = _twin(explicit, "explicit-one-step")
     implicit = replace(base, method=method("implicit-logits"), train=longer)
-    made["implicit"] = implicit
-    made["implicit-one-step"] = _twin(implicit, "implicit-one-step")
-    made["implicit-one-step-all"] = replace(
-        implicit, method=method("implicit-one-step"), scheme=made["parametric-one-step-all"].scheme
+    recipes["implicit"] = implicit
+    recipes["implicit-one-step"] = _twin(implicit, "implicit-one-step")
+    recipes["implicit-one-step-all"] = replace(
+        implicit, method=method("implicit-one-step"), scheme=recipes["parametric-one-step-all"].scheme
     )
-    made["closed-form"] = recipe("mnist-closed-form")
-    moved = ("parametric-both", "parametric-one-step-both", "closed-form")
-    return made | {
+    recipes["closed-form"] = recipe("mnist-closed-form")
+    transferred = ("parametric-both", "parametric-one-step-both", "closed-form")
+    return recipes | {
         f"{name}@fashion_mnist": replace(
-            made[name], family=replace(made[name].family, source="fashion_mnist")
+            recipes[name], family=replace(recipes[name].family, source="fashion_mnist")
         )
-        for name in moved
+        for name in transferred
     }
 
 
@@ -186,8 +188,8 @@ def _claims(
     def errors(name: str, at: int = tenth, source: str = "mnist") -> np.ndarray:
         return found[source][name]["error"][:, at]
 
-    def ratio(name: str, ours: np.ndarray, theirs: np.ndarray, bar: float) -> dict[str, Any]:
-        measured = bootstrap(lambda a, b: float(a.mean() / b.mean()), ours, theirs)
+    def ratio(name: str, numerator: np.ndarray, denominator: np.ndarray, bar: float) -> dict[str, Any]:
+        measured = bootstrap(lambda a, b: float(a.mean() / b.mean()), numerator, denominator)
         return claim(f"images.{name}", *measured, bar, "<=")
 
     def beside(name: str, at: int = tenth) -> list[float]:
@@ -198,10 +200,10 @@ def _claims(
     def points(better: np.ndarray, worse: np.ndarray) -> tuple[float, float, float]:
         return bootstrap(lambda a, b: 100 * float(b.mean() - a.mean()), better, worse)
 
-    ours, single = chosen["ours"], chosen["single"]
-    mine, fit = errors(ours), errors("lbfgs")
+    iterated, single = chosen["ours"], chosen["single"]
+    mine, fit = errors(iterated), errors("lbfgs")
     return [
-        {**claim("images.points_to_lbfgs", *points(fit, mine), 1.5, "<="), "chosen": ours},
+        {**claim("images.points_to_lbfgs", *points(fit, mine), 1.5, "<="), "chosen": iterated},
         {
             **ratio("over_adam", mine, errors("adam"), 0.95),
             "beside": {
@@ -220,7 +222,9 @@ def _claims(
             "beside": {"over the implicit one-shot learner, all 1,000 rows": beside("implicit-one-step-all")},
         },
         {
-            **ratio("ood", errors(ours, tenth, "fashion_mnist"), errors(single, first, "fashion_mnist"), 0.8),
+            **ratio(
+                "ood", errors(iterated, tenth, "fashion_mnist"), errors(single, first, "fashion_mnist"), 0.8
+            ),
             "against": single,
         },
         {

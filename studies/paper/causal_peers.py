@@ -96,8 +96,10 @@ PEERS: dict[str, Callable[[Batch], Tensor]] = {
 
 def peers() -> dict[str, Callable[[Batch], Tensor]]:
     """Return those of `PEERS` whose package is there, as functions from the support to log odds `[B, d, d]`."""
-    there = find_spec("causallearn") is not None
-    return {name: partial(_odds, orders) for name, orders in PEERS.items() if there or name not in CLASSICAL}
+    installed = find_spec("causallearn") is not None
+    return {
+        name: partial(_odds, orders) for name, orders in PEERS.items() if installed or name not in CLASSICAL
+    }
 
 
 def _odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
@@ -119,14 +121,16 @@ def extension_order(edges: np.ndarray, rng: np.random.Generator) -> list[int]:
 
     Source: Dor, Tarsi 1992.
     """
-    left, last_first = list(range(len(edges))), []
-    while left:
-        part = edges[np.ix_(left, left)]
+    remaining, last_first = list(range(len(edges))), []
+    while remaining:
+        part = edges[np.ix_(remaining, remaining)]
         around, open_ends = part | part.T, part & part.T
         sinks = ~(part & ~part.T).any(axis=1)
-        fits = np.array([_keeps_colliders(i, around, open_ends) for i in range(len(left))]) & sinks
-        pool = next(found for found in (fits, sinks, np.full(len(left), True)) if found.any())
-        last_first.append(left.pop(int(rng.choice(np.flatnonzero(pool)))))
+        fits = np.array([_keeps_colliders(i, around, open_ends) for i in range(len(remaining))]) & sinks
+        pool = next(
+            candidates for candidates in (fits, sinks, np.full(len(remaining), True)) if candidates.any()
+        )
+        last_first.append(remaining.pop(int(rng.choice(np.flatnonzero(pool)))))
     return last_first[::-1]
 
 

@@ -51,25 +51,25 @@ def _judged(
     metrics: Mapping[str, Metric],
     rehearse: bool,
 ) -> dict[str, np.ndarray]:
-    wanted, query = sorted(set(steps)), task.query
+    judged, query = sorted(set(steps)), task.query
     support = _by_class(task.support)
-    batches = support.slice(0, wanted[-1] * batch_size).split(batch_size)
-    each = _mixed(support, batch_size, wanted[-1]) if rehearse else batches
+    batches = support.slice(0, judged[-1] * batch_size).split(batch_size)
+    stream = _mixed(support, batch_size, judged[-1]) if rehearse else batches
     passes = 2 if rehearse else 1
-    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    curves: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     with torch.no_grad():
-        for count, state in enumerate(learner.states(each, query)):
-            step, rest = divmod(count, passes)
-            if rest or step not in wanted:
+        for count, state in enumerate(learner.states(stream, query)):
+            step, remainder = divmod(count, passes)
+            if remainder or step not in judged:
                 continue
             ahead = support.y[:, step * batch_size :, 0]  # in the order of classes
             coming = ahead[:, 0].clamp(min=1) if ahead.shape[1] else support.y.amax((1, 2)) + 1
             seen = query.mask & (query.y < coming[:, None, None])[..., 0]
-            known = Task(support, Batch(query.x, query.y, seen))
+            seen_task = Task(support, Batch(query.x, query.y, seen))
             outputs = learner.predict(query.x, state)
             for name, metric in metrics.items():
-                found[name].append(metric(outputs, known).cpu().numpy())
-    return {name: np.stack(values) for name, values in found.items()}
+                curves[name].append(metric(outputs, seen_task).cpu().numpy())
+    return {name: np.stack(values) for name, values in curves.items()}
 
 
 def _by_class(rows: Batch) -> Batch:
@@ -87,14 +87,14 @@ def _mixed(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
 
     The reservoir holds the same places of every task's stream.
     """
-    half, rng, kept = batch_size // 2, np.random.default_rng(0), np.zeros(0, dtype=np.int64)
+    half, rng, reservoir = batch_size // 2, np.random.default_rng(0), np.zeros(0, dtype=np.int64)
     for seen in range(0, steps * batch_size, half):
         new = np.arange(seen, seen + half)
-        old = kept[rng.integers(len(kept), size=half)] if len(kept) else new
+        old = reservoir[rng.integers(len(reservoir), size=half)] if len(reservoir) else new
         places = torch.from_numpy(np.concatenate([new, old])).expand(support.n_tasks, -1)
         yield Batch(_taken(support.x, places), _taken(support.y, places))
         for row in new:
-            if len(kept) < KEPT:
-                kept = np.append(kept, row)
+            if len(reservoir) < KEPT:
+                reservoir = np.append(reservoir, row)
             elif (place := int(rng.integers(row + 1))) < KEPT:
-                kept[place] = row
+                reservoir[place] = row

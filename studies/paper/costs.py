@@ -83,8 +83,8 @@ def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> lis
         peak = max(run.peak_memory for run in runs)
         for place, percent in enumerate(ASKED):
             for panel, metric in STOPPED.items():
-                own = np.stack([values[metric][place] for values in found])
-                three = mean_interval(own)
+                stacked = np.stack([values[metric][place] for values in found])
+                three = mean_interval(stacked)
                 records.append(_record(panel, name, percent, metric, three, found[0], peak))
     return records
 
@@ -102,11 +102,11 @@ def paced(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
     return found
 
 
-def _pace(recipe: Recipe, few: int = 4) -> np.ndarray:
+def _pace(recipe: Recipe, extra: int = 4) -> np.ndarray:
     """Return the seconds of an iteration: of `few` more than one, so that what a run begins with does not count."""
     spent = []
-    for count in (1, 1, 1 + few):  # the first call loads code
-        begun = time.perf_counter()
+    for count in (1, 1, 1 + extra):  # the first call loads code
+        start = time.perf_counter()
         with on_threads(1):
             train(
                 recipe.learner(),
@@ -115,15 +115,15 @@ def _pace(recipe: Recipe, few: int = 4) -> np.ndarray:
                 replace(recipe.train, iterations=count),
                 progress=False,
             )
-        spent.append(time.perf_counter() - begun)
-    return np.asarray(max(0.0, spent[2] - spent[1]) / few)
+        spent.append(time.perf_counter() - start)
+    return np.asarray(max(0.0, spent[2] - spent[1]) / extra)
 
 
-def prefix(found: dict[str, dict[str, Values]]) -> dict[str, Any]:
+def prefix(results: dict[str, dict[str, Values]]) -> dict[str, Any]:
     """Return the claim on one refiner for mini-batches of every length, over those trained for each alone."""
     beside = {}
     for panel, rows in TABLES[19].rows.items():
-        alone, shared = (found[panel][learner(panel, row)]["squared error"][:, -1] for row in rows)
+        alone, shared = (results[panel][learner(panel, row)]["squared error"][:, -1] for row in rows)
         beside[f"{panel}, after ten steps"] = bootstrap(
             lambda a, b: float(a.mean() / b.mean()), shared, alone
         )
@@ -135,38 +135,38 @@ def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
     """Return seconds `[repeats, rows]` of adapting in turn, and at once up to `last` rows, these also by `OTHERS`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        own = build("parametric-observations", LinearRegression(8, 0.5), gain=CONSTANT).eval()
+        model = build("parametric-observations", LinearRegression(8, 0.5), gain=CONSTANT).eval()
     support = (
         LinearRegression(8, 0.5, support_rows=timed[-1]).sample(1, torch.Generator().manual_seed(0)).support
     )
-    found: dict[str, list[Any]] = {name: [] for name in (*SPENT, *(f"of {size}" for size in OTHERS))}
+    timings: dict[str, list[Any]] = {name: [] for name in (*SPENT, *(f"of {size}" for size in OTHERS))}
     with torch.no_grad(), on_threads(1):
-        own.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
+        model.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
         for _ in range(repeats):
-            found[SPENT[0]].append([_timed(own, support.slice(0, rows), SIZE) for rows in timed])
-            few = [rows for rows in timed if rows <= last]
-            found[SPENT[1]].append([_timed(own, support.slice(0, rows), rows) for rows in few])
+            timings[SPENT[0]].append([_timed(model, support.slice(0, rows), SIZE) for rows in timed])
+            shorter = [rows for rows in timed if rows <= last]
+            timings[SPENT[1]].append([_timed(model, support.slice(0, rows), rows) for rows in shorter])
             for size in OTHERS:
-                found[f"of {size}"].append(_timed(own, support.slice(0, last), size))
-    return {name: np.asarray(seconds) for name, seconds in found.items()}
+                timings[f"of {size}"].append(_timed(model, support.slice(0, last), size))
+    return {name: np.asarray(seconds) for name, seconds in timings.items()}
 
 
-def _timed(own: Learner, rows: Batch, size: int) -> float:
-    begun = time.perf_counter()
-    own.adapt(rows, size)
-    return time.perf_counter() - begun
+def _timed(model: Learner, rows: Batch, size: int) -> float:
+    start = time.perf_counter()
+    model.adapt(rows, size)
+    return time.perf_counter() - start
 
 
-def _stops(own: Learner, family: LinearRegression, task: Task, few: dict[str, int]) -> Values:
+def _stops(model: Learner, family: LinearRegression, task: Task, fit_options: dict[str, int]) -> Values:
     """Return squared errors and rows used `[thresholds, T]`."""
-    estimate = fit_estimate(own, family, batch_size=16, **few)
+    estimate = fit_estimate(model, family, batch_size=16, **fit_options)
     errors, rows = [], []
     for percent in ASKED:
         threshold = percent / 100 * family.noise_std**2
-        left = stopping_times(own, task.support.split(16), estimate, threshold)
+        stop = stopping_times(model, task.support.split(16), estimate, threshold)
         with torch.no_grad():
-            errors.append(squared_error(own.predict(task.query.x, left.state), task).numpy())
-        rows.append(16.0 * left.steps.numpy())
+            errors.append(squared_error(model.predict(task.query.x, stop.state), task).numpy())
+        rows.append(16.0 * stop.steps.numpy())
     return {"squared error": np.stack(errors), "rows used": np.stack(rows)}
 
 

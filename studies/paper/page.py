@@ -82,10 +82,10 @@ def gaps(result: Result) -> dict[str, list[float]]:
 def answer(result: Result) -> Iterator[str]:
     """Yield how many findings hold."""
     sizes = sorted(-value for value, _, _ in gaps(result).values())
-    least, best = (sizes[0], sizes[-1]) if sizes else (0.0, 0.0)
+    lowest, best = (sizes[0], sizes[-1]) if sizes else (0.0, 0.0)
     yield (
         "The main finding does: after ten mini-batches the error of our best learner is between "
-        f"{least:.0f}% and {best:.0f}% below that of the best learner trained for one step after one, outside the "
+        f"{lowest:.0f}% and {best:.0f}% below that of the best learner trained for one step after one, outside the "
         f"interval on {result.value('paper.families_improved'):.0f} of {len(sizes)} families."
     )
     verdicts = [x["verdict"] for x in _findings(result).values()]
@@ -103,10 +103,11 @@ def _findings(result: Result) -> dict[str, dict[str, Any]]:
     """Return the paper's findings that were judged, by their words."""
     judged = result.data.get("findings", [])
     return {
-        words: found
+        words: gaps_by_regime
         for start, words in FINDINGS.items()
-        for found in judged
-        if found["finding"].startswith(start) and not (start == "2. and" and "both" not in found["finding"])
+        for gaps_by_regime in judged
+        if gaps_by_regime["finding"].startswith(start)
+        and not (start == "2. and" and "both" not in gaps_by_regime["finding"])
     }
 
 
@@ -128,21 +129,21 @@ def table(result: Result) -> TextTable:
 
 def answer_peers(result: Result) -> Iterator[str]:
     """Yield how refining compares with other ways to use the same rows."""
-    ours, newton, ridge, best = (
+    refined, newton, ridge, best = (
         result.mean("linear-8", named(result, "linear-8", row), 10)
         for row in ("parametric-both", "newton", "ridge", "oracle")
     )
     yield (
         f"On linear regression after ten mini-batches no: ridge ({ridge:.3f}, the best possible is {best:.3f}) and a "
-        f"damped Newton step ({newton:.3f}) have lower squared errors than refined weights ({ours:.3f}), though these "
+        f"damped Newton step ({newton:.3f}) have lower squared errors than refined weights ({refined:.3f}), though these "
         "beat SGD, MAML and learned optimizers."
     )
-    explicit, whole, form = (
+    explicit, one_pass, form = (
         result.mean("mnist", named(result, "mnist", row), 10)
         for row in ("explicit-both", "implicit-logits-one-step-whole", "closed-form")
     )
     yield (
-        f"On MNIST one pass of an implicit learner over all 1,000 rows has the lowest error ({whole:.3f}); refined "
+        f"On MNIST one pass of an implicit learner over all 1,000 rows has the lowest error ({one_pass:.3f}); refined "
         f"task embeddings ({explicit:.3f}) and ridge on learnt features ({form:.3f}) follow."
     )
     turns = next((x for x in result.data.get("findings", []) if "in turn beat one pass" in x["finding"]), {})
@@ -202,8 +203,8 @@ def answer_far(result: Result) -> Iterator[str]:
 
 def _gains(result: Result) -> str:
     """Return in how many comparisons the falling gain is better."""
-    found = next((x for x in result.data.get("findings", []) if "falling gain" in x["finding"]), {})
-    return f"{found.get('holds', 0)} of {found.get('of', 0)} comparisons."
+    entry = next((x for x in result.data.get("findings", []) if "falling gain" in x["finding"]), {})
+    return f"{entry.get('holds', 0)} of {entry.get('of', 0)} comparisons."
 
 
 def draw_far(result: Result, png: Path) -> str | None:

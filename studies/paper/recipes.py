@@ -63,17 +63,17 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
             "latents",
             *(("probabilities",) if setting.family.likelihood.classes else ()),
         )
-    made = {
+    by_row = {
         row: recipe
-        for regime, own in regimes.items()
-        for signal in own
+        for regime, regime_signals in regimes.items()
+        for signal in regime_signals
         for row, recipe in _trained(setting, regime, signal, smoke).items()
     }
     if name != "order":
-        made |= _variations(made) | _plainer(made) | _neighbours(made, setting)
+        by_row |= _variations(by_row) | _plainer(by_row) | _neighbours(by_row, setting)
     if name == "mnist-784":
-        made |= _fed(made)
-    return made
+        by_row |= _fed(by_row)
+    return by_row
 
 
 def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
@@ -82,9 +82,9 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     sizes: dict[str, Any] = {"width": 16, "layers": 1} if smoke else {}
     if setting.curvature and (regime == "parametric" or "features" in given):
         sizes["curvature"] = Gain(power=0.0)
-    asked = 32 if regime == "implicit" else 64
+    queries = 32 if regime == "implicit" else 64
     family = setting.family.on("train")
-    family = replace(family, query_rows=min(family.query_rows, asked))
+    family = replace(family, query_rows=min(family.query_rows, queries))
     iterations = setting.iterations * (setting.implicit if regime == "implicit" else 1)
     training = _lasting(TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations)
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
@@ -94,9 +94,9 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     single = once(paper, name)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
     decaying = _with(paper, gain=DECAYING)
-    made = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))
-    whole = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
-    return {**made, f"{name}{WHOLE}": replace(paper, scheme=whole)}
+    variants = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))
+    one_pass = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
+    return {**variants, f"{name}{WHOLE}": replace(paper, scheme=one_pass)}
 
 
 def _with(recipe: Recipe, **options: Any) -> Recipe:
@@ -115,72 +115,72 @@ def _lasting(training: TrainConfig, iterations: float) -> TrainConfig:
     return replace(training, iterations=iterations, warmup=min(training.warmup, iterations // 3))
 
 
-def _variations(made: dict[str, Recipe]) -> dict[str, Recipe]:
+def _variations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return both signals trained otherwise: other sizes, windows, masks and episodes."""
-    paper, default = made["parametric-both"], made["parametric-both-decaying"]
-    found = {}
+    paper, default = trained["parametric-both"], trained["parametric-both-decaying"]
+    variations = {}
     for width, layers in SIZES:
         work = 2 * 64**2 / (layers * width**2)
         sized = _with(default, width=width, layers=layers)
-        found[f"width-{width}-layers-{layers}"] = replace(
+        variations[f"width-{width}-layers-{layers}"] = replace(
             sized, train=_lasting(default.train, work * default.train.iterations)
         )
     for window in WINDOWS:
-        found[f"parametric-both-history-{window}"] = _with(paper, history=window)
+        variations[f"parametric-both-history-{window}"] = _with(paper, history=window)
     masked = _with(paper, prefixes=True)
-    found["parametric-both-masked"] = masked
+    variations["parametric-both-masked"] = masked
     size = paper.scheme.batch_size
     lengths = replace(paper.scheme, prefixes=min(len(LENGTHS), size))
-    found["parametric-both-prefixes"] = replace(masked, scheme=lengths)
+    variations["parametric-both-prefixes"] = replace(masked, scheme=lengths)
     for steps in (*EPISODES, HORIZON):
         family = replace(paper.family, support_rows=steps * size)
         for scheme in (Greedy, Unrolled):
             how = scheme(size, steps, relative=paper.scheme.relative)
-            found[f"{scheme.__name__.lower()}-{steps}"] = replace(paper, family=family, scheme=how)
-    return found
+            variations[f"{scheme.__name__.lower()}-{steps}"] = replace(paper, family=family, scheme=how)
+    return variations
 
 
-def _plainer(made: dict[str, Recipe]) -> dict[str, Recipe]:
+def _plainer(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return learners without what ours add to the paper's: predictions at the rows, curvature, a head on features."""
-    found = {}
+    ablations = {}
     for signal in SIGNALS:
-        own = made[f"parametric-{signal}"]
-        found[f"parametric-{signal}{UNCURVED}"] = _with(own, curvature=None)
-    found["parametric-plain"] = _as(found[f"parametric-both{UNCURVED}"], "parametric-plain")
-    own = made["explicit-both"]
-    found["explicit-both-decoder"] = _with(own, features=None, curvature=None)
-    return found
+        recipe = trained[f"parametric-{signal}"]
+        ablations[f"parametric-{signal}{UNCURVED}"] = _with(recipe, curvature=None)
+    ablations["parametric-plain"] = _as(ablations[f"parametric-both{UNCURVED}"], "parametric-plain")
+    recipe = trained["explicit-both"]
+    ablations["explicit-both-decoder"] = _with(recipe, features=None, curvature=None)
+    return ablations
 
 
-def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
+def _neighbours(trained: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
     """Return the neighbours in the unified formula, each trained as its source does, on as many tasks."""
-    base = made["parametric-gradients"]
+    base = trained["parametric-gradients"]
     size, relative = setting.batch_size, setting.relative
     unrolled = Unrolled(size, HORIZON, relative=relative)
     plain = _with(base, curvature=None)
     through = replace(plain, scheme=unrolled)
-    found = {f"{name}-{rate:g}": _as(through, name, rate=rate) for name in RATED for rate in RATES}
+    neighbours = {f"{name}-{rate:g}": _as(through, name, rate=rate) for name in RATED for rate in RATES}
     optimizer = _as(plain, "learned-optimizer")
-    found["learned-optimizer"] = optimizer
-    found["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
-    few = _lasting(plain.train, plain.train.iterations // 8)
+    neighbours["learned-optimizer"] = optimizer
+    neighbours["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
+    shorter = _lasting(plain.train, plain.train.iterations // 8)
     for name, truncation in (("evolution", None), ("persistent", 2)):
         scheme = Evolution(size, HORIZON, relative=relative, truncation=truncation)
-        found[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=few)
-    found["parametric-gradients-unrolled"] = replace(base, scheme=unrolled)
-    found["hypernetwork"] = _as(made["parametric-observations-one-step"], "hypernetwork")
+        neighbours[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=shorter)
+    neighbours["parametric-gradients-unrolled"] = replace(base, scheme=unrolled)
+    neighbours["hypernetwork"] = _as(trained["parametric-observations-one-step"], "hypernetwork")
     for name in ("conditional-neural-process", "attentive-neural-process"):
-        found[name] = _as(through, name)
+        neighbours[name] = _as(through, name)
     fewer = _lasting(plain.train, plain.train.iterations // 4)
     closed = replace(through, train=fewer)
-    found["closed-form"] = _as(closed, "closed-form", features=256)
-    found["bayesian"] = _as(closed, "bayesian")
-    return found
+    neighbours["closed-form"] = _as(closed, "closed-form", features=256)
+    neighbours["bayesian"] = _as(closed, "bayesian")
+    return neighbours
 
 
-def _fed(made: dict[str, Recipe]) -> dict[str, Recipe]:
+def _fed(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return three ways of giving a refiner the weights of a network 784 x 100 x 10."""
-    default, embedded = made["parametric-both-decaying"], made["explicit-both-decaying"]
+    default, embedded = trained["parametric-both-decaying"], trained["explicit-both-decaying"]
     return {
         "token-per-row": _with(default, hidden=(100,)),
         "one-token": _with(default, hidden=(100,), token_per_row=False),

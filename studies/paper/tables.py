@@ -67,8 +67,8 @@ class PaperTable:
             return columns[:1]
         if row in PEERS:
             return columns[-1:]
-        most = MOST if row.endswith(WHOLE) else SHOT if row == "one-shot" else max(columns)
-        return tuple(column for column in columns if column <= most)
+        limit = MOST if row.endswith(WHOLE) else SHOT if row == "one-shot" else max(columns)
+        return tuple(column for column in columns if column <= limit)
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def _regime(regime: str, families: Iterable[str], states: tuple[str, ...] = ()) 
     """Return the rows of a regime: every signal (or state) of a family, or the chosen one, under each training."""
     rows = {}
     for family in families:
-        own = states or signals(family, regime)
-        if not states and len(own) > 1 and family not in EVERY_SIGNAL:
-            own = (CHOSEN,)
+        choices = states or signals(family, regime)
+        if not states and len(choices) > 1 and family not in EVERY_SIGNAL:
+            choices = (CHOSEN,)
         if family.startswith("linear-8"):
-            own = tuple(state for state in own if state != "probabilities")
-        rows[family] = tuple(f"{regime}-{one}{variant}" for one, variant in product(own, VARIANTS))
+            choices = tuple(state for state in choices if state != "probabilities")
+        rows[family] = tuple(f"{regime}-{choice}{variant}" for choice, variant in product(choices, VARIANTS))
     return rows
 
 
@@ -164,14 +164,14 @@ TABLES: dict[int, PaperTable] = {
             "omniglot": (*MOVED, *(f"{row}@embeddings" for row in MOVED)),
             "cifar": tuple(f"{row}@{pool}" for pool in ("embeddings", "omniglot") for row in MOVED),
             **{
-                f"order-{other}": (
+                f"order-{graph}": (
                     *(
                         f"{regime}-order{variant}"
                         for regime, variant in product(("explicit", "implicit"), VARIANTS)
                     ),
                     *PEERS,
                 )
-                for other in GRAPHS
+                for graph in GRAPHS
             },
         },
     ),
@@ -261,8 +261,8 @@ TABLES: dict[int, PaperTable] = {
 def alternatives(panel: str, row: str) -> tuple[str, ...]:
     """Return the rows of which one is chosen on validation tasks, one seed: signals, inner rates; else the row."""
     if CHOSEN in row:
-        own = signals(origin(panel), row.partition("-")[0])
-        return tuple(row.replace(CHOSEN, signal) for signal in own)
+        candidates = signals(origin(panel), row.partition("-")[0])
+        return tuple(row.replace(CHOSEN, signal) for signal in candidates)
     if row in RATED:
         return tuple(f"{row}-{rate:g}" for rate in RATES)
     return (row,)
@@ -306,16 +306,16 @@ def listed() -> str:
 
 def _gathered(rows: Sequence[str]) -> list[str]:
     """Return rows with the three ways of training in one: ROW[-decaying, -one-step]@FAMILY."""
-    made, folded = [], set()
+    grouped, folded = [], set()
     for row in rows:
         stem, at, home = row.partition("@")
         others = {f"{stem}{variant}{at}{home}" for variant in VARIANTS[1:]}
         if others <= set(rows):
-            made.append(f"{stem}[{', '.join(VARIANTS[1:])}]{at}{home}")
+            grouped.append(f"{stem}[{', '.join(VARIANTS[1:])}]{at}{home}")
             folded |= others
         elif row not in folded:
-            made.append(row)
-    return made
+            grouped.append(row)
+    return grouped
 
 
 def titled(number: int) -> str:
@@ -325,11 +325,11 @@ def titled(number: int) -> str:
 
 def columns(panel: str) -> tuple[int, ...]:
     """Return the columns of a panel, the same in every table."""
-    return next((own.columns[panel] for own in TABLES.values() if panel in own.columns), STEPS)
+    return next((table.columns[panel] for table in TABLES.values() if panel in table.columns), STEPS)
 
 
 def filled(
-    wanted: Iterable[Cell],
+    targets: Iterable[Cell],
     records: Iterable[Mapping[str, Any]],
     chosen: Mapping[tuple[str, str], str],
     metrics: Mapping[str, str],
@@ -338,28 +338,28 @@ def filled(
 
     `chosen`: which row stands for one with `alternatives`, by (panel, row); `metrics`: the deciding one of each panel.
     """
-    known = {
+    by_key = {
         (r["family"], r["name"], r["steps"]): r
         for r in records
         if r["seed"] in ("all", None) and r["metric"] == metrics.get(r["family"])
     }
     return {
-        cell: known.get(
+        cell: by_key.get(
             (cell.panel, learner(cell.panel, chosen.get((cell.panel, cell.row), cell.row)), cell.column)
         )
-        for cell in wanted
+        for cell in targets
     }
 
 
 def listings(
-    found: Mapping[Cell, Mapping[str, Any] | None], chosen: Mapping[tuple[str, str], str]
+    filled: Mapping[Cell, Mapping[str, Any] | None], chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
     """Return the tables as a page shows them: a row for each learner, a column for each step, and what it cost."""
-    made: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
+    tables: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
     by_row: dict[tuple[int, str, str], dict[int, Mapping[str, Any] | None]] = {}
-    for cell, record in found.items():
+    for cell, record in filled.items():
         by_row.setdefault((cell.table, cell.panel, cell.row), {})[cell.column] = record
-    for (number, panel, row), own in by_row.items():
+    for (number, panel, row), by_column in by_row.items():
         table, heads = TABLES[number], columns(panel)
         head = ["judged on", "learner", *(f"{table.unit} {head:,}" for head in heads)]
         listing = {
@@ -367,12 +367,12 @@ def listings(
             "columns": [*head, "meta-training s", "peak MB"],
             "rows": [],
         }
-        said = chosen.get((panel, row), row)
-        said = said if said == row else f"{said} (chosen)"
-        made.setdefault((number, heads), listing)["rows"].append(
-            [panel, said, *(_number(own.get(head)) for head in heads), *_cost(own)]
+        label = chosen.get((panel, row), row)
+        label = label if label == row else f"{label} (chosen)"
+        tables.setdefault((number, heads), listing)["rows"].append(
+            [panel, label, *(_number(by_column.get(head)) for head in heads), *_cost(by_column)]
         )
-    return list(made.values())
+    return list(tables.values())
 
 
 def _number(record: Mapping[str, Any] | None) -> str:
@@ -383,8 +383,8 @@ def _number(record: Mapping[str, Any] | None) -> str:
     return f"{record['mean']:.4g} ± {(record['high'] - record['low']) / 2:.2g}"
 
 
-def _cost(own: Mapping[int, Mapping[str, Any] | None]) -> list[str]:
-    record = next((r for r in own.values() if r), None)
+def _cost(by_column: Mapping[int, Mapping[str, Any] | None]) -> list[str]:
+    record = next((r for r in by_column.values() if r), None)
     if record is None or not record["peak_memory"]:
         return ["", ""]
     spent = f"{record['seconds']:.0f}" if record["seconds"] else ""

@@ -38,13 +38,13 @@ def fitted(name: str, table: Table, order: int) -> Values:
     from sklearn.model_selection import KFold
 
     x, y, _, _ = table.split(order)
-    begun, right = time.perf_counter(), 0.0
-    for rows, rest in KFold(FOLDS, shuffle=True, random_state=order).split(x):
-        right += _right(name, table, order, (x[rows], y[rows]), (x[rest], y[rest]))
+    start, right = time.perf_counter(), 0.0
+    for rows, heldout in KFold(FOLDS, shuffle=True, random_state=order).split(x):
+        right += _right(name, table, order, (x[rows], y[rows]), (x[heldout], y[heldout]))
     return {
         "cross_validated": np.asarray(right / len(y)),
         "final_error": np.asarray(final_error(name, table, order)),
-        "seconds": np.asarray(time.perf_counter() - begun),
+        "seconds": np.asarray(time.perf_counter() - start),
     }
 
 
@@ -59,10 +59,10 @@ def _right(
     table: Table,
     order: int,
     rows: tuple[np.ndarray, np.ndarray],
-    asked: tuple[np.ndarray, np.ndarray],
+    heldout: tuple[np.ndarray, np.ndarray],
 ) -> float:
     """Return how many of the rows asked are classified rightly after a fit."""
-    (x, y), (queries, answers) = rows, asked
+    (x, y), (queries, answers) = rows, heldout
     if len(np.unique(y)) == 1:
         return float((answers == y[0]).sum())
     if name == "batch-boosting":
@@ -81,8 +81,8 @@ def _right(
 def _native(table: Table, x: np.ndarray) -> np.ndarray:
     """Return rows with categories numbered from 0, as boosting takes them; what is missing stays NaN."""
     x = x.copy()
-    for c, own in levels(table).items():
-        x[:, c] = np.where(np.isnan(x[:, c]), np.nan, np.searchsorted(own, np.nan_to_num(x[:, c])))
+    for c, codes in levels(table).items():
+        x[:, c] = np.where(np.isnan(x[:, c]), np.nan, np.searchsorted(codes, np.nan_to_num(x[:, c])))
     return x
 
 
@@ -98,5 +98,5 @@ def _model(name: str, table: Table, order: int) -> Any:
         return MLPClassifier((64,), alpha=float(name.rpartition("-")[2]), max_iter=200, random_state=order)
     if name == "batch-forest":
         return RandomForestClassifier(200, random_state=order, n_jobs=1)
-    columns: Any = [c for c, own in levels(table).items() if len(own) <= 255] or None
+    columns: Any = [c for c, codes in levels(table).items() if len(codes) <= 255] or None
     return HistGradientBoostingClassifier(categorical_features=columns, random_state=order)

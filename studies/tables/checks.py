@@ -57,9 +57,11 @@ def _failed(estimator: Any) -> list[str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = check_estimator(estimator, on_fail=None, on_skip=None)
+        results = check_estimator(estimator, on_fail=None, on_skip=None)
     return [
-        f"{type(estimator).__name__}: {f['check_name']}" for f in found if f["status"] in ("failed", "xfail")
+        f"{type(estimator).__name__}: {f['check_name']}"
+        for f in results
+        if f["status"] in ("failed", "xfail")
     ]
 
 
@@ -75,52 +77,52 @@ def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
         "speeds", [fingerprint(), asked, rows, repeats], lambda: _speeds(asked, rows, repeats)
     )
     bars = {"tables.predict_speed": ("predict", 0.3), "tables.update_speed": ("update", 15)}
-    made = []
+    entries = []
     for name, (key, bar) in bars.items():
         if f"{key}_other" not in found:
             continue
         ratios = found[f"{key}_other"] / found[f"{key}_ours"]
-        own = claim(name, float(np.median(ratios)), float(ratios.min()), float(ratios.max()), bar, ">=")
-        own["range"] = "least and most of the repeats"
+        entry = claim(name, float(np.median(ratios)), float(ratios.min()), float(ratios.max()), bar, ">=")
+        entry["range"] = "least and most of the repeats"
         count = asked if key == "predict" else rows
-        own["rows_per_second"] = {
+        entry["rows_per_second"] = {
             who: round(count / float(np.median(found[f"{key}_{who}"]))) for who in ("ours", "other")
         }
-        made.append(own)
+        entries.append(entry)
     if "update_other" in found:
         ratios = found["update_other"] / found["asked_ours"]
         three = [round(float(f(ratios)), 3) for f in (np.median, np.min, np.max)]
-        made[-1]["beside"] = {"ours predicting every mini-batch before it learns it": three}
-    return made
+        entries[-1]["beside"] = {"ours predicting every mini-batch before it learns it": three}
+    return entries
 
 
-def _speeds(asked: int, rows: int, repeats: int) -> Values:
+def _speeds(n_queries: int, rows: int, repeats: int) -> Values:
     """Return seconds of each repeat, ours and the other's in turns."""
     from sklearn.datasets import make_classification
     from sklearn.neural_network import MLPClassifier
 
     from gradatim.estimators import RefinedClassifier
 
-    made = make_classification(rows, FEATURES, n_informative=10, random_state=0)
-    x, y = (np.asarray(part) for part in made)
-    queries = np.random.default_rng(0).normal(size=(asked, FEATURES))
+    data = make_classification(rows, FEATURES, n_informative=10, random_state=0)
+    x, y = (np.asarray(part) for part in data)
+    queries = np.random.default_rng(0).normal(size=(n_queries, FEATURES))
     first = slice(0, rows // 2)
     network = MLPClassifier(hidden_layer_sizes=(64,), max_iter=20, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network.fit(x[first], y[first])
-    ours = _learn(RefinedClassifier(random_state=0), x[first], y[first])
+    classifier = _learn(RefinedClassifier(random_state=0), x[first], y[first])
     named, answers = [dict(enumerate(row)) for row in x.tolist()], y.tolist()
     river = find_spec("river") is not None
     times: dict[str, list[float]] = {}
 
     def timed(key: str, work: Callable[[], object]) -> None:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         work()
-        times.setdefault(key, []).append(time.perf_counter() - begun)
+        times.setdefault(key, []).append(time.perf_counter() - start)
 
     for _ in range(repeats):
-        timed("predict_ours", lambda: ours.predict_proba(queries))
+        timed("predict_ours", lambda: classifier.predict_proba(queries))
         timed("predict_other", lambda: network.predict_proba(queries))
         timed("update_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y))
         timed("asked_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y, ask=True))
@@ -154,9 +156,9 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
     found = study.arrays(
         "killed", [fingerprint(*COMMANDS), times, rows], lambda: _killed(study.folder / "kill", times, rows)
     )
-    whole = int(found["whole"].sum())
-    made = claim("tables.killed_updates", whole, whole, whole, times, ">=")
-    return made | {"already_new": int(found["new"].sum()), "of": times}
+    intact = int(found["whole"].sum())
+    entry = claim("tables.killed_updates", intact, intact, intact, times, ">=")
+    return entry | {"already_new": int(found["new"].sum()), "of": times}
 
 
 def _killed(home: Path, times: int, rows: int) -> Values:
@@ -171,14 +173,14 @@ def _killed(home: Path, times: int, rows: int) -> Values:
     _write(more, rng, rows)
     state.unlink(missing_ok=True)
     _finish("fit", _gradatim("fit", str(first), "--target", "y", "--state", str(state)))
-    old, begun = state.read_bytes(), time.perf_counter()
+    old, start = state.read_bytes(), time.perf_counter()
     _finish("update", _gradatim("update", str(more), "--state", str(state)))
-    seconds, new = time.perf_counter() - begun, state.read_bytes()
+    seconds, new = time.perf_counter() - start, state.read_bytes()
     if new == old:
         raise ValueError("gradatim update left the state as it was: there is nothing to interrupt")
-    whole, already = [], []
+    intact, already = [], []
     for _ in range(10 * times):
-        if len(whole) == times:
+        if len(intact) == times:
             break
         state.write_bytes(old)
         process = _gradatim("update", str(more), "--state", str(state))
@@ -188,19 +190,19 @@ def _killed(home: Path, times: int, rows: int) -> Values:
             os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if not ended:
-            held = state.read_bytes()
-            already.append(held != old)
-            whole.append(_loads(state) and (held in (old, new) or _alike(held, new)))
-    return {"whole": np.asarray(whole), "new": np.asarray(already)}
+            current = state.read_bytes()
+            already.append(current != old)
+            intact.append(_loads(state) and (current in (old, new) or _alike(current, new)))
+    return {"whole": np.asarray(intact), "new": np.asarray(already)}
 
 
-def _alike(one: bytes, other: bytes) -> bool:
+def _alike(content: bytes, reference: bytes) -> bool:
     """Return whether two files of tensors hold the same to rounding: names, shapes, kinds, numbers to 1e-9."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        first, second = load(one), load(other)
+        first, second = load(content), load(reference)
     except SafetensorError:  # torn
         return False
     return first.keys() == second.keys() and all(
@@ -241,6 +243,6 @@ def _gradatim(*arguments: str) -> subprocess.Popen[str]:
 
 def _finish(name: str, process: subprocess.Popen[str]) -> None:
     """Wait for a process; raise ValueError with its last words where it fails."""
-    _, said = process.communicate()
+    _, stderr = process.communicate()
     if process.returncode:
-        raise ValueError(f"gradatim {name} failed: {said[-1000:].strip()}")
+        raise ValueError(f"gradatim {name} failed: {stderr[-1000:].strip()}")

@@ -72,9 +72,9 @@ class Table:
         """
         x = np.frombuffer(repr((self.name, self.x.shape, MADE)).encode(), np.uint8) if self.fixed else self.x
         parts = (x, self.y, np.asarray(self.categorical, dtype=np.int64))
-        made = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
-        made.update(repr((self.classes, self.held, self.fixed)).encode())
-        return made.hexdigest()[:16]
+        sha = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+        sha.update(repr((self.classes, self.held, self.fixed)).encode())
+        return sha.hexdigest()[:16]
 
     def split(self, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return x and y of the stream and of the held-out rows, under one order of the rows."""
@@ -82,13 +82,13 @@ class Table:
         rows = np.arange(len(self.x))
         if not self.fixed:
             rows = np.random.default_rng(1000 + order).permutation(len(self.x))
-        first, rest = rows[:count], rows[count:]
-        return self.x[first], self.y[first], self.x[rest], self.y[rest]
+        first, heldout = rows[:count], rows[count:]
+        return self.x[first], self.y[first], self.x[heldout], self.y[heldout]
 
 
 def family(name: str) -> str:
     """Return the family of a table: its name, or that of its relatives."""
-    return next((own for begin, own in FAMILIES.items() if name.startswith(begin)), name)
+    return next((root for begin, root in FAMILIES.items() if name.startswith(begin)), name)
 
 
 def side(name: str) -> str:

@@ -84,11 +84,11 @@ def table(result: Result) -> TextTable:
 
 def lost(result: Result) -> Iterator[str]:
     """Yield where the estimators lose."""
-    ours, ridge = (result.mean("stream-mnist", name, 1875) for name in (OURS, RIDGE))
-    fashion, other = (result.mean("stream-fashion", name, 1875) for name in (OURS, RIDGE))
+    refined, ridge = (result.mean("stream-mnist", name, 1875) for name in (OURS, RIDGE))
+    fashion, fashion_ridge = (result.mean("stream-fashion", name, 1875) for name in (OURS, RIDGE))
     yield (
         "On long streams of images plain ridge is better: over 60,000 rows of MNIST the errors so far are "
-        f"{ours:.3f}, ridge's {ridge:.3f}; of Fashion-MNIST {fashion:.3f} and {other:.3f}."
+        f"{refined:.3f}, ridge's {ridge:.3f}; of Fashion-MNIST {fashion:.3f} and {fashion_ridge:.3f}."
     )
     shifted, sgd, mlp = (result.mean("drift-labels", name, 625) for name in (OURS, "sgd", "mlp-64"))
     yield (

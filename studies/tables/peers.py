@@ -90,14 +90,14 @@ class PlainRidge:
             system[np.diag_indices_from(system)] += STRENGTH
             factor = cho_factor(system, check_finite=False, overwrite_a=True)
             self.theta = cho_solve(factor, self.moment - ones[:, None] * mean, check_finite=False)
-        said = mean + self.features(x) @ self.theta
-        return softmax(self.temperature * said) if self.classes else said[:, 0]
+        outputs = mean + self.features(x) @ self.theta
+        return softmax(self.temperature * outputs) if self.classes else outputs[:, 0]
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
     """Return the softmax of each row."""
-    made = np.exp(x - x.max(1, keepdims=True))
-    return made / made.sum(1, keepdims=True)
+    exp = np.exp(x - x.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
 
 
 class Partial:
@@ -200,10 +200,10 @@ class Refined:
             return x
         import pandas
 
-        made = pandas.DataFrame(x, columns=[f"x{j}" for j in range(x.shape[1])])
+        table = pandas.DataFrame(x, columns=[f"x{j}" for j in range(x.shape[1])])
         for c in self.columns:
-            made[f"x{c}"] = [None if code != code else f"level {code:g}" for code in x[:, c]]
-        return made
+            table[f"x{c}"] = [None if code != code else f"level {code:g}" for code in x[:, c]]
+        return table
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
         """Learn rows; the classes are known at the start."""
@@ -218,9 +218,9 @@ class Refined:
         if not self.classes:
             quantiles = self.model.predict(rows, quantiles=list(QUANTILES))
             return np.column_stack([self.model.predict(rows), quantiles])
-        said = np.zeros((len(x), self.classes))
-        said[:, np.asarray(self.model.classes_, dtype=int)] = self.model.predict_proba(rows)
-        return said
+        probabilities = np.zeros((len(x), self.classes))
+        probabilities[:, np.asarray(self.model.classes_, dtype=int)] = self.model.predict_proba(rows)
+        return probabilities
 
 
 @dataclass(frozen=True)
@@ -291,8 +291,8 @@ def peers(kind: str) -> dict[str, Peer]:
 def fingerprint(*more: str) -> str:
     """Return what decides our numbers: the version, and a hash of the source text of the estimators and of `more`."""
     root = Path(__file__).parents[1]
-    found = sorted(path for pattern in (*SOURCES, *more) for path in root.glob(pattern))
-    files = [file for path in found for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    paths = sorted(path for pattern in (*SOURCES, *more) for path in root.glob(pattern))
+    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     text = b"".join(file.read_bytes() for file in files if file.suffix == ".py")
     return f"{version('gradatim')}-{hashlib.sha256(text).hexdigest()[:12]}"
 

@@ -35,13 +35,13 @@ class Classes:
     def named(self, x: np.ndarray) -> list[Row]:
         """Return rows as river takes them."""
         filled = np.where(np.isnan(x[:, self.numbers]), self.running.mean, x[:, self.numbers])
-        made: list[Row] = [
+        rows: list[Row] = [
             {f"x{j}": value for j, value in zip(self.numbers, row, strict=True)} for row in filled.tolist()
         ]
         for c in self.columns:
-            for row, code in zip(made, x[:, c].tolist(), strict=True):
+            for row, code in zip(rows, x[:, c].tolist(), strict=True):
                 row[f"x{c}"] = "missing" if code != code else f"level {code:g}"
-        return made
+        return rows
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
         """Learn the rows one by one."""
@@ -51,12 +51,12 @@ class Classes:
 
     def say(self, x: np.ndarray) -> np.ndarray:
         """Return class probabilities; the uniform where the model has none."""
-        made = np.zeros((len(x), self.classes))
-        for own, row in zip(made, self.named(x), strict=True):
+        probabilities = np.zeros((len(x), self.classes))
+        for probability, row in zip(probabilities, self.named(x), strict=True):
             for label, share in self.model.predict_proba_one(row).items():
-                own[label] = share
-        total = made.sum(1, keepdims=True)
-        return np.where(total > 0, made / np.where(total > 0, total, 1.0), 1 / self.classes)
+                probability[label] = share
+        total = probabilities.sum(1, keepdims=True)
+        return np.where(total > 0, probabilities / np.where(total > 0, total, 1.0), 1 / self.classes)
 
 
 class Numbers:
@@ -82,8 +82,8 @@ class Numbers:
 
     def say(self, x: np.ndarray) -> np.ndarray:
         """Return numbers."""
-        said = [float(self.model.predict_one(dict(enumerate(row)))) for row in self.coded(x).tolist()]
-        return np.asarray(said) * self.target.spread + self.target.mean
+        predictions = [float(self.model.predict_one(dict(enumerate(row)))) for row in self.coded(x).tolist()]
+        return np.asarray(predictions) * self.target.spread + self.target.mean
 
 
 def build(name: str, kind: str, seed: int, **setting: Any) -> Any:

@@ -26,11 +26,11 @@ class Running:
 
     def learn(self, x: np.ndarray) -> None:
         """Take rows `[n, width]` into the statistics; NaN is left out."""
-        there = ~np.isnan(x)
-        rows = there.sum(0)
+        present = ~np.isnan(x)
+        rows = present.sum(0)
         seen = np.maximum(rows, 1)
-        mean = np.where(there, x, 0.0).sum(0) / seen
-        square = (np.where(there, x - mean, 0.0) ** 2).sum(0)
+        mean = np.where(present, x, 0.0).sum(0) / seen
+        square = (np.where(present, x - mean, 0.0) ** 2).sum(0)
         total = np.maximum(self.count + rows, 1)
         gap = mean - self.mean
         self.square += square + gap**2 * self.count * rows / total
@@ -40,8 +40,8 @@ class Running:
     @property
     def spread(self) -> np.ndarray:
         """Return the standard deviation of each column; 1 where it does not vary."""
-        made = np.sqrt(self.square / np.maximum(self.count, 1))
-        return np.where(made < 1e-9, 1.0, made)
+        deviation = np.sqrt(self.square / np.maximum(self.count, 1))
+        return np.where(deviation < 1e-9, 1.0, deviation)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return standardised rows; what is missing stands at the mean, 0."""
@@ -58,7 +58,7 @@ class Coded:
         self.levels, self.clip = levels(table), clip
         self.numbers = [j for j in range(table.x.shape[1]) if j not in self.levels]
         self.scale = Running(len(self.numbers))
-        self.width = len(self.numbers) + sum(len(own) for own in self.levels.values())
+        self.width = len(self.numbers) + sum(len(codes) for codes in self.levels.values())
 
     def learn(self, x: np.ndarray) -> None:
         """Take rows into the running statistics."""
@@ -67,4 +67,4 @@ class Coded:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return rows as numbers `[n, width]`."""
         z = self.scale(x[:, self.numbers]).clip(-self.clip, self.clip)
-        return np.hstack([z, *((x[:, c, None] == own).astype(float) for c, own in self.levels.items())])
+        return np.hstack([z, *((x[:, c, None] == codes).astype(float) for c, codes in self.levels.items())])

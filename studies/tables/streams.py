@@ -54,6 +54,6 @@ def rotated(x: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarr
     angle = np.radians(degrees) * np.arange(len(x))[:, None] / max(len(x) - 1, 1)
     half = x.shape[1] // 2
     seen = x @ basis
-    one, other, rest = seen[:, :half], seen[:, half : 2 * half], seen[:, 2 * half :]
+    first, second, last = seen[:, :half], seen[:, half : 2 * half], seen[:, 2 * half :]
     cos, sin = np.cos(angle), np.sin(angle)
-    return np.concatenate([cos * one - sin * other, sin * one + cos * other, rest], axis=1) @ basis.T
+    return np.concatenate([cos * first - sin * second, sin * first + cos * second, last], axis=1) @ basis.T

@@ -57,7 +57,7 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     scheme = Greedy(batch_size=64, horizon=3)
     learner = parametric(family, BOTH, TransformerConfig(width=128, layers=4))
     tasks, episode = streams(0, 0)
-    with _Count() as count:
+    with _FlopCounter() as count:
         scheme.loss(learner, family.sample(64, tasks), episode).backward()
     matmul, seconds = [], []
     for seed in range(rounds):
@@ -73,7 +73,7 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     }
 
 
-class _Count(TorchDispatchMode):
+class _FlopCounter(TorchDispatchMode):
     """Counts the floating-point operations of matrix products and attention, as torch's own counter does.
 
     That one follows modules through the backward pass, which the inner gradient of a signal breaks, and does not know

@@ -53,7 +53,9 @@ def calibration(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[d
     runs: list[Stops] = []
     for key, family in families.items():
         study.console.print(f"fitting and judging estimates of the loss on {key}")
-        fits = [_judged(study, key, family, learners[key], seed, times, smoke) for seed in range(seeds)]
+        fits = [
+            _stops_of_seed(study, key, family, learners[key], seed, times, smoke) for seed in range(seeds)
+        ]
         runs.append(fits[0])
         for index, name in enumerate(names):
             seed_fits = fits if name == OURS else fits[:1]
@@ -101,7 +103,7 @@ def _learners(families: dict[str, TaskFamily]) -> dict[str, Learner]:
     }
 
 
-def _judged(
+def _stops_of_seed(
     study: Study,
     key: str,
     family: TaskFamily,
@@ -136,7 +138,7 @@ def _judged(
 def _paths(estimate: LossEstimate, learner: Learner, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what each estimator says, ours, the average and the windows, `[T, steps, 1 + W]`, and the query losses."""
 
-    def few(start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def estimates(start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         support, query = (part.tasks(slice(start, start + AT_ONCE)) for part in (task.support, task.query))
         running = estimate.init(support.n_tasks)
         for seen in prequential(learner, support.split(SIZE)):
@@ -144,7 +146,7 @@ def _paths(estimate: LossEstimate, learner: Learner, task: Task) -> tuple[torch.
             means = running.mean[:, [-1, *range(len(WINDOWS) - 1)], 0]
             yield torch.cat([estimate(running)[:, None], means], 1), learner.loss(query, seen.state)
 
-    parts = [zip(*few(start), strict=True) for start in range(0, task.n_tasks, AT_ONCE)]
+    parts = [zip(*estimates(start), strict=True) for start in range(0, task.n_tasks, AT_ONCE)]
     predicted, losses = zip(*([torch.stack(values, 1) for values in part] for part in parts), strict=True)
     return torch.cat(predicted), torch.cat(losses)
 

@@ -103,15 +103,15 @@ def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) ->
         study.console.print(f"fitting {kind} to convergence on the rows of {part.name}")
 
         def compute(settings: list[partial[Any]] = settings) -> Values:
-            tuning = [_fitted(make, validation).mean() for make in settings]
+            tuning = [_fit_risk(make, validation).mean() for make in settings]
             best = int(np.argmin(tuning))
             assert task.truth is not None
             subset = Task(
                 task.support.tasks(slice(count)), task.query.tasks(slice(count)), truth=task.truth[:count]
             )
             return {
-                "error": _fitted(settings[best], task),
-                "error of four": _fitted(settings[best], subset, members=4),
+                "error": _fit_risk(settings[best], task),
+                "error of four": _fit_risk(settings[best], subset, members=4),
                 "tuning": np.asarray(tuning[best]),
                 "best": np.asarray(best),
             }
@@ -173,7 +173,7 @@ def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
     }
 
 
-def _fitted(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndarray:
+def _fit_risk(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndarray:
     """Return the excess risk of a fit to all support rows of a task, or of the mean of several, `[T]`."""
     outputs = []
     for x, y, queries in zip(task.support.x, task.support.y, task.query.x, strict=True):

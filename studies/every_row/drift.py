@@ -23,7 +23,7 @@ from gradatim.refiners import Bank, Conjugate, Ridge, RunLength
 from gradatim.regimes import linear
 from gradatim.signal import CLOSED_FORM
 
-from .streams import FAMILY, ROWS, Streams, draw, follow, follow_river, river
+from .streams import FAMILY, ROWS, Streams, excess_errors, river, river_excess_errors, sample_streams
 
 if TYPE_CHECKING:
     from gradatim.compare.panel import Values
@@ -36,13 +36,13 @@ PRECISIONS = (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One competitor: `make(**setting)`, a learner or a model of river; the `grid` its setting is tuned on; `ours`;
+class Competitor:
+    """One competitor: `make(**setting)`, a learner or a model of river; the `grid` its setting is tuned on; `is_gradatim`;
     `share` of the streams it is judged on, where it is slow; models of river are tuned on half as many."""
 
     make: Callable[..., Any]
     grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    ours: bool = False
+    is_gradatim: bool = False
     share: float = 1.0
 
 
@@ -55,38 +55,38 @@ def _learner(refiner: Refiner) -> Learner:
 
 
 _PRIOR = {"precision": PRECISIONS}
-ENTRIES = {
-    "conjugate": Entry(lambda precision: _learner(_head(precision)), _PRIOR, True),
-    "conjugate-forgets": Entry(
+COMPETITORS = {
+    "conjugate": Competitor(lambda precision: _learner(_head(precision)), _PRIOR, True),
+    "conjugate-forgets": Competitor(
         lambda precision, forget: _learner(_head(precision, forget)), _PRIOR | {"forget": FACTORS[1:]}, True
     ),
-    "bank": Entry(
+    "bank": Competitor(
         lambda precision, share: _learner(Bank(_head(precision), FACTORS, share)),
         _PRIOR | {"share": (0.003, 0.01, 0.03, 0.1)},
         True,
     ),
-    "run-length": Entry(
+    "run-length": Competitor(
         lambda precision, hazard: _learner(RunLength(_head(precision), hazard, limit=16)),
         _PRIOR | {"hazard": (0.01, 0.02, 0.04, 0.08)},
         True,
     ),
-    "sgd": Entry(
+    "sgd": Competitor(
         partial(build, "sgd", FAMILY), {"rate": (0.003, 0.01, 0.03, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)}
     ),
-    "river-linear": Entry(
+    "river-linear": Competitor(
         partial(river, "linear"),
         {"smoothing": (0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0), "alpha": (1.0, 10.0, 100.0)},
     ),
-    "river-restarted": Entry(
+    "river-restarted": Competitor(
         partial(river, "restarted"),
         {"threshold": (2.0, 5.0, 10.0, 20.0, 50.0), "alpha": (1.0, 4.0)},
     ),
-    "river-tree": Entry(
+    "river-tree": Competitor(
         partial(river, "tree"),
         {"grace_period": (50, 200), "drift_window_threshold": (30, 300)},
         share=0.5,
     ),
-    "river-forest": Entry(partial(river, "forest"), {"max_features": (3, 8)}, share=0.25),
+    "river-forest": Competitor(partial(river, "forest"), {"max_features": (3, 8)}, share=0.25),
 }
 """All competitors. For river's linear model the noise parameter is 1: its mean depends on alpha times beta alone."""
 
@@ -107,7 +107,7 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
         ValueError: river is not installed; a smoke run leaves its models out.
     """
     streams, steps = (2, (10, 30)) if smoke else (16, (10, 20, 50, 100, 200, 400))
-    entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in ENTRIES.items()}
+    entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in COMPETITORS.items()}
     if smoke and find_spec("river") is None:
         study.console.print("without river's models: pip install gradatim[studies]")
         entries = {name: entry for name, entry in entries.items() if not name.startswith("river")}
@@ -115,28 +115,30 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     measured: list[tuple[str, str, tuple[float, float, float]]] = []
     beside: dict[str, tuple[float, float, float]] = {}
     for kind in KINDS:
-        judge = partial(_judged, study, kind, streams, steps[-1])
+        judge = partial(_evaluate, study, kind, streams, steps[-1])
         results = {name: judge(name, entry) for name, entry in entries.items()}
         if kind == "abrupt":
             best = judge(
-                "oracle", Entry(lambda: _learner(Ridge(FAMILY.dim, 1, FAMILY.noise_std**2))), oracle=True
+                "oracle", Competitor(lambda: _learner(Ridge(FAMILY.dim, 1, FAMILY.noise_std**2))), oracle=True
             )
             for name, values in {**results, "oracle": best}.items():
                 records += _records(kind, name, "excess error", values, steps)
-            results = {name: _above(values, best) for name, values in results.items()}
+            results = {name: _excess_over_oracle(values, best) for name, values in results.items()}
         metric = "regret" if kind == "abrupt" else "excess error"
         for name, values in results.items():
             records += _records(kind, name, metric, values, steps)
-        best_learner = _chosen(results, [name for name in results if entries[name].ours])
-        theirs = _chosen(results, [name for name in results if not entries[name].ours and name != BESIDE])
-        measured.append((best_learner, theirs, _ratio(results, best_learner, theirs)))
+        best_learner = _select_best(results, [name for name in results if entries[name].is_gradatim])
+        best_rival = _select_best(
+            results, [name for name in results if not entries[name].is_gradatim and name != BESIDE]
+        )
+        measured.append((best_learner, best_rival, _ratio(results, best_learner, best_rival)))
         if BESIDE in results:
             beside[f"{metric} of {best_learner} over {BESIDE}, {kind}"] = _ratio(
                 results, best_learner, BESIDE
             )
-    (best_learner, theirs, ratio), (slow, slow_rival, rotating) = measured
+    (best_learner, best_rival, ratio), (slow, slow_rival, rotating) = measured
     beside[f"excess error of {slow} over {slow_rival}, rotating"] = rotating
-    entry = {**claim("gain.drift.regret", *ratio, 0.7, "<="), "chosen": best_learner, "against": theirs}
+    entry = {**claim("gain.drift.regret", *ratio, 0.7, "<="), "chosen": best_learner, "against": best_rival}
     rounded = {about: [round(value, 4) for value in values] for about, values in beside.items()}
     return records, [{**entry, "beside": rounded}]
 
@@ -145,13 +147,13 @@ def _shorter(grid: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]
     return {key: values[:2] for key, values in grid.items()}
 
 
-def _above(values: Values, best: Values) -> Values:
+def _excess_over_oracle(values: Values, best: Values) -> Values:
     """Return the record with the oracle's errors on the same streams taken off."""
     both = {key: values[key] - best[key][:, : values[key].shape[1]] for key in ("error", "tuning")}
     return {**values, **both}
 
 
-def _chosen(results: dict[str, Values], names: list[str]) -> str:
+def _select_best(results: dict[str, Values], names: list[str]) -> str:
     """Return the best of some competitors on the tuning streams."""
     return min(names, key=lambda name: float(results[name]["tuning"].mean()))
 
@@ -163,8 +165,8 @@ def _ratio(results: dict[str, Values], numerator: str, denominator: str) -> tupl
     return bootstrap(lambda a, b: float(a.mean() / b.mean()), first, second)
 
 
-def _judged(
-    study: Study, kind: str, streams: int, steps: int, name: str, entry: Entry, oracle: bool = False
+def _evaluate(
+    study: Study, kind: str, streams: int, steps: int, name: str, entry: Competitor, oracle: bool = False
 ) -> Values:
     """Return the record of one competitor: tuned on streams of seed 2, judged on those of seed 1."""
     count = max(2, round(streams * entry.share))
@@ -173,16 +175,16 @@ def _judged(
 
     def run(setting: dict[str, float], data: Streams) -> np.ndarray:
         if name.startswith("river"):
-            return follow_river(partial(entry.make, **setting), data)
-        return follow(entry.make(**setting), data, oracle)
+            return river_excess_errors(partial(entry.make, **setting), data)
+        return excess_errors(entry.make(**setting), data, oracle)
 
     def compute() -> Values:
         study.console.print(f"{name} on {kind} streams")
         settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-        tuning = draw(kind, streams, steps, seed=2).first(few)
+        tuning = sample_streams(kind, streams, steps, seed=2).first(few)
         tried = [np.nan_to_num(run(setting, tuning), nan=np.inf, posinf=np.inf) for setting in settings]
         best = min(range(len(settings)), key=lambda i: float(tried[i].mean()))
-        data, start = draw(kind, streams, steps, seed=1).first(count), time.perf_counter()
+        data, start = sample_streams(kind, streams, steps, seed=1).first(count), time.perf_counter()
         values = {"error": run(settings[best], data), "tuning": tried[best]}
         values["seconds"] = np.asarray((time.perf_counter() - start) / count)
         return values | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}

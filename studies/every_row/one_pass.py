@@ -26,14 +26,14 @@ from .claims import Made, ratio
 if TYPE_CHECKING:
     from gradatim.compare.panel import Values
 
-DIM, HELD, SIZE = 64, 10_000, 100
+DIM, HELDOUT, SIZE = 64, 10_000, 100
 KINDS = ("random", "landmarks")
 """Features: ramps of random projections; nearness to held-out images under the same projection, their labels unused."""
 
 WIDTHS = (700, 1338, 2700)
-"""Of them; x and 1 beside them. 1,338 make a packed state of just less than `MOST` bytes."""
+"""Of them; x and 1 beside them. 1,338 make a packed state of just less than `MAX_BYTES` bytes."""
 
-MOST = 4_000_000
+MAX_BYTES = 4_000_000
 SCALES = ((0.7, 0.5), (1.0, 0.5), (1.0, 1.0), (1.4, 1.0))
 """Standard deviations of weights (times 1 / sqrt(64)) and biases that the first 10,000 images choose from."""
 
@@ -79,7 +79,7 @@ def mnist(study: Study, smoke: bool) -> Made:
             tuning[name] = float(np.mean([v["tuning"] for v in values]))
         mean, low, high = interval(errors[name].mean(0))
         records.append(_record(name, mean, low, high, errors[name].shape[1], sizes[name], values[0]))
-    fitting = [name for name in errors if name != "mlp-64" and (sizes[name] <= MOST or smoke)]
+    fitting = [name for name in errors if name != "mlp-64" and (sizes[name] <= MAX_BYTES or smoke)]
     best = min(fitting, key=lambda name: tuning[name])
     entry = claim("gain.mnist.error_over_mlp", *ratio(errors[best], errors["mlp-64"]), 1.3, "<=")
     beside = {
@@ -90,7 +90,7 @@ def mnist(study: Study, smoke: bool) -> Made:
     return records, [{**entry, "chosen": best, "bytes": sizes[best], "beside": beside}]
 
 
-def _rows(seed: int, smoke: bool) -> list[torch.Tensor]:
+def _load_split(seed: int, smoke: bool) -> list[torch.Tensor]:
     """Return held-out x, y, stream x, y and test x, y under one random projection, standardised as held-out."""
     if smoke:
         from sklearn.datasets import load_digits
@@ -100,7 +100,7 @@ def _rows(seed: int, smoke: bool) -> list[torch.Tensor]:
     else:
         training, test = load_images("mnist", image_folder("mnist"))
         pixels = np.concatenate([training.images, test.images]).reshape(-1, 784) / 255.0
-        labels, cuts = np.concatenate([training.labels, test.labels]), (HELD, len(training.labels))
+        labels, cuts = np.concatenate([training.labels, test.labels]), (HELDOUT, len(training.labels))
     rng = np.random.default_rng(seed)
     seen = pixels.astype(np.float32) @ rng.normal(size=(pixels.shape[1], DIM)).astype(np.float32)
     seen = (seen - seen[: cuts[0]].mean(0)) / seen[: cuts[0]].std(0)
@@ -132,31 +132,36 @@ def _landmarks(width: int, spread: float, heldout: torch.Tensor) -> Landmarks:
 
 def _stream(kind: str, count: str, seed: int, smoke: bool) -> Values:
     """Return which test images are misread after one pass, the bytes of the state, and the error that chose it."""
-    held_x, held_y, x, y, test_x, test_y = _rows(seed, smoke)
-    width, cut = int(count), 4 * len(held_x) // 5
+    heldout_x, heldout_y, x, y, test_x, test_y = _load_split(seed, smoke)
+    width, cut = int(count), 4 * len(heldout_x) // 5
     make, scales, strengths = (
         (_random, SCALES, STRENGTHS) if kind == "random" else (_landmarks, SPREADS, RIDGES)
     )
     settings = [(scale, strength) for scale in scales for strength in strengths]
 
     def learner(scale: Any, strength: float) -> Learner:
-        f = make(width, scale, held_x)
+        f = make(width, scale, heldout_x)
         return Learner(f, Conjugate(f.blocks, 10, [(10.0, strength, 1.0)], classes=True), CLOSED_FORM)
 
     begin = min(width, cut // 2) if kind == "landmarks" else 0  # a landmark is too near itself to choose by
     trials = [
-        _wrong(learner(*setting), held_x[begin:cut], held_y[begin:cut], held_x[cut:], held_y[cut:], 1000)[
-            0
-        ].mean()
+        _test_errors(
+            learner(*setting),
+            heldout_x[begin:cut],
+            heldout_y[begin:cut],
+            heldout_x[cut:],
+            heldout_y[cut:],
+            1000,
+        )[0].mean()
         for setting in settings
     ]
     best = settings[int(np.argmin(trials))]
-    wrong, size = _wrong(learner(*best), x, y, test_x, test_y)
+    wrong, size = _test_errors(learner(*best), x, y, test_x, test_y)
     setting = np.asarray([*np.atleast_1d(best[0]), best[1]])
     return {"wrong": wrong, "bytes": np.asarray(size), "setting": setting, "tuning": np.asarray(min(trials))}
 
 
-def _wrong(
+def _test_errors(
     learner: Learner,
     x: torch.Tensor,
     y: torch.Tensor,
@@ -180,14 +185,14 @@ def _mlp(seed: int, smoke: bool) -> Values:
     """Return which test images a converged `MLPClassifier(64)` misreads, its penalty chosen on the held-out images."""
     from sklearn.neural_network import MLPClassifier
 
-    held_x, held_y, x, y, test_x, test_y = (part.numpy() for part in _rows(seed, smoke))
+    heldout_x, heldout_y, x, y, test_x, test_y = (part.numpy() for part in _load_split(seed, smoke))
     fits = []
     for alpha in ALPHAS[:1] if smoke else ALPHAS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fit = MLPClassifier(64, alpha=alpha, random_state=0, max_iter=20 if smoke else 400)
             fits.append(fit.fit(x, y[:, 0]))
-    best = max(fits, key=lambda fit: fit.score(held_x, held_y[:, 0]))
+    best = max(fits, key=lambda fit: fit.score(heldout_x, heldout_y[:, 0]))
     size = 4 * sum(part.size for part in (*best.coefs_, *best.intercepts_))
     return {"wrong": best.predict(test_x) != test_y[:, 0], "bytes": np.asarray(size)}
 

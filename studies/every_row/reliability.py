@@ -19,7 +19,7 @@ def bins(stops: np.ndarray) -> np.ndarray:
     return np.asarray([np.concatenate([m, e[..., None]], -1) for m, e in zip(means, deviations, strict=True)])
 
 
-def _over(values: tuple[np.ndarray, ...]) -> np.ndarray:
+def _binned(values: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return predicted, realised and its error, `[3, families, ...]`, the bins of each family's `[S, T, K, 3]`."""
     binned = [bins(np.moveaxis(stops, 1, -2)) for stops in values]
     return np.moveaxis(np.stack(binned), -1, 0)
@@ -27,17 +27,17 @@ def _over(values: tuple[np.ndarray, ...]) -> np.ndarray:
 
 def error(*values: np.ndarray) -> float:
     """Return the mean over all bins of `|mean predicted - mean realised| / mean realised`, of values `[S, T, K, 3]`."""
-    predicted, realised, _ = _over(values)
+    predicted, realised, _ = _binned(values)
     return float((np.abs(predicted - realised) / realised).mean())
 
 
 def worst(*values: np.ndarray) -> float:
     """Return the largest of what `error` is the mean of."""
-    predicted, realised, _ = _over(values)
+    predicted, realised, _ = _binned(values)
     return float((np.abs(predicted - realised) / realised).max())
 
 
 def chance(*values: np.ndarray) -> float:
     """Return the mean error that a bin of this size has by chance where the estimate is exact on average."""
-    _, realised, deviation = _over(values)
+    _, realised, deviation = _binned(values)
     return float((np.sqrt(2 / np.pi) * deviation / realised).mean())

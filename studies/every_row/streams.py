@@ -35,14 +35,14 @@ class Streams:
     x: Tensor
     y: Tensor
     clean: Tensor
-    begun: Tensor
+    changed: Tensor
 
     def first(self, streams: int) -> Streams:
         """Return the first streams."""
-        return Streams(*(part[:streams] for part in (self.x, self.y, self.clean, self.begun)))
+        return Streams(*(part[:streams] for part in (self.x, self.y, self.clean, self.changed)))
 
 
-def draw(kind: str, streams: int, steps: int, seed: int) -> Streams:
+def sample_streams(kind: str, streams: int, steps: int, seed: int) -> Streams:
     """Return streams of a linear task, theta ~ N(0, I), x ~ N(0, I), noise 0.5.
 
     `abrupt`: theta is drawn anew with probability 1/25 before each mini-batch; `rotating`: theta turns by 2 degrees a
@@ -69,25 +69,25 @@ def draw(kind: str, streams: int, steps: int, seed: int) -> Streams:
 
 
 @torch.no_grad()
-def follow(learner: Learner, data: Streams, oracle: bool = False) -> np.ndarray:
+def excess_errors(learner: Learner, data: Streams, oracle: bool = False) -> np.ndarray:
     """Return the mean of `(f(x) - E[y | x])^2` over each mini-batch, predicted before it is learnt, `[T, S]`.
 
-    `told`: the learner begins anew where theta is drawn anew.
+    `oracle`: the learner begins anew where theta is drawn anew.
     """
     learner = learner.double()
     fresh = state = learner.refiner.init(len(data.x))
     errors = []
     for t in range(data.x.shape[1]):
         if oracle:
-            state = where(data.begun[:, t], fresh, state)
+            state = where(data.changed[:, t], fresh, state)
         batch = Batch(data.x[:, t], data.y[:, t])
         errors.append((learner.predict(batch.x, state) - data.clean[:, t]).square().mean((1, 2)))
         state = learner.step(state, batch)
     return torch.stack(errors).numpy()
 
 
-def follow_river(make: Callable[[], Any], data: Streams) -> np.ndarray:
-    """Return what `follow` returns for a model of river: all rows of a mini-batch predicted, then learnt one by one."""
+def river_excess_errors(make: Callable[[], Any], data: Streams) -> np.ndarray:
+    """Return what `excess_errors` returns for a model of river: all rows of a mini-batch predicted, then learnt one by one."""
     errors = np.empty((data.x.shape[1], len(data.x)))
     for s, (xs, ys, cleans) in enumerate(zip(data.x.tolist(), data.y.tolist(), data.clean, strict=True)):
         model = make()

@@ -48,7 +48,7 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
         values = study.arrays(
             f"{part.name}-{name}-cost",
             [about, repr(part.family), size, TASKS],
-            lambda: _apart(learner(), task, size),
+            lambda: _in_new_process(learner(), task, size),
         )
         seconds, memory = round(float(values["seconds"]), 4), int(values["memory"])
         found[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
@@ -61,14 +61,14 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _apart(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarray]:
-    """Return `_spent` as measured in a fresh process."""
+def _in_new_process(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarray]:
+    """Return `_adaptation_cost` as measured in a fresh process."""
     with processes_on_threads(1), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        seconds, memory = pool.submit(_spent, learner, task, batch_size).result()
+        seconds, memory = pool.submit(_adaptation_cost, learner, task, batch_size).result()
     return {"seconds": np.asarray(seconds), "memory": np.asarray(memory)}
 
 
-def _spent(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
+def _adaptation_cost(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
     """Return seconds a task and the rise of memory, bytes, of adapting to the support and answering the query."""
     torch.set_num_threads(1)
     with torch.no_grad():

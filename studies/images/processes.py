@@ -117,7 +117,7 @@ def _distance(folder: Path, run: Recipe) -> float:
     share, last = run.train.tasks // run.train.devices, run.train.iterations - 1
     draws = [streams(run.train.seed, last, rank) for rank in range(run.train.devices)]
     tasks = [run.family.sample(share, tasks) for tasks, _ in draws]
-    union = Task(_joined([task.support for task in tasks]), _joined([task.query for task in tasks]))
+    union = Task(_concatenate([task.support for task in tasks]), _concatenate([task.query for task in tasks]))
     run.scheme.loss(learner.train(), union, draws[0][1]).backward()
     pairs = [
         (parameter.grad, after[f"optimizer.{name}.exp_avg"])
@@ -128,7 +128,7 @@ def _distance(folder: Path, run: Recipe) -> float:
     return float((double - single).norm() / single.norm())
 
 
-def _joined(batches: list[Batch]) -> Batch:
+def _concatenate(batches: list[Batch]) -> Batch:
     """Return the tasks of several batches as one."""
     return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "weight")))
 

@@ -37,7 +37,7 @@ def lingam_orders(support: Batch) -> Tensor:
         fitted.fit(rows)
         return [int(j) for j in fitted.causal_order_ or ()]
 
-    return _each(support, order)
+    return _order_tasks(support, order)
 
 
 def ges_orders(support: Batch, seed: int = 0) -> Tensor:
@@ -59,7 +59,7 @@ def ges_orders(support: Batch, seed: int = 0) -> Tensor:
         marks = ges(rows)["G"].graph  # [i, j] = -1 and [j, i] = 1: i -> j; both -1: i - j
         return extension_order(marks == -1, rng)
 
-    return _each(support, order)
+    return _order_tasks(support, order)
 
 
 def random_orders(support: Batch, seed: int = 0) -> Tensor:
@@ -69,7 +69,7 @@ def random_orders(support: Batch, seed: int = 0) -> Tensor:
         >>> orders = random_orders(task.support)
     """
     rng = np.random.default_rng(seed)
-    return _each(support, lambda rows: rng.permutation(rows.shape[1]).tolist())
+    return _order_tasks(support, lambda rows: rng.permutation(rows.shape[1]).tolist())
 
 
 def shape_orders(support: Batch) -> Tensor:
@@ -81,7 +81,7 @@ def shape_orders(support: Batch) -> Tensor:
     Example:
         >>> orders = shape_orders(task.support)
     """
-    return _each(support, lambda rows: np.abs(rows / rows.std(axis=0)).mean(axis=0).argsort().tolist())
+    return _order_tasks(support, lambda rows: np.abs(rows / rows.std(axis=0)).mean(axis=0).argsort().tolist())
 
 
 CLASSICAL = ("direct-lingam", "ges")
@@ -98,11 +98,13 @@ def peers() -> dict[str, Callable[[Batch], Tensor]]:
     """Return those of `PEERS` whose package is there, as functions from the support to log odds `[B, d, d]`."""
     installed = find_spec("causallearn") is not None
     return {
-        name: partial(_odds, orders) for name, orders in PEERS.items() if installed or name not in CLASSICAL
+        name: partial(_log_odds, orders)
+        for name, orders in PEERS.items()
+        if installed or name not in CLASSICAL
     }
 
 
-def _odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
+def _log_odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
     """Return how far each variable stands before each other in the order."""
     place = orders(support).argsort(dim=1).to(support.x.dtype)
     return place[:, None] - place[:, :, None]
@@ -140,7 +142,7 @@ def _keeps_colliders(i: int, around: np.ndarray, open_ends: np.ndarray) -> bool:
     return all(bool((around[j] | ~around[i] | itself[j]).all()) for j in np.flatnonzero(open_ends[i]))
 
 
-def _each(support: Batch, order: Callable[[np.ndarray], list[int]]) -> Tensor:
+def _order_tasks(support: Batch, order: Callable[[np.ndarray], list[int]]) -> Tensor:
     """Return the order of each task's present rows, `[B, d]`."""
     tasks = zip(support.x, support.mask, strict=True)
     return torch.tensor([order(x[mask].double().numpy()) for x, mask in tasks])

@@ -27,7 +27,7 @@ Best = Mapping[str, tuple[str, str]]
 """For each regime our best learner after ten steps, and the best trained for one, by name."""
 
 
-def missing(filled: Mapping[Any, Any]) -> dict[str, Any]:
+def cells_missing(filled: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the claim that no cell of the list is empty."""
     count = sum(record is None for record in filled.values())
     return claim("paper.cells_missing", count, count, count, 0, "<=")
@@ -60,7 +60,7 @@ def generation(results: Mapping[str, Values], best: Best) -> dict[str, Any]:
     return claim("paper.generation", count, count, count, 2, ">=") | {"beside": beside}
 
 
-def order(results: Mapping[str, Values], refined: str) -> list[dict[str, Any]]:
+def causal_order(results: Mapping[str, Values], refined: str) -> list[dict[str, Any]]:
     """Return the claim on reversed edges beside the better classical baseline; none without causal-learn.
 
     `found`: values by learner and peer; `ours`: the learner that is held to it.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gradatim.learner import Learner
     from gradatim.metrics import Metric
 
-KEPT = 200
+RESERVOIR = 200
 """Rows of a stream that rehearsal keeps."""
 
 
@@ -30,7 +30,7 @@ def in_turn(
 
     The support comes class by class: the rows of class 0, then those of class 1, and so on.
     """
-    return _judged(learner, task, batch_size, steps, metrics, rehearse=False)
+    return _class_curve(learner, task, batch_size, steps, metrics, rehearse=False)
 
 
 def rehearsed(
@@ -38,12 +38,12 @@ def rehearsed(
 ) -> dict[str, np.ndarray]:
     """Return what `in_turn` does of a learner that sees half of each mini-batch again from a reservoir of old rows.
 
-    As many new rows a step: two mini-batches, each of half the new rows and as many of the `KEPT` rows of the past.
+    As many new rows a step: two mini-batches, each of half the new rows and as many of the `RESERVOIR` rows of the past.
     """
-    return _judged(learner, task, batch_size, steps, metrics, rehearse=True)
+    return _class_curve(learner, task, batch_size, steps, metrics, rehearse=True)
 
 
-def _judged(
+def _class_curve(
     learner: Learner,
     task: Task,
     batch_size: int,
@@ -54,7 +54,7 @@ def _judged(
     judged, query = sorted(set(steps)), task.query
     support = _by_class(task.support)
     batches = support.slice(0, judged[-1] * batch_size).split(batch_size)
-    stream = _mixed(support, batch_size, judged[-1]) if rehearse else batches
+    stream = _rehearsal_batches(support, batch_size, judged[-1]) if rehearse else batches
     passes = 2 if rehearse else 1
     curves: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     with torch.no_grad():
@@ -75,14 +75,14 @@ def _judged(
 def _by_class(rows: Batch) -> Batch:
     """Return every task's rows in the order of their classes, rows of one class as they came."""
     order = rows.y[..., 0].argsort(dim=1, stable=True)
-    return Batch(_taken(rows.x, order), _taken(rows.y, order))
+    return Batch(_gather_rows(rows.x, order), _gather_rows(rows.y, order))
 
 
-def _taken(part: Tensor, places: Tensor) -> Tensor:
+def _gather_rows(part: Tensor, places: Tensor) -> Tensor:
     return part.gather(1, places[..., None].expand(-1, -1, part.shape[2]))
 
 
-def _mixed(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
+def _rehearsal_batches(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
     """Yield mini-batches of half new rows and half rows drawn from a reservoir of those before; the first is all new.
 
     The reservoir holds the same places of every task's stream.
@@ -92,9 +92,9 @@ def _mixed(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
         new = np.arange(seen, seen + half)
         old = reservoir[rng.integers(len(reservoir), size=half)] if len(reservoir) else new
         places = torch.from_numpy(np.concatenate([new, old])).expand(support.n_tasks, -1)
-        yield Batch(_taken(support.x, places), _taken(support.y, places))
+        yield Batch(_gather_rows(support.x, places), _gather_rows(support.y, places))
         for row in new:
-            if len(reservoir) < KEPT:
+            if len(reservoir) < RESERVOIR:
                 reservoir = np.append(reservoir, row)
-            elif (place := int(rng.integers(row + 1))) < KEPT:
+            elif (place := int(rng.integers(row + 1))) < RESERVOIR:
                 reservoir[place] = row

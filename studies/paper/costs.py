@@ -21,7 +21,7 @@ from gradatim.refiners import CONSTANT
 from gradatim.stopping import fit_estimate, stopping_times
 from gradatim.training.train import train
 
-from .tables import ASKED, SPENT, STOPPED, TABLES, TIMED, learner
+from .tables import ADAPTATIONS, ASKED, STOPPED, TABLES, TIMED, learner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SIZE, OTHERS, REPEATS, AT = 128, (16, 512), 5, 16_384
 
 
-def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def adaptation_costs(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return records of the seconds to adapt to one task, and the claims on their growth and on one shot.
 
     One model, a transformer of width 64 and 2 layers that refines 8 weights, untrained, one thread: mini-batches of 128
@@ -49,12 +49,12 @@ def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     )
     records = [
         _record("cost", name, rows, "seconds", _middle(seconds), values)
-        for name in SPENT
+        for name in ADAPTATIONS
         for rows, seconds in zip(timed, values[name].T, strict=False)
     ]
-    iterated, place = values[SPENT[0]], timed.index(last)
+    iterated, place = values[ADAPTATIONS[0]], timed.index(last)
     slopes = np.polyfit(np.log(timed), np.log(iterated).T, 1)[0]
-    once = values[SPENT[1]][:, place]
+    once = values[ADAPTATIONS[1]][:, place]
     others = {f"mini-batches of {size} rows": _middle(once / values[f"of {size}"]) for size in OTHERS}
     exponent = claim("paper.cost_exponent", *_middle(slopes), 1.1, "<=")
     ratio = claim("paper.cost_ratio", *_middle(once / iterated[:, place]), 10, ">=")
@@ -89,7 +89,7 @@ def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> lis
     return records
 
 
-def paced(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
+def training_seconds(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
     """Return the seconds of meta-training of each recipe: its iterations times the seconds of one of them.
 
     Timed one recipe after another in this process on one thread: seconds of runs beside other runs say little.
@@ -139,13 +139,13 @@ def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
     support = (
         LinearRegression(8, 0.5, support_rows=timed[-1]).sample(1, torch.Generator().manual_seed(0)).support
     )
-    timings: dict[str, list[Any]] = {name: [] for name in (*SPENT, *(f"of {size}" for size in OTHERS))}
+    timings: dict[str, list[Any]] = {name: [] for name in (*ADAPTATIONS, *(f"of {size}" for size in OTHERS))}
     with torch.no_grad(), on_threads(1):
         model.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
         for _ in range(repeats):
-            timings[SPENT[0]].append([_timed(model, support.slice(0, rows), SIZE) for rows in timed])
+            timings[ADAPTATIONS[0]].append([_timed(model, support.slice(0, rows), SIZE) for rows in timed])
             shorter = [rows for rows in timed if rows <= last]
-            timings[SPENT[1]].append([_timed(model, support.slice(0, rows), rows) for rows in shorter])
+            timings[ADAPTATIONS[1]].append([_timed(model, support.slice(0, rows), rows) for rows in shorter])
             for size in OTHERS:
                 timings[f"of {size}"].append(_timed(model, support.slice(0, last), size))
     return {name: np.asarray(seconds) for name, seconds in timings.items()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-HELD = 5
+VALIDATION_ALPHABETS = 5
 """Of the 30 background alphabets, those that are for validation; the encoder does not see them either."""
 
 EPOCHS, WIDTH, SHARPNESS = 30, 64, 16.0
@@ -60,15 +60,17 @@ def omniglot(folder: Path, console: Console) -> Path:
         return path
     with np.load(glyph_file(), allow_pickle=False) as data:
         images, alphabet, background = data["images"], data["alphabet"], data["background"]
-    heldout = np.unique(alphabet[background])[-HELD:]
+    heldout = np.unique(alphabet[background])[-VALIDATION_ALPHABETS:]
     split = np.where(background, np.where(np.isin(alphabet, heldout), "validation", "train"), "test")
     console.print("training an encoder on the background alphabets of Omniglot")
-    encoder = _trained(torch.from_numpy(images[split == "train"]).float() / 255, console)
+    encoder = _train_encoder(torch.from_numpy(images[split == "train"]).float() / 255, console)
     with torch.no_grad():
         flat = torch.from_numpy(images).flatten(0, 1).split(1024)
         vectors = torch.cat([encoder(part.float() / 255) for part in flat])
     times = images.shape[1]
-    return _written(path, vectors.numpy(), np.repeat(np.arange(len(images)), times), np.repeat(split, times))
+    return _write_embeddings(
+        path, vectors.numpy(), np.repeat(np.arange(len(images)), times), np.repeat(split, times)
+    )
 
 
 def cifar(folder: Path, console: Console) -> Path:
@@ -104,10 +106,10 @@ def cifar(folder: Path, console: Console) -> Path:
             )
             large = F.interpolate(rows, size=224, mode="bilinear", align_corners=False)
             features.append(network.extract_features(large).mean((2, 3)))
-    return _written(path, torch.cat(features).numpy(), labels[chosen], np.full(len(chosen), "test"))
+    return _write_embeddings(path, torch.cat(features).numpy(), labels[chosen], np.full(len(chosen), "test"))
 
 
-def _trained(images: Tensor, console: Console) -> Encoder28:
+def _train_encoder(images: Tensor, console: Console) -> Encoder28:
     """Return an encoder that names characters `[classes, drawers, 28, 28]`, shifted at random by up to 2 pixels."""
     classes, drawers = images.shape[:2]
     rows, labels = images.flatten(0, 1), torch.arange(classes).repeat_interleave(drawers)
@@ -134,7 +136,7 @@ def _trained(images: Tensor, console: Console) -> Encoder28:
     return encoder.eval()
 
 
-def _written(path: Path, vectors: np.ndarray, labels: np.ndarray, split: np.ndarray) -> Path:
+def _write_embeddings(path: Path, vectors: np.ndarray, labels: np.ndarray, split: np.ndarray) -> Path:
     """Write embeddings to a file that `EmbeddingClassification` reads, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")

@@ -92,15 +92,15 @@ def verdict(gaps: Iterable[Gap]) -> str:
 
 
 @dataclass(frozen=True)
-class Compared:
+class PairedErrors:
     """What was found, `found`, under rows `chosen`: differences of errors of two rows of a panel, paired by task."""
 
-    found: Mapping[str, Mapping[str, Values]]
+    results: Mapping[str, Mapping[str, Values]]
     chosen: Mapping[tuple[str, str], str]
 
     def has(self, panel: str, row: str) -> bool:
         """Return whether a row was judged on a panel."""
-        return self.name(panel, row) in self.found.get(panel, ())
+        return self.name(panel, row) in self.results.get(panel, ())
 
     def name(self, panel: str, row: str) -> str:
         """Return the learner that stands for a row."""
@@ -109,7 +109,7 @@ class Compared:
     def gap(self, panel: str, row: str, reference: str, place: int = -1, before: int = -1) -> Gap:
         """Return the error of `row` in column `place` less that of `other` in `before`, over the latter."""
         first, second = (
-            next(iter(self.found[panel][self.name(panel, key)].values()))[:, at]
+            next(iter(self.results[panel][self.name(panel, key)].values()))[:, at]
             for key, at in ((row, place), (reference, before))
         )
         if row != reference:
@@ -126,7 +126,7 @@ def findings(
     results: Mapping[str, Mapping[str, Values]], chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
     """Return for each finding what it says, the verdict, and the relative differences that it rests on."""
-    errors = Compared(results, chosen)
+    errors = PairedErrors(results, chosen)
     statements = (
         (
             "1. ten steps are better than one, in every regime, in distribution and out of it",
@@ -148,13 +148,15 @@ def findings(
         ),
         (
             "2. the same of the paper's own signals (table 22): observations in low dimension, gradients in high",
-            _bare(errors, "parametric-plain", "parametric-gradients", ("linear-8",))
-            | _bare(errors, f"parametric-gradients{UNCURVED}", "parametric-plain", ("linear-100", "mnist")),
+            _row_gaps(errors, "parametric-plain", "parametric-gradients", ("linear-8",))
+            | _row_gaps(
+                errors, f"parametric-gradients{UNCURVED}", "parametric-plain", ("linear-100", "mnist")
+            ),
         ),
         (
             "2. and both of them are best",
-            _bare(errors, f"parametric-both{UNCURVED}", "parametric-plain", ("linear-100", "mnist"))
-            | _bare(
+            _row_gaps(errors, f"parametric-both{UNCURVED}", "parametric-plain", ("linear-100", "mnist"))
+            | _row_gaps(
                 errors,
                 f"parametric-both{UNCURVED}",
                 f"parametric-gradients{UNCURVED}",
@@ -162,7 +164,7 @@ def findings(
             ),
         ),
         ("3. history barely helps: without it the error is not higher by 2%", _history(errors)),
-        ("3. but trained on Fashion-MNIST it does", _helped(errors)),
+        ("3. but trained on Fashion-MNIST it does", _history_helps(errors)),
         ("4. parametric beats explicit", _regimes(errors)),
         ("5. of implicit states logits are best", _states(errors)),
         ("asked. ten mini-batches in turn beat one pass over the same rows (table 21)", _turns(errors)),
@@ -183,7 +185,7 @@ def findings(
     ]
 
 
-def _steps(errors: Compared, before: int) -> dict[str, Gap]:
+def _steps(errors: PairedErrors, before: int) -> dict[str, Gap]:
     """Return the last column less an earlier one, of all learners trained as the paper does."""
     return {
         f"{panel}: {row}, step {STEPS[-1]} less step {STEPS[before]}": errors.gap(panel, row, row, -1, before)
@@ -194,7 +196,7 @@ def _steps(errors: Compared, before: int) -> dict[str, Gap]:
     }
 
 
-def _signals(errors: Compared, signal: str, reference: str, panels: Iterable[str]) -> dict[str, Gap]:
+def _signals(errors: PairedErrors, signal: str, reference: str, panels: Iterable[str]) -> dict[str, Gap]:
     return {
         f"{panel}, {regime}: {signal} less {reference}": errors.gap(
             panel, f"{regime}-{signal}", f"{regime}-{reference}"
@@ -204,19 +206,19 @@ def _signals(errors: Compared, signal: str, reference: str, panels: Iterable[str
     }
 
 
-def _bare(errors: Compared, row: str, reference: str, panels: Iterable[str]) -> dict[str, Gap]:
+def _row_gaps(errors: PairedErrors, row: str, reference: str, panels: Iterable[str]) -> dict[str, Gap]:
     return {f"{panel}: {row} less {reference}": errors.gap(panel, row, reference) for panel in panels}
 
 
-def _history(errors: Compared) -> dict[str, Gap]:
+def _history(errors: PairedErrors) -> dict[str, Gap]:
     return {
-        f"{panel}: none less {row}, less {SMALL:.0%}": _less(errors.gap(panel, "parametric-both", row))
+        f"{panel}: none less {row}, less {SMALL:.0%}": _above_small(errors.gap(panel, "parametric-both", row))
         for panel, row in _windows(errors)
         if panel != EXCEPTED
     }
 
 
-def _helped(errors: Compared) -> dict[str, Gap]:
+def _history_helps(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: {row} less none": errors.gap(panel, row, "parametric-both")
         for panel, row in _windows(errors)
@@ -224,22 +226,22 @@ def _helped(errors: Compared) -> dict[str, Gap]:
     }
 
 
-def _windows(errors: Compared) -> list[tuple[str, str]]:
+def _windows(errors: PairedErrors) -> list[tuple[str, str]]:
     """Return the rows with a window of the past, and their panels."""
     rows = [(panel, row) for panel, rows in TABLES[18].rows.items() for row in rows if "history" in row]
     return [(panel, row) for panel, row in rows if errors.has(panel, row)]
 
 
-def _regimes(errors: Compared) -> dict[str, Gap]:
+def _regimes(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: parametric less explicit": errors.gap(panel, f"parametric-{signal}", f"explicit-{signal}")
         for panel, rows in TABLES[2].rows.items()
         for signal in ("both" if "parametric-both" in rows else CHOSEN,)
-        if panel in errors.found
-    } | _bare(errors, f"parametric-both{UNCURVED}", "explicit-both-decoder", ("mnist",))
+        if panel in errors.results
+    } | _row_gaps(errors, f"parametric-both{UNCURVED}", "explicit-both-decoder", ("mnist",))
 
 
-def _states(errors: Compared) -> dict[str, Gap]:
+def _states(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: logits less {row.partition('-')[2]}": errors.gap(panel, "implicit-logits", row)
         for panel, rows in TABLES[6].rows.items()
@@ -248,7 +250,7 @@ def _states(errors: Compared) -> dict[str, Gap]:
     }
 
 
-def _turns(errors: Compared) -> dict[str, Gap]:
+def _turns(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: {row} less {one_pass}": errors.gap(panel, row, one_pass)
         for panel, rows in TABLES[21].rows.items()
@@ -259,7 +261,7 @@ def _turns(errors: Compared) -> dict[str, Gap]:
     }
 
 
-def _gains(errors: Compared) -> dict[str, Gap]:
+def _gains(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: {row} less constant": errors.gap(panel, row, row.removesuffix(FALLING))
         for number in range(2, 9)
@@ -269,7 +271,7 @@ def _gains(errors: Compared) -> dict[str, Gap]:
     }
 
 
-def _kernels(errors: Compared) -> dict[str, Gap]:
+def _kernels(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: {row} less kernel, step {STEPS[place]}": errors.gap(panel, row, "kernel", place, place)
         for panel in GENERATED
@@ -279,10 +281,10 @@ def _kernels(errors: Compared) -> dict[str, Gap]:
     }
 
 
-def _shapes(errors: Compared) -> dict[str, Gap]:
+def _shapes(errors: PairedErrors) -> dict[str, Gap]:
     return {
         f"{panel}: {row} less shape-order": errors.gap(panel, row, "shape-order")
-        for panel in errors.found
+        for panel in errors.results
         for row in (f"explicit-order{FALLING}", f"implicit-order{FALLING}")
         if errors.has(panel, "shape-order")
     }
@@ -294,7 +296,7 @@ def _plain(row: str) -> bool:
     return not unlearnt(stem) and not stem.endswith(VARIANTS[1:])
 
 
-def _less(gap: Gap) -> Gap:
+def _above_small(gap: Gap) -> Gap:
     """Return a difference less what counts as small."""
     value, low, high = gap
     return value - SMALL, low - SMALL, high - SMALL

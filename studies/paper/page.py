@@ -63,14 +63,16 @@ FAR = (
 STEPS = (10, 100, 1000, 6250)
 
 
-def named(result: Result, panel: str, row: str) -> str:
+def record_name(result: Result, panel: str, row: str) -> str:
     """Return the name in records of a row of a panel: of those that are tuned, the one that was chosen."""
     return learner(panel, result.data.get("chosen", {}).get(f"{panel}, {row}", row))
 
 
 def curves(result: Result, panel: str, rows: tuple[str, ...]) -> list[plots.Curve]:
     """Return the curves of rows of a panel."""
-    return [curve for row in rows for curve in result.curve(panel, named(result, panel, row), method=row)]
+    return [
+        curve for row in rows for curve in result.curve(panel, record_name(result, panel, row), method=row)
+    ]
 
 
 def gaps(result: Result) -> dict[str, list[float]]:
@@ -130,7 +132,7 @@ def table(result: Result) -> TextTable:
 def answer_peers(result: Result) -> Iterator[str]:
     """Yield how refining compares with other ways to use the same rows."""
     refined, newton, ridge, best = (
-        result.mean("linear-8", named(result, "linear-8", row), 10)
+        result.mean("linear-8", record_name(result, "linear-8", row), 10)
         for row in ("parametric-both", "newton", "ridge", "oracle")
     )
     yield (
@@ -139,7 +141,7 @@ def answer_peers(result: Result) -> Iterator[str]:
         "beat SGD, MAML and learned optimizers."
     )
     explicit, one_pass, form = (
-        result.mean("mnist", named(result, "mnist", row), 10)
+        result.mean("mnist", record_name(result, "mnist", row), 10)
         for row in ("explicit-both", "implicit-logits-one-step-whole", "closed-form")
     )
     yield (
@@ -171,7 +173,7 @@ def table_peers(result: Result) -> TextTable:
     """Return errors after ten mini-batches, best on MNIST first."""
     rows = []
     for row in (*LEARNERS, *MORE):
-        cells = [result.cell(panel, named(result, panel, row), 10) for panel in ("linear-8", "mnist")]
+        cells = [result.cell(panel, record_name(result, panel, row), 10) for panel in ("linear-8", "mnist")]
         rows.append([words_of(row), *cells])
     rows = sorted((row for row in rows if any(row[1:])), key=lambda row: row[2])
     return ("learner", "linear regression: squared error, step 10", "MNIST: error, step 10"), rows
@@ -181,11 +183,13 @@ def answer_far(result: Result) -> Iterator[str]:
     """Yield what more rows bring, far past the ten steps of training."""
     panel = "linear-8-long"
     falling, constant, best = (
-        result.mean(panel, named(result, panel, row), 6250) for row in (*FAR[:2], "oracle")
+        result.mean(panel, record_name(result, panel, row), 6250) for row in (*FAR[:2], "oracle")
     )
-    early = result.mean(panel, named(result, panel, FAR[1]), 10)
+    early = result.mean(panel, record_name(result, panel, FAR[1]), 10)
     lost = [
-        r["steps"] for r in result.records(panel, named(result, panel, "explicit-both")) if r["mean"] is None
+        r["steps"]
+        for r in result.records(panel, record_name(result, panel, "explicit-both"))
+        if r["mean"] is None
     ]
     yield (
         f"With a gain that falls like 1/(1+t), yes: after 100,000 rows the squared error is {falling:.4f}, the best "
@@ -218,7 +222,8 @@ def table_far(result: Result) -> TextTable:
     """Return squared errors after 10 to 6,250 mini-batches."""
     panel = "linear-8-long"
     rows = [
-        [words_of(row), *(result.cell(panel, named(result, panel, row), s) for s in STEPS)] for row in FAR
+        [words_of(row), *(result.cell(panel, record_name(result, panel, row), s) for s in STEPS)]
+        for row in FAR
     ]
     return ["learner", *(f"step {step:,}" for step in STEPS)], [row for row in rows if any(row[1:])]
 

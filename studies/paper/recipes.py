@@ -67,16 +67,16 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
         row: recipe
         for regime, regime_signals in regimes.items()
         for signal in regime_signals
-        for row, recipe in _trained(setting, regime, signal, smoke).items()
+        for row, recipe in _training_variants(setting, regime, signal, smoke).items()
     }
     if name != "order":
-        by_row |= _variations(by_row) | _plainer(by_row) | _neighbours(by_row, setting)
+        by_row |= _variations(by_row) | _ablations(by_row) | _neighbours(by_row, setting)
     if name == "mnist-784":
-        by_row |= _fed(by_row)
+        by_row |= _weight_inputs(by_row)
     return by_row
 
 
-def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
+def _training_variants(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
     """Return a recipe for each of `VARIANTS`, and `WHOLE`; an implicit learner's `signal` is its state."""
     given = setting.settings.get(regime, {})
     sizes: dict[str, Any] = {"width": 16, "layers": 1} if smoke else {}
@@ -86,30 +86,32 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     family = setting.family.on("train")
     family = replace(family, query_rows=min(family.query_rows, queries))
     iterations = setting.iterations * (setting.implicit if regime == "implicit" else 1)
-    training = _lasting(TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations)
+    training = _with_iterations(
+        TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations
+    )
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
     family = replace(family, support_rows=HORIZON * setting.batch_size)
     name = f"{regime}-{signal}"
     paper = Recipe(method(name, gain=CONSTANT, **sizes, **given), family, scheme, training)
     single = once(paper, name)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
-    decaying = _with(paper, gain=DECAYING)
+    decaying = _with_options(paper, gain=DECAYING)
     variants = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))
     one_pass = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
     return {**variants, f"{name}{WHOLE}": replace(paper, scheme=one_pass)}
 
 
-def _with(recipe: Recipe, **options: Any) -> Recipe:
+def _with_options(recipe: Recipe, **options: Any) -> Recipe:
     """Return the recipe with other options of its method."""
     return replace(recipe, method=replace(recipe.method, **options))
 
 
-def _as(recipe: Recipe, name: str, **options: Any) -> Recipe:
+def _with_method(recipe: Recipe, name: str, **options: Any) -> Recipe:
     """Return the recipe of another method, with those options of the old that it has too."""
     return replace(recipe, method=variant(recipe.method, name, **options))
 
 
-def _lasting(training: TrainConfig, iterations: float) -> TrainConfig:
+def _with_iterations(training: TrainConfig, iterations: float) -> TrainConfig:
     """Return the training in so many iterations, at least one, no more than a third of them warming up."""
     iterations = max(1, round(iterations))
     return replace(training, iterations=iterations, warmup=min(training.warmup, iterations // 3))
@@ -121,13 +123,13 @@ def _variations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     variations = {}
     for width, layers in SIZES:
         work = 2 * 64**2 / (layers * width**2)
-        sized = _with(default, width=width, layers=layers)
+        sized = _with_options(default, width=width, layers=layers)
         variations[f"width-{width}-layers-{layers}"] = replace(
-            sized, train=_lasting(default.train, work * default.train.iterations)
+            sized, train=_with_iterations(default.train, work * default.train.iterations)
         )
     for window in WINDOWS:
-        variations[f"parametric-both-history-{window}"] = _with(paper, history=window)
-    masked = _with(paper, prefixes=True)
+        variations[f"parametric-both-history-{window}"] = _with_options(paper, history=window)
+    masked = _with_options(paper, prefixes=True)
     variations["parametric-both-masked"] = masked
     size = paper.scheme.batch_size
     lengths = replace(paper.scheme, prefixes=min(len(LENGTHS), size))
@@ -140,15 +142,15 @@ def _variations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     return variations
 
 
-def _plainer(trained: dict[str, Recipe]) -> dict[str, Recipe]:
+def _ablations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return learners without what ours add to the paper's: predictions at the rows, curvature, a head on features."""
     ablations = {}
     for signal in SIGNALS:
         recipe = trained[f"parametric-{signal}"]
-        ablations[f"parametric-{signal}{UNCURVED}"] = _with(recipe, curvature=None)
-    ablations["parametric-plain"] = _as(ablations[f"parametric-both{UNCURVED}"], "parametric-plain")
+        ablations[f"parametric-{signal}{UNCURVED}"] = _with_options(recipe, curvature=None)
+    ablations["parametric-plain"] = _with_method(ablations[f"parametric-both{UNCURVED}"], "parametric-plain")
     recipe = trained["explicit-both"]
-    ablations["explicit-both-decoder"] = _with(recipe, features=None, curvature=None)
+    ablations["explicit-both-decoder"] = _with_options(recipe, features=None, curvature=None)
     return ablations
 
 
@@ -157,32 +159,34 @@ def _neighbours(trained: dict[str, Recipe], setting: Setting) -> dict[str, Recip
     base = trained["parametric-gradients"]
     size, relative = setting.batch_size, setting.relative
     unrolled = Unrolled(size, HORIZON, relative=relative)
-    plain = _with(base, curvature=None)
+    plain = _with_options(base, curvature=None)
     through = replace(plain, scheme=unrolled)
-    neighbours = {f"{name}-{rate:g}": _as(through, name, rate=rate) for name in RATED for rate in RATES}
-    optimizer = _as(plain, "learned-optimizer")
+    neighbours = {
+        f"{name}-{rate:g}": _with_method(through, name, rate=rate) for name in RATED for rate in RATES
+    }
+    optimizer = _with_method(plain, "learned-optimizer")
     neighbours["learned-optimizer"] = optimizer
     neighbours["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
-    shorter = _lasting(plain.train, plain.train.iterations // 8)
+    shorter = _with_iterations(plain.train, plain.train.iterations // 8)
     for name, truncation in (("evolution", None), ("persistent", 2)):
         scheme = Evolution(size, HORIZON, relative=relative, truncation=truncation)
         neighbours[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=shorter)
     neighbours["parametric-gradients-unrolled"] = replace(base, scheme=unrolled)
-    neighbours["hypernetwork"] = _as(trained["parametric-observations-one-step"], "hypernetwork")
+    neighbours["hypernetwork"] = _with_method(trained["parametric-observations-one-step"], "hypernetwork")
     for name in ("conditional-neural-process", "attentive-neural-process"):
-        neighbours[name] = _as(through, name)
-    fewer = _lasting(plain.train, plain.train.iterations // 4)
+        neighbours[name] = _with_method(through, name)
+    fewer = _with_iterations(plain.train, plain.train.iterations // 4)
     closed = replace(through, train=fewer)
-    neighbours["closed-form"] = _as(closed, "closed-form", features=256)
-    neighbours["bayesian"] = _as(closed, "bayesian")
+    neighbours["closed-form"] = _with_method(closed, "closed-form", features=256)
+    neighbours["bayesian"] = _with_method(closed, "bayesian")
     return neighbours
 
 
-def _fed(trained: dict[str, Recipe]) -> dict[str, Recipe]:
+def _weight_inputs(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return three ways of giving a refiner the weights of a network 784 x 100 x 10."""
     default, embedded = trained["parametric-both-decaying"], trained["explicit-both-decaying"]
     return {
-        "token-per-row": _with(default, hidden=(100,)),
-        "one-token": _with(default, hidden=(100,), token_per_row=False),
-        "modulated": _with(embedded, modulated=(100, 100)),
+        "token-per-row": _with_options(default, hidden=(100,)),
+        "one-token": _with_options(default, hidden=(100,), token_per_row=False),
+        "modulated": _with_options(embedded, modulated=(100, 100)),
     }

@@ -21,8 +21,8 @@ from gradatim.provenance import commit
 from gradatim.refiners import Bagged
 
 from .causal_peers import PEERS, peers
-from .claims import families_improved, generation, missing, order, references
-from .costs import paced, prefix, spent, stopped
+from .claims import causal_order, cells_missing, families_improved, generation, references
+from .costs import adaptation_costs, prefix, stopped, training_seconds
 from .findings import crossings, findings, verdict_listing
 from .page import PAGE
 from .pictures import samples
@@ -82,10 +82,10 @@ def run(
         claims += new_claims
     if not smoke:
         console.print("timing iterations of meta-training, one recipe after another")
-        seconds = paced(study, trained)
+        seconds = training_seconds(study, trained)
         records = [{**r, "seconds": round(seconds.get(r["name"], 0.0), 1)} for r in records]
     metrics = {panel: next(iter(setting.metrics)) for panel, setting in panels.items()} | _METRICS
-    listed = _reached(cells(numbers), panels, records) if smoke else cells(numbers)
+    listed = _reachable(cells(numbers), panels, records) if smoke else cells(numbers)
     filled_cells = filled(listed, records, chosen, metrics)
     pictures: list[tuple[str, str]] = []
     verdicts: list[dict[str, Any]] = []
@@ -93,7 +93,7 @@ def run(
         console.print("choosing learners on validation tasks, comparing with references")
         best = _best(study, panels, chosen, smoke, seeds)
         claims += [families_improved(results, best, metrics), generation(results["mixture"], best["mixture"])]
-        claims += order(results["order"], best["order"]["any"][0])
+        claims += causal_order(results["order"], best["order"]["any"][0])
         claims += [prefix(results), *references(smoke)]
         verdicts = findings(results, chosen)
         pictures += _samples(study, out, panels, best, smoke)
@@ -107,7 +107,7 @@ def run(
         "cells": records,
         "records": [],
         "findings": verdicts,
-        "claims": [missing(filled_cells), *claims],
+        "claims": [cells_missing(filled_cells), *claims],
         "listings": [
             *verdict_listing(verdicts),
             *crossings(filled_cells, chosen),
@@ -115,10 +115,10 @@ def run(
         ],
         "pictures": pictures,
     }
-    return write_result(out, name, _told(result), PAGE)
+    return write_result(out, name, _json_ready(result), PAGE)
 
 
-def _reached(
+def _reachable(
     listed: Iterable[Cell], panels: Mapping[str, Setting], records: Iterable[Mapping[str, Any]]
 ) -> list[Cell]:
     """Return the cells that a smoke run is to fill: it has fewer families, and ends after fewer steps."""
@@ -130,12 +130,12 @@ def _reached(
     ]
 
 
-def _told(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     """Return a value as JSON can hold it: null for a number that is not finite, of a learner that diverged."""
     if isinstance(value, dict):
-        return {key: _told(inner) for key, inner in value.items()}
+        return {key: _json_ready(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(inner) for inner in value]
+        return [_json_ready(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -269,7 +269,7 @@ def _samples(
 
 def _costs(study: Study, panels: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
     study.console.print("timing adaptation, in turn and at once")
-    return spent(study, smoke)
+    return adaptation_costs(study, smoke)
 
 
 def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:

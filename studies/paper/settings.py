@@ -43,7 +43,7 @@ ORDERS: dict[str, Metric] = {"reversed edges": reversed_edges, "invalid orders":
 POINTS: dict[str, Metric] = {"energy distance": squared_error, "sliced Wasserstein": squared_error}
 """Names alone: `generated` says what they are."""
 
-_FOUND = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
+_DISTANCES = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
 LENGTHS = (8, 16, 32, 64)
 """Rows of a mini-batch for which one refiner is set beside those trained for each alone."""
 
@@ -95,7 +95,7 @@ def generated(
 ) -> dict[str, np.ndarray]:
     """Return how far generated points are from fresh ones of the task after each of `steps`, `[steps, B]`."""
     distances = sample_curve(learner, task, batch_size, steps)
-    return {name: distances[_FOUND[name]] for name in metrics}
+    return {name: distances[_DISTANCES[name]] for name in metrics}
 
 
 def origin(panel: str) -> str:

@@ -33,9 +33,9 @@ EVERY_SIGNAL = ("linear-8", "linear-100", "mnist")
 """Families in which every signal has its rows; elsewhere there is one, chosen on validation tasks."""
 
 CHOSEN, ORACLE = "chosen", "oracle"
-SPENT = ("iterative", "one-shot")
-TIMED, SHOT = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_384
-"""Rows that adapting is timed at, `SPENT`; in one shot up to so many."""
+ADAPTATIONS = ("iterative", "one-shot")
+TIMED, ONE_SHOT_ROWS = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_384
+"""Rows that adapting is timed at, `ADAPTATIONS`; in one shot up to so many."""
 
 ASKED = (150, 120, 110)
 """Losses, in percent of the noise, at which a stream is left."""
@@ -60,14 +60,14 @@ class PaperTable:
 
     def of(self, panel: str, row: str) -> tuple[int, ...]:
         """Return the columns of a row: all, the first of learners for one step, the last of `PEERS`, up to `MOST` or
-        `SHOT` for one-shot ones."""
+        `ONE_SHOT_ROWS` for one-shot ones."""
         columns = self.columns.get(panel, STEPS)
         stem = row.partition("@")[0]
         if stem == "hypernetwork" or (stem.endswith("-one-step") and not row.startswith("bagged")):
             return columns[:1]
         if row in PEERS:
             return columns[-1:]
-        limit = MOST if row.endswith(WHOLE) else SHOT if row == "one-shot" else max(columns)
+        limit = MOST if row.endswith(WHOLE) else ONE_SHOT_ROWS if row == "one-shot" else max(columns)
         return tuple(column for column in columns if column <= limit)
 
 
@@ -239,7 +239,7 @@ TABLES: dict[int, PaperTable] = {
             for rows in LENGTHS
         },
     ),
-    20: PaperTable("Seconds to adapt to one task", {"cost": SPENT}, {"cost": TIMED}, "rows"),
+    20: PaperTable("Seconds to adapt to one task", {"cost": ADAPTATIONS}, {"cost": TIMED}, "rows"),
     21: PaperTable(
         "Asked: ten mini-batches in one pass, at equal rows",
         {
@@ -299,12 +299,12 @@ def listed() -> str:
         lines += [f"**Table {number}.** {table.title}: {len(cells([number]))} cells.", ""]
         for panel, rows in table.rows.items():
             head = ", ".join(f"{column:,}" for column in columns(panel))
-            lines.append(f"- {panel} ({table.unit} {head}): {', '.join(_gathered(rows))}")
+            lines.append(f"- {panel} ({table.unit} {head}): {', '.join(_group_variants(rows))}")
         lines.append("")
     return "\n".join(lines)
 
 
-def _gathered(rows: Sequence[str]) -> list[str]:
+def _group_variants(rows: Sequence[str]) -> list[str]:
     """Return rows with the three ways of training in one: ROW[-decaying, -one-step]@FAMILY."""
     grouped, folded = [], set()
     for row in rows:
@@ -318,7 +318,7 @@ def _gathered(rows: Sequence[str]) -> list[str]:
     return grouped
 
 
-def titled(number: int) -> str:
+def table_title(number: int) -> str:
     """Return what a table, and each picture of it, is called."""
     return f"Table {number}. {TABLES[number].title}"
 
@@ -363,7 +363,7 @@ def listings(
         table, heads = TABLES[number], columns(panel)
         head = ["judged on", "learner", *(f"{table.unit} {head:,}" for head in heads)]
         listing = {
-            "title": titled(number),
+            "title": table_title(number),
             "columns": [*head, "meta-training s", "peak MB"],
             "rows": [],
         }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .data import levels
-from .rows import Coded
+from .rows import RowEncoder
 
 if TYPE_CHECKING:
     from gradatim.compare.panel import Values
@@ -32,7 +32,7 @@ REFERENCES = (
 """Candidates: logistic regressions by C, networks by their penalty, a random forest, boosted trees."""
 
 
-def fitted(name: str, table: Table, order: int) -> Values:
+def evaluate_reference(name: str, table: Table, order: int) -> Values:
     """Return the accuracy of a reference by cross-validation on the stream's rows, and of its fit to all of them on
     the held-out ones."""
     from sklearn.model_selection import KFold
@@ -40,7 +40,7 @@ def fitted(name: str, table: Table, order: int) -> Values:
     x, y, _, _ = table.split(order)
     start, right = time.perf_counter(), 0.0
     for rows, heldout in KFold(FOLDS, shuffle=True, random_state=order).split(x):
-        right += _right(name, table, order, (x[rows], y[rows]), (x[heldout], y[heldout]))
+        right += _count_correct(name, table, order, (x[rows], y[rows]), (x[heldout], y[heldout]))
     return {
         "cross_validated": np.asarray(right / len(y)),
         "final_error": np.asarray(final_error(name, table, order)),
@@ -50,11 +50,11 @@ def fitted(name: str, table: Table, order: int) -> Values:
 
 def final_error(name: str, table: Table, order: int) -> float:
     """Return the error on the held-out rows of a reference fitted to all rows of the stream."""
-    x, y, held_x, held_y = table.split(order)
-    return 1 - _right(name, table, order, (x, y), (held_x, held_y)) / len(held_y)
+    x, y, heldout_x, heldout_y = table.split(order)
+    return 1 - _count_correct(name, table, order, (x, y), (heldout_x, heldout_y)) / len(heldout_y)
 
 
-def _right(
+def _count_correct(
     name: str,
     table: Table,
     order: int,
@@ -69,7 +69,7 @@ def _right(
         empty = np.isnan(x).all(0)  # has no bins: a constant in its place tells nothing either
         prepared, seen = (np.where(empty, 0.0, _native(table, rows)) for rows in (x, queries))
     else:
-        coded = Coded(table)
+        coded = RowEncoder(table)
         coded.learn(x)
         prepared, seen = coded(x), coded(queries)
     with warnings.catch_warnings():

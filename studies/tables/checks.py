@@ -125,23 +125,23 @@ def _speeds(n_queries: int, rows: int, repeats: int) -> Values:
         timed("predict_ours", lambda: classifier.predict_proba(queries))
         timed("predict_other", lambda: network.predict_proba(queries))
         timed("update_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y))
-        timed("asked_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y, ask=True))
+        timed("asked_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y, predict_first=True))
         if river:
-            timed("update_other", lambda: _grow(named, answers))
+            timed("update_other", lambda: _train_forest(named, answers))
     return {key: np.asarray(values) for key, values in times.items()}
 
 
-def _learn(model: Any, x: np.ndarray, y: np.ndarray, ask: bool = False) -> Any:
-    """Return a model after one pass in mini-batches, each predicted before if `ask`."""
+def _learn(model: Any, x: np.ndarray, y: np.ndarray, predict_first: bool = False) -> Any:
+    """Return a model after one pass in mini-batches, each predicted before if `predict_first`."""
     for start in range(0, len(x), SIZE):
         rows = slice(start, start + SIZE)
-        if ask and start:
+        if predict_first and start:
             model.predict_proba(x[rows])
         model.partial_fit(x[rows], y[rows], classes=[0, 1])
     return model
 
 
-def _grow(rows: list[dict[int, float]], answers: list[int]) -> None:
+def _train_forest(rows: list[dict[int, float]], answers: list[int]) -> None:
     model = build("forest", "classification", 0)
     for row, answer in zip(rows, answers, strict=True):
         model.learn_one(row, answer)
@@ -154,14 +154,16 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
     """
     times, rows = (1, 300) if smoke else (20, 6_000)
     found = study.arrays(
-        "killed", [fingerprint(*COMMANDS), times, rows], lambda: _killed(study.folder / "kill", times, rows)
+        "killed",
+        [fingerprint(*COMMANDS), times, rows],
+        lambda: _kill_updates(study.folder / "kill", times, rows),
     )
     intact = int(found["whole"].sum())
     entry = claim("tables.killed_updates", intact, intact, intact, times, ">=")
     return entry | {"already_new": int(found["new"].sum()), "of": times}
 
 
-def _killed(home: Path, times: int, rows: int) -> Values:
+def _kill_updates(home: Path, times: int, rows: int) -> Values:
     """Kill `gradatim update` at random moments of the last two thirds of its time; return whether the state is whole.
 
     A process that ends before its kill does not count: another moment is drawn.
@@ -172,9 +174,9 @@ def _killed(home: Path, times: int, rows: int) -> Values:
     _write(first, rng, 300)
     _write(more, rng, rows)
     state.unlink(missing_ok=True)
-    _finish("fit", _gradatim("fit", str(first), "--target", "y", "--state", str(state)))
+    _wait_for("fit", _gradatim("fit", str(first), "--target", "y", "--state", str(state)))
     old, start = state.read_bytes(), time.perf_counter()
-    _finish("update", _gradatim("update", str(more), "--state", str(state)))
+    _wait_for("update", _gradatim("update", str(more), "--state", str(state)))
     seconds, new = time.perf_counter() - start, state.read_bytes()
     if new == old:
         raise ValueError("gradatim update left the state as it was: there is nothing to interrupt")
@@ -192,11 +194,11 @@ def _killed(home: Path, times: int, rows: int) -> Values:
         if not ended:
             current = state.read_bytes()
             already.append(current != old)
-            intact.append(_loads(state) and (current in (old, new) or _alike(current, new)))
+            intact.append(_is_loadable(state) and (current in (old, new) or _same_tensors(current, new)))
     return {"whole": np.asarray(intact), "new": np.asarray(already)}
 
 
-def _alike(content: bytes, reference: bytes) -> bool:
+def _same_tensors(content: bytes, reference: bytes) -> bool:
     """Return whether two files of tensors hold the same to rounding: names, shapes, kinds, numbers to 1e-9."""
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -213,7 +215,7 @@ def _alike(content: bytes, reference: bytes) -> bool:
     )
 
 
-def _loads(state: Path) -> bool:
+def _is_loadable(state: Path) -> bool:
     """Return whether a state can be loaded."""
     from gradatim.estimators import RefinedClassifier
 
@@ -241,7 +243,7 @@ def _gradatim(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _finish(name: str, process: subprocess.Popen[str]) -> None:
+def _wait_for(name: str, process: subprocess.Popen[str]) -> None:
     """Wait for a process; raise ValueError with its last words where it fails."""
     _, stderr = process.communicate()
     if process.returncode:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .streams import MADE, STREAMS, stream
+from .streams import STREAM_SETTINGS, STREAMS, stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST, HELD, ORDERS = 300, 0.3, 5
+MIN_ROWS, HELDOUT, ORDERS = 300, 0.3, 5
 FAMILIES = {
     "mfeat": "mfeat",
     "energy": "energy",
@@ -47,7 +47,7 @@ BUNDLED = {"classification": ("bundled-breast_cancer", "bundled-wine"), "regress
 class Table:
     """`x [n, d]` float64 with NaN for missing, categories as codes; `y [n]`, int64 in 0 .. classes - 1 or float64.
 
-    `categorical`: columns that hold codes; `classes`: their number, 0 for a regression; `held`: the share of rows held
+    `categorical`: columns that hold codes; `classes`: their number, 0 for a regression; `heldout`: the share of rows held
     out; `fixed`: a stream whose rows come as they stand.
     """
 
@@ -56,7 +56,7 @@ class Table:
     y: np.ndarray
     categorical: tuple[int, ...] = ()
     classes: int = 0
-    held: float = HELD
+    heldout: float = HELDOUT
     fixed: bool = False
 
     @property
@@ -70,15 +70,19 @@ class Table:
 
         Of a stream its name and labels: projections differ in their last digits with the number of threads.
         """
-        x = np.frombuffer(repr((self.name, self.x.shape, MADE)).encode(), np.uint8) if self.fixed else self.x
+        x = (
+            np.frombuffer(repr((self.name, self.x.shape, STREAM_SETTINGS)).encode(), np.uint8)
+            if self.fixed
+            else self.x
+        )
         parts = (x, self.y, np.asarray(self.categorical, dtype=np.int64))
         sha = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
-        sha.update(repr((self.classes, self.held, self.fixed)).encode())
+        sha.update(repr((self.classes, self.heldout, self.fixed)).encode())
         return sha.hexdigest()[:16]
 
     def split(self, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return x and y of the stream and of the held-out rows, under one order of the rows."""
-        count = int((1 - self.held) * len(self.x))
+        count = int((1 - self.heldout) * len(self.x))
         rows = np.arange(len(self.x))
         if not self.fixed:
             rows = np.random.default_rng(1000 + order).permutation(len(self.x))
@@ -110,7 +114,7 @@ def names(kind: str, on: str, smoke: bool = False) -> list[str]:
     """
     if smoke:
         return list(BUNDLED[kind])
-    rows = [r for r in _index() if r["task"] == kind and r["n"] >= LEAST and r["name"] not in COPIES]
+    rows = [r for r in _index() if r["task"] == kind and r["n"] >= MIN_ROWS and r["name"] not in COPIES]
     rows = [r for r in rows if side(r["name"]) == on]
     return [r["name"] for r in sorted(rows, key=lambda r: (r["n"], r["name"]))]
 
@@ -126,7 +130,7 @@ def load(name: str) -> Table:
         return _bundled(name)
     if name in STREAMS:
         x, y, classes = stream(name)
-        return Table(name, x, y, classes=classes, held=0.0, fixed=True)
+        return Table(name, x, y, classes=classes, heldout=0.0, fixed=True)
     row = next((r for r in _index() if r["name"] == name), None)
     if row is None:
         raise ValueError(f"no table is called {name!r} in {_folder()}")

@@ -47,7 +47,7 @@ ASKED = (32, 64, 128, 256, 512)
 def run(out: Path, smoke: bool, console: Console) -> list[Path]:
     """Run the demonstration below `out`; return the numbers as JSON and the picture."""
     table = _digits(300 if smoke else None)
-    rows = int((1 - table.held) * len(table.x))
+    rows = int((1 - table.heldout) * len(table.x))
     asked = [n for n in ASKED if n < rows] + [rows]
     console.print(
         f"{len(table.x)} images of digits as a table of {table.x.shape[1]} columns: {rows} rows to learn, once, {SIZE} "
@@ -76,17 +76,19 @@ def _digits(rows: int | None) -> Table:
 
 def _follow(learner: OnePass, table: Table, asked: list[int]) -> dict[str, Any]:
     """Return the error on held-out rows after each of `asked`, on mini-batches before they were learnt, and seconds."""
-    x, y, held_x, held_y = table.split(0)
+    x, y, heldout_x, heldout_y = table.split(0)
     held, before, spent = [], [], 0.0
     for start in range(0, len(x), SIZE):
         part = slice(start, start + SIZE)
         begun = time.perf_counter()
-        said = learner.say(x[part]) if start else np.full((len(x[part]), table.classes), 1 / table.classes)
+        said = (
+            learner.predict(x[part]) if start else np.full((len(x[part]), table.classes), 1 / table.classes)
+        )
         learner.learn(x[part], y[part])
         spent += time.perf_counter() - begun
         before.append(errors(said, y[part]))
         if min(start + SIZE, len(x)) in asked:
-            held.append(float(errors(learner.say(held_x), held_y).mean()))
+            held.append(float(errors(learner.predict(heldout_x), heldout_y).mean()))
     return {"held": held, "prequential": float(np.concatenate(before).mean()), "seconds": spent}
 
 

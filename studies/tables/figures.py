@@ -34,7 +34,7 @@ def mean_of(passes: Passes, metric: str) -> dict[str, np.ndarray]:
     return means
 
 
-def over(errors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+def log_error_ratio(errors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """Return the log of (errors + 0.5) over (the ridge's + 0.5) of each table, from counts `[orders, tables]`.
 
     Errors are those of one pass, the mean over the orders.
@@ -42,14 +42,14 @@ def over(errors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     return np.log((errors.mean(0) + 0.5) / (ridge.mean(0) + 0.5))
 
 
-def counts(passes: Passes, name: str, skip: int = 0) -> np.ndarray:
+def error_counts(passes: Passes, name: str, skip: int = 0) -> np.ndarray:
     """Return how many rows a learner got wrong in each pass, `[orders, tables]`, the first `skip` rows left out."""
     return np.array([[record["error"][skip:].sum() for record in orders] for orders in passes[name]]).T
 
 
-def _geometric(passes: Passes, name: str, skip: int = 0) -> Three:
+def _geometric_ratio(passes: Passes, name: str, skip: int = 0) -> Three:
     """Return the geometric mean over tables of a learner's errors over the ridge's, with its interval."""
-    logs = over(counts(passes, name, skip), counts(passes, RIDGE, skip))
+    logs = log_error_ratio(error_counts(passes, name, skip), error_counts(passes, RIDGE, skip))
     return bootstrap(lambda a: float(np.exp(a.mean())), logs[None])
 
 
@@ -59,7 +59,7 @@ def ranks(errors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(errors, rankdata(stacked, axis=0), strict=True))
 
 
-def beaten(errors: np.ndarray, peer_errors: np.ndarray) -> np.ndarray:
+def peer_is_better(errors: np.ndarray, peer_errors: np.ndarray) -> np.ndarray:
     """Return on which tables their error is significantly lower, from `[orders, tables]`: paired, two-sided t at 5%.
 
     Where all differences are the same number, not 0, they are significant.
@@ -74,7 +74,7 @@ def beaten(errors: np.ndarray, peer_errors: np.ndarray) -> np.ndarray:
 
 def wins(errors: dict[str, np.ndarray]) -> np.ndarray:
     """Return on which tables no peer is significantly better than ours."""
-    lost = [beaten(errors[OURS], values) for name, values in errors.items() if name != OURS]
+    lost = [peer_is_better(errors[OURS], values) for name, values in errors.items() if name != OURS]
     return ~np.any(lost, axis=0)
 
 
@@ -88,7 +88,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def excess(confidence: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> float:
+def excess_calibration_error(confidence: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> float:
     """Return the calibration error above that of a perfectly calibrated predictor of the same confidences, simulated:
     the mean of 200 draws in which each row is right with the probability that its confidence says."""
     simulated = rng.random((DRAWS, len(confidence))) < confidence
@@ -96,12 +96,15 @@ def excess(confidence: np.ndarray, right: np.ndarray, rng: np.random.Generator) 
     return calibration_error(confidence, right) - float(perfect)
 
 
-def excesses(passes: Passes, name: str) -> np.ndarray:
+def excess_calibration_errors(passes: Passes, name: str) -> np.ndarray:
     """Return the excess calibration error of each pass, `[orders, tables]`."""
     rng = np.random.default_rng(0)
     return np.array(
         [
-            [excess(record["confidence"].astype(float), 1 - record["error"], rng) for record in orders]
+            [
+                excess_calibration_error(record["confidence"].astype(float), 1 - record["error"], rng)
+                for record in orders
+            ]
             for orders in passes[name]
         ]
     ).T
@@ -142,14 +145,14 @@ def mean(values: np.ndarray) -> Three:
 def classification_claims(passes: Passes, references: Passes) -> list[dict[str, Any]]:
     """Return the claims of test tables with classes."""
     error, loss = mean_of(passes, "error"), mean_of(passes, "log_loss")
-    geometric = {name: _geometric(passes, name) for name in passes}
+    geometric = {name: _geometric_ratio(passes, name) for name in passes}
     ranking = ranks(error)
     final = 1 - mean_of(passes, "final_error")[OURS]
     picked, best = chosen_reference(references)
     interval, others = geometric.pop(OURS), [name for name in passes if name not in (OURS, RIDGE)]
     first = claim("tables.prequential.over_ridge", *interval, 0.94, "<=")
     first["holds"] = first["holds"] and interval[2] < 1
-    beside = {"ours, without the 32 rows that all predict uniformly": _geometric(passes, OURS, 32)}
+    beside = {"ours, without the 32 rows that all predict uniformly": _geometric_ratio(passes, OURS, 32)}
     beside |= {f"{name} over the plain ridge": geometric[name] for name in others}
     entries = [
         first | {"beside": _rounded(beside)},
@@ -161,7 +164,7 @@ def classification_claims(passes: Passes, references: Passes) -> list[dict[str, 
         claim("tables.final.over_batch", *ratio(final, picked), 0.985, ">=")
         | {"beside": _rounded({"over the reference that is best on the held-out rows": ratio(final, best)})},
     ]
-    off = {name: mean(excesses(passes, name).mean(0)) for name in passes}
+    off = {name: mean(excess_calibration_errors(passes, name).mean(0)) for name in passes}
     entries.append(
         claim("tables.ece_excess", *off.pop(OURS), 0.03, "<=")
         | {"beside": _rounded({f"of {name}": values for name, values in off.items()})}

@@ -82,7 +82,7 @@ def table(result: Result) -> TextTable:
     return columns, rows
 
 
-def lost(result: Result) -> Iterator[str]:
+def answer_streams(result: Result) -> Iterator[str]:
     """Yield where the estimators lose."""
     refined, ridge = (result.mean("stream-mnist", name, 1875) for name in (OURS, RIDGE))
     fashion, fashion_ridge = (result.mean("stream-fashion", name, 1875) for name in (OURS, RIDGE))
@@ -154,7 +154,7 @@ PAGE = Page(
         Question(
             "streams",
             "Where does it lose?",
-            lost,
+            answer_streams,
             draw_streams,
             "Error so far on two long streams and under two kinds of drift",
             table_streams,

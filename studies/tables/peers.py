@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from .river import Classes, Numbers
-from .rows import Coded, Running
+from .river import RiverClassifier, RiverRegressor
+from .rows import RowEncoder, RunningScaler
 
 if TYPE_CHECKING:
     from .data import Table
@@ -41,7 +41,7 @@ class OnePass(Protocol):
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
         """Learn the rows of a mini-batch."""
 
-    def say(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Return predictions; asked only after some rows were learnt."""
         ...
 
@@ -55,7 +55,7 @@ class PlainRidge:
     """
 
     def __init__(self, table: Table, seed: int, temperature: float = 6.0) -> None:
-        self.coded, self.classes, self.temperature = Coded(table), table.classes, temperature
+        self.coded, self.classes, self.temperature = RowEncoder(table), table.classes, temperature
         rng = np.random.default_rng(0)
         width = self.coded.width
         self.weight = rng.standard_normal((width, WIDTH)) / np.sqrt(width)
@@ -81,7 +81,7 @@ class PlainRidge:
         self.rows += len(x)
         self.theta = None
 
-    def say(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Return class probabilities, or the mean."""
         mean = np.zeros_like(self.total) if self.classes else self.total / self.rows
         if self.theta is None:
@@ -100,7 +100,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return exp / exp.sum(1, keepdims=True)
 
 
-class Partial:
+class PartialFit:
     """A model of scikit-learn with `partial_fit`, on coded rows; a regression's target is standardised as it runs.
 
     `make(seed)` builds it; `repeats`: how often each mini-batch is shown, all within the one pass. A model that has
@@ -116,8 +116,8 @@ class Partial:
         clip: float = 5.0,
         **setting: Any,
     ) -> None:
-        self.coded, self.classes, self.repeats = Coded(table, clip), table.classes, repeats
-        self.model, self.scale = make(seed, **setting), Running(1)
+        self.coded, self.classes, self.repeats = RowEncoder(table, clip), table.classes, repeats
+        self.model, self.scale = make(seed, **setting), RunningScaler(1)
         self.first = {"classes": np.arange(table.classes)} if table.classes else {}
         self.broken = False
 
@@ -140,7 +140,7 @@ class Partial:
                     return
                 self.first = {}
 
-    def say(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Return class probabilities, or numbers."""
         z = self.coded(x)
         if self.broken:
@@ -181,7 +181,7 @@ def _naive_bayes(seed: int, **setting: Any) -> Any:
     return GaussianNB(**setting)
 
 
-class Refined:
+class RefinedEstimator:
     """Ours: `RefinedClassifier` or `RefinedRegressor` as a user calls it. The one place that knows its face.
 
     Tables with categories go in as a data frame whose category columns are strings, all others as numbers.
@@ -212,7 +212,7 @@ class Refined:
         else:
             self.model.partial_fit(self.frame(x), y)
 
-    def say(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Return class probabilities, or the mean and `QUANTILES`."""
         rows = self.frame(x)
         if not self.classes:
@@ -259,22 +259,22 @@ _LEAVES = (
     {"grace_period": 10, "delta": 0.1, "leaf_prediction": "adaptive"},
 )
 CLASSIFIERS: dict[str, Peer] = {
-    OURS: Peer(Refined, package="gradatim"),
+    OURS: Peer(RefinedEstimator, package="gradatim"),
     RIDGE: Peer(PlainRidge, tuple({"temperature": t} for t in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)), "scipy"),
-    "sgd": Peer(partial(Partial, _sgd_classifier), _SGD),
-    "mlp-64": Peer(partial(Partial, _mlp_classifier), _RATES),
+    "sgd": Peer(partial(PartialFit, _sgd_classifier), _SGD),
+    "mlp-64": Peer(partial(PartialFit, _mlp_classifier), _RATES),
     "gaussian-nb": Peer(
-        partial(Partial, _naive_bayes), tuple({"var_smoothing": v} for v in (1e-9, 1e-3, 1e-2, 1e-1, 1.0))
+        partial(PartialFit, _naive_bayes), tuple({"var_smoothing": v} for v in (1e-9, 1e-3, 1e-2, 1e-1, 1.0))
     ),
-    "river-forest": Peer(partial(Classes, "forest"), _FOREST, "river", 1),
-    "river-tree": Peer(partial(Classes, "tree"), _TREE, "river", 1),
+    "river-forest": Peer(partial(RiverClassifier, "forest"), _FOREST, "river", 1),
+    "river-tree": Peer(partial(RiverClassifier, "tree"), _TREE, "river", 1),
 }
 REGRESSORS: dict[str, Peer] = {
-    OURS: Peer(Refined, package="gradatim"),
+    OURS: Peer(RefinedEstimator, package="gradatim"),
     RIDGE: Peer(PlainRidge, package="scipy"),
-    "sgd": Peer(partial(Partial, _sgd_regressor), _STEPS),
-    "mlp-64": Peer(partial(Partial, _mlp_regressor), _LONGER),
-    "river-forest": Peer(Numbers, _LEAVES, "river", 1),
+    "sgd": Peer(partial(PartialFit, _sgd_regressor), _STEPS),
+    "mlp-64": Peer(partial(PartialFit, _mlp_regressor), _LONGER),
+    "river-forest": Peer(RiverRegressor, _LEAVES, "river", 1),
 }
 """All one-pass learners; a grid of one setting is frozen."""
 
@@ -297,7 +297,7 @@ def fingerprint(*more: str) -> str:
     return f"{version('gradatim')}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 
-def about(name: str, kind: str) -> str:
+def version_of(name: str, kind: str) -> str:
     """Return what a learner's records depend on besides its setting: the version of its package, or our fingerprint."""
     package = peers(kind)[name].package
     return fingerprint() if package == "gradatim" else f"{package} {version(package)}"

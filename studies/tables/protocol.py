@@ -22,9 +22,9 @@ from rich.progress import Progress
 from gradatim.compare.runs import Study
 from gradatim.provenance import processes_on_threads
 
-from .batch import FOLDS, REFERENCES, fitted
+from .batch import FOLDS, REFERENCES, evaluate_reference
 from .data import Table, load
-from .peers import CENTRAL, OURS, OnePass, about, peers
+from .peers import CENTRAL, OURS, OnePass, peers, version_of
 
 if TYPE_CHECKING:
     from gradatim.compare.panel import Values
@@ -65,7 +65,7 @@ def log_losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -np.log(np.clip(probabilities[np.arange(len(y)), y], FLOOR, 1.0))
 
 
-def follow(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Values:
+def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Values:
     """Return what one strict pass over one order of a table's rows measures.
 
     Classification: `error`, `log_loss` and `confidence` of every row of the stream, the uniform before the first rows
@@ -73,20 +73,20 @@ def follow(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Valu
     the squared errors from the second mini-batch on (before the first nobody knows a target's place or scale),
     `final_square`, and, if the learner says quantiles, `inside [n, 2]`: whether the 80% and 95% intervals hold y.
     """
-    x, y, held_x, held_y = table.split(order)
+    x, y, heldout_x, heldout_y = table.split(order)
     start_time, scores = time.perf_counter(), []
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         if start:
-            scores.append(_scores(learner.say(x[rows]), y[rows], table.classes))
+            scores.append(_scores(learner.predict(x[rows]), y[rows], table.classes))
         elif table.classes:
             even = np.full((len(x[rows]), table.classes), 1 / table.classes)
             scores.append(_scores(even, y[rows], table.classes))
         learner.learn(x[rows], y[rows])
     seconds = time.perf_counter() - start_time
     metrics = {name: np.concatenate([f[name] for f in scores]) for name in scores[0]}
-    if len(held_x):
-        final = _scores(learner.say(held_x), held_y, table.classes)
+    if len(heldout_x):
+        final = _scores(learner.predict(heldout_x), heldout_y, table.classes)
         metrics |= {f"final_{name}": np.asarray(values.mean(0)) for name, values in final.items()}
     return {**metrics, "seconds": np.asarray(seconds)}
 
@@ -117,20 +117,20 @@ def record(study: Study, made: Job) -> Values:
     depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
     if made.learner in REFERENCES:
         depends += [FOLDS, f"scikit-learn {version('scikit-learn')}"]
-        return study.arrays(made.key, depends, lambda: fitted(made.learner, table, made.order))
+        return study.arrays(made.key, depends, lambda: evaluate_reference(made.learner, table, made.order))
     peer = peers(table.kind)[made.learner]
 
     def compute() -> Values:
         learner = peer.make(table, made.order, **setting)
-        metrics = follow(learner, table, made.order)
+        metrics = prequential_pass(learner, table, made.order)
         if made.learner == OURS and not made.order:
-            metrics["bytes"] = np.asarray(saved(learner, study.folder / "states", made.table))
+            metrics["bytes"] = np.asarray(saved_bytes(learner, study.folder / "states", made.table))
         return metrics
 
-    return study.arrays(made.key, [*depends, about(made.learner, table.kind)], compute)
+    return study.arrays(made.key, [*depends, version_of(made.learner, table.kind)], compute)
 
 
-def saved(learner: Any, folder: Path, name: str) -> int:
+def saved_bytes(learner: Any, folder: Path, name: str) -> int:
     """Return the bytes of a learner's saved state."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"

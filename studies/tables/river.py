@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .rows import Coded, Running
+from .rows import RowEncoder, RunningScaler
 
 if TYPE_CHECKING:
     from .data import Table
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Row = dict[str, float | str]
 
 
-class Classes:
+class RiverClassifier:
     """An adaptive random `forest`, or a Hoeffding adaptive `tree`, of river, for classes.
 
     Numbers go in as they stand, a missing one at the mean so far; categories as strings, a missing one as a category.
@@ -29,7 +29,7 @@ class Classes:
     def __init__(self, name: str, table: Table, seed: int, **setting: Any) -> None:
         self.classes, self.columns = table.classes, list(table.categorical)
         self.numbers = [j for j in range(table.x.shape[1]) if j not in self.columns]
-        self.running = Running(len(self.numbers))
+        self.running = RunningScaler(len(self.numbers))
         self.model = build(name, "classification", seed, **setting)
 
     def named(self, x: np.ndarray) -> list[Row]:
@@ -49,7 +49,7 @@ class Classes:
         for row, answer in zip(self.named(x), y.tolist(), strict=True):
             self.model.learn_one(row, answer)
 
-    def say(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Return class probabilities; the uniform where the model has none."""
         probabilities = np.zeros((len(x), self.classes))
         for probability, row in zip(probabilities, self.named(x), strict=True):
@@ -59,7 +59,7 @@ class Classes:
         return np.where(total > 0, probabilities / np.where(total > 0, total, 1.0), 1 / self.classes)
 
 
-class Numbers:
+class RiverRegressor:
     """An adaptive random forest of river for numbers, on coded rows, the target standardised as it runs.
 
     The linear models in its leaves need both.
@@ -69,7 +69,7 @@ class Numbers:
     """
 
     def __init__(self, table: Table, seed: int, **setting: Any) -> None:
-        self.coded, self.target = Coded(table), Running(1)
+        self.coded, self.target = RowEncoder(table), RunningScaler(1)
         self.model = build("forest", "regression", seed, **setting)
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
@@ -80,7 +80,7 @@ class Numbers:
         for row, answer in zip(self.coded(x).tolist(), answers, strict=True):
             self.model.learn_one(dict(enumerate(row)), answer)
 
-    def say(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Return numbers."""
         predictions = [float(self.model.predict_one(dict(enumerate(row)))) for row in self.coded(x).tolist()]
         return np.asarray(predictions) * self.target.spread + self.target.mean

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .data import Table
 
 
-class Running:
+class RunningScaler:
     """Numbers standardised by the mean and spread of the rows so far, column by column.
 
     Source: Chan, Golub, LeVeque 1983, equation 2.1 (merging sums of squares).
@@ -48,7 +48,7 @@ class Running:
         return np.nan_to_num((x - self.mean) / self.spread)
 
 
-class Coded:
+class RowEncoder:
     """The rows of a table as numbers: standardised as they run, one-hot codes of categories; a missing one is all 0.
 
     The codes are known at the start, as the classes are. `clip`: standardised numbers stop there.
@@ -57,7 +57,7 @@ class Coded:
     def __init__(self, table: Table, clip: float = np.inf) -> None:
         self.levels, self.clip = levels(table), clip
         self.numbers = [j for j in range(table.x.shape[1]) if j not in self.levels]
-        self.scale = Running(len(self.numbers))
+        self.scale = RunningScaler(len(self.numbers))
         self.width = len(self.numbers) + sum(len(codes) for codes in self.levels.values())
 
     def learn(self, x: np.ndarray) -> None:

@@ -26,10 +26,10 @@ from .figures import (
     Passes,
     chosen_reference,
     classification_claims,
-    counts,
     coverage,
+    error_counts,
+    log_error_ratio,
     mean_of,
-    over,
     ranks,
     regression_claims,
     wins,
@@ -215,7 +215,10 @@ def _classes_listings(
     error, loss, final = (mean_of(by_learner, metric) for metric in ("error", "log_loss", "final_error"))
     ranking, logs = (
         ranks(error),
-        {name: over(counts(by_learner, name), counts(by_learner, RIDGE)) for name in by_learner},
+        {
+            name: log_error_ratio(error_counts(by_learner, name), error_counts(by_learner, RIDGE))
+            for name in by_learner
+        },
     )
     rows = [
         [

@@ -11,8 +11,8 @@ import numpy as np
 
 from gradatim.families.images import image_folder, load_images
 
-DIM, SHORT, TURN = 64, 20_000, 90.0
-MADE = (DIM, SHORT, TURN)
+DIM, SHORT, DEGREES = 64, 20_000, 90.0
+STREAM_SETTINGS = (DIM, SHORT, DEGREES)
 STREAMS = {
     "stream-mnist": ("mnist", "none"),
     "stream-fashion": ("fashion_mnist", "none"),
@@ -34,7 +34,7 @@ def stream(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     if change == "labels":
         x, y = x[:SHORT], permuted(y[:SHORT], 10, rng)
     elif change == "rotation":
-        x, y = rotated(x[:SHORT], TURN, rng), y[:SHORT]
+        x, y = rotated(x[:SHORT], DEGREES, rng), y[:SHORT]
     return x, y, 10
 
 

@@ -32,7 +32,7 @@ REFERENCES = (
 """Candidates: logistic regressions by C, networks by their penalty, a random forest, boosted trees."""
 
 
-def evaluate_reference(name: str, table: Table, order: int) -> Values:
+def fitted(name: str, table: Table, order: int) -> Values:
     """Return the accuracy of a reference by cross-validation on the stream's rows, and of its fit to all of them on
     the held-out ones."""
     from sklearn.model_selection import KFold

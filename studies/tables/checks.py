@@ -156,14 +156,14 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
     found = study.arrays(
         "killed",
         [fingerprint(*COMMANDS), times, rows],
-        lambda: _kill_updates(study.folder / "kill", times, rows),
+        lambda: _killed(study.folder / "kill", times, rows),
     )
     intact = int(found["whole"].sum())
     entry = claim("tables.killed_updates", intact, intact, intact, times, ">=")
     return entry | {"already_new": int(found["new"].sum()), "of": times}
 
 
-def _kill_updates(home: Path, times: int, rows: int) -> Values:
+def _killed(home: Path, times: int, rows: int) -> Values:
     """Kill `gradatim update` at random moments of the last two thirds of its time; return whether the state is whole.
 
     A process that ends before its kill does not count: another moment is drawn.

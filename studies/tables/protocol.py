@@ -22,9 +22,9 @@ from rich.progress import Progress
 from gradatim.compare.runs import Study
 from gradatim.provenance import processes_on_threads
 
-from .batch import FOLDS, REFERENCES, evaluate_reference
+from .batch import FOLDS, REFERENCES, fitted
 from .data import Table, load
-from .peers import CENTRAL, OURS, OnePass, peers, version_of
+from .peers import CENTRAL, OURS, OnePass, about, peers
 
 if TYPE_CHECKING:
     from gradatim.compare.panel import Values
@@ -117,7 +117,7 @@ def record(study: Study, made: Job) -> Values:
     depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
     if made.learner in REFERENCES:
         depends += [FOLDS, f"scikit-learn {version('scikit-learn')}"]
-        return study.arrays(made.key, depends, lambda: evaluate_reference(made.learner, table, made.order))
+        return study.arrays(made.key, depends, lambda: fitted(made.learner, table, made.order))
     peer = peers(table.kind)[made.learner]
 
     def compute() -> Values:
@@ -127,7 +127,7 @@ def record(study: Study, made: Job) -> Values:
             metrics["bytes"] = np.asarray(saved_bytes(learner, study.folder / "states", made.table))
         return metrics
 
-    return study.arrays(made.key, [*depends, version_of(made.learner, table.kind)], compute)
+    return study.arrays(made.key, [*depends, about(made.learner, table.kind)], compute)
 
 
 def saved_bytes(learner: Any, folder: Path, name: str) -> int:

@@ -154,9 +154,7 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
     """
     times, rows = (1, 300) if smoke else (20, 6_000)
     found = study.arrays(
-        "killed",
-        [fingerprint(*COMMANDS), times, rows],
-        lambda: _killed(study.folder / "kill", times, rows),
+        "killed", [fingerprint(*COMMANDS), times, rows], lambda: _killed(study.folder / "kill", times, rows)
     )
     intact = int(found["whole"].sum())
     entry = claim("tables.killed_updates", intact, intact, intact, times, ">=")

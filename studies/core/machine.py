@@ -1,4 +1,4 @@
-"""How fast meta-training uses the machine, and whether a killed run comes back bit for bit.
+"""How fast meta-training is, and whether a killed run continues bit for bit.
 
 Source: Chowdhery et al. 2022, appendix B (model FLOPs utilisation: useful operations over the possible ones).
 """
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 
 def throughput(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `core.throughput`: useful FLOP/s of greedy meta-training over those of a 2048-cube float32 matmul.
+    """Return the claim `core.throughput`: FLOP/s of greedy meta-training over FLOP/s of a large matrix product.
 
-    64 tasks, 3 mini-batches of 64 rows, width 128, 4 layers, all steps counted, through `train` as users call it:
-    sampling, clipping, AdamW, averaging and logging included. Both are timed in turns in one run; medians.
+    The learner has width 128 and 4 layers. It is trained on 64 tasks of 3 mini-batches of 64 rows. `train` runs as
+    users call it: sampling, clipping, AdamW, averaging and logging are included. The matrix product is 2048 x 2048
+    in float32. Both are timed in turns. The claim is the median of the rounds.
     """
     rounds, iterations = (1, 3) if smoke else (5, 6)
     values = study.arrays("throughput", [rounds, iterations], lambda: _throughput(rounds, iterations))
@@ -74,10 +75,10 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products and attention, as torch's own counter does.
+    """Counts the floating-point operations of matrix products and attention, as PyTorch's own counter does.
 
-    That one follows modules through the backward pass, which the inner gradient of a signal breaks, and does not know
-    the CPU's attention kernel.
+    PyTorch's counter follows modules through the backward pass. The inner gradient of a signal breaks that. It
+    also does not know the attention kernel of the CPU.
     """
 
     flops = 0
@@ -106,7 +107,7 @@ def _matmul_seconds() -> float:
 
 
 def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise the same."""
+    """Return the claim `core.kill_resume`: how many runs killed at a random moment end with bitwise the same weights."""
     times = 1 if smoke else 5
     values = study.arrays(
         "kill-resume", times, lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}

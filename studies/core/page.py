@@ -1,4 +1,4 @@
-"""The page of `make study NAME=core`: what it asks, its answer, its picture and its table."""
+"""The page of `make study NAME=core`: its question, answer, picture and table."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LINES = {
     "lbfgs": "lbfgs",
     "oracle": "oracle",
 }
-"""Methods of the picture by the end of their names in records."""
+"""Methods in the picture, by the end of their names in records."""
 
 ROWS = {**LINES, "observations": "parametric-observations", "momentum": "momentum", "adam": "adam"}
 
 
 def answer(result: Result) -> Iterator[str]:
-    """Yield what refining gains, and over what it gains nothing."""
+    """Yield what refining gains, and against which methods it gains nothing."""
     ratios = {regime: values[0] for regime, values in result.claim("core.regimes").get("ratios", {}).items()}
     text = ", ".join(f"{regime} {ratio:.2f}" for regime, ratio in ratios.items())
     yield (

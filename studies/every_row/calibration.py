@@ -1,6 +1,7 @@
-"""Is a learner's estimate of its own loss honest where it stops, which is where selection favours optimists.
+"""Is a learner's estimate of its own loss accurate at the step where it stops? Selection favours optimistic
+estimates.
 
-Source: McCullagh, Nelder 1989, chapter 8 (the gamma deviance); Dawid 1984 (the prequential average beside it).
+Source: McCullagh, Nelder 1989, chapter 8 (the gamma deviance); Dawid 1984 (the prequential average).
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def calibration(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[d
 
         mean over families, thresholds and bins of |mean predicted - mean realised| / mean realised
 
-    At the stopping times of fresh test tasks (those that end unstopped included, at the end), in 8 bins of as many
-    tasks by their predicted loss. A threshold is one by which half of the tuning tasks have stopped at a given step,
-    for each estimator its own. The learners are unlearnt ones. The seeds are those of the fits.
+    The pairs are taken at the stopping times of fresh test tasks. A task that never stops counts at its last step.
+    The 8 bins hold equally many tasks, sorted by predicted loss.
+
+    Each estimator has its own thresholds. Half of the tuning tasks have stopped at a given step under a threshold.
+    The learners are not meta-trained. The seeds are those of the fitted estimates.
     """
     families = _families(smoke)
     learners = _learners(families)
@@ -95,7 +98,7 @@ def _families(smoke: bool) -> dict[str, TaskFamily]:
 
 
 def _learners(families: dict[str, TaskFamily]) -> dict[str, Learner]:
-    """Return learners that are cheap to follow over many streams, each with a plateau of another kind or none."""
+    """Return learners that are cheap over many streams. Their losses level off in different ways, or not at all."""
     return {
         "linear": build("ridge", families["linear"], strength=0.25),
         "classes": build("newton", families["classes"], rate=3.0, damping=0.3, power=0.7),
@@ -112,7 +115,9 @@ def _stops_of_seed(
     times: tuple[int, ...],
     smoke: bool,
 ) -> Stops:
-    """Fit on tasks of a seed; return each estimator's stops of tuning and of test tasks, `[1 + W, T, K, 3]`."""
+    """Fit the estimate on tasks of one seed. Return the stops of tuning and test tasks by estimator, `[1 + W, T, K,
+    3]`.
+    """
     fitted, iterations = (32, 4) if smoke else (1024, 1000)
     counts = {"tuning": 32 if smoke else 256, "test": 32 if smoke else 512}
     about = [type(family).__name__, asdict(family), fingerprint(learner)]
@@ -136,7 +141,10 @@ def _stops_of_seed(
 
 @torch.no_grad()
 def _paths(estimate: LossEstimate, learner: Learner, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what each estimator says, ours, the average and the windows, `[T, steps, 1 + W]`, and the query losses."""
+    """Return the predicted losses `[T, steps, 1 + W]` and the query losses `[T, steps]`.
+
+    The last axis is the fitted estimate, the prequential average and the moving averages.
+    """
 
     def estimates(start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         support, query = (part.tasks(slice(start, start + AT_ONCE)) for part in (task.support, task.query))
@@ -152,7 +160,7 @@ def _paths(estimate: LossEstimate, learner: Learner, task: Task) -> tuple[torch.
 
 
 def _stops(predicted: torch.Tensor, losses: torch.Tensor, thresholds: torch.Tensor) -> np.ndarray:
-    """Return (predicted, realised, steps) where each estimator stops at each of its thresholds, `[1 + W, T, K, 3]`."""
+    """Return (predicted, realised, step) at the stopping time of each estimator and threshold, `[1 + W, T, K, 3]`."""
     stops = []
     for path, levels in zip(predicted.unbind(-1), thresholds.unbind(-1), strict=True):
         place, _ = hitting_times(path, levels)
@@ -163,7 +171,10 @@ def _stops(predicted: torch.Tensor, losses: torch.Tensor, thresholds: torch.Tens
 def _records(
     key: str, name: str, values: np.ndarray, times: tuple[int, ...], run: Stops
 ) -> list[dict[str, Any]]:
-    """Return the error, predicted over realised and the mean step, for each threshold, named by its tuning step."""
+    """Return for each threshold the error, the ratio of predicted to realised loss, and the mean step.
+
+    A threshold is named by its tuning step. `values` is `[S, T, K, 3]`.
+    """
     metrics: dict[str, Callable[[np.ndarray], float]] = {
         "error of the predicted loss": lambda at: error(at[:, :, None]),
         "predicted over realised loss": lambda at: float(at[..., 0].mean() / at[..., 1].mean()),

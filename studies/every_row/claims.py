@@ -1,6 +1,9 @@
-"""What `make study NAME=every_row` claims: ratios to the best possible estimate, curves that never rise, merged states.
+"""The claims of `make study NAME=every_row`: ratios to the best possible estimate, curves that never rise, merged
+states.
 
-Source: DESIGN.md, Results: ratios are ratios of means.
+Ratios are ratios of means over tasks and seeds.
+
+Source: Efron, Tibshirani 1993, chapter 13 (their bootstrap intervals).
 """
 
 from __future__ import annotations
@@ -30,18 +33,19 @@ Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 SHARDS = 8
 
 FALLING = {"isotropic": 256, "classification": 64, "network": 16}
-"""Tasks after every step of which a mean is taken: so many that its noise is below its fall.
+"""Number of tasks whose mean is taken after every step. The noise of that mean is below its fall.
 
-With d parameters N tasks leave a relative noise of about 2 / sqrt(d t N) a step, against a fall of 1 / t: after 1,000
-steps .14% (8 parameters, 256 tasks) and .16% (24 contrasts, 64 tasks). A network's features level off where tasks
-differ by more than a step moves any.
+With d parameters N tasks leave a relative noise of about 2 / sqrt(d t N) a step, against a fall of 1 / t. After
+1,000 steps that is .14% (8 parameters, 256 tasks) and .16% (24 contrasts, 64 tasks). On networks the features
+level off: tasks differ by more than a step changes any of them.
 """
 
 
 def excess_loss(outputs: Tensor, task: Task) -> Tensor:
     """Return the expected cross-entropy at the query rows above that of the true logits, `[B]`.
 
-    The mean over present rows of `KL(softmax(truth) || softmax(outputs))`: what drawn labels give on average.
+    It is the mean over present rows of `KL(softmax(truth) || softmax(outputs))`. Sampled labels give this on
+    average. `outputs` are logits `[B, Nq, C]`.
     """
     assert task.truth is not None
     true, predicted = task.truth.log_softmax(-1), outputs.log_softmax(-1)
@@ -50,14 +54,14 @@ def excess_loss(outputs: Tensor, task: Task) -> Tensor:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float, float]:
-    """Return the ratio of means, and its interval."""
+    """Return the ratio of means of two arrays `[S, T]`, and its interval."""
     return bootstrap(lambda a, b: float(a.mean() / b.mean()), numerator, denominator)
 
 
 def claims(
     results: dict[str, dict[str, Values]], steps: dict[str, Sequence[int]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Return the claims that follow from the panels; smoke runs take the last step where one is missing."""
+    """Return the claims that follow from the experiments. A smoke run takes the last step where one is missing."""
 
     def at(part: str, name: str, step: int) -> np.ndarray:
         by_metric = results[part][name]
@@ -148,7 +152,7 @@ def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) ->
 
 
 def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
-    """Return the fits from scratch, and the settings that validation tasks choose from."""
+    """Return the models fitted from scratch, with the settings that validation tasks choose from."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.neural_network import MLPRegressor
 
@@ -174,7 +178,7 @@ def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
 
 
 def _fit_risk(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndarray:
-    """Return the excess risk of a fit to all support rows of a task, or of the mean of several, `[T]`."""
+    """Return the excess risk `[T]` of a fit to all support rows of each task, or of the mean of several fits."""
     outputs = []
     for x, y, queries in zip(task.support.x, task.support.y, task.query.x, strict=True):
         with warnings.catch_warnings():
@@ -216,7 +220,7 @@ def falling(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Ma
 
 
 def rises(means: np.ndarray) -> float:
-    """Return the share of steps at which a mean excess rises by more than 1% of its size."""
+    """Return the share of steps at which a mean excess `[steps]` rises by more than 1% of its size."""
     return float((np.diff(means) > 0.01 * np.abs(means[:-1])).mean())
 
 
@@ -256,7 +260,7 @@ def merging(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Ma
 def _merged(
     learner: Learner, task: Task, batch_size: int, metric: Callable[[Tensor, Task], Tensor]
 ) -> dict[str, np.ndarray]:
-    """Return the metric after one pass, and after merging `SHARDS` passes over a part each."""
+    """Return the metric after one pass, and after merging `SHARDS` passes over one shard each."""
     size = task.support.n_rows // SHARDS
     with torch.no_grad():
         shards = [

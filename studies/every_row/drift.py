@@ -1,4 +1,4 @@
-"""Streams whose task changes: what following it is worth, against tuned baselines and an oracle told of the changes.
+"""Streams whose task changes: tuned learners and baselines, and an oracle that knows when the task changes.
 
 Source: Herbster, Warmuth 1998 (regret against the best sequence); the streams are this project's own.
 """
@@ -32,13 +32,19 @@ if TYPE_CHECKING:
 KINDS = ("abrupt", "rotating")
 FACTORS = (1.0, 0.998, 0.995, 0.99, 0.98, 0.96, 0.92, 0.85)
 PRECISIONS = (0.1, 0.3, 1.0)
-"""Of a prior, in units of noise variance over prior variance; the truth is 0.25."""
+"""Precisions of the prior: noise variance over prior variance. The true value is 0.25."""
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """One competitor: `make(**setting)`, a learner or a model of river; the `grid` its setting is tuned on; `is_gradatim`;
-    `share` of the streams it is judged on, where it is slow; models of river are tuned on half as many."""
+    """One competitor.
+
+    Attributes:
+        make: `make(**setting)` returns a learner or a model of river.
+        grid: the values its setting is tuned on.
+        is_gradatim: whether it is a learner of this library.
+        share: the share of the streams it is judged on, below 1 where it is slow.
+    """
 
     make: Callable[..., Any]
     grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -88,23 +94,27 @@ COMPETITORS = {
     ),
     "river-forest": Competitor(partial(river, "forest"), {"max_features": (3, 8)}, share=0.25),
 }
-"""All competitors. For river's linear model the noise parameter is 1: its mean depends on alpha times beta alone."""
+"""All competitors. For river's linear model the noise parameter is 1: its mean depends only on alpha times beta."""
 
 BESIDE = "river-restarted"
-"""Not one of river's models but made of two, a linear one and a detector: what the claim's ratio would be against it
-stands beside the claim. On abrupt streams it is by far the strongest of the others."""
+"""A competitor that the claim leaves out: it combines two models of river, a linear one and a drift detector.
+
+The ratio against it is reported beside the claim. On abrupt streams it is by far the strongest of the others.
+"""
 
 
 def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return records of every competitor on both kinds of stream, and the claim `gain.drift.regret`.
 
-    Excess error: prequential, above the noiseless answer, the mean of all mini-batches so far. Regret, on abrupt
-    streams: minus that of the Bayes posterior told of every change; a rotating theta has no such oracle but itself,
-    so there the excess error is the regret. Settings, and which competitor stands for its side, are chosen on streams
-    of another seed. The claim: the best of ours over the best of the others less `BESIDE`, all mini-batches.
+    The excess error is prequential: the mean over all mini-batches so far of the error above the noiseless answer.
+    On abrupt streams the regret is the excess error minus that of the oracle, the Bayes posterior that knows every
+    change. A rotating task has no such oracle, so there the excess error is the regret.
+
+    Settings are chosen on streams of another seed. So are the learner and the rival that the claim compares. The
+    claim is the ratio of our best regret to that of the best rival, `BESIDE` excepted.
 
     Raises:
-        ValueError: river is not installed; a smoke run leaves its models out.
+        ValueError: river is not installed. A smoke run skips its models.
     """
     streams, steps = (2, (10, 30)) if smoke else (16, (10, 20, 50, 100, 200, 400))
     entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in COMPETITORS.items()}
@@ -148,7 +158,7 @@ def _shorter(grid: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]
 
 
 def _excess_over_oracle(values: Values, best: Values) -> Values:
-    """Return the record with the oracle's errors on the same streams taken off."""
+    """Return the record with the oracle's errors on the same streams subtracted."""
     both = {key: values[key] - best[key][:, : values[key].shape[1]] for key in ("error", "tuning")}
     return {**values, **both}
 
@@ -159,7 +169,7 @@ def _select_best(results: dict[str, Values], names: list[str]) -> str:
 
 
 def _ratio(results: dict[str, Values], numerator: str, denominator: str) -> tuple[float, float, float]:
-    """Return the ratio of two mean errors on the streams that both are judged on, with its interval over streams."""
+    """Return the ratio of two mean errors on the streams that both were judged on, with its interval over streams."""
     count = min(results[name]["error"].shape[1] for name in (numerator, denominator))
     first, second = (results[name]["error"].mean(0)[None, :count] for name in (numerator, denominator))
     return bootstrap(lambda a, b: float(a.mean() / b.mean()), first, second)
@@ -168,7 +178,7 @@ def _ratio(results: dict[str, Values], numerator: str, denominator: str) -> tupl
 def _evaluate(
     study: Study, kind: str, streams: int, steps: int, name: str, entry: Competitor, oracle: bool = False
 ) -> Values:
-    """Return the record of one competitor: tuned on streams of seed 2, judged on those of seed 1."""
+    """Return the record of one competitor, tuned on streams of seed 2 and judged on those of seed 1."""
     count = max(2, round(streams * entry.share))
     few = max(2, count // 2) if name.startswith("river") else count
     grid = {key: list(values) for key, values in entry.grid.items()}
@@ -195,7 +205,7 @@ def _evaluate(
 def _records(
     kind: str, name: str, metric: str, values: Values, steps: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """Return one record for each of `steps`: the mean of the mini-batches so far, its interval over streams."""
+    """Return a record for each of `steps`: the mean of the mini-batches so far, with its interval over streams."""
     setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}
     made = []
     for step in steps:

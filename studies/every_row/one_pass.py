@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 DIM, HELDOUT, SIZE = 64, 10_000, 100
 KINDS = ("random", "landmarks")
-"""Features: ramps of random projections; nearness to held-out images under the same projection, their labels unused."""
+"""Features: ReLUs of random projections, or similarities to held-out images, whose labels are not used."""
 
 WIDTHS = (700, 1338, 2700)
-"""Of them; x and 1 beside them. 1,338 make a packed state of just less than `MAX_BYTES` bytes."""
+"""Numbers of features, besides x and 1. With 1,338 the packed state has just less than `MAX_BYTES` bytes."""
 
 MAX_BYTES = 4_000_000
 SCALES = ((0.7, 0.5), (1.0, 0.5), (1.0, 1.0), (1.4, 1.0))
-"""Standard deviations of weights (times 1 / sqrt(64)) and biases that the first 10,000 images choose from."""
+"""Standard deviations of weights (times 1 / sqrt(64)) and biases. The first 10,000 images choose one."""
 
 STRENGTHS = (0.03, 0.3, 3.0)
 SPREADS, RIDGES = (0.75, 1.0, 1.25), (0.3, 1.0, 3.0)
-"""The same for landmarks: how far nearness reaches; below .3 moments in float32 stop being positive definite."""
+"""The same for landmarks: the width of the kernel. Below .3 float32 moments are no longer positive definite."""
 
 ALPHAS = (1e-4, 1e-2, 1e-1)
 GRIDS = {
@@ -51,11 +51,11 @@ GRIDS = {
 
 
 def mnist(study: Study, smoke: bool) -> Made:
-    """Return records and the claim: one pass, mini-batches of 100, the state packed to float32 after each.
+    """Return the records and the claim of one pass in mini-batches of 100. The state is packed to float32 after each.
 
-    The first 10,000 training images are the landmarks, and choose the features' scales, the penalty and the kind of
-    features; the other 50,000 are the stream. Three random projections; a converged `MLPClassifier(64)` on the same
-    rows is the measure.
+    The first 10,000 training images are the landmarks. They also choose the scales, the penalty and the kind of
+    features. The other 50,000 are the stream. There are three random projections. The reference is a converged
+    `MLPClassifier(64)` on the same rows.
     """
     widths, seeds = ((64,), 1) if smoke else (WIDTHS, 3)
     records: list[dict[str, Any]] = []
@@ -91,7 +91,10 @@ def mnist(study: Study, smoke: bool) -> Made:
 
 
 def _load_split(seed: int, smoke: bool) -> list[torch.Tensor]:
-    """Return held-out x, y, stream x, y and test x, y under one random projection, standardised as held-out."""
+    """Return held-out x, y, stream x, y and test x, y under one random projection.
+
+    Rows are standardised by the statistics of the held-out rows.
+    """
     if smoke:
         from sklearn.datasets import load_digits
 
@@ -115,7 +118,7 @@ def _sizes(total: int, cuts: tuple[int, int]) -> list[int]:
 
 
 def _random(width: int, scales: tuple[float, float], heldout: torch.Tensor) -> Features:
-    """Return ramps of random projections; nothing is learnt."""
+    """Return ReLUs of random projections. Nothing is learnt."""
     f = Features(DIM, CrossEntropy(10), width, scaled=False, skip=True)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -126,12 +129,12 @@ def _random(width: int, scales: tuple[float, float], heldout: torch.Tensor) -> F
 
 
 def _landmarks(width: int, spread: float, heldout: torch.Tensor) -> Landmarks:
-    """Return nearness to the first held-out images."""
+    """Return similarities to the first held-out images."""
     return Landmarks(heldout[:width], heldout, CrossEntropy(10), spread)
 
 
 def _stream(kind: str, count: str, seed: int, smoke: bool) -> Values:
-    """Return which test images are misread after one pass, the bytes of the state, and the error that chose it."""
+    """Return the misclassified test images after one pass, the bytes of the state, and the tuning error."""
     heldout_x, heldout_y, x, y, test_x, test_y = _load_split(seed, smoke)
     width, cut = int(count), 4 * len(heldout_x) // 5
     make, scales, strengths = (
@@ -169,7 +172,7 @@ def _test_errors(
     answer: torch.Tensor,
     size: int = SIZE,
 ) -> tuple[np.ndarray, int]:
-    """Return where the answers are wrong after one pass, and the bytes that the state takes between mini-batches."""
+    """Return which predictions are wrong after one pass, `[n]`, and the bytes of the packed state."""
     with torch.no_grad():
         state = learner.refiner.init(1)
         packed = pack(state)
@@ -182,7 +185,7 @@ def _test_errors(
 
 
 def _mlp(seed: int, smoke: bool) -> Values:
-    """Return which test images a converged `MLPClassifier(64)` misreads, its penalty chosen on the held-out images."""
+    """Return the test images that a converged `MLPClassifier(64)` misclassifies. Held-out images choose its penalty."""
     from sklearn.neural_network import MLPClassifier
 
     heldout_x, heldout_y, x, y, test_x, test_y = (part.numpy() for part in _load_split(seed, smoke))

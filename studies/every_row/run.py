@@ -1,6 +1,7 @@
 """`make study NAME=every_row`: does every row count, far past the horizon that a learner was trained on.
 
-Gains and memories under one protocol; states that carry their precision, merge, follow drift and know their error.
+All gains and states are compared under one protocol. Some states carry a precision, can be merged, follow drift
+and estimate their own error.
 
 Source: Mittal et al. 2025 for the constant gain; the comparison is this project's own.
 """
@@ -59,18 +60,18 @@ GAINS: dict[str, tuple[Method, type[Greedy] | type[Unrolled]]] = {
     "proximal": (PROXIMAL, Unrolled),
     "proximal-average": (replace(PROXIMAL, tail=0.0), Unrolled),
 }
-"""What a refiner of transformers may do about its gain, all without a Gram matrix in the state."""
+"""Gains of transformer refiners. No state has a Gram matrix."""
 
 AVERAGED = {
     "constant-averaged": ("constant", 0.0),
     "constant-averaged-late": ("constant", 3.0),
     "proximal-average-late": ("proximal-average", 1.0),
 }
-"""Tail averages at inference alone: of which trained learner, with which eta."""
+"""Tail averages applied at inference only: the trained learner, and eta."""
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return every_row.json, every_row.md and the pictures written below `out`."""
+    """Run the study. Return every_row.json, every_row.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("every_row-smoke" if smoke else "every_row"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
@@ -106,7 +107,7 @@ def _recipe(
     family: TaskFamily,
     scheme: Greedy | Unrolled,
 ) -> Recipe:
-    """Return a recipe: 200 iterations of 32 tasks for a transformer, 30 of 8 for a head on features."""
+    """Return a recipe: 200 iterations of 32 tasks for a transformer, 30 of 8 for a linear head on features."""
     rows = scheme.batch_size * scheme.horizon
     family = replace(family, support_rows=rows, query_rows=64)
     iterations, tasks = (30, 8) if isinstance(method, Bayesian) else (200, 32)
@@ -200,7 +201,7 @@ def _network(smoke: bool) -> Part:
 
 
 def _named(part: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
-    """Return the recipes under names that tell the parts apart; for a smoke run with 3 iterations of 2 tasks."""
+    """Return the recipes under names that begin with the experiment. A smoke run has 3 iterations of 2 tasks."""
     return {
         f"{part}-{name}": replace(r, train=replace(r.train, iterations=3, tasks=2)) if smoke else r
         for name, r in recipes.items()
@@ -208,7 +209,7 @@ def _named(part: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Reci
 
 
 def averaged(learner: Learner, eta: float) -> Learner:
-    """Return the learner whose predictions read the tail average of the same iterates."""
+    """Return the learner whose predictions use the tail average of the same iterates."""
     old = learner.refiner
     assert isinstance(old, TransformerRefiner)
     new = old.with_tail(eta)

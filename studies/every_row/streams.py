@@ -1,4 +1,4 @@
-"""Streams of a linear task that changes, and what predicts and learns them in turn: our learners, models of river.
+"""Streams of a linear task that changes, and the prequential errors of learners and of river's models on them.
 
 Source: Dawid 1984 (prequential: predict, then learn); Gama et al. 2014, section 4 (abrupt and gradual drift).
 """
@@ -29,8 +29,14 @@ ROWS, HAZARD, DEGREES = 16, 1 / 25, 2.0
 
 @dataclass(frozen=True)
 class Streams:
-    """S streams of T mini-batches: `x [S, T, 16, 8]`, `y` and the noiseless `clean [S, T, 16, 1]`, float64; `begun
-    [S, T]`: whether theta is drawn anew before the mini-batch."""
+    """S streams of T mini-batches.
+
+    Attributes:
+        x: `[S, T, 16, 8]`, float64.
+        y: `[S, T, 16, 1]`, float64.
+        clean: y without noise, `[S, T, 16, 1]`.
+        changed: whether theta is sampled anew before the mini-batch, `[S, T]` bool.
+    """
 
     x: Tensor
     y: Tensor
@@ -38,15 +44,15 @@ class Streams:
     changed: Tensor
 
     def first(self, streams: int) -> Streams:
-        """Return the first streams."""
+        """Return the first streams, x `[streams, T, 16, 8]`."""
         return Streams(*(part[:streams] for part in (self.x, self.y, self.clean, self.changed)))
 
 
 def sample_streams(kind: str, streams: int, steps: int, seed: int) -> Streams:
-    """Return streams of a linear task, theta ~ N(0, I), x ~ N(0, I), noise 0.5.
+    """Return streams of a linear task: theta ~ N(0, I), x ~ N(0, I), noise 0.5.
 
-    `abrupt`: theta is drawn anew with probability 1/25 before each mini-batch; `rotating`: theta turns by 2 degrees a
-    mini-batch in a plane through it and a random direction.
+    - `abrupt`: theta is sampled anew with probability 1/25 before each mini-batch.
+    - `rotating`: theta turns by 2 degrees a mini-batch, in a plane through it and a random direction.
     """
     g, width = torch.Generator().manual_seed(seed), FAMILY.dim
     normal = partial(torch.randn, generator=g, dtype=torch.float64)
@@ -72,7 +78,7 @@ def sample_streams(kind: str, streams: int, steps: int, seed: int) -> Streams:
 def excess_errors(learner: Learner, data: Streams, oracle: bool = False) -> np.ndarray:
     """Return the mean of `(f(x) - E[y | x])^2` over each mini-batch, predicted before it is learnt, `[T, S]`.
 
-    `oracle`: the learner begins anew where theta is drawn anew.
+    `oracle`: reset the learner where theta is sampled anew.
     """
     learner = learner.double()
     fresh = state = learner.refiner.init(len(data.x))
@@ -87,7 +93,10 @@ def excess_errors(learner: Learner, data: Streams, oracle: bool = False) -> np.n
 
 
 def river_excess_errors(make: Callable[[], Any], data: Streams) -> np.ndarray:
-    """Return what `excess_errors` returns for a model of river: all rows of a mini-batch predicted, then learnt one by one."""
+    """Return what `excess_errors` does, `[T, S]`, for a model of river.
+
+    All rows of a mini-batch are predicted, then learnt one by one.
+    """
     errors = np.empty((data.x.shape[1], len(data.x)))
     for s, (xs, ys, cleans) in enumerate(zip(data.x.tolist(), data.y.tolist(), data.clean, strict=True)):
         model = make()
@@ -101,8 +110,12 @@ def river_excess_errors(make: Callable[[], Any], data: Streams) -> np.ndarray:
 
 
 def river(name: str, **settings: Any) -> Any:
-    """Return a model of river: `linear`, `restarted` (linear, begun anew when its error rises, Page-Hinkley), `tree`,
-    `forest`.
+    """Return a model of river.
+
+    - `linear`: Bayesian linear regression.
+    - `restarted`: a linear model that is reset when Page-Hinkley detects a rise of its error.
+    - `tree`: a Hoeffding adaptive tree.
+    - `forest`: an adaptive random forest.
 
     Raises:
         ValueError: river is not installed.
@@ -128,7 +141,7 @@ def river(name: str, **settings: Any) -> Any:
 
 
 class Restarted:
-    """A model of river, begun anew with its detector when that says that the squared error has risen."""
+    """A model of river that is reset, with its detector, when the detector finds that the squared error has risen."""
 
     def __init__(self, begin: Callable[[], Any], watch: Callable[[], Any]) -> None:
         self.begin, self.watch = begin, watch

@@ -1,4 +1,4 @@
-"""Training across processes: do two of them take the step that one would take on all their tasks.
+"""Distributed training: do two processes take the same step as one process on all their tasks?
 
 `python -m studies.images.processes HOME` trains the recipes in HOME/asked.json, one after the other.
 
@@ -37,19 +37,20 @@ ROOT = Path(__file__).parents[2]
 """Where the package of studies is imported from."""
 
 PATIENCE = 600
-"""Seconds after which two processes are taken to wait for each other for ever."""
+"""Seconds after which two processes are assumed to wait for each other for ever."""
 
 
 def ddp(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `images.ddp`: the distance of two processes' gradient to one process's on all their tasks, float32.
+    """Return the claim `images.ddp`: the distance of the gradient of two processes to that of one, in float32.
 
         |g_2 - g_1| / |g_1|
 
-    The largest of three regimes, at the last iteration of a run that `train` makes with two gloo processes: g_2 stands
-    in its last checkpoint, g_1 is taken at the weights of the one before.
+    The claim is the largest of three regimes, at the last iteration of a run. `train` makes the run with two gloo
+    processes. g_2 is read from its last checkpoint. g_1 is computed at the weights of the checkpoint before, on
+    the tasks of both processes.
 
     Raises:
-        ValueError: the run failed, its last lines are quoted; or it did not end.
+        ValueError: the run failed (its last lines are quoted), or it did not end.
 
     Source: Li et al. 2020.
     """
@@ -68,7 +69,7 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
 
 
 def recipes(smoke: bool) -> dict[str, Recipe]:
-    """Return a run with two processes for each regime; with betas[0] = 0, AdamW's first moment is the gradient."""
+    """Return a run with two processes for each regime. With betas[0] = 0 the first moment of AdamW is the gradient."""
     training = TrainConfig(
         iterations=24 if smoke else 4,
         tasks=4 if smoke else 16,
@@ -110,7 +111,7 @@ def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
 
 
 def _distance(folder: Path, run: Recipe) -> float:
-    """Return how far the gradient in a run's last checkpoint is from that of one process on the union of tasks."""
+    """Return how far the gradient in a run's last checkpoint is from that of one process on all tasks."""
     before, after = (read(path, "checkpoint")[0] for path in list(step_files(folder).values())[-2:])
     learner = run.learner()
     learner.load_state_dict(select_prefix(before, "weights"))

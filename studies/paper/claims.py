@@ -1,4 +1,4 @@
-"""The figures of `make study NAME=paper`, from its records and from references that are computed beside it.
+"""The claims of `make study NAME=paper`, from its records and from reference computations.
 
 Source: Mittal et al. 2025, findings 1 and 4; Finn et al. 2017 (MAML); Vicol et al. 2021 (evolution strategies).
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gradatim.compare.panel import Values
 
 Best = Mapping[str, tuple[str, str]]
-"""For each regime our best learner after ten steps, and the best trained for one, by name."""
+"""For each regime the names of our best learner after ten steps and of the best one trained for one step."""
 
 
 def cells_missing(filled: Mapping[Any, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def cells_missing(filled: Mapping[Any, Any]) -> dict[str, Any]:
 def families_improved(
     results: Mapping[str, Mapping[str, Values]], best: Mapping[str, Best], metrics: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the claim on how many families ten steps beat a learner trained for one, outside the interval."""
+    """Return the claim on the number of families where ten steps beat a one-step learner, outside the interval."""
     beside = {}
     for name, by_regime in best.items():
         refined, single = by_regime["any"]
@@ -48,7 +48,7 @@ def families_improved(
 
 
 def generation(results: Mapping[str, Values], best: Best) -> dict[str, Any]:
-    """Return the claim on how many regimes generate better mixtures after ten steps, outside the interval."""
+    """Return the claim on the number of regimes that generate better mixtures after ten steps, outside the interval."""
     beside = {
         f"{regime}: {refined} after 10 steps less {single} after 1, over the latter": _gap(
             *_errors(results, refined, single, "energy distance")
@@ -61,9 +61,11 @@ def generation(results: Mapping[str, Values], best: Best) -> dict[str, Any]:
 
 
 def causal_order(results: Mapping[str, Values], refined: str) -> list[dict[str, Any]]:
-    """Return the claim on reversed edges beside the better classical baseline; none without causal-learn.
+    """Return the claim on reversed edges over those of the better classical baseline.
 
-    `found`: values by learner and peer; `ours`: the learner that is held to it.
+    The list is empty without causal-learn.
+
+    `results`: values by learner and peer. `refined`: the learner that is compared.
     """
     shares = {name: results[name]["reversed edges"][:, -1] for name in (refined, *PEERS) if name in results}
     rivals = [name for name in CLASSICAL if name in shares]
@@ -79,7 +81,7 @@ def causal_order(results: Mapping[str, Values], refined: str) -> list[dict[str, 
 
 
 def references(smoke: bool) -> list[dict[str, Any]]:
-    """Return the claims on MAML's meta-gradient and on the direction of evolution strategies."""
+    """Return the claims on MAML's meta-gradient and on the mean direction of evolution strategies."""
     family = LinearRegression(4, 0.5, support_rows=15, query_rows=8)
     task = family.sample(3, torch.Generator().manual_seed(0)).to(torch.float64)
     errors = [
@@ -104,11 +106,11 @@ def references(smoke: bool) -> list[dict[str, Any]]:
 def _errors(
     results: Mapping[str, Values], refined: str, single: str, metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return errors `[S, T]` after the last step of one learner and after the first of the other."""
+    """Return the errors `[S, T]` of one learner after the last step, and of the other after the first step."""
     return results[refined][metric][:, -1], results[single][metric][:, 0]
 
 
 def _gap(refined: np.ndarray, single: np.ndarray) -> list[float]:
-    """Return the difference of means over the second's size, with its interval, paired by task."""
+    """Return the difference of means over the second mean, with its interval, paired by task."""
     gap = bootstrap(lambda a, b: float((a.mean() - b.mean()) / abs(b.mean())), refined, single)
     return [round(value, 4) for value in gap]

@@ -1,4 +1,4 @@
-"""Judged on a stream whose classes come one after another, with and without rehearsal of rows seen before.
+"""Evaluation on a stream whose classes come one after another, with and without rehearsal of earlier rows.
 
 Source: van de Ven, Tolias 2019 (class-incremental learning); Vitter 1985, algorithm R (the reservoir).
 """
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from gradatim.metrics import Metric
 
 RESERVOIR = 200
-"""Rows of a stream that rehearsal keeps."""
+"""Number of rows that rehearsal stores."""
 
 
 def in_turn(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes wholly seen.
+    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes seen
+    completely.
 
-    The support comes class by class: the rows of class 0, then those of class 1, and so on.
+    The support is sorted by class: the rows of class 0, then those of class 1, and so on.
     """
     return _class_curve(learner, task, batch_size, steps, metrics, rehearse=False)
 
@@ -36,9 +37,10 @@ def in_turn(
 def rehearsed(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return what `in_turn` does of a learner that sees half of each mini-batch again from a reservoir of old rows.
+    """Return the metrics `[steps, B]` as `in_turn` does, of a learner that rehearses rows from a reservoir.
 
-    As many new rows a step: two mini-batches, each of half the new rows and as many of the `RESERVOIR` rows of the past.
+    A step has as many new rows, in two mini-batches. Each has half of the new rows, and as many of the `RESERVOIR`
+    stored rows.
     """
     return _class_curve(learner, task, batch_size, steps, metrics, rehearse=True)
 
@@ -73,7 +75,7 @@ def _class_curve(
 
 
 def _by_class(rows: Batch) -> Batch:
-    """Return every task's rows in the order of their classes, rows of one class as they came."""
+    """Return every task's rows sorted by class. The order within a class stays."""
     order = rows.y[..., 0].argsort(dim=1, stable=True)
     return Batch(_gather_rows(rows.x, order), _gather_rows(rows.y, order))
 
@@ -83,9 +85,10 @@ def _gather_rows(part: Tensor, places: Tensor) -> Tensor:
 
 
 def _rehearsal_batches(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
-    """Yield mini-batches of half new rows and half rows drawn from a reservoir of those before; the first is all new.
+    """Yield mini-batches of half new rows and half rows from a reservoir of earlier ones. The first has only new
+    rows.
 
-    The reservoir holds the same places of every task's stream.
+    The reservoir has the same places of every task's stream.
     """
     half, rng, reservoir = batch_size // 2, np.random.default_rng(0), np.zeros(0, dtype=np.int64)
     for seen in range(0, steps * batch_size, half):

@@ -1,6 +1,6 @@
-"""What adapting costs as rows grow, iterated and in one shot, and how well a learner knows when to stop.
+"""What adapting costs as rows grow, iterated and in one pass, and the accuracy of a learner's stopping rule.
 
-Source: Mittal et al. 2025, cost of K steps of B rows; DESIGN.md, Results.
+Source: Mittal et al. 2025, cost of K steps of B rows.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ SIZE, OTHERS, REPEATS, AT = 128, (16, 512), 5, 16_384
 
 
 def adaptation_costs(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return records of the seconds to adapt to one task, and the claims on their growth and on one shot.
+    """Return records of the seconds to adapt to one task, and claims on their growth and on one pass over all rows.
 
-    One model, a transformer of width 64 and 2 layers that refines 8 weights, untrained, one thread: mini-batches of 128
-    rows in turn, or all rows at once. Repeats in turns, medians; intervals over repeats. Beside the claim on one shot
-    stands what it is to other mini-batches: the shorter, the more small operations.
+    The model is an untrained transformer of width 64 and 2 layers that refines 8 weights, on one thread. It adapts
+    in mini-batches of 128 rows, or to all rows at once. Both are timed in turns. Values are medians, intervals are
+    over repeats. The claim on one pass also has its ratio to other sizes of mini-batches: shorter ones need more
+    small operations.
     """
     timed = TIMED[:2] if smoke else TIMED
     last = timed[-1] if smoke else AT
@@ -90,9 +91,9 @@ def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> lis
 
 
 def training_seconds(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
-    """Return the seconds of meta-training of each recipe: its iterations times the seconds of one of them.
+    """Return the seconds of meta-training of each recipe: its iterations times the seconds of one iteration.
 
-    Timed one recipe after another in this process on one thread: seconds of runs beside other runs say little.
+    Recipes are timed one after another in this process, on one thread. Concurrent runs would distort the times.
     """
     found = {}
     for name, recipe in recipes.items():
@@ -103,7 +104,9 @@ def training_seconds(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, f
 
 
 def _pace(recipe: Recipe, extra: int = 4) -> np.ndarray:
-    """Return the seconds of an iteration: of `few` more than one, so that what a run begins with does not count."""
+    """Return the seconds of an iteration, measured on `extra` iterations more than one. The start of a run does not
+    count.
+    """
     spent = []
     for count in (1, 1, 1 + extra):  # the first call loads code
         start = time.perf_counter()
@@ -120,7 +123,7 @@ def _pace(recipe: Recipe, extra: int = 4) -> np.ndarray:
 
 
 def prefix(results: dict[str, dict[str, Values]]) -> dict[str, Any]:
-    """Return the claim on one refiner for mini-batches of every length, over those trained for each alone."""
+    """Return the claim on one refiner for mini-batches of every length, over refiners trained for each length."""
     beside = {}
     for panel, rows in TABLES[19].rows.items():
         alone, shared = (results[panel][learner(panel, row)]["squared error"][:, -1] for row in rows)
@@ -132,7 +135,10 @@ def prefix(results: dict[str, dict[str, Values]]) -> dict[str, Any]:
 
 
 def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
-    """Return seconds `[repeats, rows]` of adapting in turn, and at once up to `last` rows, these also by `OTHERS`."""
+    """Return seconds `[repeats, rows]` of adapting in mini-batches and at once, by `ADAPTATIONS`.
+
+    Adapting at once stops at `last` rows. There the sizes in `OTHERS` are timed too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build("parametric-observations", LinearRegression(8, 0.5), gain=CONSTANT).eval()
@@ -158,7 +164,7 @@ def _timed(model: Learner, rows: Batch, size: int) -> float:
 
 
 def _stops(model: Learner, family: LinearRegression, task: Task, fit_options: dict[str, int]) -> Values:
-    """Return squared errors and rows used `[thresholds, T]`."""
+    """Return squared errors and rows used, each `[thresholds, T]`."""
     estimate = fit_estimate(model, family, batch_size=16, **fit_options)
     errors, rows = [], []
     for percent in ASKED:
@@ -183,7 +189,7 @@ def _record(
     values: Values,
     peak: int | None = None,
 ) -> dict[str, Any]:
-    """Return a record as `panel.measure` makes them, of a value with its interval."""
+    """Return a record of a value with its interval, in the format of the other records."""
     mean, low, high = (float(f"{value:.6g}") for value in three)
     about = {"name": name, "method": name, "family": panel, "signal": None, "steps": column, "metric": metric}
     numbers = {"seed": "all", "mean": mean, "low": low, "high": high, "setting": None}

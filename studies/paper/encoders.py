@@ -1,4 +1,4 @@
-"""Embeddings that `make study NAME=paper` makes: Omniglot by an encoder trained here, CIFAR by an ImageNet network.
+"""Embeddings for `make study NAME=paper`: Omniglot by an encoder trained here, CIFAR by an ImageNet network.
 
 Source: Vinyals et al. 2016, section 4.1.1 (Omniglot); Tan, Le 2019 (EfficientNet); Wang et al. 2018, eq. 4 (cosine
 softmax, without margin).
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 VALIDATION_ALPHABETS = 5
-"""Of the 30 background alphabets, those that are for validation; the encoder does not see them either."""
+"""Number of the 30 background alphabets for validation. The encoder is not trained on them."""
 
 EPOCHS, WIDTH, SHARPNESS = 30, 64, 16.0
 PER_CLASS = 400
-"""Images of each class of CIFAR that are embedded."""
+"""Number of images of each class of CIFAR."""
 
 
 class Encoder28(nn.Module):
@@ -47,13 +47,13 @@ class Encoder28(nn.Module):
 
 
 def omniglot(folder: Path, console: Console) -> Path:
-    """Return the file of Omniglot's 1,623 characters in the space of an encoder, made once.
+    """Return the file of Omniglot's 1,623 characters in the space of an encoder. It is made once.
 
-    The encoder learns to name the characters of 25 background alphabets. Those are `train`, the other 5 background
-    alphabets `validation`, the 20 evaluation alphabets `test`.
+    The encoder is trained to classify the characters of 25 background alphabets. These are `train`, the other 5
+    background alphabets are `validation`, the 20 evaluation alphabets are `test`.
 
     Raises:
-        ValueError: $GRADATIM_DATA does not hold the images.
+        ValueError: $GRADATIM_DATA does not have the images.
     """
     path = folder / "omniglot.npz"
     if path.exists():
@@ -74,10 +74,10 @@ def omniglot(folder: Path, console: Console) -> Path:
 
 
 def cifar(folder: Path, console: Console) -> Path:
-    """Return the file of CIFAR images in the features of EfficientNet-lite0, made once; all classes are `test`.
+    """Return the file of CIFAR images in the features of EfficientNet-lite0. It is made once. All classes are `test`.
 
     Raises:
-        ValueError: $GRADATIM_DATA does not hold the images, or the two packages of EfficientNet-lite0 are missing.
+        ValueError: $GRADATIM_DATA does not have the images, or the two packages of EfficientNet-lite0 are missing.
     """
     path = folder / "cifar.npz"
     if path.exists():
@@ -110,7 +110,9 @@ def cifar(folder: Path, console: Console) -> Path:
 
 
 def _train_encoder(images: Tensor, console: Console) -> Encoder28:
-    """Return an encoder that names characters `[classes, drawers, 28, 28]`, shifted at random by up to 2 pixels."""
+    """Return an encoder trained to classify characters `[classes, drawers, 28, 28]`, shifted at random by up to 2
+    pixels.
+    """
     classes, drawers = images.shape[:2]
     rows, labels = images.flatten(0, 1), torch.arange(classes).repeat_interleave(drawers)
     generator = torch.Generator().manual_seed(0)
@@ -137,7 +139,7 @@ def _train_encoder(images: Tensor, console: Console) -> Encoder28:
 
 
 def _write_embeddings(path: Path, vectors: np.ndarray, labels: np.ndarray, split: np.ndarray) -> Path:
-    """Write embeddings to a file that `EmbeddingClassification` reads, whole or not at all."""
+    """Write embeddings to a file that `EmbeddingClassification` reads. The file is replaced atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, embeddings=vectors.astype(np.float32), labels=labels, split=split)

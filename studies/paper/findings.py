@@ -1,4 +1,4 @@
-"""The paper's five findings, and what was asked beside them, each judged by paired errors on the same tasks.
+"""The paper's findings, and open questions beside them, each judged by paired errors on the same tasks.
 
 Source: Mittal et al. 2025, the findings of its experiments; the verdicts are of this project's own runs.
 """
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 Gap = tuple[float, float, float]
 VERDICTS = ("reproduced", "not reproduced", "depends")
 EXCEPTED = "fashion-mnist"
-"""The family of which the paper says that history helps there."""
+"""The family where the paper finds that history helps."""
 
 DEFAULT = "parametric-both-decaying"
-"""The learner that others are said to cross as rows grow."""
+"""The learner that the others are compared with as rows grow."""
 
 FALLING = VARIANTS[1]
-"""What the row of a learner with our default gain ends in."""
+"""The ending of the rows that have our default gain."""
 
 SMALL = 0.02
-"""A gain below this share of the error is no gain: what `barely helps` is held to."""
+"""A gain below this share of the error does not count. It defines `barely helps`."""
 
 
 def crossings(
     filled: Mapping[Cell, Mapping[str, Any] | None], chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
-    """Return where each learner of tables 11 and 12 has a lower mean error than our default, in mini-batches seen."""
+    """Return after which mini-batches each learner of tables 11 and 12 has a lower mean error than our default."""
     rows = []
     for number in (11, 12):
         for panel, panel_rows in TABLES[number].rows.items():
@@ -70,7 +70,7 @@ def crossings(
 
 
 def _ranges(columns: Sequence[int], lower: Sequence[bool]) -> tuple[str, str]:
-    """Return the columns in which something holds, as ranges, and the last column there is."""
+    """Return the columns where `lower` is true, as ranges, and the last column."""
     ranges, start = [], None
     for place, holds in enumerate([*lower, False]):
         if holds and start is None:
@@ -83,9 +83,11 @@ def _ranges(columns: Sequence[int], lower: Sequence[bool]) -> tuple[str, str]:
 
 
 def verdict(gaps: Iterable[Gap]) -> str:
-    """Return a verdict on differences that a finding says are negative.
+    """Return a verdict on differences that are negative if a finding is true.
 
-    `reproduced`: every 95% interval lies below 0; `not reproduced`: none does; else `depends`.
+    - `reproduced`: every 95% interval is below 0.
+    - `not reproduced`: no interval is below 0.
+    - `depends`: some are.
     """
     below = [high < 0 for _, _, high in gaps]
     return VERDICTS[0] if all(below) else VERDICTS[1] if not any(below) else VERDICTS[2]
@@ -93,7 +95,12 @@ def verdict(gaps: Iterable[Gap]) -> str:
 
 @dataclass(frozen=True)
 class PairedErrors:
-    """What was found, `found`, under rows `chosen`: differences of errors of two rows of a panel, paired by task."""
+    """Differences of the errors of two rows of a panel, paired by task.
+
+    Attributes:
+        results: by panel, then by learner, the values of each metric.
+        chosen: the row that stands for each row with alternatives, by (panel, row).
+    """
 
     results: Mapping[str, Mapping[str, Values]]
     chosen: Mapping[tuple[str, str], str]
@@ -107,7 +114,10 @@ class PairedErrors:
         return learner(panel, self.chosen.get((panel, row), row))
 
     def gap(self, panel: str, row: str, reference: str, place: int = -1, before: int = -1) -> Gap:
-        """Return the error of `row` in column `place` less that of `other` in `before`, over the latter."""
+        """Return the relative difference of two errors, with its interval.
+
+        It is the error of `row` in column `place` less that of `reference` in column `before`, over the latter.
+        """
         first, second = (
             next(iter(self.results[panel][self.name(panel, key)].values()))[:, at]
             for key, at in ((row, place), (reference, before))
@@ -125,7 +135,7 @@ def _relative(first: np.ndarray, second: np.ndarray) -> float:
 def findings(
     results: Mapping[str, Mapping[str, Values]], chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
-    """Return for each finding what it says, the verdict, and the relative differences that it rests on."""
+    """Return for each finding its text, its verdict, and the relative differences that the verdict is based on."""
     errors = PairedErrors(results, chosen)
     statements = (
         (
@@ -186,7 +196,7 @@ def findings(
 
 
 def _steps(errors: PairedErrors, before: int) -> dict[str, Gap]:
-    """Return the last column less an earlier one, of all learners trained as the paper does."""
+    """Return the last column less an earlier one, for all learners trained as in the paper."""
     return {
         f"{panel}: {row}, step {STEPS[-1]} less step {STEPS[before]}": errors.gap(panel, row, row, -1, before)
         for number in (2, 3, 4, 5, 7, 8, 9)
@@ -291,19 +301,19 @@ def _shapes(errors: PairedErrors) -> dict[str, Gap]:
 
 
 def _plain(row: str) -> bool:
-    """Return whether a row is a learner that is trained as the paper does."""
+    """Return whether a row is a learner trained as in the paper."""
     stem = row.partition("@")[0]
     return not unlearnt(stem) and not stem.endswith(VARIANTS[1:])
 
 
 def _above_small(gap: Gap) -> Gap:
-    """Return a difference less what counts as small."""
+    """Return a difference less `SMALL`."""
     value, low, high = gap
     return value - SMALL, low - SMALL, high - SMALL
 
 
 def verdict_listing(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the findings as a page shows them: verdicts, then the differences that they rest on."""
+    """Return the findings as tables of a page: the verdicts, then the differences that they are based on."""
     rows = [[entry["finding"], entry["verdict"], f"{entry['holds']} of {entry['of']}"] for entry in entries]
     heads = ["finding", "verdict", "intervals below 0"]
     gaps = [

@@ -1,4 +1,4 @@
-"""The page of `make study NAME=paper`: what it asks, its answers, its pictures and its tables."""
+"""The page of `make study NAME=paper`: its questions, answers, pictures and tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FINDINGS = {
     "4. parametric": "4. Parametric learners are better than explicit ones",
     "5. of": "5. Logits are the best state of implicit learners",
 }
-"""The paper's findings by how the JSON's begin."""
+"""The paper's findings by the start of their text in the JSON."""
 
 LEARNERS = (
     "parametric-both",
@@ -64,7 +64,7 @@ STEPS = (10, 100, 1000, 6250)
 
 
 def record_name(result: Result, panel: str, row: str) -> str:
-    """Return the name in records of a row of a panel: of those that are tuned, the one that was chosen."""
+    """Return the name in records of a row of a panel. A tuned row has the name of the chosen one."""
     return learner(panel, result.data.get("chosen", {}).get(f"{panel}, {row}", row))
 
 
@@ -76,7 +76,7 @@ def curves(result: Result, panel: str, rows: tuple[str, ...]) -> list[plots.Curv
 
 
 def gaps(result: Result) -> dict[str, list[float]]:
-    """Return by family by how many percent our error after ten steps differs from the one-step learner's after one."""
+    """Return by family the change of the error in percent, of our learner after ten steps over the one-step learner."""
     beside: dict[str, Any] = result.claim("paper.families_improved").get("beside", {})
     return {title.partition(":")[0]: [100 * v for v in values] for title, values in beside.items()}
 
@@ -102,7 +102,7 @@ def answer(result: Result) -> Iterator[str]:
 
 
 def _findings(result: Result) -> dict[str, dict[str, Any]]:
-    """Return the paper's findings that were judged, by their words."""
+    """Return the paper's findings that were judged, by their text on the page."""
     judged = result.data.get("findings", [])
     return {
         words: gaps_by_regime

@@ -1,4 +1,4 @@
-"""The samples of `make study NAME=paper`: generated points beside the truth.
+"""The pictures of `make study NAME=paper`: generated points beside the truth.
 
 Source: Mittal et al. 2025, its figures of samples after 1, 5 and 10 steps.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .settings import Setting
 
 POINTS = {"mixture": "mixtures", "alphabets": "letters"}
-"""What the families of points are called."""
+"""Names of the families of points in titles."""
 
 
 def samples(

@@ -1,7 +1,7 @@
-"""What `make study NAME=paper` trains: a recipe for every row of its tables.
+"""The recipes of `make study NAME=paper`: one for every row of its tables.
 
 Source: Mittal et al. 2025: greedy training with a constant gain over ten steps, beside a learner trained for one;
-the neighbours as their sources train them, sizes are this project's own.
+other methods are trained as in their papers, sizes are this project's own.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
 HORIZON = 10
 VARIANTS = ("", "-decaying", "-one-step")
-"""The paper's training, constant gain; the same with our default gain; a learner trained for one step alone."""
+"""The three ways of training: the paper's, with a constant gain; with our default gain; for one step only."""
 
 RATES = (0.1, 0.3, 1.0)
 RATED = ("maml", "first-order-maml", "meta-sgd")
-"""Methods whose inner rate, or where it starts, is chosen from `RATES` on validation tasks."""
+"""Methods whose inner rate, or its initial value, is chosen from `RATES` on validation tasks."""
 
 WHOLE = "-one-step-whole"
-"""Ends the name of a learner that answers in one step over all rows so far, trained on ten mini-batches in one."""
+"""The ending of learners that predict in one step from all rows so far, trained on ten mini-batches in one."""
 
 UNCURVED = "-uncurved"
-"""Ends the name of a learner whose steps see the gradient as it is, where others also see it preconditioned."""
+"""The ending of learners whose steps see only the plain gradient. Others also see a preconditioned one."""
 
 SIZES = ((32, 2), (64, 1), (64, 4), (128, 2))
-"""Width and layers of refiners beside 64 and 2, each trained for as many multiplications."""
+"""Width and layers of refiners, beside 64 and 2. All are trained for as many multiplications."""
 
 EPISODES = (1, 5, 20)
-"""Steps of an episode of meta-training beside ten."""
+"""Steps of an episode of meta-training, beside ten."""
 
 WINDOWS = (2, 5)
-"""Past states and gradients that a step sees, beside none."""
+"""Number of past states and gradients that a step sees, beside none."""
 
 
 def signals(family: str, regime: str) -> tuple[str, ...]:
-    """Return what a regime's learners of a family are told apart by: signals, or an implicit learner's state."""
+    """Return what distinguishes the learners of a regime on a family: signals, or the state of an implicit learner."""
     if family == "order":
         return () if regime == "parametric" else ("order",)
     return ("logits",) if regime == "implicit" else SIGNALS
 
 
 def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
-    """Return the recipe of every row that a family `name` can have, by the row's name."""
+    """Return the recipe of every row of the family `name`, by the name of the row."""
     regimes = {regime: signals(name, regime) for regime in ("parametric", "explicit", "implicit")}
     if name != "order":
         regimes["implicit"] = (
@@ -77,7 +77,10 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
 
 
 def _training_variants(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
-    """Return a recipe for each of `VARIANTS`, and `WHOLE`; an implicit learner's `signal` is its state."""
+    """Return a recipe for each of `VARIANTS` and for `WHOLE`.
+
+    The `signal` of an implicit learner is its state.
+    """
     given = setting.settings.get(regime, {})
     sizes: dict[str, Any] = {"width": 16, "layers": 1} if smoke else {}
     if setting.curvature and (regime == "parametric" or "features" in given):
@@ -107,18 +110,18 @@ def _with_options(recipe: Recipe, **options: Any) -> Recipe:
 
 
 def _with_method(recipe: Recipe, name: str, **options: Any) -> Recipe:
-    """Return the recipe of another method, with those options of the old that it has too."""
+    """Return the recipe with another method. It keeps the options that both methods have."""
     return replace(recipe, method=variant(recipe.method, name, **options))
 
 
 def _with_iterations(training: TrainConfig, iterations: float) -> TrainConfig:
-    """Return the training in so many iterations, at least one, no more than a third of them warming up."""
+    """Return the training with this number of iterations, at least one. At most a third of them are warmup."""
     iterations = max(1, round(iterations))
     return replace(training, iterations=iterations, warmup=min(training.warmup, iterations // 3))
 
 
 def _variations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
-    """Return both signals trained otherwise: other sizes, windows, masks and episodes."""
+    """Return variations of the learner with both signals: sizes, windows, masks and episodes."""
     paper, default = trained["parametric-both"], trained["parametric-both-decaying"]
     variations = {}
     for width, layers in SIZES:
@@ -155,7 +158,7 @@ def _ablations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
 
 
 def _neighbours(trained: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
-    """Return the neighbours in the unified formula, each trained as its source does, on as many tasks."""
+    """Return related methods in the unified formula. Each is trained as in its paper, on as many tasks."""
     base = trained["parametric-gradients"]
     size, relative = setting.batch_size, setting.relative
     unrolled = Unrolled(size, HORIZON, relative=relative)
@@ -183,7 +186,7 @@ def _neighbours(trained: dict[str, Recipe], setting: Setting) -> dict[str, Recip
 
 
 def _weight_inputs(trained: dict[str, Recipe]) -> dict[str, Recipe]:
-    """Return three ways of giving a refiner the weights of a network 784 x 100 x 10."""
+    """Return three ways for a refiner to take the weights of a network 784 x 100 x 10 as input."""
     default, embedded = trained["parametric-both-decaying"], trained["explicit-both-decaying"]
     return {
         "token-per-row": _with_options(default, hidden=(100,)),

@@ -1,7 +1,7 @@
-"""`make study NAME=paper`: the paper's tables, every cell of a list that was fixed before.
+"""`make study NAME=paper`: the paper's tables. Every cell is on a list that was fixed before.
 
-Three regimes on the paper's families, each trained greedily with a constant gain over ten steps, with our default gain,
-and for one step alone; and a table for each question that the paper's reviewers asked.
+The study has three regimes on the paper's families. Each is trained greedily over ten steps with a constant gain,
+with our default gain, and for one step only. More tables answer the questions of the paper's reviewers.
 
 Source: Mittal et al. 2025, tables 2-6; the comparison is this project's own.
 """
@@ -59,12 +59,12 @@ Chosen = dict[tuple[str, str], str]
 def run(
     out: Path, smoke: bool, seeds: int, workers: int, console: Console, table: int | None = None
 ) -> list[Path]:
-    """Run the benchmark, or one `table` of it; return paper.json, paper.md and the pictures written below `out`.
+    """Run the study, or one `table` of it. Return paper.json, paper.md and the pictures, written below `out`.
 
-    Of one table the result is called paper-table-N: paper.json is written by a whole run alone.
+    The result of one table is called paper-table-N. Only a complete run writes paper.json.
 
     Raises:
-        ValueError: no such table, or data that is missing.
+        ValueError: the table is unknown, or data are missing.
     """
     if table is not None and table not in TABLES:
         raise ValueError(f"the paper's tables are {', '.join(map(str, TABLES))}; got {table}")
@@ -121,7 +121,7 @@ def run(
 def _reachable(
     listed: Iterable[Cell], panels: Mapping[str, Setting], records: Iterable[Mapping[str, Any]]
 ) -> list[Cell]:
-    """Return the cells that a smoke run is to fill: it has fewer families, and ends after fewer steps."""
+    """Return the cells that a smoke run can fill. It has fewer families and fewer steps."""
     reached, homes = {(record["family"], record["steps"]) for record in records}, {"", *panels}
     return [
         cell
@@ -131,7 +131,7 @@ def _reachable(
 
 
 def _json_ready(value: Any) -> Any:
-    """Return a value as JSON can hold it: null for a number that is not finite, of a learner that diverged."""
+    """Return a value that JSON can represent. Numbers that are not finite, of diverged learners, become null."""
     if isinstance(value, dict):
         return {key: _json_ready(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -142,7 +142,7 @@ def _json_ready(value: Any) -> Any:
 def _panels(
     study: Study, made: Mapping[str, Setting], panel_rows: Mapping[str, list[str]], smoke: bool, seeds: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]], Chosen, dict[str, Recipe]]:
-    """Train and judge the rows of all panels that there are; return records, values, what was chosen, recipes."""
+    """Train and judge the rows of all available panels. Return records, values, choices and recipes."""
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, Values]] = {}
     chosen: Chosen = {}
@@ -159,7 +159,7 @@ def _panels(
 
 
 def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
-    """Return the rows of some tables by panel, each once."""
+    """Return the distinct rows of some tables, by panel."""
     rows: dict[str, dict[str, None]] = {}
     for number in numbers:
         for panel, names in TABLES[number].rows.items():
@@ -195,17 +195,17 @@ def _part(
 
 
 def _bagged(model: Learner) -> Learner:
-    """Return the learner that answers with the mean of single refinements, one for each mini-batch."""
+    """Return the learner that predicts with the mean of single refinements, one for each mini-batch."""
     return Learner(model.predictor, Bagged(model.refiner), model.signal)
 
 
 def _choices(
     study: Study, panels: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool
 ) -> Chosen:
-    """Return which row stands for each with alternatives: the best after ten steps of validation tasks, seed 0.
+    """Return the chosen row for each row with alternatives: the best after ten steps on validation tasks, seed 0.
 
-    Signals are chosen by the paper's training, and that with our gain takes the same; learners for one step are chosen
-    for themselves, after one step.
+    The paper's training chooses the signal. The same signal is used with our gain. Learners for one step are
+    chosen separately, after one step.
     """
     home, found = origin(panel), {}
     for row in rows:
@@ -222,9 +222,10 @@ def _choices(
 def _best(
     study: Study, panels: Mapping[str, Setting], chosen: Chosen, smoke: bool, seeds: int
 ) -> dict[str, dict[str, tuple[str, str]]]:
-    """Return for each family and regime our best learner after ten steps and the best trained for one.
+    """Return for each family and regime our best learner after ten steps, and the best one trained for one step.
 
-    Both are chosen on validation tasks among those of tables 2 to 8; the regime "any" has the best of all regimes.
+    Both are chosen on validation tasks, among those of tables 2 to 8. The regime "any" has the best of all
+    regimes.
     """
     best: dict[str, dict[str, tuple[str, str]]] = {}
     for name, rows in _rows(range(2, 9)).items():

@@ -1,6 +1,7 @@
-"""The families of `make study NAME=paper`: how learners of each are trained and judged, at which sizes.
+"""The families of `make study NAME=paper`: the sizes at which learners are trained and judged.
 
-Source: Mittal et al. 2025, the task families of tables 2-6; sizes are this project's own, the paper's are not public.
+Source: Mittal et al. 2025, the task families of tables 2-6; sizes are this project's own, the paper's are not
+public.
 """
 
 from __future__ import annotations
@@ -41,39 +42,53 @@ ERRORS: dict[str, Metric] = {"error": error_rate, "accuracy": accuracy}
 SQUARES: dict[str, Metric] = {"squared error": squared_error}
 ORDERS: dict[str, Metric] = {"reversed edges": reversed_edges, "invalid orders": invalid_order}
 POINTS: dict[str, Metric] = {"energy distance": squared_error, "sliced Wasserstein": squared_error}
-"""Names alone: `generated` says what they are."""
+"""Only the names are used: `generated` computes both distances."""
 
 _DISTANCES = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
 LENGTHS = (8, 16, 32, 64)
-"""Rows of a mini-batch for which one refiner is set beside those trained for each alone."""
+"""Rows of a mini-batch. One refiner for all of them is compared with one trained for each."""
 
 POOLS = {"embeddings": None, "omniglot": omniglot, "cifar": cifar}
-"""Pools of embeddings: banking77, which `$GRADATIM_DATA` holds, and those that are made here, and how."""
+"""Pools of embeddings: banking77 from `$GRADATIM_DATA`, and functions that compute the others."""
 
 GRAPHS: dict[str, dict[str, Any]] = {
     "scale-free": {"graph": "scale-free"},
     "linear": {"mechanism": "linear"},
     "gaussian": {"noise": "gaussian"},
 }
-"""Causal models that learners of orders did not see in training, by what is other."""
+"""Causal models that are not in the training of learners of orders, by the field that differs."""
 
 VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", "-stopped-rows", *(f"-{graph}" for graph in GRAPHS))
-"""Other ways to judge a family's learners: far past their horizon, class by class, so with rehearsal, until stopped,
-on other causal models."""
+"""Other ways to judge the learners of a family.
+
+- `long`: far past their horizon.
+- `in-turn`, `rehearsed`: class by class, without and with rehearsal.
+- `stopped`, `stopped-rows`: until an estimate of the loss stops them.
+- `order-...`: on other causal models.
+"""
 
 LONG = {"linear-8": (100_000, 32), "mnist": (9_800, 64)}
-"""Support rows and tasks of the long views."""
+"""Support rows and number of tasks of the long views."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A family of the paper and how learners of it are trained and judged.
+    """A family of the paper, and how its learners are trained and judged.
 
-    Fields: `family`, its test tasks; `batch_size` rows a step; `metrics`, the first decides; `iterations` of `tasks`
-    tasks at the rate `lr`; `judged`: test tasks; `relative`: steps count by the log of their loss; `settings` of the
-    methods of a regime; `curvature`: steps also see the gradient preconditioned by the mini-batch's second moments,
-    where the latent is made of weight matrices; `implicit`: times as many iterations for implicit learners, which have
-    all of f to learn; `judge`: how the metrics come about.
+    Attributes:
+        family: with its test tasks.
+        batch_size: rows a step.
+        metrics: by name. The first one decides.
+        iterations: of meta-training.
+        tasks: of an iteration.
+        lr: the learning rate.
+        judged: the number of test tasks.
+        relative: whether steps count by the log of their loss.
+        settings: options of the methods, by regime.
+        curvature: whether steps also see the gradient preconditioned by the mini-batch's second moments. The latent must
+            be made of weight matrices.
+        implicit: the factor on the iterations of implicit learners, which learn all of f.
+        judge: computes the metrics.
     """
 
     family: TaskFamily
@@ -93,24 +108,24 @@ class Setting:
 def generated(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return how far generated points are from fresh ones of the task after each of `steps`, `[steps, B]`."""
+    """Return the distance of generated points to fresh ones of the task after each of `steps`, `[steps, B]`."""
     distances = sample_curve(learner, task, batch_size, steps)
     return {name: distances[_DISTANCES[name]] for name in metrics}
 
 
 def origin(panel: str) -> str:
-    """Return the family whose learners a panel judges: its own, or that of which it is a view."""
+    """Return the family whose learners a panel judges. A panel is a family or a view of one."""
     return next((panel.removesuffix(view) for view in VIEWS if panel.endswith(view)), panel)
 
 
 def settings(smoke: bool, panels: Collection[str], folder: Path, console: Console) -> dict[str, Setting]:
-    """Return the panels `wanted`, and the families of which they are views: the paper's nine, those of open questions.
+    """Return the settings of `panels`, and of the families they are views of.
 
-    `folder`: where embeddings that are made here are kept. A smoke run leaves out what needs them, large
-    networks and a second set of images.
+    `folder` stores the embeddings that are computed here. A smoke run skips those, large networks, and a second
+    set of images.
 
     Raises:
-        ValueError: data that is missing, before anything is trained.
+        ValueError: data are missing. This is checked before training.
     """
     needed = {name for panel in panels for name in (panel, origin(panel))}
     features: dict[str, dict[str, Any]] = {"explicit": {"features": 256}}
@@ -162,7 +177,7 @@ def _points(family: TaskFamily) -> Setting:
 
 
 def _views(by_name: dict[str, Setting], smoke: bool) -> dict[str, Setting]:
-    """Return the other ways to judge learners: far past their horizon, on streams class by class."""
+    """Return the views: far past the horizon, class by class, and on other causal models."""
     views: dict[str, Setting] = {}
     for name, (rows, tasks) in LONG.items():
         setting = by_name[name]

@@ -1,9 +1,12 @@
-"""The fixed list of `make study NAME=paper`: which tables there are, and every cell of them, before anything is run.
+"""The fixed list of `make study NAME=paper`: its tables and every cell of them, before anything is run.
 
-Names, by example. The row `parametric-both@fashion-mnist` of the panel `mnist-long`: `origin` says that the panel is a
-view of the family `mnist`; after the @ stands another family that the learner was trained on; `learner` makes of both
-its name in records, fashion-mnist-parametric-both; its recipe is `recipes("fashion-mnist", ...)["parametric-both"]`.
-A row `parametric-chosen` stands for one of its `alternatives`.
+Names by example: the row `parametric-both@fashion-mnist` of the panel `mnist-long`.
+
+- `origin` gives the family of the panel, `mnist`.
+- After the @ is another family, on which the learner was trained.
+- `learner` gives its name in records, fashion-mnist-parametric-both.
+- Its recipe is `recipes("fashion-mnist", ...)["parametric-both"]`.
+- A row `parametric-chosen` stands for one of its `alternatives`.
 
 Source: Mittal et al. 2025, tables 2 (parametric), 3 (explicit), 4 (implicit), and what its reviewers asked.
 """
@@ -27,30 +30,33 @@ STEPS = (1, 5, HORIZON)
 FAR = (1, 5, 10, 20, 50, 98)
 FURTHER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 6250)
 MOST = 50
-"""Mini-batches that a one-shot learner still looks at in one pass; its work grows with their square."""
+"""Limit on the mini-batches that a one-shot learner takes in one pass. Its work grows with their square."""
 
 EVERY_SIGNAL = ("linear-8", "linear-100", "mnist")
-"""Families in which every signal has its rows; elsewhere there is one, chosen on validation tasks."""
+"""Families with a row for every signal. Others have one, chosen on validation tasks."""
 
 CHOSEN, ORACLE = "chosen", "oracle"
 ADAPTATIONS = ("iterative", "one-shot")
 TIMED, ONE_SHOT_ROWS = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_384
-"""Rows that adapting is timed at, `ADAPTATIONS`; in one shot up to so many."""
+"""Rows at which `ADAPTATIONS` are timed, and the limit for one pass over all rows."""
 
 ASKED = (150, 120, 110)
-"""Losses, in percent of the noise, at which a stream is left."""
+"""Thresholds of the loss, in percent of the noise, at which a stream is stopped."""
 
 STOPPED = {"linear-8-stopped": "squared error", "linear-8-stopped-rows": "rows used"}
-"""What is told of streams that are left so, by panel."""
+"""Metrics of stopped streams, by panel."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """One table of the list.
 
-    `rows`: for each panel, a family or a view of it, the learners judged there: `paper_recipes.recipes`' names, names
-    of unlearnt methods, or ROW@FAMILY for a learner trained on another family. `columns`: numbers of mini-batches, or
-    what `unit` says.
+    Attributes:
+        title: of the table.
+        rows: for each panel, a family or a view of it, the learners that are judged. A row is a name in `recipes`, the
+            name of an unlearnt method, or ROW@FAMILY for a learner trained on another family.
+        columns: numbers of mini-batches, or of `unit`, by panel.
+        unit: of the columns.
     """
 
     title: str
@@ -59,8 +65,12 @@ class PaperTable:
     unit: str = "step"
 
     def of(self, panel: str, row: str) -> tuple[int, ...]:
-        """Return the columns of a row: all, the first of learners for one step, the last of `PEERS`, up to `MOST` or
-        `ONE_SHOT_ROWS` for one-shot ones."""
+        """Return the columns of a row.
+
+        - A learner for one step has the first column, and one of `PEERS` the last.
+        - A one-shot learner has the columns up to `MOST` or `ONE_SHOT_ROWS`.
+        - Others have all columns.
+        """
         columns = self.columns.get(panel, STEPS)
         stem = row.partition("@")[0]
         if stem == "hypernetwork" or (stem.endswith("-one-step") and not row.startswith("bagged")):
@@ -73,7 +83,7 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the list: what a learner's error on a panel is in one column."""
+    """One number of the list: the error of a learner on a panel in one column."""
 
     table: int
     panel: str
@@ -259,7 +269,10 @@ TABLES: dict[int, PaperTable] = {
 
 
 def alternatives(panel: str, row: str) -> tuple[str, ...]:
-    """Return the rows of which one is chosen on validation tasks, one seed: signals, inner rates; else the row."""
+    """Return the candidates for a row: signals, inner rates, or only the row.
+
+    One is chosen on validation tasks with one seed.
+    """
     if CHOSEN in row:
         candidates = signals(origin(panel), row.partition("-")[0])
         return tuple(row.replace(CHOSEN, signal) for signal in candidates)
@@ -269,7 +282,7 @@ def alternatives(panel: str, row: str) -> tuple[str, ...]:
 
 
 def learner(panel: str, row: str) -> str:
-    """Return a learner's name in records: FAMILY-ROW, and that of its run; an unlearnt method's own."""
+    """Return the name of a learner in records and of its run: FAMILY-ROW. An unlearnt method has its own name."""
     stem, _, home = row.partition("@")
     if unlearnt(stem) or panel == "cost":
         return stem
@@ -277,7 +290,7 @@ def learner(panel: str, row: str) -> str:
 
 
 def unlearnt(row: str) -> bool:
-    """Return whether a row is a method of which nothing is meta-trained, a causal peer, or the best possible answer."""
+    """Return whether a row is a method without meta-training, a causal peer, or the oracle."""
     return row == ORACLE or row in PEERS or (row in METHODS and not METHODS[row].learnt)
 
 
@@ -293,7 +306,7 @@ def cells(tables: Iterable[int] = tuple(TABLES)) -> list[Cell]:
 
 
 def listed() -> str:
-    """Return the fixed list as docs/paper-details.md holds it."""
+    """Return the fixed list as Markdown. docs/paper-details.md includes it."""
     lines = []
     for number, table in TABLES.items():
         lines += [f"**Table {number}.** {table.title}: {len(cells([number]))} cells.", ""]
@@ -305,7 +318,7 @@ def listed() -> str:
 
 
 def _group_variants(rows: Sequence[str]) -> list[str]:
-    """Return rows with the three ways of training in one: ROW[-decaying, -one-step]@FAMILY."""
+    """Return rows with the three ways of training grouped: ROW[-decaying, -one-step]@FAMILY."""
     grouped, folded = [], set()
     for row in rows:
         stem, at, home = row.partition("@")
@@ -319,12 +332,12 @@ def _group_variants(rows: Sequence[str]) -> list[str]:
 
 
 def table_title(number: int) -> str:
-    """Return what a table, and each picture of it, is called."""
+    """Return the title of a table and of its pictures."""
     return f"Table {number}. {TABLES[number].title}"
 
 
 def columns(panel: str) -> tuple[int, ...]:
-    """Return the columns of a panel, the same in every table."""
+    """Return the columns of a panel. They are the same in every table."""
     return next((table.columns[panel] for table in TABLES.values() if panel in table.columns), STEPS)
 
 
@@ -334,9 +347,13 @@ def filled(
     chosen: Mapping[tuple[str, str], str],
     metrics: Mapping[str, str],
 ) -> dict[Cell, Mapping[str, Any] | None]:
-    """Return the record of each cell, over all seeds, or None where there is none.
+    """Return the record of each cell over all seeds, or None where there is none.
 
-    `chosen`: which row stands for one with `alternatives`, by (panel, row); `metrics`: the deciding one of each panel.
+    Args:
+        targets: the cells.
+        records: of all learners.
+        chosen: the row that stands for each row with `alternatives`, by (panel, row).
+        metrics: the deciding metric of each panel.
     """
     by_key = {
         (r["family"], r["name"], r["steps"]): r
@@ -354,7 +371,7 @@ def filled(
 def listings(
     filled: Mapping[Cell, Mapping[str, Any] | None], chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
-    """Return the tables as a page shows them: a row for each learner, a column for each step, and what it cost."""
+    """Return the tables of a page: a row for each learner, a column for each step, and its cost."""
     tables: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
     by_row: dict[tuple[int, str, str], dict[int, Mapping[str, Any] | None]] = {}
     for cell, record in filled.items():

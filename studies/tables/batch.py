@@ -1,4 +1,4 @@
-"""Batch references: fitted on all rows of the stream at once, chosen by cross-validation on the same rows.
+"""Batch references: fitted to all rows of the stream at once, and chosen by cross-validation on the same rows.
 
 Source: scikit-learn's estimators; the candidates and the choice are this project's own.
 """
@@ -33,8 +33,11 @@ REFERENCES = (
 
 
 def fitted(name: str, table: Table, order: int) -> Values:
-    """Return the accuracy of a reference by cross-validation on the stream's rows, and of its fit to all of them on
-    the held-out ones."""
+    """Return the accuracy of a reference by cross-validation on the stream's rows, and its error on the held-out
+    rows.
+
+    The error is that of a fit to all rows of the stream.
+    """
     from sklearn.model_selection import KFold
 
     x, y, _, _ = table.split(order)
@@ -61,7 +64,7 @@ def _count_correct(
     rows: tuple[np.ndarray, np.ndarray],
     heldout: tuple[np.ndarray, np.ndarray],
 ) -> float:
-    """Return how many of the rows asked are classified rightly after a fit."""
+    """Return how many held-out rows are classified correctly after a fit."""
     (x, y), (queries, answers) = rows, heldout
     if len(np.unique(y)) == 1:
         return float((answers == y[0]).sum())
@@ -79,7 +82,7 @@ def _count_correct(
 
 
 def _native(table: Table, x: np.ndarray) -> np.ndarray:
-    """Return rows with categories numbered from 0, as boosting takes them; what is missing stays NaN."""
+    """Return rows `[n, d]` with categories numbered from 0, as boosting takes them. Missing values stay NaN."""
     x = x.copy()
     for c, codes in levels(table).items():
         x[:, c] = np.where(np.isnan(x[:, c]), np.nan, np.searchsorted(codes, np.nan_to_num(x[:, c])))

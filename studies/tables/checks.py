@@ -1,6 +1,6 @@
-"""What an estimator has to stand: scikit-learn's checks, a size, a speed, and a kill in the middle of an update.
+"""Checks of an estimator: scikit-learn's own, its size, its speed, and a kill in the middle of an update.
 
-Source: scikit-learn's `check_estimator`; the kill follows `machine.kill_resume`.
+Source: scikit-learn's `check_estimator`; the kill is that of the study `core`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 FEATURES, REPEATS = 20, 3
 COMMANDS = ("cli.py", "commands", "training/checkpoint.py")
-"""What else an update from the command line goes through."""
+"""Other source files that an update from the command line runs."""
 
 
 def checks_failed(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `tables.checks_failed`; a smoke run checks the regressor alone."""
+    """Return the claim `tables.checks_failed`. A smoke run checks only the regressor."""
 
     def compute() -> Values:
         from gradatim.estimators import RefinedClassifier, RefinedRegressor
@@ -66,11 +66,14 @@ def _failed(estimator: Any) -> list[str]:
 
 
 def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
-    """Return `tables.predict_speed` and `tables.update_speed`: ratios of rows a second, median of repeats side by side.
+    """Return the claims `tables.predict_speed` and `tables.update_speed`: ratios of rows a second.
 
-    Two classes, 20 features. Predicting: 100,000 rows, after one pass over 2,048. Updating: one pass over 4,096 rows,
-    ours in mini-batches of 32, river's adaptive random forest (its defaults) row by row on dictionaries made before;
-    without river, which a smoke run does not need, that figure is left out.
+    Each is the median of repeats, timed in turns, on two classes and 20 features.
+
+    - Predicting: 100,000 rows, after one pass over 2,048. The peer is an MLP of scikit-learn.
+    - Updating: one pass over 4,096 rows, ours in mini-batches of 32. The peer is river's adaptive random forest with its
+      defaults, row by row, on dictionaries made before. Without river, which a smoke run does not need, this claim is
+      missing.
     """
     asked, rows, repeats = (2_000, 256, 1) if smoke else (100_000, 4_096, REPEATS)
     found = study.arrays(
@@ -97,7 +100,7 @@ def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
 
 
 def _speeds(n_queries: int, rows: int, repeats: int) -> Values:
-    """Return seconds of each repeat, ours and the other's in turns."""
+    """Return the seconds of each repeat. Ours and the other model are timed in turns."""
     from sklearn.datasets import make_classification
     from sklearn.neural_network import MLPClassifier
 
@@ -132,7 +135,7 @@ def _speeds(n_queries: int, rows: int, repeats: int) -> Values:
 
 
 def _learn(model: Any, x: np.ndarray, y: np.ndarray, predict_first: bool = False) -> Any:
-    """Return a model after one pass in mini-batches, each predicted before if `predict_first`."""
+    """Return a model after one pass in mini-batches. With `predict_first` each is predicted before it is learnt."""
     for start in range(0, len(x), SIZE):
         rows = slice(start, start + SIZE)
         if predict_first and start:
@@ -148,9 +151,10 @@ def _train_forest(rows: list[dict[int, float]], answers: list[int]) -> None:
 
 
 def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `tables.killed_updates`: kills after which the state on disk is the old one, or the new one to rounding.
+    """Return the claim `tables.killed_updates`: kills after which the state on disk is the old or the new one.
 
-    Two updates by the same rows differ in the last digits now and then: sums are added up as memory lies.
+    The new one counts up to rounding. Two updates by the same rows may differ in their last digits, because the
+    order of a sum depends on memory alignment.
     """
     times, rows = (1, 300) if smoke else (20, 6_000)
     found = study.arrays(
@@ -162,9 +166,10 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
 
 
 def _killed(home: Path, times: int, rows: int) -> Values:
-    """Kill `gradatim update` at random moments of the last two thirds of its time; return whether the state is whole.
+    """Kill `gradatim update` at random moments of the last two thirds of its time. Return whether the state is
+    intact.
 
-    A process that ends before its kill does not count: another moment is drawn.
+    A process that ends before its kill does not count. Another moment is sampled.
     """
     home.mkdir(parents=True, exist_ok=True)
     first, more, state = (home / name for name in ("first.csv", "more.csv", "state.safetensors"))
@@ -197,7 +202,7 @@ def _killed(home: Path, times: int, rows: int) -> Values:
 
 
 def _same_tensors(content: bytes, reference: bytes) -> bool:
-    """Return whether two files of tensors hold the same to rounding: names, shapes, kinds, numbers to 1e-9."""
+    """Return whether two files of tensors are equal to rounding: names, shapes, dtypes, and numbers to 1e-9."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -242,7 +247,7 @@ def _gradatim(*arguments: str) -> subprocess.Popen[str]:
 
 
 def _wait_for(name: str, process: subprocess.Popen[str]) -> None:
-    """Wait for a process; raise ValueError with its last words where it fails."""
+    """Wait for a process. Raise ValueError with the end of its stderr if it fails."""
     _, stderr = process.communicate()
     if process.returncode:
         raise ValueError(f"gradatim {name} failed: {stderr[-1000:].strip()}")

@@ -1,6 +1,6 @@
-"""The figures of `make study NAME=tables`: from the records of strict passes to numbers with intervals.
+"""The claims of `make study NAME=tables`: from records of strict passes to numbers with intervals.
 
-Source: Guo et al. 2017, equation 3 (expected calibration error); ranks with ties shared as in Demsar 2006.
+Source: Guo et al. 2017, equation 3 (expected calibration error); Demsar 2006 (ranks with shared ties).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from gradatim.compare.panel import Values
 
 Passes = dict[str, list[list["Values"]]]
-"""By learner: for each table, for each order of its rows, the record of one strict pass."""
+"""Records of strict passes by learner: for each table, for each order of its rows."""
 
 Three = tuple[float, float, float]
 BINS, DRAWS, LEVEL = 15, 200, 0.05
 
 
 def mean_of(passes: Passes, metric: str) -> dict[str, np.ndarray]:
-    """Return each learner's mean of a metric over the rows of a pass, `[orders, tables]`; of squares, its root."""
+    """Return each learner's mean of a metric over the rows of a pass, `[orders, tables]`. Of squares it is the root."""
     means = {}
     for name, tables in passes.items():
         values = np.array([[record[metric].mean() for record in orders] for orders in tables]).T
@@ -35,15 +35,15 @@ def mean_of(passes: Passes, metric: str) -> dict[str, np.ndarray]:
 
 
 def log_error_ratio(errors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    """Return the log of (errors + 0.5) over (the ridge's + 0.5) of each table, from counts `[orders, tables]`.
+    """Return the log of (errors + 0.5) over (the ridge's errors + 0.5) for each table `[tables]`.
 
-    Errors are those of one pass, the mean over the orders.
+    The counts are `[orders, tables]`. Errors are those of one pass, the mean over orders.
     """
     return np.log((errors.mean(0) + 0.5) / (ridge.mean(0) + 0.5))
 
 
 def error_counts(passes: Passes, name: str, skip: int = 0) -> np.ndarray:
-    """Return how many rows a learner got wrong in each pass, `[orders, tables]`, the first `skip` rows left out."""
+    """Return the number of misclassified rows in each pass, `[orders, tables]`, without the first `skip` rows."""
     return np.array([[record["error"][skip:].sum() for record in orders] for orders in passes[name]]).T
 
 
@@ -54,15 +54,18 @@ def _geometric_ratio(passes: Passes, name: str, skip: int = 0) -> Three:
 
 
 def ranks(errors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return each learner's rank on each table, `[tables]`, 1 the lowest mean error over orders, ties shared."""
+    """Return each learner's rank on each table, `[tables]`. Rank 1 has the lowest mean error over orders. Ties are
+    shared.
+    """
     stacked = np.stack([values.mean(0) for values in errors.values()]).round(10)
     return dict(zip(errors, rankdata(stacked, axis=0), strict=True))
 
 
 def peer_is_better(errors: np.ndarray, peer_errors: np.ndarray) -> np.ndarray:
-    """Return on which tables their error is significantly lower, from `[orders, tables]`: paired, two-sided t at 5%.
+    """Return on which tables the peer's error is significantly lower, `[tables]` bool, from errors `[orders,
+    tables]`.
 
-    Where all differences are the same number, not 0, they are significant.
+    The test is a paired, two-sided t test at 5%. Equal nonzero differences are significant.
     """
     gap = (errors - peer_errors).round(10)
     mean, spread = gap.mean(0), gap.std(0, ddof=1) if len(gap) > 1 else np.full(gap.shape[1], np.inf)
@@ -73,13 +76,13 @@ def peer_is_better(errors: np.ndarray, peer_errors: np.ndarray) -> np.ndarray:
 
 
 def wins(errors: dict[str, np.ndarray]) -> np.ndarray:
-    """Return on which tables no peer is significantly better than ours."""
+    """Return on which tables no peer is significantly better than ours, `[tables]` bool."""
     lost = [peer_is_better(errors[OURS], values) for name, values in errors.items() if name != OURS]
     return ~np.any(lost, axis=0)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Return the expected calibration error with 15 bins of equal width.
+    """Return the expected calibration error of confidences `[n]` with 15 bins of equal width.
 
     sum_b n_b / n |mean right in b - mean confidence in b|
     """
@@ -89,8 +92,11 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def excess_calibration_error(confidence: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> float:
-    """Return the calibration error above that of a perfectly calibrated predictor of the same confidences, simulated:
-    the mean of 200 draws in which each row is right with the probability that its confidence says."""
+    """Return the calibration error above that of a perfectly calibrated predictor with the same confidences `[n]`.
+
+    The latter is simulated: the mean of 200 samples in which each row is right with the probability of its
+    confidence.
+    """
     simulated = rng.random((DRAWS, len(confidence))) < confidence
     perfect = np.mean([calibration_error(confidence, sample.astype(float)) for sample in simulated])
     return calibration_error(confidence, right) - float(perfect)
@@ -111,15 +117,17 @@ def excess_calibration_errors(passes: Passes, name: str) -> np.ndarray:
 
 
 def coverage(passes: Passes, name: str) -> np.ndarray:
-    """Return the share of rows inside each central interval, `[tables, levels]`, over all orders."""
+    """Return the share of rows inside each central interval over all orders, `[tables, levels]`."""
     return np.array(
         [np.concatenate([record["inside"] for record in orders]).mean(0) for orders in passes[name]]
     )
 
 
 def chosen_reference(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the final accuracy `[orders, tables]` of the reference chosen by cross-validation, and of the one that is
-    best on a table's held-out rows, over its orders."""
+    """Return the final accuracies `[orders, tables]` of two references.
+
+    The first is chosen by cross-validation. The second is the best on a table's held-out rows, over its orders.
+    """
     valid, final = (
         np.array(
             [[[float(record[key]) for record in orders] for orders in tables] for tables in passes.values()]
@@ -132,18 +140,18 @@ def chosen_reference(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Three:
-    """Return the ratio of two means over tables, `[orders, tables]` each, and its bootstrap interval over tables."""
+    """Return the ratio of two means over tables, of `[orders, tables]` each, and its bootstrap interval over tables."""
     first, second = numerator.mean(0)[None], denominator.mean(0)[None]
     return bootstrap(lambda a, b: float(a.mean() / b.mean()), first, second)
 
 
 def mean(values: np.ndarray) -> Three:
-    """Return the mean over tables `[tables]` and its bootstrap interval."""
+    """Return the mean over tables `[tables]`, and its bootstrap interval."""
     return bootstrap(lambda a: float(a.mean()), np.asarray(values, dtype=float)[None])
 
 
 def classification_claims(passes: Passes, references: Passes) -> list[dict[str, Any]]:
-    """Return the claims of test tables with classes."""
+    """Return the claims on the test tables with classes."""
     error, loss = mean_of(passes, "error"), mean_of(passes, "log_loss")
     geometric = {name: _geometric_ratio(passes, name) for name in passes}
     ranking = ranks(error)
@@ -173,7 +181,7 @@ def classification_claims(passes: Passes, references: Passes) -> list[dict[str, 
 
 
 def regression_claims(passes: Passes) -> list[dict[str, Any]]:
-    """Return the claims of test tables with a number to predict."""
+    """Return the claims on the test tables with a number to predict."""
     ranking = ranks(mean_of(passes, "square"))
     off = np.abs(coverage(passes, OURS) - np.asarray(CENTRAL))
     return [

@@ -1,4 +1,4 @@
-"""The page of `make study NAME=tables`: what it asks, its answers, its pictures and its tables."""
+"""The page of `make study NAME=tables`: its questions, answers, pictures and tables."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def table(result: Result) -> TextTable:
 
 
 def answer_streams(result: Result) -> Iterator[str]:
-    """Yield where the estimators lose."""
+    """Yield on which streams the estimators lose."""
     refined, ridge = (result.mean("stream-mnist", name, 1875) for name in (OURS, RIDGE))
     fashion, fashion_ridge = (result.mean("stream-fashion", name, 1875) for name in (OURS, RIDGE))
     yield (
@@ -120,7 +120,7 @@ def table_streams(result: Result) -> TextTable:
 
 
 def answer_calibration(result: Result) -> Iterator[str]:
-    """Yield whether probabilities and intervals can be believed, and what a model costs."""
+    """Yield whether probabilities and intervals are calibrated, and what a model costs."""
     excess, size = result.value("tables.ece_excess"), result.value("tables.state_bytes")
     others = {
         words_of(title.removeprefix("of ")): values[0]

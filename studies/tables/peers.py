@@ -1,6 +1,7 @@
-"""One-pass learners of `make study NAME=tables`: ours behind one small adapter, and its peers with their grids.
+"""One-pass learners of `make study NAME=tables`: an adapter for ours, and its peers with their grids.
 
-Source: Rahimi, Recht 2007 (the plain ridge's features); scikit-learn's and river's own references for their models.
+Source: Rahimi, Recht 2007 (the plain ridge's features); scikit-learn's and river's own references for their
+models.
 """
 
 from __future__ import annotations
@@ -26,32 +27,34 @@ if TYPE_CHECKING:
 OURS, RIDGE = "gradatim", "plain-ridge"
 WIDTH, STRENGTH = 512, 2.0
 CENTRAL = (0.8, 0.95)
-"""Central intervals that a regressor is asked for."""
+"""Levels of the central intervals of a regressor."""
 
 DIVERGED = ("overflow", "non-finite")
-"""Of which scikit-learn's models speak when a setting has made their weights grow beyond all numbers."""
+"""Words in the errors of scikit-learn's models when their weights have diverged."""
 
 QUANTILES = tuple(q for level in CENTRAL for q in ((1 - level) / 2, (1 + level) / 2))
 
 
 class OnePass(Protocol):
-    """What takes part: `learn` rows once; `say` class probabilities `[n, classes]`, or numbers `[n]`, or numbers and
-    quantiles `[n, 1 + q]`."""
+    """A learner that sees each row once.
+
+    `predict` returns class probabilities `[n, classes]`, numbers `[n]`, or numbers and quantiles `[n, 1 + q]`.
+    """
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows of a mini-batch."""
+        """Learn the rows of a mini-batch, x `[n, d]`, y `[n]`."""
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return predictions; asked only after some rows were learnt."""
+        """Return predictions for x `[n, d]`. It is called only after some rows were learnt."""
         ...
 
 
 class PlainRidge:
-    """Recursive least squares on standardised rows, 512 random ReLU features and a one; settings frozen.
+    """Recursive least squares on standardised rows, 512 random ReLU features and a constant. Its settings are fixed.
 
         theta = (F^T F + 2 I)^{-1} F^T Y        classes: softmax(temperature * f(x) theta), Y one-hot
 
-    The target of a regression is centred by its mean so far.
+    The target of a regression is centred by its running mean.
     """
 
     def __init__(self, table: Table, seed: int, temperature: float = 6.0) -> None:
@@ -66,12 +69,12 @@ class PlainRidge:
         self.theta: np.ndarray | None = None
 
     def features(self, x: np.ndarray) -> np.ndarray:
-        """Return the features of rows."""
+        """Return the features of rows `[n, d]`, `[n, width + 513]`."""
         z = self.coded(x)
         return np.hstack([z, np.maximum(z @ self.weight + self.bias, 0), np.ones((len(z), 1))])
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add the rows to the Gram matrix and the cross-moments."""
+        """Add the rows `[n, d]` to the Gram matrix and the cross-moments."""
         self.coded.learn(x)
         f = self.features(x)
         target = np.eye(self.classes)[y] if self.classes else y[:, None]
@@ -82,7 +85,7 @@ class PlainRidge:
         self.theta = None
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities, or the mean."""
+        """Return class probabilities `[n, classes]`, or means `[n]`."""
         mean = np.zeros_like(self.total) if self.classes else self.total / self.rows
         if self.theta is None:
             system = self.gram.copy()
@@ -95,16 +98,16 @@ class PlainRidge:
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Return the softmax of each row."""
+    """Return the softmax of each row of `[n, C]`."""
     exp = np.exp(x - x.max(1, keepdims=True))
     return exp / exp.sum(1, keepdims=True)
 
 
 class PartialFit:
-    """A model of scikit-learn with `partial_fit`, on coded rows; a regression's target is standardised as it runs.
+    """A model of scikit-learn with `partial_fit`, on encoded rows. The target of a regression is standardised online.
 
-    `make(seed)` builds it; `repeats`: how often each mini-batch is shown, all within the one pass. A model that has
-    diverged says NaN from then on.
+    `make(seed)` builds it. `repeats` is how often each mini-batch is used, all within the one pass. A diverged
+    model predicts NaN from then on.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class PartialFit:
         self.broken = False
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Show the rows to the model."""
+        """Fit the model to the rows `[n, d]`."""
         self.coded.learn(x)
         z = self.coded(x)
         if not self.classes:
@@ -141,7 +144,7 @@ class PartialFit:
                 self.first = {}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities, or numbers."""
+        """Return class probabilities `[n, classes]`, or numbers `[n]`."""
         z = self.coded(x)
         if self.broken:
             return np.full((len(x), self.classes) if self.classes else len(x), np.nan)
@@ -182,9 +185,9 @@ def _naive_bayes(seed: int, **setting: Any) -> Any:
 
 
 class RefinedEstimator:
-    """Ours: `RefinedClassifier` or `RefinedRegressor` as a user calls it. The one place that knows its face.
+    """`RefinedClassifier` or `RefinedRegressor`, called as a user does.
 
-    Tables with categories go in as a data frame whose category columns are strings, all others as numbers.
+    A table with categories is passed as a data frame. Its category columns are strings, all others are numbers.
     """
 
     def __init__(self, table: Table, seed: int, **setting: Any) -> None:
@@ -195,7 +198,7 @@ class RefinedEstimator:
         self.model: Any = make(random_state=0, **setting)
 
     def frame(self, x: np.ndarray) -> Any:
-        """Return rows as a user has them."""
+        """Return rows `[n, d]` in the format of a user."""
         if not self.columns:
             return x
         import pandas
@@ -206,14 +209,14 @@ class RefinedEstimator:
         return table
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn rows; the classes are known at the start."""
+        """Learn rows `[n, d]`. The classes are known at the start."""
         if self.classes:
             self.model.partial_fit(self.frame(x), y, classes=np.arange(self.classes))
         else:
             self.model.partial_fit(self.frame(x), y)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities, or the mean and `QUANTILES`."""
+        """Return class probabilities `[n, classes]`, or the mean and `QUANTILES`, `[n, 1 + q]`."""
         rows = self.frame(x)
         if not self.classes:
             quantiles = self.model.predict(rows, quantiles=list(QUANTILES))
@@ -225,10 +228,14 @@ class RefinedEstimator:
 
 @dataclass(frozen=True)
 class Peer:
-    """One learner: `make(table, seed, **setting)`, the grid its setting is chosen from, the package it comes from.
+    """One learner.
 
-    `tuning`: on how many orders of the validation tables the setting is chosen; river's models, which take most of the
-    benchmark's time, get one.
+    Attributes:
+        make: `make(table, seed, **setting)` builds it.
+        grid: the settings that one is chosen from.
+        package: that it comes from.
+        tuning: the number of orders of the validation tables on which the setting is chosen. River's models, which take
+            most of the time, have one.
     """
 
     make: Callable[..., OnePass]
@@ -276,10 +283,10 @@ REGRESSORS: dict[str, Peer] = {
     "mlp-64": Peer(partial(PartialFit, _mlp_regressor), _LONGER),
     "river-forest": Peer(RiverRegressor, _LEAVES, "river", 1),
 }
-"""All one-pass learners; a grid of one setting is frozen."""
+"""All one-pass learners for numbers. A grid of one setting is fixed."""
 
 SOURCES = ("estimators*", "preprocessing*", "predictors/committee*", "refiners/experts*")
-"""Source files and folders, in gradatim, that decide what our estimators answer."""
+"""Source files and folders in gradatim that decide the predictions of our estimators."""
 
 
 def peers(kind: str) -> dict[str, Peer]:
@@ -289,7 +296,7 @@ def peers(kind: str) -> dict[str, Peer]:
 
 @lru_cache(maxsize=4)
 def fingerprint(*more: str) -> str:
-    """Return what decides our numbers: the version, and a hash of the source text of the estimators and of `more`."""
+    """Return the version, and a hash of the source text of the estimators and of `more`."""
     root = Path(__file__).parents[1]
     paths = sorted(path for pattern in (*SOURCES, *more) for path in root.glob(pattern))
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]

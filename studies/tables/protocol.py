@@ -1,6 +1,7 @@
-"""One strict pass: every mini-batch is predicted before it is learnt; records of it, kept and computed by processes.
+"""One strict pass: every mini-batch is predicted before it is learnt. Records are computed by processes and stored.
 
-Source: Dawid 1984 (prequential: predict, then learn); Guo et al. 2017, section 3 (the calibration error's confidences).
+Source: Dawid 1984 (prequential: predict, then learn); Guo et al. 2017, section 3 (the calibration error's
+confidences).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TIE = 1e-12
 
 @dataclass(frozen=True)
 class Job:
-    """One record: a one-pass learner under a setting, or a batch reference, on one order of the rows of a table."""
+    """One record: a learner under a setting, or a batch reference, on one order of the rows of a table."""
 
     learner: str
     table: str
@@ -44,34 +45,43 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Return what the record's file is called."""
+        """Return the name of the record's file."""
         return f"{self.learner}-{self.table}-{self.order}"
 
 
 def job(learner: str, table: str, order: int, setting: dict[str, Any] | None = None) -> Job:
-    """Return a job; its setting is kept as JSON, so that jobs are hashable and travel between processes."""
+    """Return a job. Its setting is stored as JSON, so that jobs are hashable and can be sent to processes."""
     return Job(learner, table, order, json.dumps(setting or {}, sort_keys=True))
 
 
 def errors(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return how wrong class probabilities `[n, C]` are, `[n]`: 1, 0, or where k classes tie for the first place,
-    1 - 1/k if y is one of them: a fair guess."""
+    """Return the errors `[n]` of class probabilities `[n, C]`: 0 or 1.
+
+    Where k classes tie for the first place and y is one of them, the error is 1 - 1/k, that of a fair guess.
+    """
     first = probabilities >= probabilities.max(1, keepdims=True) - TIE
     return 1 - first[np.arange(len(y)), y] / first.sum(1)
 
 
 def log_losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return `-log p(y)`, the probability clipped at 1e-6, `[n]`."""
+    """Return `-log p(y)`, `[n]`, of class probabilities `[n, C]` clipped at 1e-6."""
     return -np.log(np.clip(probabilities[np.arange(len(y)), y], FLOOR, 1.0))
 
 
 def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Values:
-    """Return what one strict pass over one order of a table's rows measures.
+    """Return the metrics of one strict pass over one order of a table's rows.
 
-    Classification: `error`, `log_loss` and `confidence` of every row of the stream, the uniform before the first rows
-    are learnt, and `final_error`, `final_log_loss`, means over the held-out rows after the last. Regression: `square`,
-    the squared errors from the second mini-batch on (before the first nobody knows a target's place or scale),
-    `final_square`, and, if the learner says quantiles, `inside [n, 2]`: whether the 80% and 95% intervals hold y.
+    Classification:
+
+    - `error`, `log_loss`, `confidence`: of every row of the stream. Before the first rows are learnt the prediction is
+      uniform.
+    - `final_error`, `final_log_loss`: means over the held-out rows after the pass.
+
+    Regression:
+
+    - `square`: squared errors from the second mini-batch on. Before the first the scale of the target is unknown.
+    - `final_square`: the mean over the held-out rows.
+    - `inside [n, 2]`: whether the 80% and 95% intervals contain y, if the learner predicts quantiles.
     """
     x, y, heldout_x, heldout_y = table.split(order)
     start_time, scores = time.perf_counter(), []
@@ -92,7 +102,7 @@ def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZ
 
 
 def _scores(predictions: np.ndarray, y: np.ndarray, classes: int) -> Values:
-    """Return the scores of predictions, row by row."""
+    """Return the scores of predictions `[n, ...]`, row by row."""
     if classes:
         predictions = np.nan_to_num(predictions)
         confidence = predictions.max(1).astype(np.float32)
@@ -112,7 +122,7 @@ def _scores(predictions: np.ndarray, y: np.ndarray, classes: int) -> Values:
 
 
 def record(study: Study, made: Job) -> Values:
-    """Return the record of a job, computed once; its key says all that it depends on."""
+    """Return the record of a job. It is computed once: its key includes all that it depends on."""
     table, setting = load(made.table), json.loads(made.setting)
     depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
     if made.learner in REFERENCES:
@@ -139,7 +149,7 @@ def saved_bytes(learner: Any, folder: Path, name: str) -> int:
 
 
 def compute(study: Study, jobs: Iterable[Job], title: str) -> dict[Job, Values]:
-    """Return the records of all jobs; what is missing is computed by `study.workers` processes of one thread each."""
+    """Return the records of all jobs. Missing ones are computed by `study.workers` processes of one thread each."""
     jobs = list(dict.fromkeys(jobs))
     quiet = not study.console.is_terminal
     with Progress(console=study.console, transient=True, disable=quiet) as bar:
@@ -163,10 +173,10 @@ def _work(folder: Path, job: Job) -> None:
 
 
 def tune(study: Study, kind: str, name: str, tables: list[str]) -> dict[str, Any]:
-    """Return the setting of a peer's grid that is best on validation tables, one for all tables.
+    """Return the setting of a peer's grid that is best on the validation tables. It is the same for all tables.
 
-    Classification: the highest mean prequential accuracy, then, where settings answer alike (a temperature), the lowest
-    mean log-loss. Regression: the lowest mean log of the prequential RMSE, which knows no units.
+    - Classification: the highest mean prequential accuracy. Settings that tie are compared by mean log-loss.
+    - Regression: the lowest mean log of the prequential RMSE, which does not depend on units.
     """
     grid, orders = peers(kind)[name].grid, peers(kind)[name].tuning
     if len(grid) == 1:

@@ -1,4 +1,4 @@
-"""River's models on the rows of a table: dictionaries, row by row, a whole mini-batch predicted before it is learnt.
+"""River's models on the rows of a table. Rows are dictionaries. A mini-batch is predicted, then learnt row by row.
 
 Source: Gomes et al. 2017 (adaptive random forests); Bifet, Gavalda 2009 (Hoeffding adaptive trees).
 """
@@ -18,9 +18,10 @@ Row = dict[str, float | str]
 
 
 class RiverClassifier:
-    """An adaptive random `forest`, or a Hoeffding adaptive `tree`, of river, for classes.
+    """An adaptive random `forest`, or a Hoeffding adaptive `tree`, of river.
 
-    Numbers go in as they stand, a missing one at the mean so far; categories as strings, a missing one as a category.
+    Numbers are not scaled, and a missing one is replaced by the running mean. Categories are strings, and a
+    missing one is a category.
 
     Raises:
         ValueError: river is not installed.
@@ -33,7 +34,7 @@ class RiverClassifier:
         self.model = build(name, "classification", seed, **setting)
 
     def named(self, x: np.ndarray) -> list[Row]:
-        """Return rows as river takes them."""
+        """Return rows `[n, d]` as river's dictionaries."""
         filled = np.where(np.isnan(x[:, self.numbers]), self.running.mean, x[:, self.numbers])
         rows: list[Row] = [
             {f"x{j}": value for j, value in zip(self.numbers, row, strict=True)} for row in filled.tolist()
@@ -44,13 +45,13 @@ class RiverClassifier:
         return rows
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows one by one."""
+        """Learn the rows `[n, d]` one by one."""
         self.running.learn(x[:, self.numbers])
         for row, answer in zip(self.named(x), y.tolist(), strict=True):
             self.model.learn_one(row, answer)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities; the uniform where the model has none."""
+        """Return class probabilities `[n, classes]`. They are uniform where the model has none."""
         probabilities = np.zeros((len(x), self.classes))
         for probability, row in zip(probabilities, self.named(x), strict=True):
             for label, share in self.model.predict_proba_one(row).items():
@@ -60,7 +61,7 @@ class RiverClassifier:
 
 
 class RiverRegressor:
-    """An adaptive random forest of river for numbers, on coded rows, the target standardised as it runs.
+    """An adaptive random forest of river for regression, on encoded rows. The target is standardised online.
 
     The linear models in its leaves need both.
 
@@ -73,7 +74,7 @@ class RiverRegressor:
         self.model = build("forest", "regression", seed, **setting)
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows one by one."""
+        """Learn the rows `[n, d]` one by one."""
         self.coded.learn(x)
         self.target.learn(y[:, None])
         answers = self.target(y[:, None])[:, 0].tolist()
@@ -81,7 +82,7 @@ class RiverRegressor:
             self.model.learn_one(dict(enumerate(row)), answer)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return numbers."""
+        """Return numbers `[n]`."""
         predictions = [float(self.model.predict_one(dict(enumerate(row)))) for row in self.coded(x).tolist()]
         return np.asarray(predictions) * self.target.spread + self.target.mean
 

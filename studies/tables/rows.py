@@ -1,4 +1,4 @@
-"""The rows of a table as the peers see them: standardised as they run, categories in one-hot codes.
+"""The rows of a table as the peers see them: numbers standardised online, categories one-hot.
 
 Source: Chan, Golub, LeVeque 1983 (updating means and sums of squares).
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RunningScaler:
-    """Numbers standardised by the mean and spread of the rows so far, column by column.
+    """Standardises columns by the mean and standard deviation of the rows so far.
 
     Source: Chan, Golub, LeVeque 1983, equation 2.1 (merging sums of squares).
     """
@@ -25,7 +25,7 @@ class RunningScaler:
         self.count, self.mean, self.square = np.zeros(width), np.zeros(width), np.zeros(width)
 
     def learn(self, x: np.ndarray) -> None:
-        """Take rows `[n, width]` into the statistics; NaN is left out."""
+        """Update the statistics with rows `[n, width]`. NaN is ignored."""
         present = ~np.isnan(x)
         rows = present.sum(0)
         seen = np.maximum(rows, 1)
@@ -39,19 +39,20 @@ class RunningScaler:
 
     @property
     def spread(self) -> np.ndarray:
-        """Return the standard deviation of each column; 1 where it does not vary."""
+        """Return the standard deviation of each column `[width]`, 1 where it is constant."""
         deviation = np.sqrt(self.square / np.maximum(self.count, 1))
         return np.where(deviation < 1e-9, 1.0, deviation)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return standardised rows; what is missing stands at the mean, 0."""
+        """Return standardised rows `[n, width]`. Missing values are 0, the mean."""
         return np.nan_to_num((x - self.mean) / self.spread)
 
 
 class RowEncoder:
-    """The rows of a table as numbers: standardised as they run, one-hot codes of categories; a missing one is all 0.
+    """Encodes the rows of a table as numbers: standardised online, with categories one-hot. A missing category is all
+    0.
 
-    The codes are known at the start, as the classes are. `clip`: standardised numbers stop there.
+    The codes are known at the start, as classes are. Standardised numbers are clipped at `clip`.
     """
 
     def __init__(self, table: Table, clip: float = np.inf) -> None:
@@ -61,10 +62,10 @@ class RowEncoder:
         self.width = len(self.numbers) + sum(len(codes) for codes in self.levels.values())
 
     def learn(self, x: np.ndarray) -> None:
-        """Take rows into the running statistics."""
+        """Update the running statistics with rows `[n, d]`."""
         self.scale.learn(x[:, self.numbers])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return rows as numbers `[n, width]`."""
+        """Return rows `[n, d]` as numbers `[n, width]`."""
         z = self.scale(x[:, self.numbers]).clip(-self.clip, self.clip)
         return np.hstack([z, *((x[:, c, None] == codes).astype(float) for c, codes in self.levels.items())])

@@ -1,7 +1,8 @@
-"""`make study NAME=tables`: estimators that learn tables as they come, against peers that also see each row once.
+"""`make study NAME=tables`: our estimators on tables in one pass, against peers that also see each row once.
 
-Strict passes over real tables, split by family into validation (where all is chosen) and test (which is reported);
-batch fits of the same rows, longer streams, drift, calibration, size, speed, and an update killed half way.
+Strict passes are over real tables, split by family. Validation tables choose all settings, test tables are
+reported. The study also has batch fits of the same rows, longer streams, drift, calibration, size, speed, and
+killed updates.
 
 Source: Dawid 1984 (prequential); the protocol and the split are this project's own.
 """
@@ -65,13 +66,13 @@ ABOUT = (
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return tables.json, tables.md and the pictures written below `out`.
+    """Run the study. Return tables.json, tables.md and the pictures, written below `out`.
 
-    Nothing is meta-trained, so `seeds` changes nothing; `workers` processes of one thread pass over tables, or in a
-    smoke run, where starting them takes longer than the work, this one.
+    Nothing is meta-trained, so `seeds` has no effect. `workers` processes of one thread pass over the tables. A
+    smoke run uses only this process, because starting others takes longer than the work.
 
     Raises:
-        ValueError: $GRADATIM_DATA is not set, or river is not installed (a smoke run needs neither).
+        ValueError: $GRADATIM_DATA is not set, or river is not installed. A smoke run needs neither.
     """
     study = Study(out / "work" / ("tables-smoke" if smoke else "tables"), 1 if smoke else workers, console)
     orders = 1 if smoke else ORDERS
@@ -119,10 +120,10 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
 
 
 def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
-    """Return the learners that take part and the setting of each, chosen on validation tables.
+    """Return the learners of the study, and the setting of each, chosen on validation tables.
 
     Raises:
-        ValueError: river is not installed; a smoke run leaves its models out.
+        ValueError: river is not installed. A smoke run skips its models.
     """
     taking = [name for name in peers(kind) if not smoke or name in FEW[kind]]
     if find_spec("river") is None:
@@ -149,9 +150,9 @@ def passes(
 
 
 def streams(study: Study, chosen: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records of long streams and of drift: the error so far, of the learners that are quick enough.
+    """Return the records of long streams and of drift: the error so far of all learners but river's forest.
 
-    River's forest is left out: at 64 features it takes half an hour a stream.
+    At 64 features the forest takes half an hour a stream.
     """
     taking = {name: setting for name, setting in chosen.items() if name != "river-forest"}
     results = passes(study, taking, list(STREAMS), 1, "long streams and drift")
@@ -193,7 +194,7 @@ def _record(
 
 
 def _machine(study: Study, smoke: bool, records: list[list[list[Values]]]) -> list[dict[str, Any]]:
-    """Return the claims about checks, size, speed and killed updates."""
+    """Return the claims on checks, size, speed and killed updates."""
     study.console.print("scikit-learn's checks, speeds, and updates that are killed")
     largest = max(int(orders[0]["bytes"]) for tables in records for orders in tables)
     size = claim("tables.state_bytes", largest, largest, largest, 2_000_000, "<=")
@@ -211,7 +212,7 @@ def _settings_listing(kind: str, chosen: dict[str, dict[str, Any]]) -> dict[str,
 def _classes_listings(
     side: str, tables: list[str], by_learner: Passes, references: Passes
 ) -> list[dict[str, Any]]:
-    """Return what a side's tables with classes gave: learner by learner, then table by table."""
+    """Return the results of a side's tables with classes: learner by learner, then table by table."""
     error, loss, final = (mean_of(by_learner, metric) for metric in ("error", "log_loss", "final_error"))
     ranking, logs = (
         ranks(error),
@@ -254,7 +255,7 @@ def _classes_listings(
 
 
 def _numbers_listings(side: str, tables: list[str], by_learner: Passes) -> list[dict[str, Any]]:
-    """Return what a side's tables with a number to predict gave, table by table."""
+    """Return the results of a side's regression tables, table by table."""
     rmse = mean_of(by_learner, "square")
     ranking = ranks(rmse)
     inside = coverage(by_learner, OURS) if OURS in by_learner else np.full((len(tables), 2), np.nan)

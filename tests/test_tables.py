@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 from studies.tables import checks as tables_checks
 from studies.tables import data as tables_data
+from studies.tables import peers as tables_peers
 from studies.tables import protocol as tables_protocol
 from studies.tables.batch import fitted
 from studies.tables.data import COPIES, Table, family, load, names, side
@@ -39,6 +41,7 @@ from studies.tables.protocol import errors, job, log_losses, prequential_pass, r
 from studies.tables.rows import RowEncoder, RunningScaler
 from studies.tables.streams import permuted, rotated
 
+import gradatim
 from gradatim.compare.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
@@ -263,6 +266,16 @@ def test_a_record_is_kept_and_another_setting_is_another(tmp_path, monkeypatch):
         record(study, job(RIDGE, "small", 0, {"temperature": 2.0}))
 
 
+@pytest.mark.parametrize("name", [*tables_peers.SOURCES, *tables_checks.COMMANDS])
+def test_the_fingerprint_covers_every_source(monkeypatch, name):
+    """A path that the library no longer has would leave its records valid for ever."""
+    fingerprint = tables_peers.fingerprint.__wrapped__
+    before, read = fingerprint(*tables_checks.COMMANDS), Path.read_bytes
+    changed = Path(gradatim.__file__).parent / name
+    monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (changed in (p, *p.parents)))
+    assert fingerprint(*tables_checks.COMMANDS) != before
+
+
 def test_a_temperature_is_chosen_by_the_log_loss(tmp_path, monkeypatch):
     study = Study(tmp_path, 1, Console(quiet=True))
     monkeypatch.setattr(tables_protocol, "load", lambda name: small())
@@ -377,6 +390,7 @@ def test_drift_changes_names_half_way_and_turns_rows():
 WRITER = """
 import os, sys, time
 from dataclasses import replace
+from pathlib import Path
 from pathlib import Path
 command, state, torn = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "torn"
 size = 1000 if command == "fit" else 2000

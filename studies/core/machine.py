@@ -107,7 +107,7 @@ def _matmul_seconds() -> float:
 
 
 def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return the claim `core.kill_resume`: how many runs killed at a random moment end with bitwise the same weights."""
+    """Return the claim `core.kill_resume`: the killed runs whose weights end bitwise the same."""
     times = 1 if smoke else 5
     values = study.arrays(
         "kill-resume", times, lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}

@@ -36,8 +36,8 @@ def answer(result: Result) -> Iterator[str]:
     falling, best = (result.mean("linear", f"linear-{name}", 10, "excess risk") for name in ("both", "ridge"))
     yield (
         f"On linear regression the paper's constant gain has {result.value('core.linear.ratio10'):.2f} times the "
-        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is {falling:.4f}, "
-        f"where ridge, which learns nothing, has {best:.4f}."
+        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is "
+        f"{falling:.4f}, where ridge, which learns nothing, has {best:.4f}."
     )
     refined, fit, blind = (
         result.mean("digits", f"digits-{name}", 10) for name in ("both", "lbfgs", "observations")

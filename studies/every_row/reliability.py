@@ -23,7 +23,7 @@ def bins(stops: np.ndarray) -> np.ndarray:
 
 
 def _binned(values: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Return predicted loss, realised loss and standard error, `[3, families, ...]`, of each family's `[S, T, K, 3]`."""
+    """Return predicted loss, realised loss and its error, `[3, families, ...]`, of each family's `[S, T, K, 3]`."""
     binned = [bins(np.moveaxis(stops, 1, -2)) for stops in values]
     return np.moveaxis(np.stack(binned), -1, 0)
 

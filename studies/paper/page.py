@@ -137,8 +137,8 @@ def answer_peers(result: Result) -> Iterator[str]:
     )
     yield (
         f"On linear regression after ten mini-batches no: ridge ({ridge:.3f}, the best possible is {best:.3f}) and a "
-        f"damped Newton step ({newton:.3f}) have lower squared errors than refined weights ({refined:.3f}), though these "
-        "beat SGD, MAML and learned optimizers."
+        f"damped Newton step ({newton:.3f}) have lower squared errors than refined weights ({refined:.3f}), though "
+        "these beat SGD, MAML and learned optimizers."
     )
     explicit, one_pass, form = (
         result.mean("mnist", record_name(result, "mnist", row), 10)

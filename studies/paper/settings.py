@@ -85,8 +85,8 @@ class Setting:
         judged: the number of test tasks.
         relative: whether steps count by the log of their loss.
         settings: options of the methods, by regime.
-        curvature: whether steps also see the gradient preconditioned by the mini-batch's second moments. The latent must
-            be made of weight matrices.
+        curvature: whether steps also see the gradient preconditioned by the mini-batch's second moments. The latent
+            must be made of weight matrices.
         implicit: the factor on the iterations of implicit learners, which learn all of f.
         judge: computes the metrics.
     """

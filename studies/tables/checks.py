@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gradatim.compare.runs import Study
 
 FEATURES, REPEATS = 20, 3
-COMMANDS = ("cli.py", "commands", "training/checkpoint.py")
+COMMANDS = ("cli.py", "commands", "files")
 """Other source files that an update from the command line runs."""
 
 
@@ -71,9 +71,9 @@ def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
     Each is the median of repeats, timed in turns, on two classes and 20 features.
 
     - Predicting: 100,000 rows, after one pass over 2,048. The peer is an MLP of scikit-learn.
-    - Updating: one pass over 4,096 rows, ours in mini-batches of 32. The peer is river's adaptive random forest with its
-      defaults, row by row, on dictionaries made before. Without river, which a smoke run does not need, this claim is
-      missing.
+    - Updating: one pass over 4,096 rows, ours in mini-batches of 32. The peer is river's adaptive random forest with
+      its defaults, row by row, on dictionaries made before. Without river, which a smoke run does not need,
+      this claim is missing.
     """
     asked, rows, repeats = (2_000, 256, 1) if smoke else (100_000, 4_096, REPEATS)
     found = study.arrays(

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+import gradatim
+
 from .river import RiverClassifier, RiverRegressor
 from .rows import RowEncoder, RunningScaler
 
@@ -283,9 +285,16 @@ REGRESSORS: dict[str, Peer] = {
     "mlp-64": Peer(partial(PartialFit, _mlp_regressor), _LONGER),
     "river-forest": Peer(RiverRegressor, _LEAVES, "river", 1),
 }
-"""All one-pass learners for numbers. A grid of one setting is fixed."""
+"""All one-pass learners, by kind of table. A grid of one setting is fixed."""
 
-SOURCES = ("estimators*", "preprocessing*", "predictors/committee*", "refiners/experts*")
+SOURCES = (
+    "estimators",
+    "preprocessing",
+    "predictors/committee.py",
+    "refiners/experts.py",
+    "nn/fixed_features.py",
+    "regimes.py",
+)
 """Source files and folders in gradatim that decide the predictions of our estimators."""
 
 
@@ -297,10 +306,9 @@ def peers(kind: str) -> dict[str, Peer]:
 @lru_cache(maxsize=4)
 def fingerprint(*more: str) -> str:
     """Return the version, and a hash of the source text of the estimators and of `more`."""
-    root = Path(__file__).parents[1]
-    paths = sorted(path for pattern in (*SOURCES, *more) for path in root.glob(pattern))
+    paths = [Path(gradatim.__file__).parent / name for name in (*SOURCES, *more)]
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    text = b"".join(file.read_bytes() for file in files if file.suffix == ".py")
+    text = b"".join(file.read_bytes() for file in files)
     return f"{version('gradatim')}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 

@@ -41,7 +41,6 @@ from studies.tables.protocol import errors, job, log_losses, prequential_pass, r
 from studies.tables.rows import RowEncoder, RunningScaler
 from studies.tables.streams import permuted, rotated
 
-import gradatim
 from gradatim.compare.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
@@ -271,7 +270,7 @@ def test_the_fingerprint_covers_every_source(monkeypatch, name):
     """A path that the library no longer has would leave its records valid for ever."""
     fingerprint = tables_peers.fingerprint.__wrapped__
     before, read = fingerprint(*tables_checks.COMMANDS), Path.read_bytes
-    changed = Path(gradatim.__file__).parent / name
+    changed = Path(tables_peers.gradatim.__file__).parent / name
     monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (changed in (p, *p.parents)))
     assert fingerprint(*tables_checks.COMMANDS) != before
 

@@ -1,6 +1,7 @@
-"""Studies: measurements of gradatim, each with a JSON of records and claims and a page rendered from it.
+"""Studies: measurements of gradatim. Each writes a JSON of records and claims, and a page rendered from it.
 
-`python -m studies NAME` runs one, or goes on with it; `--smoke` at its smallest size.
+`python -m studies NAME` runs a study, or continues one that was interrupted. `--smoke` runs it at its smallest
+size.
 """
 
 from __future__ import annotations
@@ -33,14 +34,20 @@ STUDIES: dict[str, str] = {
 def run(
     name: str, out: Path, smoke: bool, seeds: int, workers: int, console: Console, table: int | None = None
 ) -> list[Path]:
-    """Run a benchmark and return the files it wrote below `out`: NAME.json, NAME.md and pictures.
+    """Run a study and return the files it wrote below `out`: NAME.json, NAME.md and pictures.
 
-    `smoke`: tiny sizes, in a minute or two, numbers without meaning; `seeds` of meta-training; `workers`: meta-training
-    processes at a time; `table`: of `paper`, this one alone. Work in progress stands in `out/work/NAME`; a second call
-    goes on from there.
+    Work in progress is stored in `out/work/NAME`. A second call continues from it.
+
+    Args:
+        name: of the study.
+        out: the folder for the results.
+        smoke: use tiny sizes, which take a minute or two. The numbers mean nothing.
+        seeds: the number of meta-training seeds.
+        workers: the number of meta-training processes at a time.
+        table: the number of one table of `paper`. None runs all of them.
 
     Raises:
-        ValueError: an unknown name, the nearest known one is suggested; a table where there are none, or no such table.
+        ValueError: the study is unknown (the nearest known name is suggested), has no tables, or has no such table.
     """
     if name not in STUDIES:
         raise ValueError(f"no study is called {name!r}: {hint(name, STUDIES)}")

@@ -17,7 +17,7 @@ from . import STUDIES, run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one study; return 0, or 2 after one line on stderr, or 130 when interrupted."""
+    """Run one study. Return 0, 2 after an error (one line on stderr), or 130 when interrupted."""
     listing = "\n".join(f"  {name:10} {what}" for name, what in STUDIES.items())
     parser = argparse.ArgumentParser(
         prog="python -m studies",

@@ -1,4 +1,6 @@
-"""`python -m studies.render [FILE.json ...]`: pages and pictures from the JSON of studies; nothing is run again."""
+"""`python -m studies.render [FILE.json ...]`: write pages and pictures from the JSON of studies. Nothing is run
+again.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def page_of(study: str) -> Page:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Render the files, by default those of all studies in docs/results; return 0."""
+    """Render the files, by default those of all studies in docs/results. Return 0."""
     parser = argparse.ArgumentParser(prog="python -m studies.render", description=__doc__)
     parser.add_argument("files", nargs="*", type=Path, help="JSON of studies (default: docs/results)")
     options = parser.parse_args(arguments)

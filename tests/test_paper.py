@@ -11,10 +11,10 @@ from studies import run
 from studies.__main__ import show_claims
 from studies.paper import run as paper
 from studies.paper.causal_peers import peers, shape_orders
-from studies.paper.claims import families_improved, missing, references
+from studies.paper.claims import cells_missing, families_improved, references
 from studies.paper.continual import in_turn, rehearsed
-from studies.paper.costs import paced
-from studies.paper.findings import Compared, _gains, _kernels, _shapes, _turns, crossings, verdict
+from studies.paper.costs import training_seconds
+from studies.paper.findings import PairedErrors, _gains, _kernels, _shapes, _turns, crossings, verdict
 from studies.paper.recipes import recipes
 from studies.paper.run import _part, _rows
 from studies.paper.settings import origin, settings
@@ -141,7 +141,7 @@ def test_cells_find_their_records_and_empty_ones_are_counted():
     chosen = {("linear-classes", "parametric-chosen"): "parametric-both"}
     kept = filled(wanted, records, chosen, {"linear-classes": "error"})
     assert len(wanted) == 7 and sum(found is not None for found in kept.values()) == 2
-    assert missing(kept)["value"] == 5 and not missing(kept)["holds"]
+    assert cells_missing(kept)["value"] == 5 and not cells_missing(kept)["holds"]
     (table,) = listings(kept, chosen)
     said = "parametric-both (chosen)"
     assert table["rows"][0] == ["linear-classes", said, "0.5 ± 0.1", "0.5 ± 0.1", "", "3", "1"]
@@ -152,7 +152,7 @@ def test_a_learner_that_diverged_is_said_to_and_is_null_in_json(tmp_path):
     lost = record("parametric-both", 5, float("nan"))
     (table,) = listings({cell: lost}, {})
     assert table["rows"][0][3] == "diverged"
-    assert paper._told({"cells": [lost], "gap": (0.5, float("inf"))}) == {
+    assert paper._json_ready({"cells": [lost], "gap": (0.5, float("inf"))}) == {
         "cells": [{**lost, "mean": None, "low": None, "high": None}],
         "gap": [0.5, None],
     }
@@ -195,7 +195,7 @@ def test_what_was_asked_is_compared_on_the_same_tasks_at_the_same_step():
         panel: {learner(panel, row): {"error": level * tasks[None]} for row, level in rows.items()}
         for panel, rows in levels.items()
     }
-    own = Compared(found, {})
+    own = PairedErrors(found, {})
 
     def values(gaps):
         return {key: value for key, (value, _, _) in gaps.items()}
@@ -238,7 +238,7 @@ def test_a_pace_is_the_time_of_the_iterations(tmp_path):
     few = made["parametric-both"]
     many = replace(few, train=replace(few.train, iterations=1000))
     study = Study(tmp_path, 1, QUIET)
-    assert paced(study, {"a": many})["a"] > 0
+    assert training_seconds(study, {"a": many})["a"] > 0
     assert len(list((tmp_path / "records").iterdir())) == 1
 
 

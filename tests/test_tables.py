@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +12,17 @@ import torch
 from rich.console import Console
 from studies.tables import checks as tables_checks
 from studies.tables import data as tables_data
+from studies.tables import peers as tables_peers
 from studies.tables import protocol as tables_protocol
 from studies.tables.batch import fitted
 from studies.tables.data import COPIES, Table, family, load, names, side
 from studies.tables.figures import (
-    beaten,
     calibration_error,
     chosen_reference,
     coverage,
-    excess,
-    over,
+    excess_calibration_error,
+    log_error_ratio,
+    peer_is_better,
     ranks,
     wins,
 )
@@ -29,14 +31,14 @@ from studies.tables.peers import (
     OURS,
     QUANTILES,
     RIDGE,
-    Partial,
+    PartialFit,
     PlainRidge,
-    Refined,
+    RefinedEstimator,
     peers,
     softmax,
 )
-from studies.tables.protocol import errors, follow, job, log_losses, record, tune
-from studies.tables.rows import Coded, Running
+from studies.tables.protocol import errors, job, log_losses, prequential_pass, record, tune
+from studies.tables.rows import RowEncoder, RunningScaler
 from studies.tables.streams import permuted, rotated
 
 from gradatim.comparison.runs import Study
@@ -66,8 +68,8 @@ class Spy:
     def learn(self, x, y):
         self.log.append(("learn", x[:, 0].copy()))
 
-    def say(self, x):
-        self.log.append(("say", x[:, 0].copy()))
+    def predict(self, x):
+        self.log.append(("predict", x[:, 0].copy()))
         return np.full((len(x), self.classes), 1 / self.classes) if self.classes else np.zeros(len(x))
 
 
@@ -103,7 +105,7 @@ def test_the_tables_of_both_sides_are_large_different_and_of_other_families():
         assert not set(COPIES) & {n for own in found for n in own}
     shapes: dict[tuple[int, int], list[str]] = {}
     for row in tables_data._index():
-        if row["n"] >= tables_data.LEAST:
+        if row["n"] >= tables_data.MIN_ROWS:
             shapes.setdefault((row["n"], row["d"]), []).append(row["name"])
     targets = {n: np.sort(load(n).y.astype(float)) for own in shapes.values() if len(own) > 1 for n in own}
     scaled = {n: (y - y.mean()) / y.std() for n, y in targets.items()}
@@ -121,7 +123,7 @@ def test_the_tables_of_both_sides_are_large_different_and_of_other_families():
 def test_no_row_is_shown_before_it_was_predicted_and_held_out_rows_never(classes):
     table = small(classes)
     spy = Spy(table)
-    found = follow(spy, table, order=1)
+    found = prequential_pass(spy, table, order=1)
     x, _, held, _ = table.split(1)
     assert len(x) == 140
     assert sorted(np.concatenate([x, held])[:, 0]) == sorted(table.x[:, 0])
@@ -129,13 +131,13 @@ def test_no_row_is_shown_before_it_was_predicted_and_held_out_rows_never(classes
     for place, (what, rows) in enumerate(spy.log[:-1]):
         if what == "learn":
             before = spy.log[place - 1]
-            assert not place or (before[0] == "say" and np.array_equal(before[1], rows))
+            assert not place or (before[0] == "predict" and np.array_equal(before[1], rows))
             shown += rows.tolist()
         else:
             assert not set(shown) & set(rows.tolist())
     assert np.array_equal(shown, x[:, 0])
     what, rows = spy.log[-1]
-    assert what == "say"
+    assert what == "predict"
     assert np.array_equal(rows, held[:, 0])
     assert len(found["error" if classes else "square"]) == (140 if classes else 108)
 
@@ -149,7 +151,7 @@ def test_orders_are_different_and_each_always_the_same():
 
 def test_the_first_rows_are_predicted_uniformly():
     table = small()
-    found = follow(Spy(table), table, 0)
+    found = prequential_pass(Spy(table), table, 0)
     assert found["error"][:32] == pytest.approx(2 / 3)
     assert found["log_loss"][:32] == pytest.approx(np.log(3))
 
@@ -164,7 +166,7 @@ def test_errors_share_ties_and_log_losses_are_clipped():
 def test_running_statistics_are_those_of_all_rows():
     x = np.random.default_rng(0).normal(1e6, 1e-2, (100, 2))
     x[3, 0], x[:40, 1] = np.nan, np.nan
-    scale = Running(2)
+    scale = RunningScaler(2)
     for start in range(0, 100, 32):
         scale.learn(x[start : start + 32])
     assert scale.mean == pytest.approx(np.nanmean(x, 0), rel=1e-14)
@@ -174,7 +176,7 @@ def test_running_statistics_are_those_of_all_rows():
 
 def test_coded_rows_are_standardised_numbers_and_one_hot_codes():
     table = small()
-    coded = Coded(table, clip=1.0)
+    coded = RowEncoder(table, clip=1.0)
     coded.learn(table.x)
     z = coded(table.x)
     assert z.shape[1] == coded.width == 5
@@ -201,7 +203,7 @@ def test_the_plain_ridge_is_the_closed_form(classes):
     wanted = centre + ridge.features(table.x[96:]) @ theta
     wanted = softmax(4.0 * wanted) if classes else wanted[:, 0]
     assert f.shape[1] == 5 + 512 + 1
-    assert ridge.say(table.x[96:]) == pytest.approx(wanted, abs=1e-7)
+    assert ridge.predict(table.x[96:]) == pytest.approx(wanted, abs=1e-7)
 
 
 PEERS = [(kind, name) for kind in ("classification", "regression") for name in peers(kind)]
@@ -213,8 +215,8 @@ def test_every_learner_passes_over_a_table_and_learns(kind, name):
         pytest.importorskip("river")
     table = small(3 if kind == "classification" else 0, rows=400)
     learner = peers(kind)[name].make(table, 0, **peers(kind)[name].grid[-1])
-    found = follow(learner, table, 0)
-    said = learner.say(table.x[:7])
+    found = prequential_pass(learner, table, 0)
+    said = learner.predict(table.x[:7])
     if kind == "classification":
         assert said.shape == (7, 3)
         assert said.sum(1) == pytest.approx(1)
@@ -233,34 +235,44 @@ def test_a_diverged_model_says_nan_and_counts_as_wrong():
             raise ValueError(f"Solver produced {word} parameter weights")
 
     word, table = "non-finite", small(0)
-    learner = Partial(lambda seed: Diverging(), table, 0)
-    assert np.isinf(follow(learner, table, 0)["square"].mean())
-    assert follow(Partial(lambda seed: Diverging(), small(), 0), small(), 0)["error"].mean() == pytest.approx(
-        2 / 3
-    )
+    learner = PartialFit(lambda seed: Diverging(), table, 0)
+    assert np.isinf(prequential_pass(learner, table, 0)["square"].mean())
+    assert prequential_pass(PartialFit(lambda seed: Diverging(), small(), 0), small(), 0)[
+        "error"
+    ].mean() == pytest.approx(2 / 3)
     word = "other"
     with pytest.raises(ValueError, match="other"):
-        follow(Partial(lambda seed: Diverging(), table, 0), table, 0)
+        prequential_pass(PartialFit(lambda seed: Diverging(), table, 0), table, 0)
 
 
 def test_ours_sees_tables_as_a_user_has_them():
     table = small()
-    made = Refined(table, 0).frame(table.x[:3])
+    made = RefinedEstimator(table, 0).frame(table.x[:3])
     assert list(made.columns) == ["x0", "x1", "x2"]
     assert all(str(code).startswith("level ") for code in made["x2"])
     numbers = Table("n", table.x[:, :2], table.y, (), 3)
-    assert Refined(numbers, 0).frame(numbers.x) is numbers.x
+    assert RefinedEstimator(numbers, 0).frame(numbers.x) is numbers.x
 
 
 def test_a_record_is_kept_and_another_setting_is_another(tmp_path, monkeypatch):
     study = Study(tmp_path, 1, Console(quiet=True))
     monkeypatch.setattr(tables_protocol, "load", lambda name: small())
     first = record(study, job(RIDGE, "small", 0, {"temperature": 4.0}))
-    monkeypatch.setattr(tables_protocol, "follow", lambda *_: pytest.fail("computed once more"))
+    monkeypatch.setattr(tables_protocol, "prequential_pass", lambda *_: pytest.fail("computed once more"))
     again = record(study, job(RIDGE, "small", 0, {"temperature": 4.0}))
     assert np.array_equal(first["error"], again["error"])
     with pytest.raises(pytest.fail.Exception):
         record(study, job(RIDGE, "small", 0, {"temperature": 2.0}))
+
+
+@pytest.mark.parametrize("name", [*tables_peers.SOURCES, *tables_checks.COMMANDS])
+def test_the_fingerprint_covers_every_source(monkeypatch, name):
+    """A path that the library no longer has would leave its records valid for ever."""
+    fingerprint = tables_peers.fingerprint.__wrapped__
+    before, read = fingerprint(*tables_checks.COMMANDS), Path.read_bytes
+    changed = Path(tables_peers.gradatim.__file__).parent / name
+    monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (changed in (p, *p.parents)))
+    assert fingerprint(*tables_checks.COMMANDS) != before
 
 
 def test_a_temperature_is_chosen_by_the_log_loss(tmp_path, monkeypatch):
@@ -303,7 +315,7 @@ def test_a_column_that_is_empty_in_a_fold_does_no_harm_to_boosting():
 
 def test_the_ratio_to_the_ridge_counts_errors_of_one_pass():
     ours, ridge = np.array([[3.0, 0.0], [5.0, 0.0]]), np.array([[8.0, 0.0], [8.0, 1.0]])
-    assert np.exp(over(ours, ridge)) == pytest.approx([4.5 / 8.5, 0.5])
+    assert np.exp(log_error_ratio(ours, ridge)) == pytest.approx([4.5 / 8.5, 0.5])
 
 
 def test_ranks_share_ties():
@@ -324,10 +336,10 @@ def test_a_peer_is_better_only_if_the_paired_test_says_so():
     wanted = [
         ttest_rel(a, b).pvalue < 0.05 and a.mean() > b.mean() for a, b in zip(ours.T, theirs.T, strict=True)
     ]
-    assert beaten(ours, theirs).tolist() == wanted
+    assert peer_is_better(ours, theirs).tolist() == wanted
     assert 5 < sum(wanted) < 55
     same = np.full((5, 3), 0.2)
-    assert beaten(same, same - [[0.0, 0.01, -0.01]]).tolist() == [False, True, False]
+    assert peer_is_better(same, same - [[0.0, 0.01, -0.01]]).tolist() == [False, True, False]
     assert wins({OURS: same, "a": same - 0.01, "b": same}).tolist() == [False] * 3
 
 
@@ -340,8 +352,11 @@ def test_calibration_error_by_hand():
 def test_a_calibrated_predictor_has_no_excess_error_and_a_bold_one_has():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.3, 1.0, (40, 400))
-    calm = [excess(row, (rng.random(400) < row).astype(float), rng) for row in confidence]
-    bold = [excess(row, (rng.random(400) < row - 0.2).astype(float), rng) for row in confidence[:5]]
+    calm = [excess_calibration_error(row, (rng.random(400) < row).astype(float), rng) for row in confidence]
+    bold = [
+        excess_calibration_error(row, (rng.random(400) < row - 0.2).astype(float), rng)
+        for row in confidence[:5]
+    ]
     assert abs(np.mean(calm)) < 0.004
     assert np.mean(bold) > 0.1
 
@@ -375,6 +390,7 @@ WRITER = """
 import os, sys, time
 from dataclasses import replace
 from pathlib import Path
+from pathlib import Path
 command, state, torn = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "torn"
 size = 1000 if command == "fit" else 2000
 part = state if torn else state.with_suffix(".partial")
@@ -392,7 +408,7 @@ def test_a_killed_update_is_whole_only_if_the_file_is_replaced_at_once(tmp_path,
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     monkeypatch.setattr(tables_checks, "_gradatim", start)
-    monkeypatch.setattr(tables_checks, "_loads", lambda state: True)
+    monkeypatch.setattr(tables_checks, "_is_loadable", lambda state: True)
     found = tables_checks._killed(tmp_path, 4, 100)
     assert len(found["whole"]) == 4
     assert found["whole"].all() == (how == "whole")
@@ -404,6 +420,6 @@ def test_a_killed_update_may_differ_from_another_by_rounding_alone():
     def held(value, name="a"):
         return save({name: torch.tensor([1.0, value], dtype=torch.float64)})
 
-    assert tables_checks._alike(held(3.0), held(3.0 + 1e-14))
-    assert not tables_checks._alike(held(3.0), held(3.0 + 1e-6))
-    assert not tables_checks._alike(held(3.0), held(3.0, "b"))
+    assert tables_checks._same_tensors(held(3.0), held(3.0 + 1e-14))
+    assert not tables_checks._same_tensors(held(3.0), held(3.0 + 1e-6))
+    assert not tables_checks._same_tensors(held(3.0), held(3.0, "b"))

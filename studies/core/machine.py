@@ -1,4 +1,4 @@
-"""How fast meta-training uses the machine, and whether a killed run comes back bit for bit.
+"""How fast meta-training is, and whether a killed run continues bit for bit.
 
 Source: Chowdhery et al. 2022, appendix B (model FLOPs utilisation: useful operations over the possible ones).
 """
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 
 def throughput(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `core.throughput`: useful FLOP/s of greedy meta-training over those of a 2048-cube float32 matmul.
+    """Return the claim `core.throughput`: FLOP/s of greedy meta-training over FLOP/s of a large matrix product.
 
-    64 tasks, 3 mini-batches of 64 rows, width 128, 4 layers, all steps counted, through `train` as users call it:
-    sampling, clipping, AdamW, averaging and logging included. Both are timed in turns in one run; medians.
+    The learner has width 128 and 4 layers. It is trained on 64 tasks of 3 mini-batches of 64 rows. `train` runs as
+    users call it: sampling, clipping, AdamW, averaging and logging are included. The matrix product is 2048 x 2048
+    in float32. Both are timed in turns. The claim is the median of the rounds.
     """
     rounds, iterations = (1, 3) if smoke else (5, 6)
     values = study.cached("throughput", [rounds, iterations], lambda: _throughput(rounds, iterations))
@@ -57,14 +58,14 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     scheme = Greedy(batch_size=64, horizon=3)
     learner = parametric(family, BOTH, TransformerConfig(width=128, layers=4))
     tasks, episode = streams(0, 0)
-    with _Count() as count:
+    with _FlopCounter() as count:
         scheme.loss(learner, family.sample(64, tasks), episode).backward()
     matmul, seconds = [], []
     for seed in range(rounds):
         matmul.append(_matmul_seconds())
         config = TrainConfig(iterations=iterations, tasks=64, seed=seed, log_every=1)
-        done = train(learner, family, scheme, config, progress=False)
-        seconds.append(float(np.median([64 / record["tasks_per_second"] for record in done.log[1:]])))
+        run = train(learner, family, scheme, config, progress=False)
+        seconds.append(float(np.median([64 / record["tasks_per_second"] for record in run.log[1:]])))
     return {
         "flops": np.asarray(count.flops),
         "seconds": np.asarray(seconds),
@@ -73,11 +74,11 @@ def _throughput(rounds: int, iterations: int) -> dict[str, np.ndarray]:
     }
 
 
-class _Count(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products and attention, as torch's own counter does.
+class _FlopCounter(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products and attention, as PyTorch's own counter does.
 
-    That one follows modules through the backward pass, which the inner gradient of a signal breaks, and does not know
-    the CPU's attention kernel.
+    PyTorch's counter follows modules through the backward pass. The inner gradient of a signal breaks that. It
+    also does not know the attention kernel of the CPU.
     """
 
     flops = 0
@@ -106,7 +107,7 @@ def _matmul_seconds() -> float:
 
 
 def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise the same."""
+    """Return the claim `core.kill_resume`: the killed runs whose weights end bitwise the same."""
     times = 1 if smoke else 5
     values = study.cached(
         "kill-resume", times, lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}
@@ -127,7 +128,7 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
     began = time.perf_counter()
     start_process(recipe, home / "undisturbed", 1).communicate()
     whole = time.perf_counter() - began
-    wanted = _weights(home / "undisturbed")
+    expected = _weights(home / "undisturbed")
     equal: list[bool] = []
     while len(equal) < times:
         folder = home / f"killed-{len(equal)}"
@@ -140,7 +141,9 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
             continue  # not in the middle of training: another moment
         start_process(recipe, folder, 1).communicate()
         found = _weights(folder)
-        equal.append(found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
+        equal.append(
+            found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in expected)
+        )
     return equal
 
 

@@ -1,4 +1,4 @@
-"""The page of `make study NAME=core`: what it asks, its answer, its picture and its table."""
+"""The page of `make study NAME=core`: its question, answer, picture and table."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ LINES = {
     "lbfgs": "lbfgs",
     "oracle": "oracle",
 }
-"""Methods of the picture by the end of their names in records."""
+"""Methods in the picture, by the end of their names in records."""
 
 ROWS = {**LINES, "observations": "parametric-observations", "momentum": "momentum", "adam": "adam"}
 
 
 def answer(result: Result) -> Iterator[str]:
-    """Yield what refining gains, and over what it gains nothing."""
+    """Yield what refining gains, and against which methods it gains nothing."""
     ratios = {regime: values[0] for regime, values in result.claim("core.regimes").get("ratios", {}).items()}
     text = ", ".join(f"{regime} {ratio:.2f}" for regime, ratio in ratios.items())
     yield (
         "After ten mini-batches of digits, learners that refine make a fraction of the errors of learners trained "
         f"for one step and judged after one ({text})."
     )
-    ours, best = (result.mean("linear", f"linear-{name}", 10, "excess risk") for name in ("both", "ridge"))
+    falling, best = (result.mean("linear", f"linear-{name}", 10, "excess risk") for name in ("both", "ridge"))
     yield (
         f"On linear regression the paper's constant gain has {result.value('core.linear.ratio10'):.2f} times the "
-        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is {ours:.4f}, "
-        f"where ridge, which learns nothing, has {best:.4f}."
+        f"excess risk of the best possible estimator after ten mini-batches; with the falling gain it is "
+        f"{falling:.4f}, where ridge, which learns nothing, has {best:.4f}."
     )
     refined, fit, blind = (
         result.mean("digits", f"digits-{name}", 10) for name in ("both", "lbfgs", "observations")

@@ -1,4 +1,4 @@
-"""`make study NAME=core`: does refining pay, in every regime; is training fast; does a killed run come back.
+"""`make study NAME=core`: does refining pay in every regime, is training fast, does a killed run continue.
 
 Source: Mittal et al. 2025, tables 2-4, on LinearRegression(8, 0.5) and on tasks of scikit-learn's digits.
 """
@@ -39,11 +39,11 @@ ONCE = {
     "digits-explicit-one-step": ("digits-explicit", "explicit-one-step"),
     "digits-implicit-one-step": ("digits-implicit", "implicit-one-step"),
 }
-"""The one-step learners of the digits: the iterated twin of each, and the method."""
+"""The one-step learners of the digits: the recipe that each is derived from, and its method."""
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return core.json, core.md and the pictures written below `out`."""
+    """Run the study. Return core.json, core.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("core-smoke" if smoke else "core"), workers, console)
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -121,12 +121,12 @@ def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
     }
 
 
-def _linear_claims(found: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Return `core.linear.ratio10` and `core.linear.falls`; step s stands at index s - 1."""
-    ours = found["linear-constant"]["excess risk"][:, 9]
-    best = found["linear-oracle"]["excess risk"][:, 9]
-    ratio = bootstrap(lambda a, b: a.mean() / b.mean(), ours, best)
-    curves = [found[f"linear-{signal}"]["excess risk"][:, :10].transpose(0, 2, 1) for signal in SIGNALS]
+def _linear_claims(results: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Return the claims `core.linear.ratio10` and `core.linear.falls`. Step s is at index s - 1."""
+    risk = results["linear-constant"]["excess risk"][:, 9]
+    best = results["linear-oracle"]["excess risk"][:, 9]
+    ratio = bootstrap(lambda a, b: a.mean() / b.mean(), risk, best)
+    curves = [results[f"linear-{signal}"]["excess risk"][:, :10].transpose(0, 2, 1) for signal in SIGNALS]
 
     def falls(*values: np.ndarray) -> float:
         means = np.stack([v.mean(axis=1) for v in values])  # [signals, seeds, steps]
@@ -139,34 +139,40 @@ def _linear_claims(found: dict[str, dict[str, np.ndarray]]) -> list[dict[str, An
 
 
 def _digits_claims(
-    study: Study, found: dict[str, dict[str, np.ndarray]], seeds: int, smoke: bool
+    study: Study, results: dict[str, dict[str, np.ndarray]], seeds: int, smoke: bool
 ) -> list[dict[str, Any]]:
-    """Return `core.digits.over_onestep` and `core.regimes`; the signals of both sides chosen on validation tasks."""
-    ours = _choose(study, [f"digits-{signal}" for signal in SIGNALS], 7, seeds, smoke)
-    theirs = _choose(study, [name for name in ONCE if "parametric" in name], 1, seeds, smoke)
-    study.console.print(f"on validation tasks of the digits the best were {ours} and {theirs}")
+    """Return the claims `core.digits.over_onestep` and `core.regimes`.
+
+    The signals of both sides are chosen on validation tasks.
+    """
+    refined = _choose(study, [f"digits-{signal}" for signal in SIGNALS], 7, seeds, smoke)
+    one_step = _choose(study, [name for name in ONCE if "parametric" in name], 1, seeds, smoke)
+    study.console.print(f"on validation tasks of the digits the best were {refined} and {one_step}")
 
     def ratio(a: np.ndarray, b: np.ndarray) -> float:
         return float(a.mean() / b.mean())
 
     pairs = {
-        "parametric": (ours, theirs),
+        "parametric": (refined, one_step),
         "explicit": ("digits-explicit", "digits-explicit-one-step"),
         "implicit": ("digits-implicit", "digits-implicit-one-step"),
     }
     ratios = {
-        regime: bootstrap(ratio, found[iterated]["error"][:, 9], found[single]["error"][:, 0])
+        regime: bootstrap(ratio, results[iterated]["error"][:, 9], results[single]["error"][:, 0])
         for regime, (iterated, single) in pairs.items()
     }
     better = sum(high < 1 for _, _, high in ratios.values())
     regimes = claim("core.regimes", better, better, better, 3, ">=")
     regimes["ratios"] = {regime: [round(v, 4) for v in values] for regime, values in ratios.items()}
     over = claim("core.digits.over_onestep", *ratios["parametric"], 0.8, "<=")
-    return [{**over, "chosen": ours, "against": theirs}, regimes]
+    return [{**over, "chosen": refined, "against": one_step}, regimes]
 
 
 def _choose(study: Study, names: list[str], step: int, seeds: int, smoke: bool) -> str:
-    """Return the recipe with the lowest error on validation tasks: their pool has rows for 7 steps without a repeat."""
+    """Return the recipe with the lowest error on validation tasks.
+
+    The validation pool has rows for 7 steps without a repeat.
+    """
     part = _digits(smoke)
     family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
     recipes = {name: part.recipes[name] for name in names}

@@ -1,6 +1,9 @@
-"""What `make study NAME=every_row` claims: ratios to the best possible estimate, curves that never rise, merged states.
+"""The claims of `make study NAME=every_row`: ratios to the best possible estimate, curves that never rise, merged
+states.
 
-Source: DESIGN.md, Results: ratios are ratios of means.
+Ratios are ratios of means over tasks and seeds.
+
+Source: Efron, Tibshirani 1993, chapter 13 (their bootstrap intervals).
 """
 
 from __future__ import annotations
@@ -30,60 +33,63 @@ Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 SHARDS = 8
 
 FALLING = {"isotropic": 256, "classification": 64, "network": 16}
-"""Tasks after every step of which a mean is taken: so many that its noise is below its fall.
+"""Number of tasks whose mean is taken after every step. The noise of that mean is below its fall.
 
-With d parameters N tasks leave a relative noise of about 2 / sqrt(d t N) a step, against a fall of 1 / t: after 1,000
-steps .14% (8 parameters, 256 tasks) and .16% (24 contrasts, 64 tasks). A network's features level off where tasks
-differ by more than a step moves any.
+With d parameters N tasks leave a relative noise of about 2 / sqrt(d t N) a step, against a fall of 1 / t. After
+1,000 steps that is .14% (8 parameters, 256 tasks) and .16% (24 contrasts, 64 tasks). On networks the features
+level off: tasks differ by more than a step changes any of them.
 """
 
 
 def excess_loss(outputs: Tensor, task: Task) -> Tensor:
     """Return the expected cross-entropy at the query rows above that of the true logits, `[B]`.
 
-    The mean over present rows of `KL(softmax(truth) || softmax(outputs))`: what drawn labels give on average.
+    It is the mean over present rows of `KL(softmax(truth) || softmax(outputs))`. Sampled labels give this on
+    average. `outputs` are logits `[B, Nq, C]`.
     """
     assert task.truth is not None
-    true, said = task.truth.log_softmax(-1), outputs.log_softmax(-1)
-    apart = (true.exp() * (true - said)).sum(-1)
+    true, predicted = task.truth.log_softmax(-1), outputs.log_softmax(-1)
+    apart = (true.exp() * (true - predicted)).sum(-1)
     return (apart * task.query.mask).sum(1) / task.query.rows
 
 
-def ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """Return the ratio of means, and its interval."""
-    return bootstrap(lambda a, b: float(a.mean() / b.mean()), one, other)
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float, float]:
+    """Return the ratio of means of two arrays `[S, T]`, and its interval."""
+    return bootstrap(lambda a, b: float(a.mean() / b.mean()), numerator, denominator)
 
 
 def claims(
-    found: dict[str, dict[str, Values]], steps: dict[str, Sequence[int]], chosen: dict[str, str]
+    results: dict[str, dict[str, Values]], steps: dict[str, Sequence[int]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Return the claims that follow from the panels; smoke runs take the last step where one is missing."""
+    """Return the claims that follow from the experiments. A smoke run takes the last step where one is missing."""
 
     def at(part: str, name: str, step: int) -> np.ndarray:
-        own = found[part][name]
+        by_metric = results[part][name]
         index = list(steps[part]).index(step) if step in steps[part] else -1
-        return next(iter(own.values()))[:, index]
+        return next(iter(by_metric.values()))[:, index]
 
     def over(part: str, name: str, step: int, best: str = "oracle") -> tuple[float, float, float]:
         return ratio(at(part, name, step), at(part, best, step))
 
-    made = []
+    entries = []
     for step, bar in ((10, 1.3), (160, 1.2), (1000, 1.2)):
-        own = claim(f"gain.transformer.ratio{step}", *over("isotropic", chosen["isotropic"], step), bar, "<=")
-        made.append({**own, "chosen": chosen["isotropic"]})
-    own = claim("gain.transformer.correlated160", *over("correlated", chosen["correlated"], 160), 1.5, "<=")
-    made.append({**own, "chosen": chosen["correlated"]})
-    each = {part: over(part, f"{part}-bayesian", 1000) for part in ("isotropic", "correlated")}
-    worse = max(each, key=lambda part: each[part][0])
+        entry = claim(
+            f"gain.transformer.ratio{step}", *over("isotropic", chosen["isotropic"], step), bar, "<="
+        )
+        entries.append({**entry, "chosen": chosen["isotropic"]})
+    entry = claim("gain.transformer.correlated160", *over("correlated", chosen["correlated"], 160), 1.5, "<=")
+    entries.append({**entry, "chosen": chosen["correlated"]})
+    ratios = {part: over(part, f"{part}-bayesian", 1000) for part in ("isotropic", "correlated")}
+    worse = max(ratios, key=lambda part: ratios[part][0])
     beside = {
-        f"{part}, step {step}": over(part, f"{part}-bayesian", step) for part in each for step in (10, 160)
+        f"{part}, step {step}": over(part, f"{part}-bayesian", step) for part in ratios for step in (10, 160)
     }
-    made.append(
-        {**claim("gain.default.ratio1000", *each[worse], 1.05, "<="), "beside": beside, "worse": worse}
+    entries.append(
+        {**claim("gain.default.ratio1000", *ratios[worse], 1.05, "<="), "beside": beside, "worse": worse}
     )
-    made.append(claim("gain.linear100.ratio160", *over("linear100", "linear100-bayesian", 160), 1.1, "<="))
+    entries.append(claim("gain.linear100.ratio160", *over("linear100", "linear100-bayesian", 160), 1.1, "<="))
     late, early = (at("classification", "classification-bayesian", step) for step in (160, 10))
-    return [*made, claim("gain.classification.excess160", *ratio(late, early), 0.15, "<=")]
+    return [*entries, claim("gain.classification.excess160", *ratio(late, early), 0.15, "<=")]
 
 
 def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bool) -> Made:
@@ -101,15 +107,15 @@ def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bo
         study.console.print(f"fitting {kind} to convergence on the rows of {part.name}")
 
         def compute(settings: list[partial[Any]] = settings) -> Values:
-            tuning = [_fitted(make, validation).mean() for make in settings]
+            tuning = [_fit_risk(make, validation).mean() for make in settings]
             best = int(np.argmin(tuning))
             assert task.truth is not None
-            few = Task(
+            subset = Task(
                 task.support.tasks(slice(count)), task.query.tasks(slice(count)), truth=task.truth[:count]
             )
             return {
-                "error": _fitted(settings[best], task),
-                "error of four": _fitted(settings[best], few, members=4),
+                "error": _fit_risk(settings[best], task),
+                "error of four": _fit_risk(settings[best], subset, members=4),
                 "tuning": np.asarray(tuning[best]),
                 "best": np.asarray(best),
             }
@@ -120,7 +126,7 @@ def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bo
         errors[kind] = float(values["tuning"]), values["error"]
         records.append(_record(part, kind, "excess risk", part.steps[-1], values["error"], values, None))
     rival = min(errors, key=lambda kind: errors[kind][0])
-    theirs = errors[rival][1][None]
+    rival_risk = errors[rival][1][None]
     judged = replace(part, name="validation-network", family=validated, tasks=count, steps=(part.steps[-1],))
     groups = {
         "moments160": ["network-bayesian"],
@@ -136,23 +142,23 @@ def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bo
             ours[:, :count], fours[rival][None]
         )
         beside |= {
-            f"{other} instead": ratio(found[other]["excess risk"][:, -1], theirs)
-            for other in (*group, *settings)
-            if other != who
+            f"{candidate} instead": ratio(found[candidate]["excess risk"][:, -1], rival_risk)
+            for candidate in (*group, *settings)
+            if candidate != who
         }
-        value = claim(f"gain.network.{name}", *ratio(ours, theirs), bar, "<=")
+        value = claim(f"gain.network.{name}", *ratio(ours, rival_risk), bar, "<=")
         made.append({**value, "chosen": who, "against": rival, "beside": beside})
     return records, made
 
 
 def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
-    """Return the fits from scratch, and the settings that validation tasks choose from."""
+    """Return the models fitted from scratch, with the settings that validation tasks choose from."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.neural_network import MLPRegressor
 
     widths, penalties = ((32,), (0.01,)) if smoke else ((32, 64), (0.01, 0.03, 0.1, 0.3, 1.0))
-    most = {"max_iter": 20 if smoke else 3000}
-    mlp = partial(MLPRegressor, solver="lbfgs", **most)
+    limits = {"max_iter": 20 if smoke else 3000}
+    mlp = partial(MLPRegressor, solver="lbfgs", **limits)
     return {
         "mlp-relu": [
             partial(mlp, hidden_layer_sizes=(w,), activation="relu", alpha=a)
@@ -171,14 +177,14 @@ def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
     }
 
 
-def _fitted(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndarray:
-    """Return the excess risk of a fit to all support rows of a task, or of the mean of several, `[T]`."""
+def _fit_risk(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndarray:
+    """Return the excess risk `[T]` of a fit to all support rows of each task, or of the mean of several fits."""
     outputs = []
-    for x, y, asked in zip(task.support.x, task.support.y, task.query.x, strict=True):
+    for x, y, queries in zip(task.support.x, task.support.y, task.query.x, strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unconverged setting loses on validation tasks
             fits = [make(random_state=seed).fit(x.numpy(), y[:, 0].numpy()) for seed in range(members)]
-        outputs.append(np.mean([fit.predict(asked.numpy()) for fit in fits], axis=0))
+        outputs.append(np.mean([fit.predict(queries.numpy()) for fit in fits], axis=0))
     answers = torch.from_numpy(np.stack(outputs))[..., None].to(task.query.x.dtype)
     return excess_risk(answers, task).numpy()
 
@@ -209,12 +215,12 @@ def falling(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool)
         means = np.mean([values[metric].mean(1) for values in risks], axis=0)
         shares[name] = rises(means)
     value = float(np.mean(list(shares.values())))
-    made = claim("gain.never_worse", value, min(shares.values()), max(shares.values()), 0.01, "<=")
-    return [], [{**made, "range": "least and most of the families", "families": shares}]
+    entry = claim("gain.never_worse", value, min(shares.values()), max(shares.values()), 0.01, "<=")
+    return [], [{**entry, "range": "least and most of the families", "families": shares}]
 
 
 def rises(means: np.ndarray) -> float:
-    """Return the share of steps at which a mean excess rises by more than 1% of its size."""
+    """Return the share of steps at which a mean excess `[steps]` rises by more than 1% of its size."""
     return float((np.diff(means) > 0.01 * np.abs(means[:-1])).mean())
 
 
@@ -247,14 +253,14 @@ def merging(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool)
         apart, together = (np.stack([v[key] for v in values]) for key in ("merged", "sequential"))
         measured[f"{part_name}, {which}"] = ratio(apart, together)
     worse = max((name for name in measured if "bayesian" in name), key=lambda name: measured[name])
-    own = claim("gain.merge8", *measured.pop(worse), 1.02, "<=")
-    return [], [{**own, "worse": worse, "beside": measured}]
+    entry = claim("gain.merge8", *measured.pop(worse), 1.02, "<=")
+    return [], [{**entry, "worse": worse, "beside": measured}]
 
 
 def _merged(
     learner: Learner, task: Task, batch_size: int, metric: Callable[[Tensor, Task], Tensor]
 ) -> dict[str, np.ndarray]:
-    """Return the metric after one pass, and after merging `SHARDS` passes over a part each."""
+    """Return the metric after one pass, and after merging `SHARDS` passes over one shard each."""
     size = task.support.n_rows // SHARDS
     with torch.no_grad():
         shards = [

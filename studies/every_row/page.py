@@ -1,4 +1,4 @@
-"""The page of `make study NAME=every_row`: what it asks, its answers, its pictures and its tables."""
+"""The page of `make study NAME=every_row`: its questions, answers, pictures and tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STOPS = ("fitted estimate", "prequential average", "mean of the last 4")
 def curves(
     result: Result, families: Mapping[str, str], metric: str, names: tuple[str, ...]
 ) -> dict[str, list[plots.Curve]]:
-    """Return curves by the title of their plot; a name may stand alone or after its family."""
+    """Return curves by the title of their plot. A record has the name alone or after its family."""
     return {
         title: [
             curve
@@ -53,7 +53,7 @@ def curves(
 
 
 def answer(result: Result) -> Iterator[str]:
-    """Yield how far learners are from the best possible after a thousand mini-batches."""
+    """Yield how close learners are to the best possible after a thousand mini-batches."""
     value = result.value
     constant = result.mean("isotropic", "isotropic-constant", 1000) / result.mean("isotropic", "oracle", 1000)
     yield (
@@ -72,7 +72,7 @@ def answer(result: Result) -> Iterator[str]:
 
 
 def draw(result: Result, png: Path) -> str | None:
-    """Draw excess risk against mini-batches, on rows alike in every direction and on correlated ones."""
+    """Draw excess risk against mini-batches, on isotropic and on correlated rows."""
     families = {
         "isotropic": "rows alike in every direction",
         "correlated": "correlated rows, condition number 30",
@@ -144,12 +144,12 @@ def draw_drift(result: Result, png: Path) -> str | None:
     """Draw the excess error under both kinds of drift."""
     families = {"drift-abrupt": "the task changes at once", "drift-rotating": "the task rotates"}
     title = "Under drift a state has to forget"
-    found = curves(result, families, "excess error", DRIFT)
-    return plots.panels(png, title, "mini-batches seen", "excess error", found)
+    figures = curves(result, families, "excess error", DRIFT)
+    return plots.panels(png, title, "mini-batches seen", "excess error", figures)
 
 
 def answer_stops(result: Result) -> Iterator[str]:
-    """Yield whether a learner's estimate of its own loss can be believed where it stops."""
+    """Yield whether a learner's estimate of its own loss is accurate where it stops."""
     value, beside = result.value, result.beside
     yield (
         "Stopping by an estimate picks the moments at which it happens to be low; a fitted estimate is still off by "
@@ -166,10 +166,10 @@ def answer_stops(result: Result) -> Iterator[str]:
 def draw_stops(result: Result, png: Path) -> str | None:
     """Draw predicted over realised loss at the time of stopping."""
     families = {"linear": "linear regression", "classes": "classes", "network": "random networks"}
-    found = curves(result, families, "predicted over realised loss", STOPS)
+    figures = curves(result, families, "predicted over realised loss", STOPS)
     title = "At the stopping time, the fitted estimate is what comes true"
     axis = "mini-batches after which half of the tasks have stopped"
-    return plots.panels(png, title, axis, "predicted over realised loss", found, across=3)
+    return plots.panels(png, title, axis, "predicted over realised loss", figures, across=3)
 
 
 PAGE = Page(

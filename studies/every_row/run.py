@@ -1,6 +1,7 @@
 """`make study NAME=every_row`: does every row count, far past the horizon that a learner was trained on.
 
-Gains and memories under one protocol; states that carry their precision, merge, follow drift and know their error.
+All gains and states are compared under one protocol. Some states carry a precision, can be merged, follow drift
+and estimate their own error.
 
 Source: Mittal et al. 2025 for the constant gain; the comparison is this project's own.
 """
@@ -60,18 +61,18 @@ GAINS: dict[str, tuple[Method, type[Greedy] | type[Unrolled]]] = {
     "proximal": (PROXIMAL, Unrolled),
     "proximal-average": (replace(PROXIMAL, tail=0.0), Unrolled),
 }
-"""What a refiner of transformers may do about its gain, all without a Gram matrix in the state."""
+"""Gains of transformer refiners. No state has a Gram matrix."""
 
 AVERAGED = {
     "constant-averaged": ("constant", 0.0),
     "constant-averaged-late": ("constant", 3.0),
     "proximal-average-late": ("proximal-average", 1.0),
 }
-"""Tail averages at inference alone: of which trained learner, with which eta."""
+"""Tail averages applied at inference only: the trained learner, and eta."""
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return every_row.json, every_row.md and the pictures written below `out`."""
+    """Run the study. Return every_row.json, every_row.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("every_row-smoke" if smoke else "every_row"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
@@ -85,9 +86,9 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     more = [networks(study, parts["network"], found["network"], smoke)]
     more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
     more += [drift(study, smoke), calibration(study, smoke)]
-    for own, made in more:
-        records += own
-        claimed += made
+    for new_records, new_claims in more:
+        records += new_records
+        claimed += new_claims
     result = {
         "benchmark": "every_row",
         "smoke": smoke,
@@ -107,7 +108,7 @@ def _recipe(
     family: TaskFamily,
     scheme: Greedy | Unrolled,
 ) -> Recipe:
-    """Return a recipe: 200 iterations of 32 tasks for a transformer, 30 of 8 for a head on features."""
+    """Return a recipe: 200 iterations of 32 tasks for a transformer, 30 of 8 for a linear head on features."""
     rows = scheme.batch_size * scheme.horizon
     family = replace(family, support_rows=rows, query_rows=64)
     iterations, tasks = (30, 8) if isinstance(method, Bayesian) else (200, 32)
@@ -119,8 +120,8 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Experiment:
     """Return linear regression in 8 dimensions with every gain, trained on ten steps, judged on a thousand."""
     family = LinearRegression(8, 0.5, condition)
     recipes = {
-        made: _recipe(method, family, scheme(batch_size=SIZE, horizon=10))
-        for made, (method, scheme) in GAINS.items()
+        gain: _recipe(method, family, scheme(batch_size=SIZE, horizon=10))
+        for gain, (method, scheme) in GAINS.items()
     }
     recipes["bayesian"] = _recipe(Bayesian(), family, Unrolled(batch_size=SIZE, horizon=10))
     steps = (1, 2, 10) if smoke else STEPS
@@ -134,8 +135,8 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Experiment:
         steps,
         8 if smoke else 96,
         derived={
-            f"{name}-{made}": (f"{name}-{origin}", partial(averaged, eta=eta))
-            for made, (origin, eta) in AVERAGED.items()
+            f"{name}-{label}": (f"{name}-{origin}", partial(averaged, eta=eta))
+            for label, (origin, eta) in AVERAGED.items()
         },
     )
 
@@ -187,13 +188,13 @@ def _network(smoke: bool) -> Experiment:
     family = RandomNetworkRegression(8, 32, 0.1)
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     shorter = Greedy(batch_size=SIZE, horizon=10)
-    whole = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
+    longer = Unrolled(batch_size=16 if smoke else 1024, horizon=2)
     wide = replace(SMALL, hidden=(32,))
     recipes = {
         "decaying": _recipe(wide, family, shorter),
         "curvature": _recipe(replace(wide, curvature=DECAYING), family, shorter),
     }
-    head = _recipe(Bayesian(), family, whole)
+    head = _recipe(Bayesian(), family, longer)
     recipes["bayesian"] = replace(head, train=replace(head.train, tasks=4))
     return Experiment(
         "network",
@@ -208,7 +209,7 @@ def _network(smoke: bool) -> Experiment:
 
 
 def _named(part: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
-    """Return the recipes under names that tell the parts apart; for a smoke run with 3 iterations of 2 tasks."""
+    """Return the recipes under names that begin with the experiment. A smoke run has 3 iterations of 2 tasks."""
     return {
         f"{part}-{name}": replace(r, train=replace(r.train, iterations=3, tasks=2)) if smoke else r
         for name, r in recipes.items()
@@ -216,7 +217,7 @@ def _named(part: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Reci
 
 
 def averaged(learner: Learner, eta: float) -> Learner:
-    """Return the learner whose predictions read the tail average of the same iterates."""
+    """Return the learner whose predictions use the tail average of the same iterates."""
     old = learner.refiner
     assert isinstance(old, TransformerRefiner)
     new = old.with_tail(eta)

@@ -1,4 +1,4 @@
-"""Streams of a linear task that changes, and what predicts and learns them in turn: our learners, models of river.
+"""Streams of a linear task that changes, and the prequential errors of learners and of river's models on them.
 
 Source: Dawid 1984 (prequential: predict, then learn); Gama et al. 2014, section 4 (abrupt and gradual drift).
 """
@@ -29,80 +29,93 @@ ROWS, HAZARD, DEGREES = 16, 1 / 25, 2.0
 
 @dataclass(frozen=True)
 class Streams:
-    """S streams of T mini-batches: `x [S, T, 16, 8]`, `y` and the noiseless `clean [S, T, 16, 1]`, float64; `begun
-    [S, T]`: whether theta is drawn anew before the mini-batch."""
+    """S streams of T mini-batches.
+
+    Attributes:
+        x: `[S, T, 16, 8]`, float64.
+        y: `[S, T, 16, 1]`, float64.
+        clean: y without noise, `[S, T, 16, 1]`.
+        changed: whether theta is sampled anew before the mini-batch, `[S, T]` bool.
+    """
 
     x: Tensor
     y: Tensor
     clean: Tensor
-    begun: Tensor
+    changed: Tensor
 
     def first(self, streams: int) -> Streams:
-        """Return the first streams."""
-        return Streams(*(part[:streams] for part in (self.x, self.y, self.clean, self.begun)))
+        """Return the first streams, x `[streams, T, 16, 8]`."""
+        return Streams(*(part[:streams] for part in (self.x, self.y, self.clean, self.changed)))
 
 
-def draw(kind: str, streams: int, steps: int, seed: int) -> Streams:
-    """Return streams of a linear task, theta ~ N(0, I), x ~ N(0, I), noise 0.5.
+def sample_streams(kind: str, streams: int, steps: int, seed: int) -> Streams:
+    """Return streams of a linear task: theta ~ N(0, I), x ~ N(0, I), noise 0.5.
 
-    `abrupt`: theta is drawn anew with probability 1/25 before each mini-batch; `rotating`: theta turns by 2 degrees a
-    mini-batch in a plane through it and a random direction.
+    - `abrupt`: theta is sampled anew with probability 1/25 before each mini-batch.
+    - `rotating`: theta turns by 2 degrees a mini-batch, in a plane through it and a random direction.
     """
     g, width = torch.Generator().manual_seed(seed), FAMILY.dim
     normal = partial(torch.randn, generator=g, dtype=torch.float64)
-    begun = torch.rand(streams, steps, generator=g) < (HAZARD if kind == "abrupt" else 0.0)
-    begun[:, 0] = True
-    drawn, other = normal(streams, steps, width), normal(streams, 1, width)
+    changed = torch.rand(streams, steps, generator=g) < (HAZARD if kind == "abrupt" else 0.0)
+    changed[:, 0] = True
+    thetas, direction = normal(streams, steps, width), normal(streams, 1, width)
     if kind == "abrupt":
-        latest = torch.where(begun, torch.arange(steps), 0).cummax(1).values
-        theta = drawn.gather(1, latest[..., None].expand_as(drawn))
+        latest = torch.where(changed, torch.arange(steps), 0).cummax(1).values
+        theta = thetas.gather(1, latest[..., None].expand_as(thetas))
     else:
-        start = drawn[:, :1]
+        start = thetas[:, :1]
         length = start.norm(dim=2, keepdim=True)
-        across = other - (other * start).sum(2, keepdim=True) / length**2 * start
+        across = direction - (direction * start).sum(2, keepdim=True) / length**2 * start
         across = across / across.norm(dim=2, keepdim=True) * length
         angle = torch.arange(steps, dtype=torch.float64)[:, None] * math.radians(DEGREES)
         theta = angle.cos() * start + angle.sin() * across
     x = normal(streams, steps, ROWS, width)
     clean = x @ theta[..., None]
-    return Streams(x, clean + FAMILY.noise_std * normal(clean.shape), clean, begun)
+    return Streams(x, clean + FAMILY.noise_std * normal(clean.shape), clean, changed)
 
 
 @torch.no_grad()
-def follow(learner: Learner, data: Streams, told: bool = False) -> np.ndarray:
+def excess_errors(learner: Learner, data: Streams, oracle: bool = False) -> np.ndarray:
     """Return the mean of `(f(x) - E[y | x])^2` over each mini-batch, predicted before it is learnt, `[T, S]`.
 
-    `told`: the learner begins anew where theta is drawn anew.
+    `oracle`: reset the learner where theta is sampled anew.
     """
     learner = learner.double()
     fresh = state = learner.refiner.init(len(data.x))
     errors = []
     for t in range(data.x.shape[1]):
-        if told:
-            state = where(data.begun[:, t], fresh, state)
+        if oracle:
+            state = where(data.changed[:, t], fresh, state)
         batch = Batch(data.x[:, t], data.y[:, t])
         errors.append((learner.predict(batch.x, state) - data.clean[:, t]).square().mean((1, 2)))
         state = learner.step(state, batch)
     return torch.stack(errors).numpy()
 
 
-def follow_river(make: Callable[[], Any], data: Streams) -> np.ndarray:
-    """Return what `follow` returns for a model of river: all rows of a mini-batch predicted, then learnt one by one."""
+def river_excess_errors(make: Callable[[], Any], data: Streams) -> np.ndarray:
+    """Return what `excess_errors` does, `[T, S]`, for a model of river.
+
+    All rows of a mini-batch are predicted, then learnt one by one.
+    """
     errors = np.empty((data.x.shape[1], len(data.x)))
     for s, (xs, ys, cleans) in enumerate(zip(data.x.tolist(), data.y.tolist(), data.clean, strict=True)):
         model = make()
         for t, (rows, answers) in enumerate(zip(xs, ys, strict=True)):
             named = [dict(enumerate(row)) for row in rows]
-            said = np.array([model.predict_one(row) for row in named])
-            errors[t, s] = np.square(said - cleans[t, :, 0].numpy()).mean()
+            predicted = np.array([model.predict_one(row) for row in named])
+            errors[t, s] = np.square(predicted - cleans[t, :, 0].numpy()).mean()
             for row, (answer,) in zip(named, answers, strict=True):
                 model.learn_one(row, answer)
     return errors
 
 
 def river(name: str, **settings: Any) -> Any:
-    """Return a model of river: `linear`, `restarted` (linear, begun anew when its error rises, Page-Hinkley), `tree`,
-    `forest`.
+    """Return a model of river.
+
+    - `linear`: Bayesian linear regression.
+    - `restarted`: a linear model that is reset when Page-Hinkley detects a rise of its error.
+    - `tree`: a Hoeffding adaptive tree.
+    - `forest`: an adaptive random forest.
 
     Raises:
         ValueError: river is not installed.
@@ -128,7 +141,7 @@ def river(name: str, **settings: Any) -> Any:
 
 
 class Restarted:
-    """A model of river, begun anew with its detector when that says that the squared error has risen."""
+    """A model of river that is reset, with its detector, when the detector finds that the squared error has risen."""
 
     def __init__(self, begin: Callable[[], Any], watch: Callable[[], Any]) -> None:
         self.begin, self.watch = begin, watch

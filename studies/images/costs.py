@@ -1,6 +1,6 @@
-"""What adapting costs: seconds a task, and by how much memory rises in a process that does nothing else.
+"""What adapting costs: seconds a task, and the rise of memory in a separate process.
 
-Source: DESIGN.md, Results: seconds and memory beside every figure.
+Source: Mittal et al. 2025, the cost of K steps of B rows; the measurement is this project's own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def costs(study: Study, part: Experiment, *only: str) -> dict[str, dict[str, Any
         values = study.cached(
             f"{part.name}-{name}-cost",
             [about, repr(part.family), size, TASKS],
-            lambda: _apart(learner(), task, size),
+            lambda: _in_new_process(learner(), task, size),
         )
         seconds, memory = round(float(values["seconds"]), 4), int(values["memory"])
         found[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
@@ -61,22 +61,22 @@ def costs(study: Study, part: Experiment, *only: str) -> dict[str, dict[str, Any
     return found
 
 
-def _apart(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarray]:
-    """Return `_spent` as measured in a fresh process."""
+def _in_new_process(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarray]:
+    """Return the seconds and memory of `_adaptation_cost`, measured in a new process."""
     with processes_on_threads(1), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        seconds, memory = pool.submit(_spent, learner, task, batch_size).result()
+        seconds, memory = pool.submit(_adaptation_cost, learner, task, batch_size).result()
     return {"seconds": np.asarray(seconds), "memory": np.asarray(memory)}
 
 
-def _spent(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
-    """Return seconds a task and the rise of memory, bytes, of adapting to the support and answering the query."""
+def _adaptation_cost(learner: Learner, task: Task, batch_size: int) -> tuple[float, int]:
+    """Return seconds a task, and the rise of memory in bytes, of adapting to the support and predicting the query."""
     torch.set_num_threads(1)
     with torch.no_grad():
         learner.adapt(task.support.slice(0, 2), batch_size, task.query)  # the first call loads code
         reset_peak_memory()
-        held = peak_memory()
-        begun = time.perf_counter()
+        before = peak_memory()
+        start = time.perf_counter()
         state = learner.adapt(task.support, batch_size, task.query)
         learner.predict(task.query.x, state)
-    seconds = (time.perf_counter() - begun) / task.n_tasks
-    return seconds, peak_memory() - held
+    seconds = (time.perf_counter() - start) / task.n_tasks
+    return seconds, peak_memory() - before

@@ -1,4 +1,4 @@
-"""The page of `make study NAME=images`: what it asks, its answer, its picture and its table."""
+"""The page of `make study NAME=images`: its question, answer, picture and table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS = (*NAMED, "parametric-one-step-gradients", "parametric-one-step-all", "imp
 
 
 def answer(result: Result) -> Iterator[str]:
-    """Yield what iterating gains on MNIST, and what stands beside it."""
+    """Yield what iterating gains on MNIST, and how strong the baselines are."""
     value = result.value
     yield (
         "On tasks of MNIST after ten mini-batches of 100 rows, the refined parametric learner makes "

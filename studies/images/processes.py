@@ -1,4 +1,4 @@
-"""Training across processes: do two of them take the step that one would take on all their tasks.
+"""Distributed training: do two processes take the same step as one process on all their tasks?
 
 `python -m studies.images.processes HOME` trains the recipes in HOME/asked.json, one after the other.
 
@@ -37,19 +37,20 @@ ROOT = Path(__file__).parents[2]
 """Where the package of studies is imported from."""
 
 PATIENCE = 600
-"""Seconds after which two processes are taken to wait for each other for ever."""
+"""Seconds after which two processes are assumed to wait for each other for ever."""
 
 
 def ddp(study: Study, smoke: bool) -> dict[str, Any]:
-    """Return `images.ddp`: the distance of two processes' gradient to one process's on all their tasks, float32.
+    """Return the claim `images.ddp`: the distance of the gradient of two processes to that of one, in float32.
 
         |g_2 - g_1| / |g_1|
 
-    The largest of three regimes, at the last iteration of a run that `train` makes with two gloo processes: g_2 stands
-    in its last checkpoint, g_1 is taken at the weights of the one before.
+    The claim is the largest of three regimes, at the last iteration of a run. `train` makes the run with two gloo
+    processes. g_2 is read from its last checkpoint. g_1 is computed at the weights of the checkpoint before, on
+    the tasks of both processes.
 
     Raises:
-        ValueError: the run failed, its last lines are quoted; or it did not end.
+        ValueError: the run failed (its last lines are quoted), or it did not end.
 
     Source: Li et al. 2020.
     """
@@ -57,10 +58,10 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
     about = {name: run.to_json() for name, run in runs.items()}
     values = study.cached("ddp", about, lambda: _distances(study.folder / "ddp", runs))
     distances = {name: float(f"{float(values[name]):.3g}") for name in runs}
-    least, largest = min(distances.values()), max(distances.values())
-    exact = {"value": largest, "low": least, "high": largest}  # claim rounds to what is above the bar
+    lowest, largest = min(distances.values()), max(distances.values())
+    exact = {"value": largest, "low": lowest, "high": largest}  # claim rounds to what is above the bar
     return {
-        **claim("images.ddp", largest, least, largest, 1e-5, "<="),
+        **claim("images.ddp", largest, lowest, largest, 1e-5, "<="),
         **exact,
         "range": "least and most of the regimes",
         "regimes": distances,
@@ -68,7 +69,7 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
 
 
 def recipes(smoke: bool) -> dict[str, Recipe]:
-    """Return a run with two processes for each regime; with betas[0] = 0, AdamW's first moment is the gradient."""
+    """Return a run with two processes for each regime. With betas[0] = 0 the first moment of AdamW is the gradient."""
     training = TrainConfig(
         iterations=24 if smoke else 4,
         tasks=4 if smoke else 16,
@@ -99,43 +100,43 @@ def _distances(home: Path, runs: dict[str, Recipe]) -> dict[str, np.ndarray]:
     (home / "asked.json").write_text(json.dumps({name: run.to_json() for name, run in runs.items()}))
     command = [sys.executable, "-m", "studies.images.processes", str(home.resolve())]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"training with two processes did not end in {PATIENCE} s") from error
-    if done.returncode:
-        raise ValueError(f"training with two processes failed: {(done.stderr or done.stdout)[-2000:]}")
+    if process.returncode:
+        raise ValueError(f"training with two processes failed: {(process.stderr or process.stdout)[-2000:]}")
     return {name: np.asarray(_distance(home / name, run)) for name, run in runs.items()}
 
 
 def _distance(folder: Path, run: Recipe) -> float:
-    """Return how far the gradient in a run's last checkpoint is from that of one process on the union of tasks."""
+    """Return how far the gradient in a run's last checkpoint is from that of one process on all tasks."""
     before, after = (read(path, "checkpoint")[0] for path in list(step_files(folder).values())[-2:])
     learner = run.learner()
     learner.load_state_dict(select_prefix(before, "weights"))
     share, last = run.train.tasks // run.train.devices, run.train.iterations - 1
     draws = [streams(run.train.seed, last, rank) for rank in range(run.train.devices)]
     tasks = [run.family.sample(share, tasks) for tasks, _ in draws]
-    union = Task(_joined([task.support for task in tasks]), _joined([task.query for task in tasks]))
+    union = Task(_concatenate([task.support for task in tasks]), _concatenate([task.query for task in tasks]))
     run.scheme.loss(learner.train(), union, draws[0][1]).backward()
     pairs = [
         (parameter.grad, after[f"optimizer.{name}.exp_avg"])
         for name, parameter in learner.named_parameters()
         if parameter.grad is not None
     ]
-    one, two = (torch.cat([g.flatten().double() for g in side]) for side in zip(*pairs, strict=True))
-    return float((two - one).norm() / one.norm())
+    single, double = (torch.cat([g.flatten().double() for g in side]) for side in zip(*pairs, strict=True))
+    return float((double - single).norm() / single.norm())
 
 
-def _joined(batches: list[Batch]) -> Batch:
+def _concatenate(batches: list[Batch]) -> Batch:
     """Return the tasks of several batches as one."""
     return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "weight")))
 
 
 def _train(home: Path) -> None:
-    for name, asked in json.loads((home / "asked.json").read_text()).items():
-        run = from_json(asked)
+    for name, stored in json.loads((home / "asked.json").read_text()).items():
+        run = from_json(stored)
         train(run.learner(), run.family, run.scheme, run.train, home / name, progress=False)
 
 

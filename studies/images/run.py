@@ -1,6 +1,7 @@
-"""`make study NAME=images`: does iterating pay on real images, against baselines that could win.
+"""`make study NAME=images`: does iterating pay on real images, against strong baselines.
 
-Tasks of MNIST and Fashion-MNIST (10 ways, 64 random projections), 100 rows a step; all regimes and signals, transfer.
+Tasks are 10-way, from 64 random projections of MNIST and Fashion-MNIST, with 100 rows a step. The study covers all
+regimes, all signals, and transfer.
 
 Source: Mittal et al. 2025, tables 2-5; the baselines and the comparison are this project's own.
 """
@@ -37,24 +38,24 @@ if TYPE_CHECKING:
 
 SOURCES = ("mnist", "fashion_mnist")
 STEPS = (1, 2, 5, 10, 20, 50, 98)
-"""Mini-batches of 100 rows; 98 of them leave 200 of the 10,000 test images for the queries."""
+"""Numbers of mini-batches of 100 rows. 98 of them leave 200 of the 10,000 test images for the queries."""
 
 BASELINES = ("sgd", "momentum", "adam", "newton", "ridge", "random-features", "lbfgs")
 SMOKE_STEPS = (1, 2, 10)
-"""A smoke run takes the digits, which come with scikit-learn, in the place of both sources."""
+"""A smoke run uses scikit-learn's digits instead of both sources."""
 
 ITERATED = tuple(f"parametric-{signal}" for signal in SIGNALS)
 SINGLE = (*(f"parametric-one-step-{signal}" for signal in SIGNALS), "hypernetwork")
 BAGGED = tuple(f"bagged-{name}" for name in SINGLE)
 VOTED = tuple(f"voted-{name}" for name in SINGLE)
-"""Bagged one-step learners: the mean of their weights, and of the probabilities they say."""
+"""Bagged one-step learners: the mean of their weights, and the mean of their predicted probabilities."""
 
 ANY = (*ITERATED, *(f"explicit-{signal}" for signal in SIGNALS), "implicit", "closed-form")
 """Our iterated learners, any regime."""
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return images.json, images.md and the pictures written below `out`."""
+    """Run the study. Return images.json, images.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {source: _part(source, smoke) for source in SOURCES}
@@ -108,35 +109,37 @@ def _twin(base: Recipe, method: str) -> Recipe:
 
 
 def _recipes() -> dict[str, Recipe]:
-    """Return every recipe: trained on MNIST, and, under @fashion_mnist, on Fashion-MNIST."""
+    """Return every recipe. Those named @fashion_mnist are trained on Fashion-MNIST, the others on MNIST."""
     base = recipe("mnist")
     longer = replace(base.train, iterations=250)
-    made = {
+    recipes = {
         f"parametric-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
         for signal in SIGNALS
     }
-    made |= {f"parametric-one-step-{s}": _twin(base, f"parametric-{s}") for s in SIGNALS}
-    made["hypernetwork"] = _twin(base, "hypernetwork")
-    made["parametric-one-step-all"] = replace(base, scheme=replace(base.scheme, batch_size=1000, horizon=1))
+    recipes |= {f"parametric-one-step-{s}": _twin(base, f"parametric-{s}") for s in SIGNALS}
+    recipes["hypernetwork"] = _twin(base, "hypernetwork")
+    recipes["parametric-one-step-all"] = replace(
+        base, scheme=replace(base.scheme, batch_size=1000, horizon=1)
+    )
     explicit = replace(base, method=variant(base.method, "explicit-both", features=256))
-    made |= {
+    recipes |= {
         f"explicit-{signal}": replace(explicit, method=variant(explicit.method, f"explicit-{signal}"))
         for signal in SIGNALS
     }
-    made["explicit-one-step"] = _twin(explicit, "explicit-one-step")
+    recipes["explicit-one-step"] = _twin(explicit, "explicit-one-step")
     implicit = replace(base, method=method("implicit-logits"), train=longer)
-    made["implicit"] = implicit
-    made["implicit-one-step"] = _twin(implicit, "implicit-one-step")
-    made["implicit-one-step-all"] = replace(
-        implicit, method=method("implicit-one-step"), scheme=made["parametric-one-step-all"].scheme
+    recipes["implicit"] = implicit
+    recipes["implicit-one-step"] = _twin(implicit, "implicit-one-step")
+    recipes["implicit-one-step-all"] = replace(
+        implicit, method=method("implicit-one-step"), scheme=recipes["parametric-one-step-all"].scheme
     )
-    made["closed-form"] = recipe("mnist-closed-form")
-    moved = ("parametric-both", "parametric-one-step-both", "closed-form")
-    return made | {
+    recipes["closed-form"] = recipe("mnist-closed-form")
+    transferred = ("parametric-both", "parametric-one-step-both", "closed-form")
+    return recipes | {
         f"{name}@fashion_mnist": replace(
-            made[name], family=replace(made[name].family, source="fashion_mnist")
+            recipes[name], family=replace(recipes[name].family, source="fashion_mnist")
         )
-        for name in moved
+        for name in transferred
     }
 
 
@@ -155,12 +158,12 @@ def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
 
 
 def smaller(method: Method, **sizes: int) -> Method:
-    """Return the method with these sizes, as far as it has them: an option that is None stays None."""
+    """Return the method with these sizes, where it has them. An option that is None stays None."""
     return replace(method, **{k: v for k, v in sizes.items() if getattr(method, k, None) is not None})
 
 
 def bagged(learner: Learner) -> Learner:
-    """Return the learner that answers with the mean of single refinements, one for each mini-batch."""
+    """Return the learner that predicts with the mean of single refinements, one for each mini-batch."""
     return Learner(learner.predictor, Bagged(learner.refiner), learner.signal)
 
 
@@ -182,15 +185,15 @@ def _chosen(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
 def _claims(
     parts: dict[str, Experiment], found: dict[str, dict[str, Values]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Return the figures on MNIST after 10 steps, and of transfer to Fashion-MNIST."""
+    """Return the claims on MNIST after 10 steps, and on transfer to Fashion-MNIST."""
     steps = parts["mnist"].steps
     first, tenth = steps.index(1), steps.index(10)
 
     def errors(name: str, at: int = tenth, source: str = "mnist") -> np.ndarray:
         return found[source][name]["error"][:, at]
 
-    def ratio(name: str, ours: np.ndarray, theirs: np.ndarray, bar: float) -> dict[str, Any]:
-        measured = bootstrap(lambda a, b: float(a.mean() / b.mean()), ours, theirs)
+    def ratio(name: str, numerator: np.ndarray, denominator: np.ndarray, bar: float) -> dict[str, Any]:
+        measured = bootstrap(lambda a, b: float(a.mean() / b.mean()), numerator, denominator)
         return claim(f"images.{name}", *measured, bar, "<=")
 
     def beside(name: str, at: int = tenth) -> list[float]:
@@ -201,10 +204,10 @@ def _claims(
     def points(better: np.ndarray, worse: np.ndarray) -> tuple[float, float, float]:
         return bootstrap(lambda a, b: 100 * float(b.mean() - a.mean()), better, worse)
 
-    ours, single = chosen["ours"], chosen["single"]
-    mine, fit = errors(ours), errors("lbfgs")
+    iterated, single = chosen["ours"], chosen["single"]
+    mine, fit = errors(iterated), errors("lbfgs")
     return [
-        {**claim("images.points_to_lbfgs", *points(fit, mine), 1.5, "<="), "chosen": ours},
+        {**claim("images.points_to_lbfgs", *points(fit, mine), 1.5, "<="), "chosen": iterated},
         {
             **ratio("over_adam", mine, errors("adam"), 0.95),
             "beside": {
@@ -223,7 +226,9 @@ def _claims(
             "beside": {"over the implicit one-shot learner, all 1,000 rows": beside("implicit-one-step-all")},
         },
         {
-            **ratio("ood", errors(ours, tenth, "fashion_mnist"), errors(single, first, "fashion_mnist"), 0.8),
+            **ratio(
+                "ood", errors(iterated, tenth, "fashion_mnist"), errors(single, first, "fashion_mnist"), 0.8
+            ),
             "against": single,
         },
         {

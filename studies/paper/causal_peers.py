@@ -1,4 +1,4 @@
-"""Classical answers to which variable comes first: DirectLiNGAM, GES (the [studies] extra); two rules of thumb.
+"""Classical estimates of a causal order: DirectLiNGAM and GES (the [studies] extra), and two simple heuristics.
 
 Source: Shimizu et al. 2011 (DirectLiNGAM); Chickering 2002 (GES); Dor, Tarsi 1992 (extensions of a CPDAG).
 """
@@ -19,7 +19,9 @@ _PIP = "causal-learn's orders are not installed: pip install gradatim[studies]"
 
 
 def lingam_orders(support: Batch) -> Tensor:
-    """Return DirectLiNGAM's order of each task's variables `[B, d]` int64, causes first, from the rows present.
+    """Return DirectLiNGAM's order of each task's variables, causes first, `[B, d]` int64.
+
+    `support`: x is `[B, N, d]`. Absent rows are ignored.
 
     Raises:
         ValueError: causal-learn is not installed.
@@ -37,11 +39,13 @@ def lingam_orders(support: Batch) -> Tensor:
         fitted.fit(rows)
         return [int(j) for j in fitted.causal_order_ or ()]
 
-    return _each(support, order)
+    return _order_tasks(support, order)
 
 
 def ges_orders(support: Batch, seed: int = 0) -> Tensor:
-    """Return an order `[B, d]` of the CPDAG that GES finds by BIC: of a consistent extension, ties broken at random.
+    """Return an order `[B, d]` of a consistent extension of the CPDAG that GES estimates by BIC.
+
+    Ties are broken at random.
 
     Raises:
         ValueError: causal-learn is not installed.
@@ -59,29 +63,29 @@ def ges_orders(support: Batch, seed: int = 0) -> Tensor:
         marks = ges(rows)["G"].graph  # [i, j] = -1 and [j, i] = 1: i -> j; both -1: i - j
         return extension_order(marks == -1, rng)
 
-    return _each(support, order)
+    return _order_tasks(support, order)
 
 
 def random_orders(support: Batch, seed: int = 0) -> Tensor:
-    """Return an order `[B, d]` drawn without a look at the rows.
+    """Return a random order `[B, d]`, independent of the rows.
 
     Example:
         >>> orders = random_orders(task.support)
     """
     rng = np.random.default_rng(seed)
-    return _each(support, lambda rows: rng.permutation(rows.shape[1]).tolist())
+    return _order_tasks(support, lambda rows: rng.permutation(rows.shape[1]).tolist())
 
 
 def shape_orders(support: Batch) -> Tensor:
     """Return the variables sorted by `mean |x_j|` of standardised columns, the most peaked first, `[B, d]`.
 
-    A rule with nothing causal in it: sums of heavy-tailed noises are less peaked than each. What a learner or a peer
-    says beyond it comes from looking at columns together.
+    Nothing in this rule is causal: sums of heavy-tailed noises are less peaked than each of them. A better learner
+    uses more than each column alone.
 
     Example:
         >>> orders = shape_orders(task.support)
     """
-    return _each(support, lambda rows: np.abs(rows / rows.std(axis=0)).mean(axis=0).argsort().tolist())
+    return _order_tasks(support, lambda rows: np.abs(rows / rows.std(axis=0)).mean(axis=0).argsort().tolist())
 
 
 CLASSICAL = ("direct-lingam", "ges")
@@ -91,27 +95,33 @@ PEERS: dict[str, Callable[[Batch], Tensor]] = {
     "shape-order": shape_orders,
     "random-order": random_orders,
 }
-"""Orders by name; `CLASSICAL` ones need causal-learn."""
+"""Orders by name. Those in `CLASSICAL` need causal-learn."""
 
 
 def peers() -> dict[str, Callable[[Batch], Tensor]]:
-    """Return those of `PEERS` whose package is there, as functions from the support to log odds `[B, d, d]`."""
-    there = find_spec("causallearn") is not None
-    return {name: partial(_odds, orders) for name, orders in PEERS.items() if there or name not in CLASSICAL}
+    """Return the `PEERS` that are installed, as functions from the support to log odds `[B, d, d]`."""
+    installed = find_spec("causallearn") is not None
+    return {
+        name: partial(_log_odds, orders)
+        for name, orders in PEERS.items()
+        if installed or name not in CLASSICAL
+    }
 
 
-def _odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
-    """Return how far each variable stands before each other in the order."""
+def _log_odds(orders: Callable[[Batch], Tensor], support: Batch) -> Tensor:
+    """Return how far each variable is before each other one in the order, `[B, d, d]`."""
     place = orders(support).argsort(dim=1).to(support.x.dtype)
     return place[:, None] - place[:, :, None]
 
 
 def extension_order(edges: np.ndarray, rng: np.random.Generator) -> list[int]:
-    """Return an order, causes first, of a graph without cycles that extends a CPDAG, picked at random where free.
+    """Return an order, causes first, of an acyclic graph that extends a CPDAG. Ties are broken at random.
 
-    `edges [d, d]` bool: i -> j where only `[i, j]`, i - j where both. From the last place on: a variable without
-    children, whose undirected neighbours are neighbours of all its others, can be the next; where there is none (the
-    marks have no extension) any without children, and where there is none of those, any.
+    `edges [d, d]` bool: i -> j where only `[i, j]` is true, i - j where both are.
+
+    The order is built from its end. A variable may be last if it has no children and each undirected neighbour is
+    adjacent to all its other neighbours. If no variable qualifies, the CPDAG has no extension. Then any variable
+    without children is taken, else any variable.
 
     Example:
         >>> extension_order(np.array([[0, 1], [0, 0]], dtype=bool), np.random.default_rng(0))
@@ -119,24 +129,26 @@ def extension_order(edges: np.ndarray, rng: np.random.Generator) -> list[int]:
 
     Source: Dor, Tarsi 1992.
     """
-    left, last_first = list(range(len(edges))), []
-    while left:
-        part = edges[np.ix_(left, left)]
+    remaining, last_first = list(range(len(edges))), []
+    while remaining:
+        part = edges[np.ix_(remaining, remaining)]
         around, open_ends = part | part.T, part & part.T
         sinks = ~(part & ~part.T).any(axis=1)
-        fits = np.array([_keeps_colliders(i, around, open_ends) for i in range(len(left))]) & sinks
-        pool = next(found for found in (fits, sinks, np.full(len(left), True)) if found.any())
-        last_first.append(left.pop(int(rng.choice(np.flatnonzero(pool)))))
+        fits = np.array([_keeps_colliders(i, around, open_ends) for i in range(len(remaining))]) & sinks
+        pool = next(
+            candidates for candidates in (fits, sinks, np.full(len(remaining), True)) if candidates.any()
+        )
+        last_first.append(remaining.pop(int(rng.choice(np.flatnonzero(pool)))))
     return last_first[::-1]
 
 
 def _keeps_colliders(i: int, around: np.ndarray, open_ends: np.ndarray) -> bool:
-    """Say whether each undirected neighbour of i is a neighbour of all its others: then it may be last."""
+    """Return whether each undirected neighbour of i is adjacent to all its other neighbours. Then i may be last."""
     itself = np.eye(len(around), dtype=bool)
     return all(bool((around[j] | ~around[i] | itself[j]).all()) for j in np.flatnonzero(open_ends[i]))
 
 
-def _each(support: Batch, order: Callable[[np.ndarray], list[int]]) -> Tensor:
+def _order_tasks(support: Batch, order: Callable[[np.ndarray], list[int]]) -> Tensor:
     """Return the order of each task's present rows, `[B, d]`."""
     tasks = zip(support.x, support.mask, strict=True)
     return torch.tensor([order(x[mask].double().numpy()) for x, mask in tasks])

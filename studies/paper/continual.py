@@ -1,4 +1,4 @@
-"""Judged on a stream whose classes come one after another, with and without rehearsal of rows seen before.
+"""Evaluation on a stream whose classes come one after another, with and without rehearsal of earlier rows.
 
 Source: van de Ven, Tolias 2019 (class-incremental learning); Vitter 1985, algorithm R (the reservoir).
 """
@@ -19,31 +19,33 @@ if TYPE_CHECKING:
     from gradatim.learner import Learner
     from gradatim.metrics import Metric
 
-KEPT = 200
-"""Rows of a stream that rehearsal keeps."""
+RESERVOIR = 200
+"""Number of rows that rehearsal stores."""
 
 
 def in_turn(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes wholly seen.
+    """Return each metric after each of `steps` mini-batches `[steps, B]`, on the query rows of classes seen
+    completely.
 
-    The support comes class by class: the rows of class 0, then those of class 1, and so on.
+    The support is sorted by class: the rows of class 0, then those of class 1, and so on.
     """
-    return _judged(learner, task, batch_size, steps, metrics, rehearse=False)
+    return _class_curve(learner, task, batch_size, steps, metrics, rehearse=False)
 
 
 def rehearsed(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return what `in_turn` does of a learner that sees half of each mini-batch again from a reservoir of old rows.
+    """Return the metrics `[steps, B]` as `in_turn` does, of a learner that rehearses rows from a reservoir.
 
-    As many new rows a step: two mini-batches, each of half the new rows and as many of the `KEPT` rows of the past.
+    A step has as many new rows, in two mini-batches. Each has half of the new rows, and as many of the `RESERVOIR`
+    stored rows.
     """
-    return _judged(learner, task, batch_size, steps, metrics, rehearse=True)
+    return _class_curve(learner, task, batch_size, steps, metrics, rehearse=True)
 
 
-def _judged(
+def _class_curve(
     learner: Learner,
     task: Task,
     batch_size: int,
@@ -51,50 +53,51 @@ def _judged(
     metrics: Mapping[str, Metric],
     rehearse: bool,
 ) -> dict[str, np.ndarray]:
-    wanted, query = sorted(set(steps)), task.query
+    judged, query = sorted(set(steps)), task.query
     support = _by_class(task.support)
-    batches = support.slice(0, wanted[-1] * batch_size).split(batch_size)
-    each = _mixed(support, batch_size, wanted[-1]) if rehearse else batches
+    batches = support.slice(0, judged[-1] * batch_size).split(batch_size)
+    stream = _rehearsal_batches(support, batch_size, judged[-1]) if rehearse else batches
     passes = 2 if rehearse else 1
-    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    curves: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     with torch.no_grad():
-        for count, state in enumerate(learner.states(each, query)):
-            step, rest = divmod(count, passes)
-            if rest or step not in wanted:
+        for count, state in enumerate(learner.states(stream, query)):
+            step, remainder = divmod(count, passes)
+            if remainder or step not in judged:
                 continue
             ahead = support.y[:, step * batch_size :, 0]  # in the order of classes
             coming = ahead[:, 0].clamp(min=1) if ahead.shape[1] else support.y.amax((1, 2)) + 1
             seen = query.mask & (query.y < coming[:, None, None])[..., 0]
-            known = Task(support, Batch(query.x, query.y, seen))
+            seen_task = Task(support, Batch(query.x, query.y, seen))
             outputs = learner.predict(query.x, state)
             for name, metric in metrics.items():
-                found[name].append(metric(outputs, known).cpu().numpy())
-    return {name: np.stack(values) for name, values in found.items()}
+                curves[name].append(metric(outputs, seen_task).cpu().numpy())
+    return {name: np.stack(values) for name, values in curves.items()}
 
 
 def _by_class(rows: Batch) -> Batch:
-    """Return every task's rows in the order of their classes, rows of one class as they came."""
+    """Return every task's rows sorted by class. The order within a class stays."""
     order = rows.y[..., 0].argsort(dim=1, stable=True)
-    return Batch(_taken(rows.x, order), _taken(rows.y, order))
+    return Batch(_gather_rows(rows.x, order), _gather_rows(rows.y, order))
 
 
-def _taken(part: Tensor, places: Tensor) -> Tensor:
+def _gather_rows(part: Tensor, places: Tensor) -> Tensor:
     return part.gather(1, places[..., None].expand(-1, -1, part.shape[2]))
 
 
-def _mixed(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
-    """Yield mini-batches of half new rows and half rows drawn from a reservoir of those before; the first is all new.
+def _rehearsal_batches(support: Batch, batch_size: int, steps: int) -> Iterator[Batch]:
+    """Yield mini-batches of half new rows and half rows from a reservoir of earlier ones. The first has only new
+    rows.
 
-    The reservoir holds the same places of every task's stream.
+    The reservoir has the same places of every task's stream.
     """
-    half, rng, kept = batch_size // 2, np.random.default_rng(0), np.zeros(0, dtype=np.int64)
+    half, rng, reservoir = batch_size // 2, np.random.default_rng(0), np.zeros(0, dtype=np.int64)
     for seen in range(0, steps * batch_size, half):
         new = np.arange(seen, seen + half)
-        old = kept[rng.integers(len(kept), size=half)] if len(kept) else new
+        old = reservoir[rng.integers(len(reservoir), size=half)] if len(reservoir) else new
         places = torch.from_numpy(np.concatenate([new, old])).expand(support.n_tasks, -1)
-        yield Batch(_taken(support.x, places), _taken(support.y, places))
+        yield Batch(_gather_rows(support.x, places), _gather_rows(support.y, places))
         for row in new:
-            if len(kept) < KEPT:
-                kept = np.append(kept, row)
-            elif (place := int(rng.integers(row + 1))) < KEPT:
-                kept[place] = row
+            if len(reservoir) < RESERVOIR:
+                reservoir = np.append(reservoir, row)
+            elif (place := int(rng.integers(row + 1))) < RESERVOIR:
+                reservoir[place] = row

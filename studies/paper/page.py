@@ -1,4 +1,4 @@
-"""The page of `make study NAME=paper`: what it asks, its answers, its pictures and its tables."""
+"""The page of `make study NAME=paper`: its questions, answers, pictures and tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FINDINGS = {
     "4. parametric": "4. Parametric learners are better than explicit ones",
     "5. of": "5. Logits are the best state of implicit learners",
 }
-"""The paper's findings by how the JSON's begin."""
+"""The paper's findings by the start of their text in the JSON."""
 
 LEARNERS = (
     "parametric-both",
@@ -63,18 +63,20 @@ FAR = (
 STEPS = (10, 100, 1000, 6250)
 
 
-def named(result: Result, panel: str, row: str) -> str:
-    """Return the name in records of a row of a panel: of those that are tuned, the one that was chosen."""
+def record_name(result: Result, panel: str, row: str) -> str:
+    """Return the name in records of a row of a panel. A tuned row has the name of the chosen one."""
     return learner(panel, result.data.get("chosen", {}).get(f"{panel}, {row}", row))
 
 
 def curves(result: Result, panel: str, rows: tuple[str, ...]) -> list[plots.Curve]:
     """Return the curves of rows of a panel."""
-    return [curve for row in rows for curve in result.curve(panel, named(result, panel, row), method=row)]
+    return [
+        curve for row in rows for curve in result.curve(panel, record_name(result, panel, row), method=row)
+    ]
 
 
 def gaps(result: Result) -> dict[str, list[float]]:
-    """Return by family by how many percent our error after ten steps differs from the one-step learner's after one."""
+    """Return by family the change of the error in percent, of our learner after ten steps over the one-step learner."""
     beside: dict[str, Any] = result.claim("paper.families_improved").get("beside", {})
     return {title.partition(":")[0]: [100 * v for v in values] for title, values in beside.items()}
 
@@ -82,10 +84,10 @@ def gaps(result: Result) -> dict[str, list[float]]:
 def answer(result: Result) -> Iterator[str]:
     """Yield how many findings hold."""
     sizes = sorted(-value for value, _, _ in gaps(result).values())
-    least, best = (sizes[0], sizes[-1]) if sizes else (0.0, 0.0)
+    lowest, best = (sizes[0], sizes[-1]) if sizes else (0.0, 0.0)
     yield (
         "The main finding does: after ten mini-batches the error of our best learner is between "
-        f"{least:.0f}% and {best:.0f}% below that of the best learner trained for one step after one, outside the "
+        f"{lowest:.0f}% and {best:.0f}% below that of the best learner trained for one step after one, outside the "
         f"interval on {result.value('paper.families_improved'):.0f} of {len(sizes)} families."
     )
     verdicts = [x["verdict"] for x in _findings(result).values()]
@@ -100,13 +102,14 @@ def answer(result: Result) -> Iterator[str]:
 
 
 def _findings(result: Result) -> dict[str, dict[str, Any]]:
-    """Return the paper's findings that were judged, by their words."""
+    """Return the paper's findings that were judged, by their text on the page."""
     judged = result.data.get("findings", [])
     return {
-        words: found
+        words: gaps_by_regime
         for start, words in FINDINGS.items()
-        for found in judged
-        if found["finding"].startswith(start) and not (start == "2. and" and "both" not in found["finding"])
+        for gaps_by_regime in judged
+        if gaps_by_regime["finding"].startswith(start)
+        and not (start == "2. and" and "both" not in gaps_by_regime["finding"])
     }
 
 
@@ -128,21 +131,21 @@ def table(result: Result) -> TextTable:
 
 def answer_peers(result: Result) -> Iterator[str]:
     """Yield how refining compares with other ways to use the same rows."""
-    ours, newton, ridge, best = (
-        result.mean("linear-8", named(result, "linear-8", row), 10)
+    refined, newton, ridge, best = (
+        result.mean("linear-8", record_name(result, "linear-8", row), 10)
         for row in ("parametric-both", "newton", "ridge", "oracle")
     )
     yield (
         f"On linear regression after ten mini-batches no: ridge ({ridge:.3f}, the best possible is {best:.3f}) and a "
-        f"damped Newton step ({newton:.3f}) have lower squared errors than refined weights ({ours:.3f}), though these "
-        "beat SGD, MAML and learned optimizers."
+        f"damped Newton step ({newton:.3f}) have lower squared errors than refined weights ({refined:.3f}), though "
+        "these beat SGD, MAML and learned optimizers."
     )
-    explicit, whole, form = (
-        result.mean("mnist", named(result, "mnist", row), 10)
+    explicit, one_pass, form = (
+        result.mean("mnist", record_name(result, "mnist", row), 10)
         for row in ("explicit-both", "implicit-logits-one-step-whole", "closed-form")
     )
     yield (
-        f"On MNIST one pass of an implicit learner over all 1,000 rows has the lowest error ({whole:.3f}); refined "
+        f"On MNIST one pass of an implicit learner over all 1,000 rows has the lowest error ({one_pass:.3f}); refined "
         f"task embeddings ({explicit:.3f}) and ridge on learnt features ({form:.3f}) follow."
     )
     turns = next((x for x in result.data.get("findings", []) if "in turn beat one pass" in x["finding"]), {})
@@ -170,7 +173,7 @@ def table_peers(result: Result) -> TextTable:
     """Return errors after ten mini-batches, best on MNIST first."""
     rows = []
     for row in (*LEARNERS, *MORE):
-        cells = [result.cell(panel, named(result, panel, row), 10) for panel in ("linear-8", "mnist")]
+        cells = [result.cell(panel, record_name(result, panel, row), 10) for panel in ("linear-8", "mnist")]
         rows.append([words_of(row), *cells])
     rows = sorted((row for row in rows if any(row[1:])), key=lambda row: row[2])
     return ("learner", "linear regression: squared error, step 10", "MNIST: error, step 10"), rows
@@ -180,11 +183,13 @@ def answer_far(result: Result) -> Iterator[str]:
     """Yield what more rows bring, far past the ten steps of training."""
     panel = "linear-8-long"
     falling, constant, best = (
-        result.mean(panel, named(result, panel, row), 6250) for row in (*FAR[:2], "oracle")
+        result.mean(panel, record_name(result, panel, row), 6250) for row in (*FAR[:2], "oracle")
     )
-    early = result.mean(panel, named(result, panel, FAR[1]), 10)
+    early = result.mean(panel, record_name(result, panel, FAR[1]), 10)
     lost = [
-        r["steps"] for r in result.records(panel, named(result, panel, "explicit-both")) if r["mean"] is None
+        r["steps"]
+        for r in result.records(panel, record_name(result, panel, "explicit-both"))
+        if r["mean"] is None
     ]
     yield (
         f"With a gain that falls like 1/(1+t), yes: after 100,000 rows the squared error is {falling:.4f}, the best "
@@ -202,8 +207,8 @@ def answer_far(result: Result) -> Iterator[str]:
 
 def _gains(result: Result) -> str:
     """Return in how many comparisons the falling gain is better."""
-    found = next((x for x in result.data.get("findings", []) if "falling gain" in x["finding"]), {})
-    return f"{found.get('holds', 0)} of {found.get('of', 0)} comparisons."
+    entry = next((x for x in result.data.get("findings", []) if "falling gain" in x["finding"]), {})
+    return f"{entry.get('holds', 0)} of {entry.get('of', 0)} comparisons."
 
 
 def draw_far(result: Result, png: Path) -> str | None:
@@ -217,7 +222,8 @@ def table_far(result: Result) -> TextTable:
     """Return squared errors after 10 to 6,250 mini-batches."""
     panel = "linear-8-long"
     rows = [
-        [words_of(row), *(result.cell(panel, named(result, panel, row), s) for s in STEPS)] for row in FAR
+        [words_of(row), *(result.cell(panel, record_name(result, panel, row), s) for s in STEPS)]
+        for row in FAR
     ]
     return ["learner", *(f"step {step:,}" for step in STEPS)], [row for row in rows if any(row[1:])]
 

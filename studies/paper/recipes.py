@@ -1,7 +1,7 @@
-"""What `make study NAME=paper` trains: a recipe for every row of its tables.
+"""The recipes of `make study NAME=paper`: one for every row of its tables.
 
 Source: Mittal et al. 2025: greedy training with a constant gain over ten steps, beside a learner trained for one;
-the neighbours as their sources train them, sizes are this project's own.
+other methods are trained as in their papers, sizes are this project's own.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
 HORIZON = 10
 VARIANTS = ("", "-decaying", "-one-step")
-"""The paper's training, constant gain; the same with our default gain; a learner trained for one step alone."""
+"""The three ways of training: the paper's, with a constant gain; with our default gain; for one step only."""
 
 RATES = (0.1, 0.3, 1.0)
 RATED = ("maml", "first-order-maml", "meta-sgd")
-"""Methods whose inner rate, or where it starts, is chosen from `RATES` on validation tasks."""
+"""Methods whose inner rate, or its initial value, is chosen from `RATES` on validation tasks."""
 
 WHOLE = "-one-step-whole"
-"""Ends the name of a learner that answers in one step over all rows so far, trained on ten mini-batches in one."""
+"""The ending of learners that predict in one step from all rows so far, trained on ten mini-batches in one."""
 
 UNCURVED = "-uncurved"
-"""Ends the name of a learner whose steps see the gradient as it is, where others also see it preconditioned."""
+"""The ending of learners whose steps see only the plain gradient. Others also see a preconditioned one."""
 
 SIZES = ((32, 2), (64, 1), (64, 4), (128, 2))
-"""Width and layers of refiners beside 64 and 2, each trained for as many multiplications."""
+"""Width and layers of refiners, beside 64 and 2. All are trained for as many multiplications."""
 
 EPISODES = (1, 5, 20)
-"""Steps of an episode of meta-training beside ten."""
+"""Steps of an episode of meta-training, beside ten."""
 
 WINDOWS = (2, 5)
-"""Past states and gradients that a step sees, beside none."""
+"""Number of past states and gradients that a step sees, beside none."""
 
 
 def signals(family: str, regime: str) -> tuple[str, ...]:
-    """Return what a regime's learners of a family are told apart by: signals, or an implicit learner's state."""
+    """Return what distinguishes the learners of a regime on a family: signals, or the state of an implicit learner."""
     if family == "order":
         return () if regime == "parametric" else ("order",)
     return ("logits",) if regime == "implicit" else SIGNALS
 
 
 def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
-    """Return the recipe of every row that a family `name` can have, by the row's name."""
+    """Return the recipe of every row of the family `name`, by the name of the row."""
     regimes = {regime: signals(name, regime) for regime in ("parametric", "explicit", "implicit")}
     if name != "order":
         regimes["implicit"] = (
@@ -63,126 +63,133 @@ def recipes(name: str, setting: Setting, smoke: bool) -> dict[str, Recipe]:
             "latents",
             *(("probabilities",) if setting.family.likelihood.classes else ()),
         )
-    made = {
+    by_row = {
         row: recipe
-        for regime, own in regimes.items()
-        for signal in own
-        for row, recipe in _trained(setting, regime, signal, smoke).items()
+        for regime, regime_signals in regimes.items()
+        for signal in regime_signals
+        for row, recipe in _training_variants(setting, regime, signal, smoke).items()
     }
     if name != "order":
-        made |= _variations(made) | _plainer(made) | _neighbours(made, setting)
+        by_row |= _variations(by_row) | _ablations(by_row) | _neighbours(by_row, setting)
     if name == "mnist-784":
-        made |= _fed(made)
-    return made
+        by_row |= _weight_inputs(by_row)
+    return by_row
 
 
-def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
-    """Return a recipe for each of `VARIANTS`, and `WHOLE`; an implicit learner's `signal` is its state."""
+def _training_variants(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[str, Recipe]:
+    """Return a recipe for each of `VARIANTS` and for `WHOLE`.
+
+    The `signal` of an implicit learner is its state.
+    """
     given = setting.settings.get(regime, {})
     sizes: dict[str, Any] = {"width": 16, "layers": 1} if smoke else {}
     if setting.curvature and (regime == "parametric" or "features" in given):
         sizes["curvature"] = Gain(power=0.0)
-    asked = 32 if regime == "implicit" else 64
+    queries = 32 if regime == "implicit" else 64
     family = setting.family.on("train")
-    family = replace(family, query_rows=min(family.query_rows, asked))
+    family = replace(family, query_rows=min(family.query_rows, queries))
     iterations = setting.iterations * (setting.implicit if regime == "implicit" else 1)
-    training = _lasting(TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations)
+    training = _with_iterations(
+        TrainConfig(tasks=setting.tasks, lr=setting.lr, accelerator="cpu"), iterations
+    )
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
     family = replace(family, support_rows=HORIZON * setting.batch_size)
     name = f"{regime}-{signal}"
     paper = Recipe(method(name, gain=CONSTANT, **sizes, **given), family, scheme, training)
     single = one_step_recipe(paper, name)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
-    decaying = _with(paper, gain=DECAYING)
-    made = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))
-    whole = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
-    return {**made, f"{name}{WHOLE}": replace(paper, scheme=whole)}
+    decaying = _with_options(paper, gain=DECAYING)
+    variants = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))
+    one_pass = Greedy(HORIZON * setting.batch_size, 1, relative=setting.relative)
+    return {**variants, f"{name}{WHOLE}": replace(paper, scheme=one_pass)}
 
 
-def _with(recipe: Recipe, **options: Any) -> Recipe:
+def _with_options(recipe: Recipe, **options: Any) -> Recipe:
     """Return the recipe with other options of its method."""
     return replace(recipe, method=replace(recipe.method, **options))
 
 
-def _as(recipe: Recipe, name: str, **options: Any) -> Recipe:
-    """Return the recipe of another method, with those options of the old that it has too."""
+def _with_method(recipe: Recipe, name: str, **options: Any) -> Recipe:
+    """Return the recipe with another method. It keeps the options that both methods have."""
     return replace(recipe, method=variant(recipe.method, name, **options))
 
 
-def _lasting(training: TrainConfig, iterations: float) -> TrainConfig:
-    """Return the training in so many iterations, at least one, no more than a third of them warming up."""
+def _with_iterations(training: TrainConfig, iterations: float) -> TrainConfig:
+    """Return the training with this number of iterations, at least one. At most a third of them are warmup."""
     iterations = max(1, round(iterations))
     return replace(training, iterations=iterations, warmup=min(training.warmup, iterations // 3))
 
 
-def _variations(made: dict[str, Recipe]) -> dict[str, Recipe]:
-    """Return both signals trained otherwise: other sizes, windows, masks and episodes."""
-    paper, default = made["parametric-both"], made["parametric-both-decaying"]
-    found = {}
+def _variations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Return variations of the learner with both signals: sizes, windows, masks and episodes."""
+    paper, default = trained["parametric-both"], trained["parametric-both-decaying"]
+    variations = {}
     for width, layers in SIZES:
         work = 2 * 64**2 / (layers * width**2)
-        sized = _with(default, width=width, layers=layers)
-        found[f"width-{width}-layers-{layers}"] = replace(
-            sized, train=_lasting(default.train, work * default.train.iterations)
+        sized = _with_options(default, width=width, layers=layers)
+        variations[f"width-{width}-layers-{layers}"] = replace(
+            sized, train=_with_iterations(default.train, work * default.train.iterations)
         )
     for window in WINDOWS:
-        found[f"parametric-both-history-{window}"] = _with(paper, history=window)
-    masked = _with(paper, prefixes=True)
-    found["parametric-both-masked"] = masked
+        variations[f"parametric-both-history-{window}"] = _with_options(paper, history=window)
+    masked = _with_options(paper, prefixes=True)
+    variations["parametric-both-masked"] = masked
     size = paper.scheme.batch_size
     lengths = replace(paper.scheme, prefixes=min(len(LENGTHS), size))
-    found["parametric-both-prefixes"] = replace(masked, scheme=lengths)
+    variations["parametric-both-prefixes"] = replace(masked, scheme=lengths)
     for steps in (*EPISODES, HORIZON):
         family = replace(paper.family, support_rows=steps * size)
         for scheme in (Greedy, Unrolled):
             how = scheme(size, steps, relative=paper.scheme.relative)
-            found[f"{scheme.__name__.lower()}-{steps}"] = replace(paper, family=family, scheme=how)
-    return found
+            variations[f"{scheme.__name__.lower()}-{steps}"] = replace(paper, family=family, scheme=how)
+    return variations
 
 
-def _plainer(made: dict[str, Recipe]) -> dict[str, Recipe]:
+def _ablations(trained: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return learners without what ours add to the paper's: predictions at the rows, curvature, a head on features."""
-    found = {}
+    ablations = {}
     for signal in SIGNALS:
-        own = made[f"parametric-{signal}"]
-        found[f"parametric-{signal}{UNCURVED}"] = _with(own, curvature=None)
-    found["parametric-plain"] = _as(found[f"parametric-both{UNCURVED}"], "parametric-plain")
-    own = made["explicit-both"]
-    found["explicit-both-decoder"] = _with(own, features=None, curvature=None)
-    return found
+        recipe = trained[f"parametric-{signal}"]
+        ablations[f"parametric-{signal}{UNCURVED}"] = _with_options(recipe, curvature=None)
+    ablations["parametric-plain"] = _with_method(ablations[f"parametric-both{UNCURVED}"], "parametric-plain")
+    recipe = trained["explicit-both"]
+    ablations["explicit-both-decoder"] = _with_options(recipe, features=None, curvature=None)
+    return ablations
 
 
-def _neighbours(made: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
-    """Return the neighbours in the unified formula, each trained as its source does, on as many tasks."""
-    base = made["parametric-gradients"]
+def _neighbours(trained: dict[str, Recipe], setting: Setting) -> dict[str, Recipe]:
+    """Return related methods in the unified formula. Each is trained as in its paper, on as many tasks."""
+    base = trained["parametric-gradients"]
     size, relative = setting.batch_size, setting.relative
     unrolled = Unrolled(size, HORIZON, relative=relative)
-    plain = _with(base, curvature=None)
+    plain = _with_options(base, curvature=None)
     through = replace(plain, scheme=unrolled)
-    found = {f"{name}-{rate:g}": _as(through, name, rate=rate) for name in RATED for rate in RATES}
-    optimizer = _as(plain, "learned-optimizer")
-    found["learned-optimizer"] = optimizer
-    found["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
-    few = _lasting(plain.train, plain.train.iterations // 8)
+    neighbours = {
+        f"{name}-{rate:g}": _with_method(through, name, rate=rate) for name in RATED for rate in RATES
+    }
+    optimizer = _with_method(plain, "learned-optimizer")
+    neighbours["learned-optimizer"] = optimizer
+    neighbours["learned-optimizer-unrolled"] = replace(optimizer, scheme=unrolled)
+    shorter = _with_iterations(plain.train, plain.train.iterations // 8)
     for name, truncation in (("evolution", None), ("persistent", 2)):
         scheme = Evolution(size, HORIZON, relative=relative, truncation=truncation)
-        found[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=few)
-    found["parametric-gradients-unrolled"] = replace(base, scheme=unrolled)
-    found["hypernetwork"] = _as(made["parametric-observations-one-step"], "hypernetwork")
+        neighbours[f"learned-optimizer-{name}"] = replace(optimizer, scheme=scheme, train=shorter)
+    neighbours["parametric-gradients-unrolled"] = replace(base, scheme=unrolled)
+    neighbours["hypernetwork"] = _with_method(trained["parametric-observations-one-step"], "hypernetwork")
     for name in ("conditional-neural-process", "attentive-neural-process"):
-        found[name] = _as(through, name)
-    fewer = _lasting(plain.train, plain.train.iterations // 4)
+        neighbours[name] = _with_method(through, name)
+    fewer = _with_iterations(plain.train, plain.train.iterations // 4)
     closed = replace(through, train=fewer)
-    found["closed-form"] = _as(closed, "closed-form", features=256)
-    found["bayesian"] = _as(closed, "bayesian")
-    return found
+    neighbours["closed-form"] = _with_method(closed, "closed-form", features=256)
+    neighbours["bayesian"] = _with_method(closed, "bayesian")
+    return neighbours
 
 
-def _fed(made: dict[str, Recipe]) -> dict[str, Recipe]:
-    """Return three ways of giving a refiner the weights of a network 784 x 100 x 10."""
-    default, embedded = made["parametric-both-decaying"], made["explicit-both-decaying"]
+def _weight_inputs(trained: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Return three ways for a refiner to take the weights of a network 784 x 100 x 10 as input."""
+    default, embedded = trained["parametric-both-decaying"], trained["explicit-both-decaying"]
     return {
-        "token-per-row": _with(default, hidden=(100,)),
-        "one-token": _with(default, hidden=(100,), token_per_row=False),
-        "modulated": _with(embedded, modulated=(100, 100)),
+        "token-per-row": _with_options(default, hidden=(100,)),
+        "one-token": _with_options(default, hidden=(100,), token_per_row=False),
+        "modulated": _with_options(embedded, modulated=(100, 100)),
     }

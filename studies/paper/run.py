@@ -1,7 +1,7 @@
-"""`make study NAME=paper`: the paper's tables, every cell of a list that was fixed before.
+"""`make study NAME=paper`: the paper's tables. Every cell is on a list that was fixed before.
 
-Three regimes on the paper's families, each trained greedily with a constant gain over ten steps, with our default gain,
-and for one step alone; and a table for each question that the paper's reviewers asked.
+The study has three regimes on the paper's families. Each is trained greedily over ten steps with a constant gain,
+with our default gain, and for one step only. More tables answer the questions of the paper's reviewers.
 
 Source: Mittal et al. 2025, tables 2-6; the comparison is this project's own.
 """
@@ -22,8 +22,8 @@ from gradatim.provenance import commit
 from gradatim.refiners import Bagged
 
 from .causal_peers import PEERS, peers
-from .claims import families_improved, generation, missing, order, references
-from .costs import paced, prefix, spent, stopped
+from .claims import causal_order, cells_missing, families_improved, generation, references
+from .costs import adaptation_costs, prefix, stopped, training_seconds
 from .findings import crossings, findings, verdict_listing
 from .page import PAGE
 from .pictures import samples
@@ -60,66 +60,70 @@ Chosen = dict[tuple[str, str], str]
 def run(
     out: Path, smoke: bool, seeds: int, workers: int, console: Console, table: int | None = None
 ) -> list[Path]:
-    """Run the benchmark, or one `table` of it; return paper.json, paper.md and the pictures written below `out`.
+    """Run the study, or one `table` of it. Return paper.json, paper.md and the pictures, written below `out`.
 
-    Of one table the result is called paper-table-N: paper.json is written by a whole run alone.
+    The result of one table is called paper-table-N. Only a complete run writes paper.json.
 
     Raises:
-        ValueError: no such table, or data that is missing.
+        ValueError: the table is unknown, or data are missing.
     """
     if table is not None and table not in TABLES:
         raise ValueError(f"the paper's tables are {', '.join(map(str, TABLES))}; got {table}")
     numbers = tuple(TABLES) if table is None else (table,)
     name = "paper" if table is None else f"paper-table-{table}"
     study = Study(out / "work" / ("paper-smoke" if smoke else "paper"), workers, console, not smoke)
-    wanted = _rows(numbers)
-    homes = {row.partition("@")[2] or origin(panel) for panel, rows in wanted.items() for row in rows}
-    made = settings(smoke, {*wanted, *homes}, study.folder, console)
-    records, found, chosen, trained = _panels(study, made, wanted, smoke, seeds)
+    panel_rows = _rows(numbers)
+    homes = {row.partition("@")[2] or origin(panel) for panel, rows in panel_rows.items() for row in rows}
+    panels = settings(smoke, {*panel_rows, *homes}, study.folder, console)
+    records, results, chosen, trained = _panels(study, panels, panel_rows, smoke, seeds)
     claims: list[dict[str, Any]] = []
-    for measured in (own for panel, own in _MEASURED.items() if panel in wanted):
-        own, said = measured(study, made, seeds, smoke)
-        records += own
-        claims += said
+    for measured in (measure_panel for panel, measure_panel in _MEASURED.items() if panel in panel_rows):
+        new_records, new_claims = measured(study, panels, seeds, smoke)
+        records += new_records
+        claims += new_claims
     if not smoke:
         console.print("timing iterations of meta-training, one recipe after another")
-        seconds = paced(study, trained)
+        seconds = training_seconds(study, trained)
         records = [{**r, "seconds": round(seconds.get(r["name"], 0.0), 1)} for r in records]
-    metrics = {panel: next(iter(setting.metrics)) for panel, setting in made.items()} | _METRICS
-    listed = _reached(cells(numbers), made, records) if smoke else cells(numbers)
-    kept = filled(listed, records, chosen, metrics)
+    metrics = {panel: next(iter(setting.metrics)) for panel, setting in panels.items()} | _METRICS
+    listed = _reachable(cells(numbers), panels, records) if smoke else cells(numbers)
+    filled_cells = filled(listed, records, chosen, metrics)
     pictures: list[tuple[str, str]] = []
     verdicts: list[dict[str, Any]] = []
     if table is None:
         console.print("choosing learners on validation tasks, comparing with references")
-        best = _best(study, made, chosen, smoke, seeds)
-        claims += [families_improved(found, best, metrics), generation(found["mixture"], best["mixture"])]
-        claims += order(found["order"], best["order"]["any"][0])
-        claims += [prefix(found), *references(smoke)]
-        verdicts = findings(found, chosen)
-        pictures += _samples(study, out, made, best, smoke)
+        best = _best(study, panels, chosen, smoke, seeds)
+        claims += [families_improved(results, best, metrics), generation(results["mixture"], best["mixture"])]
+        claims += causal_order(results["order"], best["order"]["any"][0])
+        claims += [prefix(results), *references(smoke)]
+        verdicts = findings(results, chosen)
+        pictures += _samples(study, out, panels, best, smoke)
     result = {
         "benchmark": "paper",
         "smoke": smoke,
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "chosen": {f"{panel}, {row}": own for (panel, row), own in chosen.items()},
+        "chosen": {f"{panel}, {row}": choice for (panel, row), choice in chosen.items()},
         "cells": records,
         "records": [],
         "findings": verdicts,
-        "claims": [missing(kept), *claims],
-        "listings": [*verdict_listing(verdicts), *crossings(kept, chosen), *listings(kept, chosen)],
+        "claims": [cells_missing(filled_cells), *claims],
+        "listings": [
+            *verdict_listing(verdicts),
+            *crossings(filled_cells, chosen),
+            *listings(filled_cells, chosen),
+        ],
         "pictures": pictures,
     }
-    return write_result(out, name, _told(result), PAGE)
+    return write_result(out, name, _json_ready(result), PAGE)
 
 
-def _reached(
-    listed: Iterable[Cell], made: Mapping[str, Setting], records: Iterable[Mapping[str, Any]]
+def _reachable(
+    listed: Iterable[Cell], panels: Mapping[str, Setting], records: Iterable[Mapping[str, Any]]
 ) -> list[Cell]:
-    """Return the cells that a smoke run is to fill: it has fewer families, and ends after fewer steps."""
-    reached, homes = {(record["family"], record["steps"]) for record in records}, {"", *made}
+    """Return the cells that a smoke run can fill. It has fewer families and fewer steps."""
+    reached, homes = {(record["family"], record["steps"]) for record in records}, {"", *panels}
     return [
         cell
         for cell in listed
@@ -127,25 +131,25 @@ def _reached(
     ]
 
 
-def _told(value: Any) -> Any:
-    """Return a value as JSON can hold it: null for a number that is not finite, of a learner that diverged."""
+def _json_ready(value: Any) -> Any:
+    """Return a value that JSON can represent. Numbers that are not finite, of diverged learners, become null."""
     if isinstance(value, dict):
-        return {key: _told(inner) for key, inner in value.items()}
+        return {key: _json_ready(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(inner) for inner in value]
+        return [_json_ready(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _panels(
-    study: Study, made: Mapping[str, Setting], wanted: Mapping[str, list[str]], smoke: bool, seeds: int
+    study: Study, made: Mapping[str, Setting], panel_rows: Mapping[str, list[str]], smoke: bool, seeds: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]], Chosen, dict[str, Recipe]]:
-    """Train and judge the rows of all panels that there are; return records, values, what was chosen, recipes."""
+    """Train and judge the rows of all available panels. Return records, values, choices and recipes."""
     records: list[dict[str, Any]] = []
     found: dict[str, dict[str, Values]] = {}
     chosen: Chosen = {}
     trained: dict[str, Recipe] = {}
-    for panel, asked in wanted.items():
-        rows = [row for row in asked if (row.partition("@")[2] or origin(panel)) in made]
+    for panel, listed_rows in panel_rows.items():
+        rows = [row for row in listed_rows if (row.partition("@")[2] or origin(panel)) in made]
         if rows and panel in made and panel not in _MEASURED:
             study.console.print(f"{panel}: {len(rows)} learners")
             chosen |= _choices(study, made, panel, rows, smoke)
@@ -156,12 +160,12 @@ def _panels(
 
 
 def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
-    """Return the rows of some tables by panel, each once."""
+    """Return the distinct rows of some tables, by panel."""
     rows: dict[str, dict[str, None]] = {}
     for number in numbers:
-        for panel, own in TABLES[number].rows.items():
-            rows.setdefault(panel, {}).update(dict.fromkeys(own))
-    return {panel: list(own) for panel, own in rows.items()}
+        for panel, names in TABLES[number].rows.items():
+            rows.setdefault(panel, {}).update(dict.fromkeys(names))
+    return {panel: list(names) for panel, names in rows.items()}
 
 
 def _part(
@@ -191,18 +195,18 @@ def _part(
     )
 
 
-def _bagged(own: Learner) -> Learner:
-    """Return the learner that answers with the mean of single refinements, one for each mini-batch."""
-    return Learner(own.predictor, Bagged(own.refiner), own.signal)
+def _bagged(model: Learner) -> Learner:
+    """Return the learner that predicts with the mean of single refinements, one for each mini-batch."""
+    return Learner(model.predictor, Bagged(model.refiner), model.signal)
 
 
 def _choices(
-    study: Study, made: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool
+    study: Study, panels: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool
 ) -> Chosen:
-    """Return which row stands for each with alternatives: the best after ten steps of validation tasks, seed 0.
+    """Return the chosen row for each row with alternatives: the best after ten steps on validation tasks, seed 0.
 
-    Signals are chosen by the paper's training, and that with our gain takes the same; learners for one step are chosen
-    for themselves, after one step.
+    The paper's training chooses the signal. The same signal is used with our gain. Learners for one step are
+    chosen separately, after one step.
     """
     home, found = origin(panel), {}
     for row in rows:
@@ -210,31 +214,36 @@ def _choices(
         if len(own) > 1:
             candidates = alternatives(home, row.removesuffix("-decaying"))
             names = [learner(home, candidate) for candidate in candidates]
-            part = _part(made, home, candidates, smoke, validation=True)
+            part = _part(panels, home, candidates, smoke, validation=True)
             step = 1 if row.endswith("-one-step") else part.steps[-1]
             found[panel, row] = own[names.index(select_best(study, part, names, step, 1))]
     return found
 
 
 def _best(
-    study: Study, made: Mapping[str, Setting], chosen: Chosen, smoke: bool, seeds: int
+    study: Study, panels: Mapping[str, Setting], chosen: Chosen, smoke: bool, seeds: int
 ) -> dict[str, dict[str, tuple[str, str]]]:
-    """Return for each family and regime our best learner after ten steps and the best trained for one.
+    """Return for each family and regime our best learner after ten steps, and the best one trained for one step.
 
-    Both are chosen on validation tasks among those of tables 2 to 8; the regime "any" has the best of all regimes.
+    Both are chosen on validation tasks, among those of tables 2 to 8. The regime "any" has the best of all
+    regimes.
     """
     best: dict[str, dict[str, tuple[str, str]]] = {}
     for name, rows in _rows(range(2, 9)).items():
-        if name not in made:
+        if name not in panels:
             continue
         rows = [row for row in rows if not unlearnt(row)]
-        part = _part(made, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True)
+        part = _part(panels, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True)
         regimes = dict.fromkeys(row.partition("-")[0] for row in rows)
         best[name] = {}
         for regime in (*regimes, "any"):
-            mine = [own for own in part.recipes if regime == "any" or own.startswith(f"{name}-{regime}-")]
-            single = [own for own in mine if own.endswith("one-step")]
-            ours = [own for own in mine if own not in single]
+            mine = [
+                candidate
+                for candidate in part.recipes
+                if regime == "any" or candidate.startswith(f"{name}-{regime}-")
+            ]
+            single = [candidate for candidate in mine if candidate.endswith("one-step")]
+            ours = [candidate for candidate in mine if candidate not in single]
             best[name][regime] = (
                 select_best(study, part, ours, part.steps[-1], seeds),
                 select_best(study, part, single, 1, seeds),
@@ -260,9 +269,9 @@ def _samples(
     return pictures
 
 
-def _costs(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
+def _costs(study: Study, panels: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
     study.console.print("timing adaptation, in turn and at once")
-    return spent(study, smoke)
+    return adaptation_costs(study, smoke)
 
 
 def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:

@@ -1,6 +1,7 @@
-"""The families of `make study NAME=paper`: how learners of each are trained and judged, at which sizes.
+"""The families of `make study NAME=paper`: the sizes at which learners are trained and judged.
 
-Source: Mittal et al. 2025, the task families of tables 2-6; sizes are this project's own, the paper's are not public.
+Source: Mittal et al. 2025, the task families of tables 2-6; sizes are this project's own, the paper's are not
+public.
 """
 
 from __future__ import annotations
@@ -41,39 +42,53 @@ ERRORS: dict[str, Metric] = {"error": error_rate, "accuracy": accuracy}
 SQUARES: dict[str, Metric] = {"squared error": squared_error}
 ORDERS: dict[str, Metric] = {"reversed edges": reversed_edges, "invalid orders": invalid_order}
 POINTS: dict[str, Metric] = {"energy distance": squared_error, "sliced Wasserstein": squared_error}
-"""Names alone: `generated` says what they are."""
+"""Only the names are used: `generated` computes both distances."""
 
-_FOUND = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
+_DISTANCES = {"energy distance": "energy", "sliced Wasserstein": "sliced"}
 LENGTHS = (8, 16, 32, 64)
-"""Rows of a mini-batch for which one refiner is set beside those trained for each alone."""
+"""Rows of a mini-batch. One refiner for all of them is compared with one trained for each."""
 
 POOLS = {"embeddings": None, "omniglot": omniglot, "cifar": cifar}
-"""Pools of embeddings: banking77, which `$GRADATIM_DATA` holds, and those that are made here, and how."""
+"""Pools of embeddings: banking77 from `$GRADATIM_DATA`, and functions that compute the others."""
 
 GRAPHS: dict[str, dict[str, Any]] = {
     "scale-free": {"graph": "scale-free"},
     "linear": {"mechanism": "linear"},
     "gaussian": {"noise": "gaussian"},
 }
-"""Causal models that learners of orders did not see in training, by what is other."""
+"""Causal models that are not in the training of learners of orders, by the field that differs."""
 
-VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", "-stopped-rows", *(f"-{other}" for other in GRAPHS))
-"""Other ways to judge a family's learners: far past their horizon, class by class, so with rehearsal, until stopped,
-on other causal models."""
+VIEWS = ("-long", "-in-turn", "-rehearsed", "-stopped", "-stopped-rows", *(f"-{graph}" for graph in GRAPHS))
+"""Other ways to judge the learners of a family.
+
+- `long`: far past their horizon.
+- `in-turn`, `rehearsed`: class by class, without and with rehearsal.
+- `stopped`, `stopped-rows`: until an estimate of the loss stops them.
+- `order-...`: on other causal models.
+"""
 
 LONG = {"linear-8": (100_000, 32), "mnist": (9_800, 64)}
-"""Support rows and tasks of the long views."""
+"""Support rows and number of tasks of the long views."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A family of the paper and how learners of it are trained and judged.
+    """A family of the paper, and how its learners are trained and judged.
 
-    Fields: `family`, its test tasks; `batch_size` rows a step; `metrics`, the first decides; `iterations` of `tasks`
-    tasks at the rate `lr`; `judged`: test tasks; `relative`: steps count by the log of their loss; `settings` of the
-    methods of a regime; `curvature`: steps also see the gradient preconditioned by the mini-batch's second moments,
-    where the latent is made of weight matrices; `implicit`: times as many iterations for implicit learners, which have
-    all of f to learn; `judge`: how the metrics come about.
+    Attributes:
+        family: with its test tasks.
+        batch_size: rows a step.
+        metrics: by name. The first one decides.
+        iterations: of meta-training.
+        tasks: of an iteration.
+        lr: the learning rate.
+        judged: the number of test tasks.
+        relative: whether steps count by the log of their loss.
+        settings: options of the methods, by regime.
+        curvature: whether steps also see the gradient preconditioned by the mini-batch's second moments. The latent
+            must be made of weight matrices.
+        implicit: the factor on the iterations of implicit learners, which learn all of f.
+        judge: computes the metrics.
     """
 
     family: TaskFamily
@@ -93,30 +108,30 @@ class Setting:
 def generated(
     learner: Learner, task: Task, batch_size: int, steps: Iterable[int], metrics: Mapping[str, Metric]
 ) -> dict[str, np.ndarray]:
-    """Return how far generated points are from fresh ones of the task after each of `steps`, `[steps, B]`."""
-    found = sample_curve(learner, task, batch_size, steps)
-    return {name: found[_FOUND[name]] for name in metrics}
+    """Return the distance of generated points to fresh ones of the task after each of `steps`, `[steps, B]`."""
+    distances = sample_curve(learner, task, batch_size, steps)
+    return {name: distances[_DISTANCES[name]] for name in metrics}
 
 
 def origin(panel: str) -> str:
-    """Return the family whose learners a panel judges: its own, or that of which it is a view."""
+    """Return the family whose learners a panel judges. A panel is a family or a view of one."""
     return next((panel.removesuffix(view) for view in VIEWS if panel.endswith(view)), panel)
 
 
-def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Console) -> dict[str, Setting]:
-    """Return the panels `wanted`, and the families of which they are views: the paper's nine, those of open questions.
+def settings(smoke: bool, panels: Collection[str], folder: Path, console: Console) -> dict[str, Setting]:
+    """Return the settings of `panels`, and of the families they are views of.
 
-    `folder`: where embeddings that are made here are kept. A smoke run leaves out what needs them, large
-    networks and a second set of images.
+    `folder` stores the embeddings that are computed here. A smoke run skips those, large networks, and a second
+    set of images.
 
     Raises:
-        ValueError: data that is missing, before anything is trained.
+        ValueError: data are missing. This is checked before training.
     """
-    kept = {name for panel in wanted for name in (panel, origin(panel))}
+    needed = {name for panel in panels for name in (panel, origin(panel))}
     features: dict[str, dict[str, Any]] = {"explicit": {"features": 256}}
     linear = {"support_rows": 160, "query_rows": 64}
     wide = LinearRegression(100, 0.5, support_rows=1280, query_rows=64)
-    made = {
+    by_name = {
         "linear-8": Setting(
             LinearRegression(8, 0.5, **linear), 16, SQUARES, 400, 8, relative=True, implicit=3
         ),
@@ -128,26 +143,26 @@ def settings(smoke: bool, wanted: Collection[str], folder: Path, console: Consol
     }
     for rows in LENGTHS:
         family = LinearRegression(8, 0.5, support_rows=10 * rows, query_rows=64)
-        made[f"lengths-{rows}"] = replace(made["linear-8"], family=family, batch_size=rows)
+        by_name[f"lengths-{rows}"] = replace(by_name["linear-8"], family=family, batch_size=rows)
     if not smoke:
-        made["fashion-mnist"] = _images("fashion_mnist", features)
-        made["alphabets"] = _points(Alphabets(split="test", support_rows=320, query_rows=128))
+        by_name["fashion-mnist"] = _images("fashion_mnist", features)
+        by_name["alphabets"] = _points(Alphabets(split="test", support_rows=320, query_rows=128))
         pixels = _images("mnist", {})
         family = replace(pixels.family, dim=784)
-        made["mnist-784"] = replace(pixels, family=family, iterations=100, tasks=4, curvature=False)
-        for family in (setting.family for name, setting in made.items() if name in kept):
+        by_name["mnist-784"] = replace(pixels, family=family, iterations=100, tasks=4, curvature=False)
+        for family in (setting.family for name, setting in by_name.items() if name in needed):
             family.sample(1, torch.Generator().manual_seed(0))  # data that is missing is said here
-        made |= {name: _pool(name, features, folder, console) for name in POOLS if name in wanted}
-    made = {name: _small(setting) if smoke else setting for name, setting in made.items()}
-    made |= _views(made, smoke)
-    return {name: setting for name, setting in made.items() if name in kept}
+        by_name |= {name: _pool(name, features, folder, console) for name in POOLS if name in panels}
+    by_name = {name: _small(setting) if smoke else setting for name, setting in by_name.items()}
+    by_name |= _views(by_name, smoke)
+    return {name: setting for name, setting in by_name.items() if name in needed}
 
 
 def _pool(name: str, features: dict[str, dict[str, Any]], folder: Path, console: Console) -> Setting:
     maker = POOLS[name]
     source = maker(folder, console) if maker else "banking77"
-    size, asked = (16, 40) if name == "omniglot" else (50, 100)  # twenty drew each of its characters
-    pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=10 * size, query_rows=asked)
+    size, queries = (16, 40) if name == "omniglot" else (50, 100)  # twenty drew each of its characters
+    pool = EmbeddingClassification(str(source), 64, 10, "test", support_rows=10 * size, query_rows=queries)
     return Setting(pool, size, ERRORS, 150, 8, judged=128, settings=features, curvature=True)
 
 
@@ -157,22 +172,22 @@ def _images(source: str, features: dict[str, dict[str, Any]]) -> Setting:
 
 
 def _points(family: TaskFamily) -> Setting:
-    own: dict[str, dict[str, Any]] = {"parametric": {"hidden": (32, 32)}}
-    return Setting(family, 32, POINTS, 400, 8, judged=128, settings=own, judge=generated)
+    options: dict[str, dict[str, Any]] = {"parametric": {"hidden": (32, 32)}}
+    return Setting(family, 32, POINTS, 400, 8, judged=128, settings=options, judge=generated)
 
 
-def _views(made: dict[str, Setting], smoke: bool) -> dict[str, Setting]:
-    """Return the other ways to judge learners: far past their horizon, on streams class by class."""
+def _views(by_name: dict[str, Setting], smoke: bool) -> dict[str, Setting]:
+    """Return the views: far past the horizon, class by class, and on other causal models."""
     views: dict[str, Setting] = {}
     for name, (rows, tasks) in LONG.items():
-        own = made[name]
-        family = replace(own.family, support_rows=20 * own.batch_size if smoke else rows)
-        views[f"{name}-long"] = replace(own, family=family, judged=min(own.judged, tasks))
-    for other, changed in GRAPHS.items():
-        own = made["order"]
-        views[f"order-{other}"] = replace(own, family=replace(own.family, **changed))
+        setting = by_name[name]
+        family = replace(setting.family, support_rows=20 * setting.batch_size if smoke else rows)
+        views[f"{name}-long"] = replace(setting, family=family, judged=min(setting.judged, tasks))
+    for graph, changed in GRAPHS.items():
+        setting = by_name["order"]
+        views[f"order-{graph}"] = replace(setting, family=replace(setting.family, **changed))
     for view, judge in (("in-turn", in_turn), ("rehearsed", rehearsed)):
-        views[f"mnist-{view}"] = replace(made["mnist"], judge=judge)
+        views[f"mnist-{view}"] = replace(by_name["mnist"], judge=judge)
     return views
 
 
@@ -183,5 +198,9 @@ def _small(setting: Setting) -> Setting:
     if isinstance(family, ImageClassification):
         family = replace(family, dim=16)
     small = {"features": 16, "hidden": (4,)}
-    own = {regime: {key: small[key] for key in given} for regime, given in setting.settings.items()}
-    return replace(setting, family=family, batch_size=size, iterations=1, tasks=2, judged=8, settings=own)
+    options_by_regime = {
+        regime: {key: small[key] for key in options} for regime, options in setting.settings.items()
+    }
+    return replace(
+        setting, family=family, batch_size=size, iterations=1, tasks=2, judged=8, settings=options_by_regime
+    )

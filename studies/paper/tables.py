@@ -1,9 +1,12 @@
-"""The fixed list of `make study NAME=paper`: which tables there are, and every cell of them, before anything is run.
+"""The fixed list of `make study NAME=paper`: its tables and every cell of them, before anything is run.
 
-Names, by example. The row `parametric-both@fashion-mnist` of the panel `mnist-long`: `origin` says that the panel is a
-view of the family `mnist`; after the @ stands another family that the learner was trained on; `learner` makes of both
-its name in records, fashion-mnist-parametric-both; its recipe is `recipes("fashion-mnist", ...)["parametric-both"]`.
-A row `parametric-chosen` stands for one of its `alternatives`.
+Names by example: the row `parametric-both@fashion-mnist` of the panel `mnist-long`.
+
+- `origin` gives the family of the panel, `mnist`.
+- After the @ is another family, on which the learner was trained.
+- `learner` gives its name in records, fashion-mnist-parametric-both.
+- Its recipe is `recipes("fashion-mnist", ...)["parametric-both"]`.
+- A row `parametric-chosen` stands for one of its `alternatives`.
 
 Source: Mittal et al. 2025, tables 2 (parametric), 3 (explicit), 4 (implicit), and what its reviewers asked.
 """
@@ -27,30 +30,33 @@ STEPS = (1, 5, HORIZON)
 FAR = (1, 5, 10, 20, 50, 98)
 FURTHER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 6250)
 MOST = 50
-"""Mini-batches that a one-shot learner still looks at in one pass; its work grows with their square."""
+"""Limit on the mini-batches that a one-shot learner takes in one pass. Its work grows with their square."""
 
 EVERY_SIGNAL = ("linear-8", "linear-100", "mnist")
-"""Families in which every signal has its rows; elsewhere there is one, chosen on validation tasks."""
+"""Families with a row for every signal. Others have one, chosen on validation tasks."""
 
 CHOSEN, ORACLE = "chosen", "oracle"
-SPENT = ("iterative", "one-shot")
-TIMED, SHOT = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_384
-"""Rows that adapting is timed at, `SPENT`; in one shot up to so many."""
+ADAPTATIONS = ("iterative", "one-shot")
+TIMED, ONE_SHOT_ROWS = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_384
+"""Rows at which `ADAPTATIONS` are timed, and the limit for one pass over all rows."""
 
 ASKED = (150, 120, 110)
-"""Losses, in percent of the noise, at which a stream is left."""
+"""Thresholds of the loss, in percent of the noise, at which a stream is stopped."""
 
 STOPPED = {"linear-8-stopped": "squared error", "linear-8-stopped-rows": "rows used"}
-"""What is told of streams that are left so, by panel."""
+"""Metrics of stopped streams, by panel."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """One table of the list.
 
-    `rows`: for each panel, a family or a view of it, the learners judged there: `paper_recipes.recipes`' names, names
-    of unlearnt methods, or ROW@FAMILY for a learner trained on another family. `columns`: numbers of mini-batches, or
-    what `unit` says.
+    Attributes:
+        title: of the table.
+        rows: for each panel, a family or a view of it, the learners that are judged. A row is a name in `recipes`, the
+            name of an unlearnt method, or ROW@FAMILY for a learner trained on another family.
+        columns: numbers of mini-batches, or of `unit`, by panel.
+        unit: of the columns.
     """
 
     title: str
@@ -59,21 +65,25 @@ class PaperTable:
     unit: str = "step"
 
     def of(self, panel: str, row: str) -> tuple[int, ...]:
-        """Return the columns of a row: all, the first of learners for one step, the last of `PEERS`, up to `MOST` or
-        `SHOT` for one-shot ones."""
+        """Return the columns of a row.
+
+        - A learner for one step has the first column, and one of `PEERS` the last.
+        - A one-shot learner has the columns up to `MOST` or `ONE_SHOT_ROWS`.
+        - Others have all columns.
+        """
         columns = self.columns.get(panel, STEPS)
         stem = row.partition("@")[0]
         if stem == "hypernetwork" or (stem.endswith("-one-step") and not row.startswith("bagged")):
             return columns[:1]
         if row in PEERS:
             return columns[-1:]
-        most = MOST if row.endswith(WHOLE) else SHOT if row == "one-shot" else max(columns)
-        return tuple(column for column in columns if column <= most)
+        limit = MOST if row.endswith(WHOLE) else ONE_SHOT_ROWS if row == "one-shot" else max(columns)
+        return tuple(column for column in columns if column <= limit)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the list: what a learner's error on a panel is in one column."""
+    """One number of the list: the error of a learner on a panel in one column."""
 
     table: int
     panel: str
@@ -85,12 +95,12 @@ def _regime(regime: str, families: Iterable[str], states: tuple[str, ...] = ()) 
     """Return the rows of a regime: every signal (or state) of a family, or the chosen one, under each training."""
     rows = {}
     for family in families:
-        own = states or signals(family, regime)
-        if not states and len(own) > 1 and family not in EVERY_SIGNAL:
-            own = (CHOSEN,)
+        choices = states or signals(family, regime)
+        if not states and len(choices) > 1 and family not in EVERY_SIGNAL:
+            choices = (CHOSEN,)
         if family.startswith("linear-8"):
-            own = tuple(state for state in own if state != "probabilities")
-        rows[family] = tuple(f"{regime}-{one}{variant}" for one, variant in product(own, VARIANTS))
+            choices = tuple(state for state in choices if state != "probabilities")
+        rows[family] = tuple(f"{regime}-{choice}{variant}" for choice, variant in product(choices, VARIANTS))
     return rows
 
 
@@ -164,14 +174,14 @@ TABLES: dict[int, PaperTable] = {
             "omniglot": (*MOVED, *(f"{row}@embeddings" for row in MOVED)),
             "cifar": tuple(f"{row}@{pool}" for pool in ("embeddings", "omniglot") for row in MOVED),
             **{
-                f"order-{other}": (
+                f"order-{graph}": (
                     *(
                         f"{regime}-order{variant}"
                         for regime, variant in product(("explicit", "implicit"), VARIANTS)
                     ),
                     *PEERS,
                 )
-                for other in GRAPHS
+                for graph in GRAPHS
             },
         },
     ),
@@ -239,7 +249,7 @@ TABLES: dict[int, PaperTable] = {
             for rows in LENGTHS
         },
     ),
-    20: PaperTable("Seconds to adapt to one task", {"cost": SPENT}, {"cost": TIMED}, "rows"),
+    20: PaperTable("Seconds to adapt to one task", {"cost": ADAPTATIONS}, {"cost": TIMED}, "rows"),
     21: PaperTable(
         "Asked: ten mini-batches in one pass, at equal rows",
         {
@@ -259,17 +269,20 @@ TABLES: dict[int, PaperTable] = {
 
 
 def alternatives(panel: str, row: str) -> tuple[str, ...]:
-    """Return the rows of which one is chosen on validation tasks, one seed: signals, inner rates; else the row."""
+    """Return the candidates for a row: signals, inner rates, or only the row.
+
+    One is chosen on validation tasks with one seed.
+    """
     if CHOSEN in row:
-        own = signals(origin(panel), row.partition("-")[0])
-        return tuple(row.replace(CHOSEN, signal) for signal in own)
+        candidates = signals(origin(panel), row.partition("-")[0])
+        return tuple(row.replace(CHOSEN, signal) for signal in candidates)
     if row in RATED:
         return tuple(f"{row}-{rate:g}" for rate in RATES)
     return (row,)
 
 
 def learner(panel: str, row: str) -> str:
-    """Return a learner's name in records: FAMILY-ROW, and that of its run; an unlearnt method's own."""
+    """Return the name of a learner in records and of its run: FAMILY-ROW. An unlearnt method has its own name."""
     stem, _, home = row.partition("@")
     if unlearnt(stem) or panel == "cost":
         return stem
@@ -277,7 +290,7 @@ def learner(panel: str, row: str) -> str:
 
 
 def unlearnt(row: str) -> bool:
-    """Return whether a row is a method of which nothing is meta-trained, a causal peer, or the best possible answer."""
+    """Return whether a row is a method without meta-training, a causal peer, or the oracle."""
     return row == ORACLE or row in PEERS or (row in METHODS and not METHODS[row].learnt)
 
 
@@ -293,86 +306,90 @@ def cells(tables: Iterable[int] = tuple(TABLES)) -> list[Cell]:
 
 
 def listed() -> str:
-    """Return the fixed list as docs/paper-details.md holds it."""
+    """Return the fixed list as Markdown. docs/paper-details.md includes it."""
     lines = []
     for number, table in TABLES.items():
         lines += [f"**Table {number}.** {table.title}: {len(cells([number]))} cells.", ""]
         for panel, rows in table.rows.items():
             head = ", ".join(f"{column:,}" for column in columns(panel))
-            lines.append(f"- {panel} ({table.unit} {head}): {', '.join(_gathered(rows))}")
+            lines.append(f"- {panel} ({table.unit} {head}): {', '.join(_group_variants(rows))}")
         lines.append("")
     return "\n".join(lines)
 
 
-def _gathered(rows: Sequence[str]) -> list[str]:
-    """Return rows with the three ways of training in one: ROW[-decaying, -one-step]@FAMILY."""
-    made, folded = [], set()
+def _group_variants(rows: Sequence[str]) -> list[str]:
+    """Return rows with the three ways of training grouped: ROW[-decaying, -one-step]@FAMILY."""
+    grouped, folded = [], set()
     for row in rows:
         stem, at, home = row.partition("@")
         others = {f"{stem}{variant}{at}{home}" for variant in VARIANTS[1:]}
         if others <= set(rows):
-            made.append(f"{stem}[{', '.join(VARIANTS[1:])}]{at}{home}")
+            grouped.append(f"{stem}[{', '.join(VARIANTS[1:])}]{at}{home}")
             folded |= others
         elif row not in folded:
-            made.append(row)
-    return made
+            grouped.append(row)
+    return grouped
 
 
-def titled(number: int) -> str:
-    """Return what a table, and each picture of it, is called."""
+def table_title(number: int) -> str:
+    """Return the title of a table and of its pictures."""
     return f"Table {number}. {TABLES[number].title}"
 
 
 def columns(panel: str) -> tuple[int, ...]:
-    """Return the columns of a panel, the same in every table."""
-    return next((own.columns[panel] for own in TABLES.values() if panel in own.columns), STEPS)
+    """Return the columns of a panel. They are the same in every table."""
+    return next((table.columns[panel] for table in TABLES.values() if panel in table.columns), STEPS)
 
 
 def filled(
-    wanted: Iterable[Cell],
+    targets: Iterable[Cell],
     records: Iterable[Mapping[str, Any]],
     chosen: Mapping[tuple[str, str], str],
     metrics: Mapping[str, str],
 ) -> dict[Cell, Mapping[str, Any] | None]:
-    """Return the record of each cell, over all seeds, or None where there is none.
+    """Return the record of each cell over all seeds, or None where there is none.
 
-    `chosen`: which row stands for one with `alternatives`, by (panel, row); `metrics`: the deciding one of each panel.
+    Args:
+        targets: the cells.
+        records: of all learners.
+        chosen: the row that stands for each row with `alternatives`, by (panel, row).
+        metrics: the deciding metric of each panel.
     """
-    known = {
+    by_key = {
         (r["family"], r["name"], r["steps"]): r
         for r in records
         if r["seed"] in ("all", None) and r["metric"] == metrics.get(r["family"])
     }
     return {
-        cell: known.get(
+        cell: by_key.get(
             (cell.panel, learner(cell.panel, chosen.get((cell.panel, cell.row), cell.row)), cell.column)
         )
-        for cell in wanted
+        for cell in targets
     }
 
 
 def listings(
-    found: Mapping[Cell, Mapping[str, Any] | None], chosen: Mapping[tuple[str, str], str]
+    filled: Mapping[Cell, Mapping[str, Any] | None], chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
-    """Return the tables as a page shows them: a row for each learner, a column for each step, and what it cost."""
-    made: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
+    """Return the tables of a page: a row for each learner, a column for each step, and its cost."""
+    tables: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
     by_row: dict[tuple[int, str, str], dict[int, Mapping[str, Any] | None]] = {}
-    for cell, record in found.items():
+    for cell, record in filled.items():
         by_row.setdefault((cell.table, cell.panel, cell.row), {})[cell.column] = record
-    for (number, panel, row), own in by_row.items():
+    for (number, panel, row), by_column in by_row.items():
         table, heads = TABLES[number], columns(panel)
         head = ["judged on", "learner", *(f"{table.unit} {head:,}" for head in heads)]
         listing = {
-            "title": titled(number),
+            "title": table_title(number),
             "columns": [*head, "meta-training s", "peak MB"],
             "rows": [],
         }
-        said = chosen.get((panel, row), row)
-        said = said if said == row else f"{said} (chosen)"
-        made.setdefault((number, heads), listing)["rows"].append(
-            [panel, said, *(_number(own.get(head)) for head in heads), *_cost(own)]
+        label = chosen.get((panel, row), row)
+        label = label if label == row else f"{label} (chosen)"
+        tables.setdefault((number, heads), listing)["rows"].append(
+            [panel, label, *(_number(by_column.get(head)) for head in heads), *_cost(by_column)]
         )
-    return list(made.values())
+    return list(tables.values())
 
 
 def _number(record: Mapping[str, Any] | None) -> str:
@@ -383,8 +400,8 @@ def _number(record: Mapping[str, Any] | None) -> str:
     return f"{record['mean']:.4g} ± {(record['high'] - record['low']) / 2:.2g}"
 
 
-def _cost(own: Mapping[int, Mapping[str, Any] | None]) -> list[str]:
-    record = next((r for r in own.values() if r), None)
+def _cost(by_column: Mapping[int, Mapping[str, Any] | None]) -> list[str]:
+    record = next((r for r in by_column.values() if r), None)
     if record is None or not record["peak_memory"]:
         return ["", ""]
     spent = f"{record['seconds']:.0f}" if record["seconds"] else ""

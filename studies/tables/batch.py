@@ -1,4 +1,4 @@
-"""Batch references: fitted on all rows of the stream at once, chosen by cross-validation on the same rows.
+"""Batch references: fitted to all rows of the stream at once, and chosen by cross-validation on the same rows.
 
 Source: scikit-learn's estimators; the candidates and the choice are this project's own.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .data import levels
-from .rows import Coded
+from .rows import RowEncoder
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
@@ -33,43 +33,46 @@ REFERENCES = (
 
 
 def fitted(name: str, table: Table, order: int) -> Values:
-    """Return the accuracy of a reference by cross-validation on the stream's rows, and of its fit to all of them on
-    the held-out ones."""
+    """Return the accuracy of a reference by cross-validation on the stream's rows, and its error on the held-out
+    rows.
+
+    The error is that of a fit to all rows of the stream.
+    """
     from sklearn.model_selection import KFold
 
     x, y, _, _ = table.split(order)
-    begun, right = time.perf_counter(), 0.0
-    for rows, rest in KFold(FOLDS, shuffle=True, random_state=order).split(x):
-        right += _right(name, table, order, (x[rows], y[rows]), (x[rest], y[rest]))
+    start, right = time.perf_counter(), 0.0
+    for rows, heldout in KFold(FOLDS, shuffle=True, random_state=order).split(x):
+        right += _count_correct(name, table, order, (x[rows], y[rows]), (x[heldout], y[heldout]))
     return {
         "cross_validated": np.asarray(right / len(y)),
         "final_error": np.asarray(final_error(name, table, order)),
-        "seconds": np.asarray(time.perf_counter() - begun),
+        "seconds": np.asarray(time.perf_counter() - start),
     }
 
 
 def final_error(name: str, table: Table, order: int) -> float:
     """Return the error on the held-out rows of a reference fitted to all rows of the stream."""
-    x, y, held_x, held_y = table.split(order)
-    return 1 - _right(name, table, order, (x, y), (held_x, held_y)) / len(held_y)
+    x, y, heldout_x, heldout_y = table.split(order)
+    return 1 - _count_correct(name, table, order, (x, y), (heldout_x, heldout_y)) / len(heldout_y)
 
 
-def _right(
+def _count_correct(
     name: str,
     table: Table,
     order: int,
     rows: tuple[np.ndarray, np.ndarray],
-    asked: tuple[np.ndarray, np.ndarray],
+    heldout: tuple[np.ndarray, np.ndarray],
 ) -> float:
-    """Return how many of the rows asked are classified rightly after a fit."""
-    (x, y), (queries, answers) = rows, asked
+    """Return how many held-out rows are classified correctly after a fit."""
+    (x, y), (queries, answers) = rows, heldout
     if len(np.unique(y)) == 1:
         return float((answers == y[0]).sum())
     if name == "batch-boosting":
         empty = np.isnan(x).all(0)  # has no bins: a constant in its place tells nothing either
         prepared, seen = (np.where(empty, 0.0, _native(table, rows)) for rows in (x, queries))
     else:
-        coded = Coded(table)
+        coded = RowEncoder(table)
         coded.learn(x)
         prepared, seen = coded(x), coded(queries)
     with warnings.catch_warnings():
@@ -79,10 +82,10 @@ def _right(
 
 
 def _native(table: Table, x: np.ndarray) -> np.ndarray:
-    """Return rows with categories numbered from 0, as boosting takes them; what is missing stays NaN."""
+    """Return rows `[n, d]` with categories numbered from 0, as boosting takes them. Missing values stay NaN."""
     x = x.copy()
-    for c, own in levels(table).items():
-        x[:, c] = np.where(np.isnan(x[:, c]), np.nan, np.searchsorted(own, np.nan_to_num(x[:, c])))
+    for c, codes in levels(table).items():
+        x[:, c] = np.where(np.isnan(x[:, c]), np.nan, np.searchsorted(codes, np.nan_to_num(x[:, c])))
     return x
 
 
@@ -98,5 +101,5 @@ def _model(name: str, table: Table, order: int) -> Any:
         return MLPClassifier((64,), alpha=float(name.rpartition("-")[2]), max_iter=200, random_state=order)
     if name == "batch-forest":
         return RandomForestClassifier(200, random_state=order, n_jobs=1)
-    columns: Any = [c for c, own in levels(table).items() if len(own) <= 255] or None
+    columns: Any = [c for c, codes in levels(table).items() if len(codes) <= 255] or None
     return HistGradientBoostingClassifier(categorical_features=columns, random_state=order)

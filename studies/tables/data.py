@@ -1,6 +1,6 @@
-"""The tables of `make study NAME=tables`: what is read, which side of the split it stands on, in which order it comes.
+"""The tables of `make study NAME=tables`: their source, their side of the split, and the order of their rows.
 
-Source: UCI, OpenML-CC18 and other public tables, as they lie in `$GRADATIM_DATA/tabular`; the split is our own.
+Source: UCI, OpenML-CC18 and other public tables, as they are in `$GRADATIM_DATA/tabular`; the split is our own.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .streams import MADE, STREAMS, stream
+from .streams import STREAM_SETTINGS, STREAMS, stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST, HELD, ORDERS = 300, 0.3, 5
+MIN_ROWS, HELDOUT, ORDERS = 300, 0.3, 5
 FAMILIES = {
     "mfeat": "mfeat",
     "energy": "energy",
@@ -29,7 +29,7 @@ FAMILIES = {
     "wine_quality_red": "wine_red",
     "solar": "solar",
 }
-"""Tables whose names begin so are of one family, and stand on one side."""
+"""Families by prefix. Tables whose names begin with the prefix are on one side of the split."""
 
 COPIES = {
     "concrete_gal": "concrete_compressive_strength",
@@ -37,18 +37,24 @@ COPIES = {
     "solar": "solar_flare",
     "wine_quality_red_gal": "red_wine",
 }
-"""The same rows once more, shuffled, rounded or coded otherwise: left out, the other is kept."""
+"""Tables with the same rows as another one, shuffled, rounded or encoded otherwise. They are left out."""
 
 BUNDLED = {"classification": ("bundled-breast_cancer", "bundled-wine"), "regression": ("bundled-diabetes",)}
-"""Tables that scikit-learn carries: a smoke run needs no others."""
+"""Tables that scikit-learn includes. A smoke run uses only these."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """`x [n, d]` float64 with NaN for missing, categories as codes; `y [n]`, int64 in 0 .. classes - 1 or float64.
+    """A table.
 
-    `categorical`: columns that hold codes; `classes`: their number, 0 for a regression; `held`: the share of rows held
-    out; `fixed`: a stream whose rows come as they stand.
+    Attributes:
+        name: of the table.
+        x: `[n, d]` float64. Missing values are NaN, categories are codes.
+        y: `[n]`, int64 in 0 .. classes - 1, or float64.
+        categorical: columns of categories.
+        classes: their number, 0 for a regression.
+        heldout: the share of held-out rows.
+        fixed: whether the rows keep their order, as in a stream.
     """
 
     name: str
@@ -56,7 +62,7 @@ class Table:
     y: np.ndarray
     categorical: tuple[int, ...] = ()
     classes: int = 0
-    held: float = HELD
+    heldout: float = HELDOUT
     fixed: bool = False
 
     @property
@@ -66,33 +72,38 @@ class Table:
 
     @property
     def digest(self) -> str:
-        """Return a fingerprint of all that the table holds.
+        """Return a fingerprint of all data of the table.
 
-        Of a stream its name and labels: projections differ in their last digits with the number of threads.
+        For a stream it covers the name and the labels. The last digits of projections depend on the number of
+        threads.
         """
-        x = np.frombuffer(repr((self.name, self.x.shape, MADE)).encode(), np.uint8) if self.fixed else self.x
+        x = (
+            np.frombuffer(repr((self.name, self.x.shape, STREAM_SETTINGS)).encode(), np.uint8)
+            if self.fixed
+            else self.x
+        )
         parts = (x, self.y, np.asarray(self.categorical, dtype=np.int64))
-        made = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
-        made.update(repr((self.classes, self.held, self.fixed)).encode())
-        return made.hexdigest()[:16]
+        sha = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+        sha.update(repr((self.classes, self.heldout, self.fixed)).encode())
+        return sha.hexdigest()[:16]
 
     def split(self, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return x and y of the stream and of the held-out rows, under one order of the rows."""
-        count = int((1 - self.held) * len(self.x))
+        """Return x and y of the stream and of the held-out rows, `[n, d]` and `[n]`, under one order of the rows."""
+        count = int((1 - self.heldout) * len(self.x))
         rows = np.arange(len(self.x))
         if not self.fixed:
             rows = np.random.default_rng(1000 + order).permutation(len(self.x))
-        first, rest = rows[:count], rows[count:]
-        return self.x[first], self.y[first], self.x[rest], self.y[rest]
+        first, heldout = rows[:count], rows[count:]
+        return self.x[first], self.y[first], self.x[heldout], self.y[heldout]
 
 
 def family(name: str) -> str:
-    """Return the family of a table: its name, or that of its relatives."""
-    return next((own for begin, own in FAMILIES.items() if name.startswith(begin)), name)
+    """Return the family of a table. A table without relatives is its own family."""
+    return next((root for begin, root in FAMILIES.items() if name.startswith(begin)), name)
 
 
 def side(name: str) -> str:
-    """Return `validation` or `test`: settled once, by the hash of the family's name.
+    """Return `validation` or `test`, by the hash of the family's name.
 
     Example:
         >>> side("mfeat_fourier") == side("mfeat_karhunen")
@@ -103,14 +114,15 @@ def side(name: str) -> str:
 
 
 def names(kind: str, on: str, smoke: bool = False) -> list[str]:
-    """Return the tables of a kind on one side, the least rows first; a smoke run takes those of scikit-learn twice.
+    """Return the tables of a kind on one side, the smallest first. A smoke run has scikit-learn's tables on both
+    sides.
 
     Raises:
         ValueError: $GRADATIM_DATA is not set or has no tables.
     """
     if smoke:
         return list(BUNDLED[kind])
-    rows = [r for r in _index() if r["task"] == kind and r["n"] >= LEAST and r["name"] not in COPIES]
+    rows = [r for r in _index() if r["task"] == kind and r["n"] >= MIN_ROWS and r["name"] not in COPIES]
     rows = [r for r in rows if side(r["name"]) == on]
     return [r["name"] for r in sorted(rows, key=lambda r: (r["n"], r["name"]))]
 
@@ -120,13 +132,13 @@ def load(name: str) -> Table:
     """Return a table or a long stream by its name.
 
     Raises:
-        ValueError: there is none of this name, or $GRADATIM_DATA is not set.
+        ValueError: the name is unknown, or $GRADATIM_DATA is not set.
     """
     if name.startswith("bundled-"):
         return _bundled(name)
     if name in STREAMS:
         x, y, classes = stream(name)
-        return Table(name, x, y, classes=classes, held=0.0, fixed=True)
+        return Table(name, x, y, classes=classes, heldout=0.0, fixed=True)
     row = next((r for r in _index() if r["name"] == name), None)
     if row is None:
         raise ValueError(f"no table is called {name!r} in {_folder()}")
@@ -139,7 +151,7 @@ def load(name: str) -> Table:
 
 
 def levels(table: Table) -> dict[int, np.ndarray]:
-    """Return the codes of each categorical column, known at the start as the classes are."""
+    """Return the codes of each categorical column. They are known at the start, as classes are."""
     columns: Sequence[int] = table.categorical
     return {c: np.unique(table.x[:, c][~np.isnan(table.x[:, c])]) for c in columns}
 

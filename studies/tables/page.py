@@ -1,4 +1,4 @@
-"""The page of `make study NAME=tables`: what it asks, its answers, its pictures and its tables."""
+"""The page of `make study NAME=tables`: its questions, answers, pictures and tables."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def table(result: Result) -> TextTable:
     return columns, rows
 
 
-def lost(result: Result) -> Iterator[str]:
-    """Yield where the estimators lose."""
-    ours, ridge = (result.mean("stream-mnist", name, 1875) for name in (OURS, RIDGE))
-    fashion, other = (result.mean("stream-fashion", name, 1875) for name in (OURS, RIDGE))
+def answer_streams(result: Result) -> Iterator[str]:
+    """Yield on which streams the estimators lose."""
+    refined, ridge = (result.mean("stream-mnist", name, 1875) for name in (OURS, RIDGE))
+    fashion, fashion_ridge = (result.mean("stream-fashion", name, 1875) for name in (OURS, RIDGE))
     yield (
         "On long streams of images plain ridge is better: over 60,000 rows of MNIST the errors so far are "
-        f"{ours:.3f}, ridge's {ridge:.3f}; of Fashion-MNIST {fashion:.3f} and {other:.3f}."
+        f"{refined:.3f}, ridge's {ridge:.3f}; of Fashion-MNIST {fashion:.3f} and {fashion_ridge:.3f}."
     )
     shifted, sgd, mlp = (result.mean("drift-labels", name, 625) for name in (OURS, "sgd", "mlp-64"))
     yield (
@@ -120,7 +120,7 @@ def table_streams(result: Result) -> TextTable:
 
 
 def answer_calibration(result: Result) -> Iterator[str]:
-    """Yield whether probabilities and intervals can be believed, and what a model costs."""
+    """Yield whether probabilities and intervals are calibrated, and what a model costs."""
     excess, size = result.value("tables.ece_excess"), result.value("tables.state_bytes")
     others = {
         words_of(title.removeprefix("of ")): values[0]
@@ -154,7 +154,7 @@ PAGE = Page(
         Question(
             "streams",
             "Where does it lose?",
-            lost,
+            answer_streams,
             draw_streams,
             "Error so far on two long streams and under two kinds of drift",
             table_streams,

@@ -1,6 +1,7 @@
-"""One-pass learners of `make study NAME=tables`: ours behind one small adapter, and its peers with their grids.
+"""One-pass learners of `make study NAME=tables`: an adapter for ours, and its peers with their grids.
 
-Source: Rahimi, Recht 2007 (the plain ridge's features); scikit-learn's and river's own references for their models.
+Source: Rahimi, Recht 2007 (the plain ridge's features); scikit-learn's and river's own references for their
+models.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 import gradatim
 
-from .river import Classes, Numbers
-from .rows import Coded, Running
+from .river import RiverClassifier, RiverRegressor
+from .rows import RowEncoder, RunningScaler
 
 if TYPE_CHECKING:
     from .data import Table
@@ -28,36 +29,38 @@ if TYPE_CHECKING:
 OURS, RIDGE = "gradatim", "plain-ridge"
 WIDTH, STRENGTH = 512, 2.0
 CENTRAL = (0.8, 0.95)
-"""Central intervals that a regressor is asked for."""
+"""Levels of the central intervals of a regressor."""
 
 DIVERGED = ("overflow", "non-finite")
-"""Of which scikit-learn's models speak when a setting has made their weights grow beyond all numbers."""
+"""Words in the errors of scikit-learn's models when their weights have diverged."""
 
 QUANTILES = tuple(q for level in CENTRAL for q in ((1 - level) / 2, (1 + level) / 2))
 
 
 class OnePass(Protocol):
-    """What takes part: `learn` rows once; `say` class probabilities `[n, classes]`, or numbers `[n]`, or numbers and
-    quantiles `[n, 1 + q]`."""
+    """A learner that sees each row once.
+
+    `predict` returns class probabilities `[n, classes]`, numbers `[n]`, or numbers and quantiles `[n, 1 + q]`.
+    """
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows of a mini-batch."""
+        """Learn the rows of a mini-batch, x `[n, d]`, y `[n]`."""
 
-    def say(self, x: np.ndarray) -> np.ndarray:
-        """Return predictions; asked only after some rows were learnt."""
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions for x `[n, d]`. It is called only after some rows were learnt."""
         ...
 
 
 class PlainRidge:
-    """Recursive least squares on standardised rows, 512 random ReLU features and a one; settings frozen.
+    """Recursive least squares on standardised rows, 512 random ReLU features and a constant. Its settings are fixed.
 
         theta = (F^T F + 2 I)^{-1} F^T Y        classes: softmax(temperature * f(x) theta), Y one-hot
 
-    The target of a regression is centred by its mean so far.
+    The target of a regression is centred by its running mean.
     """
 
     def __init__(self, table: Table, seed: int, temperature: float = 6.0) -> None:
-        self.coded, self.classes, self.temperature = Coded(table), table.classes, temperature
+        self.coded, self.classes, self.temperature = RowEncoder(table), table.classes, temperature
         rng = np.random.default_rng(0)
         width = self.coded.width
         self.weight = rng.standard_normal((width, WIDTH)) / np.sqrt(width)
@@ -68,12 +71,12 @@ class PlainRidge:
         self.theta: np.ndarray | None = None
 
     def features(self, x: np.ndarray) -> np.ndarray:
-        """Return the features of rows."""
+        """Return the features of rows `[n, d]`, `[n, width + 513]`."""
         z = self.coded(x)
         return np.hstack([z, np.maximum(z @ self.weight + self.bias, 0), np.ones((len(z), 1))])
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add the rows to the Gram matrix and the cross-moments."""
+        """Add the rows `[n, d]` to the Gram matrix and the cross-moments."""
         self.coded.learn(x)
         f = self.features(x)
         target = np.eye(self.classes)[y] if self.classes else y[:, None]
@@ -83,8 +86,8 @@ class PlainRidge:
         self.rows += len(x)
         self.theta = None
 
-    def say(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities, or the mean."""
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return class probabilities `[n, classes]`, or means `[n]`."""
         mean = np.zeros_like(self.total) if self.classes else self.total / self.rows
         if self.theta is None:
             system = self.gram.copy()
@@ -92,21 +95,21 @@ class PlainRidge:
             system[np.diag_indices_from(system)] += STRENGTH
             factor = cho_factor(system, check_finite=False, overwrite_a=True)
             self.theta = cho_solve(factor, self.moment - ones[:, None] * mean, check_finite=False)
-        said = mean + self.features(x) @ self.theta
-        return softmax(self.temperature * said) if self.classes else said[:, 0]
+        outputs = mean + self.features(x) @ self.theta
+        return softmax(self.temperature * outputs) if self.classes else outputs[:, 0]
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Return the softmax of each row."""
-    made = np.exp(x - x.max(1, keepdims=True))
-    return made / made.sum(1, keepdims=True)
+    """Return the softmax of each row of `[n, C]`."""
+    exp = np.exp(x - x.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
 
 
-class Partial:
-    """A model of scikit-learn with `partial_fit`, on coded rows; a regression's target is standardised as it runs.
+class PartialFit:
+    """A model of scikit-learn with `partial_fit`, on encoded rows. The target of a regression is standardised online.
 
-    `make(seed)` builds it; `repeats`: how often each mini-batch is shown, all within the one pass. A model that has
-    diverged says NaN from then on.
+    `make(seed)` builds it. `repeats` is how often each mini-batch is used, all within the one pass. A diverged
+    model predicts NaN from then on.
     """
 
     def __init__(
@@ -118,13 +121,13 @@ class Partial:
         clip: float = 5.0,
         **setting: Any,
     ) -> None:
-        self.coded, self.classes, self.repeats = Coded(table, clip), table.classes, repeats
-        self.model, self.scale = make(seed, **setting), Running(1)
+        self.coded, self.classes, self.repeats = RowEncoder(table, clip), table.classes, repeats
+        self.model, self.scale = make(seed, **setting), RunningScaler(1)
         self.first = {"classes": np.arange(table.classes)} if table.classes else {}
         self.broken = False
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Show the rows to the model."""
+        """Fit the model to the rows `[n, d]`."""
         self.coded.learn(x)
         z = self.coded(x)
         if not self.classes:
@@ -142,8 +145,8 @@ class Partial:
                     return
                 self.first = {}
 
-    def say(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities, or numbers."""
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return class probabilities `[n, classes]`, or numbers `[n]`."""
         z = self.coded(x)
         if self.broken:
             return np.full((len(x), self.classes) if self.classes else len(x), np.nan)
@@ -183,10 +186,10 @@ def _naive_bayes(seed: int, **setting: Any) -> Any:
     return GaussianNB(**setting)
 
 
-class Refined:
-    """Ours: `RefinedClassifier` or `RefinedRegressor` as a user calls it. The one place that knows its face.
+class RefinedEstimator:
+    """`RefinedClassifier` or `RefinedRegressor`, called as a user does.
 
-    Tables with categories go in as a data frame whose category columns are strings, all others as numbers.
+    A table with categories is passed as a data frame. Its category columns are strings, all others are numbers.
     """
 
     def __init__(self, table: Table, seed: int, **setting: Any) -> None:
@@ -197,40 +200,44 @@ class Refined:
         self.model: Any = make(random_state=0, **setting)
 
     def frame(self, x: np.ndarray) -> Any:
-        """Return rows as a user has them."""
+        """Return rows `[n, d]` in the format of a user."""
         if not self.columns:
             return x
         import pandas
 
-        made = pandas.DataFrame(x, columns=[f"x{j}" for j in range(x.shape[1])])
+        table = pandas.DataFrame(x, columns=[f"x{j}" for j in range(x.shape[1])])
         for c in self.columns:
-            made[f"x{c}"] = [None if code != code else f"level {code:g}" for code in x[:, c]]
-        return made
+            table[f"x{c}"] = [None if code != code else f"level {code:g}" for code in x[:, c]]
+        return table
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn rows; the classes are known at the start."""
+        """Learn rows `[n, d]`. The classes are known at the start."""
         if self.classes:
             self.model.partial_fit(self.frame(x), y, classes=np.arange(self.classes))
         else:
             self.model.partial_fit(self.frame(x), y)
 
-    def say(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities, or the mean and `QUANTILES`."""
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return class probabilities `[n, classes]`, or the mean and `QUANTILES`, `[n, 1 + q]`."""
         rows = self.frame(x)
         if not self.classes:
             quantiles = self.model.predict(rows, quantiles=list(QUANTILES))
             return np.column_stack([self.model.predict(rows), quantiles])
-        said = np.zeros((len(x), self.classes))
-        said[:, np.asarray(self.model.classes_, dtype=int)] = self.model.predict_proba(rows)
-        return said
+        probabilities = np.zeros((len(x), self.classes))
+        probabilities[:, np.asarray(self.model.classes_, dtype=int)] = self.model.predict_proba(rows)
+        return probabilities
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One learner: `make(table, seed, **setting)`, the grid its setting is chosen from, the package it comes from.
+    """One learner.
 
-    `tuning`: on how many orders of the validation tables the setting is chosen; river's models, which take most of the
-    benchmark's time, get one.
+    Attributes:
+        make: `make(table, seed, **setting)` builds it.
+        grid: the settings that one is chosen from.
+        package: that it comes from.
+        tuning: the number of orders of the validation tables on which the setting is chosen. River's models, which take
+            most of the time, have one.
     """
 
     make: Callable[..., OnePass]
@@ -261,34 +268,35 @@ _LEAVES = (
     {"grace_period": 10, "delta": 0.1, "leaf_prediction": "adaptive"},
 )
 CLASSIFIERS: dict[str, Peer] = {
-    OURS: Peer(Refined, package="gradatim"),
+    OURS: Peer(RefinedEstimator, package="gradatim"),
     RIDGE: Peer(PlainRidge, tuple({"temperature": t} for t in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)), "scipy"),
-    "sgd": Peer(partial(Partial, _sgd_classifier), _SGD),
-    "mlp-64": Peer(partial(Partial, _mlp_classifier), _RATES),
+    "sgd": Peer(partial(PartialFit, _sgd_classifier), _SGD),
+    "mlp-64": Peer(partial(PartialFit, _mlp_classifier), _RATES),
     "gaussian-nb": Peer(
-        partial(Partial, _naive_bayes), tuple({"var_smoothing": v} for v in (1e-9, 1e-3, 1e-2, 1e-1, 1.0))
+        partial(PartialFit, _naive_bayes), tuple({"var_smoothing": v} for v in (1e-9, 1e-3, 1e-2, 1e-1, 1.0))
     ),
-    "river-forest": Peer(partial(Classes, "forest"), _FOREST, "river", 1),
-    "river-tree": Peer(partial(Classes, "tree"), _TREE, "river", 1),
+    "river-forest": Peer(partial(RiverClassifier, "forest"), _FOREST, "river", 1),
+    "river-tree": Peer(partial(RiverClassifier, "tree"), _TREE, "river", 1),
 }
 REGRESSORS: dict[str, Peer] = {
-    OURS: Peer(Refined, package="gradatim"),
+    OURS: Peer(RefinedEstimator, package="gradatim"),
     RIDGE: Peer(PlainRidge, package="scipy"),
-    "sgd": Peer(partial(Partial, _sgd_regressor), _STEPS),
-    "mlp-64": Peer(partial(Partial, _mlp_regressor), _LONGER),
-    "river-forest": Peer(Numbers, _LEAVES, "river", 1),
+    "sgd": Peer(partial(PartialFit, _sgd_regressor), _STEPS),
+    "mlp-64": Peer(partial(PartialFit, _mlp_regressor), _LONGER),
+    "river-forest": Peer(RiverRegressor, _LEAVES, "river", 1),
 }
-"""All one-pass learners; a grid of one setting is frozen."""
+"""All one-pass learners, by kind of table. A grid of one setting is fixed."""
 
 SOURCES = (
-    "estimators*",
-    "preprocessing*",
-    "predictors/committee*",
-    "refiners/experts*",
-    "refiners/pending*",
-    "nn/fixed*",
+    "estimators",
+    "preprocessing",
+    "predictors/committee.py",
+    "refiners/experts.py",
+    "refiners/pending.py",
+    "nn/fixed_features.py",
+    "regimes.py",
 )
-"""Source files and folders, in gradatim, that decide what our estimators answer."""
+"""Source files and folders in gradatim that decide the predictions of our estimators."""
 
 
 def peers(kind: str) -> dict[str, Peer]:
@@ -298,11 +306,10 @@ def peers(kind: str) -> dict[str, Peer]:
 
 @lru_cache(maxsize=4)
 def fingerprint(*more: str) -> str:
-    """Return what decides our numbers: the version, and a hash of the source text of the estimators and of `more`."""
-    root = Path(gradatim.__file__).parent
-    found = sorted(path for pattern in (*SOURCES, *more) for path in root.glob(pattern))
-    files = [file for path in found for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    text = b"".join(file.read_bytes() for file in files if file.suffix == ".py")
+    """Return the version, and a hash of the source text of the estimators and of `more`."""
+    paths = [Path(gradatim.__file__).parent / name for name in (*SOURCES, *more)]
+    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    text = b"".join(file.read_bytes() for file in files)
     return f"{version('gradatim')}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 

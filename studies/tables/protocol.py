@@ -1,6 +1,7 @@
-"""One strict pass: every mini-batch is predicted before it is learnt; records of it, kept and computed by processes.
+"""One strict pass: every mini-batch is predicted before it is learnt. Records are computed by processes and stored.
 
-Source: Dawid 1984 (prequential: predict, then learn); Guo et al. 2017, section 3 (the calibration error's confidences).
+Source: Dawid 1984 (prequential: predict, then learn); Guo et al. 2017, section 3 (the calibration error's
+confidences).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TIE = 1e-12
 
 @dataclass(frozen=True)
 class Job:
-    """One record: a one-pass learner under a setting, or a batch reference, on one order of the rows of a table."""
+    """One record: a learner under a setting, or a batch reference, on one order of the rows of a table."""
 
     learner: str
     table: str
@@ -44,71 +45,84 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Return what the record's file is called."""
+        """Return the name of the record's file."""
         return f"{self.learner}-{self.table}-{self.order}"
 
 
 def job(learner: str, table: str, order: int, setting: dict[str, Any] | None = None) -> Job:
-    """Return a job; its setting is kept as JSON, so that jobs are hashable and travel between processes."""
+    """Return a job. Its setting is stored as JSON, so that jobs are hashable and can be sent to processes."""
     return Job(learner, table, order, json.dumps(setting or {}, sort_keys=True))
 
 
-def errors(said: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return how wrong class probabilities `[n, C]` are, `[n]`: 1, 0, or where k classes tie for the first place,
-    1 - 1/k if y is one of them: a fair guess."""
-    first = said >= said.max(1, keepdims=True) - TIE
+def errors(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the errors `[n]` of class probabilities `[n, C]`: 0 or 1.
+
+    Where k classes tie for the first place and y is one of them, the error is 1 - 1/k, that of a fair guess.
+    """
+    first = probabilities >= probabilities.max(1, keepdims=True) - TIE
     return 1 - first[np.arange(len(y)), y] / first.sum(1)
 
 
-def log_losses(said: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return `-log p(y)`, the probability clipped at 1e-6, `[n]`."""
-    return -np.log(np.clip(said[np.arange(len(y)), y], FLOOR, 1.0))
+def log_losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return `-log p(y)`, `[n]`, of class probabilities `[n, C]` clipped at 1e-6."""
+    return -np.log(np.clip(probabilities[np.arange(len(y)), y], FLOOR, 1.0))
 
 
-def follow(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Values:
-    """Return what one strict pass over one order of a table's rows measures.
+def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Values:
+    """Return the metrics of one strict pass over one order of a table's rows.
 
-    Classification: `error`, `log_loss` and `confidence` of every row of the stream, the uniform before the first rows
-    are learnt, and `final_error`, `final_log_loss`, means over the held-out rows after the last. Regression: `square`,
-    the squared errors from the second mini-batch on (before the first nobody knows a target's place or scale),
-    `final_square`, and, if the learner says quantiles, `inside [n, 2]`: whether the 80% and 95% intervals hold y.
+    Classification:
+
+    - `error`, `log_loss`, `confidence`: of every row of the stream. Before the first rows are learnt the prediction is
+      uniform.
+    - `final_error`, `final_log_loss`: means over the held-out rows after the pass.
+
+    Regression:
+
+    - `square`: squared errors from the second mini-batch on. Before the first the scale of the target is unknown.
+    - `final_square`: the mean over the held-out rows.
+    - `inside [n, 2]`: whether the 80% and 95% intervals contain y, if the learner predicts quantiles.
     """
-    x, y, held_x, held_y = table.split(order)
-    begun, found = time.perf_counter(), []
+    x, y, heldout_x, heldout_y = table.split(order)
+    start_time, scores = time.perf_counter(), []
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         if start:
-            found.append(_scores(learner.say(x[rows]), y[rows], table.classes))
+            scores.append(_scores(learner.predict(x[rows]), y[rows], table.classes))
         elif table.classes:
             even = np.full((len(x[rows]), table.classes), 1 / table.classes)
-            found.append(_scores(even, y[rows], table.classes))
+            scores.append(_scores(even, y[rows], table.classes))
         learner.learn(x[rows], y[rows])
-    seconds = time.perf_counter() - begun
-    made = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
-    if len(held_x):
-        final = _scores(learner.say(held_x), held_y, table.classes)
-        made |= {f"final_{name}": np.asarray(values.mean(0)) for name, values in final.items()}
-    return {**made, "seconds": np.asarray(seconds)}
+    seconds = time.perf_counter() - start_time
+    metrics = {name: np.concatenate([f[name] for f in scores]) for name in scores[0]}
+    if len(heldout_x):
+        final = _scores(learner.predict(heldout_x), heldout_y, table.classes)
+        metrics |= {f"final_{name}": np.asarray(values.mean(0)) for name, values in final.items()}
+    return {**metrics, "seconds": np.asarray(seconds)}
 
 
-def _scores(said: np.ndarray, y: np.ndarray, classes: int) -> Values:
-    """Return the scores of predictions, row by row."""
+def _scores(predictions: np.ndarray, y: np.ndarray, classes: int) -> Values:
+    """Return the scores of predictions `[n, ...]`, row by row."""
     if classes:
-        said = np.nan_to_num(said)
-        confidence = said.max(1).astype(np.float32)
-        return {"error": errors(said, y), "log_loss": log_losses(said, y), "confidence": confidence}
-    mean = said if said.ndim == 1 else said[:, 0]
+        predictions = np.nan_to_num(predictions)
+        confidence = predictions.max(1).astype(np.float32)
+        return {
+            "error": errors(predictions, y),
+            "log_loss": log_losses(predictions, y),
+            "confidence": confidence,
+        }
+    mean = predictions if predictions.ndim == 1 else predictions[:, 0]
     with np.errstate(over="ignore"):
-        made = {"square": np.nan_to_num((mean - y) ** 2, nan=np.inf, posinf=np.inf)}
-    if said.ndim == 2:
-        low, high = said[:, 1::2], said[:, 2::2]
+        scores = {"square": np.nan_to_num((mean - y) ** 2, nan=np.inf, posinf=np.inf)}
+    if predictions.ndim == 2:
+        low, high = predictions[:, 1::2], predictions[:, 2::2]
         assert low.shape[1] == len(CENTRAL)
-        made["inside"] = (low <= y[:, None]) & (y[:, None] <= high)
-    return made
+        scores["inside"] = (low <= y[:, None]) & (y[:, None] <= high)
+    return scores
 
 
 def record(study: Study, made: Job) -> Values:
-    """Return the record of a job, computed once; its key says all that it depends on."""
+    """Return the record of a job. It is computed once: its key includes all that it depends on."""
     table, setting = load(made.table), json.loads(made.setting)
     depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
     if made.learner in REFERENCES:
@@ -118,15 +132,15 @@ def record(study: Study, made: Job) -> Values:
 
     def compute() -> Values:
         learner = peer.make(table, made.order, **setting)
-        found = follow(learner, table, made.order)
+        metrics = prequential_pass(learner, table, made.order)
         if made.learner == OURS and not made.order:
-            found["bytes"] = np.asarray(saved(learner, study.folder / "states", made.table))
-        return found
+            metrics["bytes"] = np.asarray(saved_bytes(learner, study.folder / "states", made.table))
+        return metrics
 
     return study.cached(made.key, [*depends, about(made.learner, table.kind)], compute)
 
 
-def saved(learner: Any, folder: Path, name: str) -> int:
+def saved_bytes(learner: Any, folder: Path, name: str) -> int:
     """Return the bytes of a learner's saved state."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
@@ -135,43 +149,43 @@ def saved(learner: Any, folder: Path, name: str) -> int:
 
 
 def compute(study: Study, jobs: Iterable[Job], title: str) -> dict[Job, Values]:
-    """Return the records of all jobs; what is missing is computed by `study.workers` processes of one thread each."""
+    """Return the records of all jobs. Missing ones are computed by `study.workers` processes of one thread each."""
     jobs = list(dict.fromkeys(jobs))
     quiet = not study.console.is_terminal
     with Progress(console=study.console, transient=True, disable=quiet) as bar:
         task = bar.add_task(title, total=len(jobs))
         if study.workers == 1:
-            for made in jobs:
-                record(study, made)
+            for job in jobs:
+                record(study, job)
                 bar.advance(task)
         else:
             pool = ProcessPoolExecutor(study.workers, get_context("spawn"))
             with processes_on_threads(1), pool:
-                for done in as_completed([pool.submit(_work, study.folder, made) for made in jobs]):
-                    done.result()
+                for future in as_completed([pool.submit(_work, study.folder, job) for job in jobs]):
+                    future.result()
                     bar.advance(task)
     study.console.print(f"{title}: {len(jobs)} records")
-    return {made: record(study, made) for made in jobs}
+    return {job: record(study, job) for job in jobs}
 
 
-def _work(folder: Path, made: Job) -> None:
-    record(Study(folder, 1, Console(quiet=True)), made)
+def _work(folder: Path, job: Job) -> None:
+    record(Study(folder, 1, Console(quiet=True)), job)
 
 
 def tune(study: Study, kind: str, name: str, tables: list[str]) -> dict[str, Any]:
-    """Return the setting of a peer's grid that is best on validation tables, one for all tables.
+    """Return the setting of a peer's grid that is best on the validation tables. It is the same for all tables.
 
-    Classification: the highest mean prequential accuracy, then, where settings answer alike (a temperature), the lowest
-    mean log-loss. Regression: the lowest mean log of the prequential RMSE, which knows no units.
+    - Classification: the highest mean prequential accuracy. Settings that tie are compared by mean log-loss.
+    - Regression: the lowest mean log of the prequential RMSE, which does not depend on units.
     """
     grid, orders = peers(kind)[name].grid, peers(kind)[name].tuning
     if len(grid) == 1:
         return grid[0]
     jobs = [[job(name, table, o, setting) for table in tables for o in range(orders)] for setting in grid]
-    found = compute(study, [made for own in jobs for made in own], f"tuning {name} ({kind})")
+    records = compute(study, [entry for row in jobs for entry in row], f"tuning {name} ({kind})")
 
     def score(place: int) -> tuple[float, ...]:
-        values = [found[made] for made in jobs[place]]
+        values = [records[entry] for entry in jobs[place]]
         if kind == "regression":
             return (float(np.mean([np.log(v["square"].mean()) / 2 for v in values])),)
         means = [np.mean([v[metric].mean() for v in values]) for metric in ("error", "log_loss")]

@@ -1,4 +1,4 @@
-"""River's models on the rows of a table: dictionaries, row by row, a whole mini-batch predicted before it is learnt.
+"""River's models on the rows of a table. Rows are dictionaries. A mini-batch is predicted, then learnt row by row.
 
 Source: Gomes et al. 2017 (adaptive random forests); Bifet, Gavalda 2009 (Hoeffding adaptive trees).
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .rows import Coded, Running
+from .rows import RowEncoder, RunningScaler
 
 if TYPE_CHECKING:
     from .data import Table
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 Row = dict[str, float | str]
 
 
-class Classes:
-    """An adaptive random `forest`, or a Hoeffding adaptive `tree`, of river, for classes.
+class RiverClassifier:
+    """An adaptive random `forest`, or a Hoeffding adaptive `tree`, of river.
 
-    Numbers go in as they stand, a missing one at the mean so far; categories as strings, a missing one as a category.
+    Numbers are not scaled, and a missing one is replaced by the running mean. Categories are strings, and a
+    missing one is a category.
 
     Raises:
         ValueError: river is not installed.
@@ -29,38 +30,38 @@ class Classes:
     def __init__(self, name: str, table: Table, seed: int, **setting: Any) -> None:
         self.classes, self.columns = table.classes, list(table.categorical)
         self.numbers = [j for j in range(table.x.shape[1]) if j not in self.columns]
-        self.running = Running(len(self.numbers))
+        self.running = RunningScaler(len(self.numbers))
         self.model = build(name, "classification", seed, **setting)
 
     def named(self, x: np.ndarray) -> list[Row]:
-        """Return rows as river takes them."""
+        """Return rows `[n, d]` as river's dictionaries."""
         filled = np.where(np.isnan(x[:, self.numbers]), self.running.mean, x[:, self.numbers])
-        made: list[Row] = [
+        rows: list[Row] = [
             {f"x{j}": value for j, value in zip(self.numbers, row, strict=True)} for row in filled.tolist()
         ]
         for c in self.columns:
-            for row, code in zip(made, x[:, c].tolist(), strict=True):
+            for row, code in zip(rows, x[:, c].tolist(), strict=True):
                 row[f"x{c}"] = "missing" if code != code else f"level {code:g}"
-        return made
+        return rows
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows one by one."""
+        """Learn the rows `[n, d]` one by one."""
         self.running.learn(x[:, self.numbers])
         for row, answer in zip(self.named(x), y.tolist(), strict=True):
             self.model.learn_one(row, answer)
 
-    def say(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities; the uniform where the model has none."""
-        made = np.zeros((len(x), self.classes))
-        for own, row in zip(made, self.named(x), strict=True):
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return class probabilities `[n, classes]`. They are uniform where the model has none."""
+        probabilities = np.zeros((len(x), self.classes))
+        for probability, row in zip(probabilities, self.named(x), strict=True):
             for label, share in self.model.predict_proba_one(row).items():
-                own[label] = share
-        total = made.sum(1, keepdims=True)
-        return np.where(total > 0, made / np.where(total > 0, total, 1.0), 1 / self.classes)
+                probability[label] = share
+        total = probabilities.sum(1, keepdims=True)
+        return np.where(total > 0, probabilities / np.where(total > 0, total, 1.0), 1 / self.classes)
 
 
-class Numbers:
-    """An adaptive random forest of river for numbers, on coded rows, the target standardised as it runs.
+class RiverRegressor:
+    """An adaptive random forest of river for regression, on encoded rows. The target is standardised online.
 
     The linear models in its leaves need both.
 
@@ -69,21 +70,21 @@ class Numbers:
     """
 
     def __init__(self, table: Table, seed: int, **setting: Any) -> None:
-        self.coded, self.target = Coded(table), Running(1)
+        self.coded, self.target = RowEncoder(table), RunningScaler(1)
         self.model = build("forest", "regression", seed, **setting)
 
     def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows one by one."""
+        """Learn the rows `[n, d]` one by one."""
         self.coded.learn(x)
         self.target.learn(y[:, None])
         answers = self.target(y[:, None])[:, 0].tolist()
         for row, answer in zip(self.coded(x).tolist(), answers, strict=True):
             self.model.learn_one(dict(enumerate(row)), answer)
 
-    def say(self, x: np.ndarray) -> np.ndarray:
-        """Return numbers."""
-        said = [float(self.model.predict_one(dict(enumerate(row)))) for row in self.coded(x).tolist()]
-        return np.asarray(said) * self.target.spread + self.target.mean
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return numbers `[n]`."""
+        predictions = [float(self.model.predict_one(dict(enumerate(row)))) for row in self.coded(x).tolist()]
+        return np.asarray(predictions) * self.target.spread + self.target.mean
 
 
 def build(name: str, kind: str, seed: int, **setting: Any) -> Any:

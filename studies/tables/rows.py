@@ -1,4 +1,4 @@
-"""The rows of a table as the peers see them: standardised as they run, categories in one-hot codes.
+"""The rows of a table as the peers see them: numbers standardised online, categories one-hot.
 
 Source: Chan, Golub, LeVeque 1983 (updating means and sums of squares).
 """
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .data import Table
 
 
-class Running:
-    """Numbers standardised by the mean and spread of the rows so far, column by column.
+class RunningScaler:
+    """Standardises columns by the mean and standard deviation of the rows so far.
 
     Source: Chan, Golub, LeVeque 1983, equation 2.1 (merging sums of squares).
     """
@@ -25,12 +25,12 @@ class Running:
         self.count, self.mean, self.square = np.zeros(width), np.zeros(width), np.zeros(width)
 
     def learn(self, x: np.ndarray) -> None:
-        """Take rows `[n, width]` into the statistics; NaN is left out."""
-        there = ~np.isnan(x)
-        rows = there.sum(0)
+        """Update the statistics with rows `[n, width]`. NaN is ignored."""
+        present = ~np.isnan(x)
+        rows = present.sum(0)
         seen = np.maximum(rows, 1)
-        mean = np.where(there, x, 0.0).sum(0) / seen
-        square = (np.where(there, x - mean, 0.0) ** 2).sum(0)
+        mean = np.where(present, x, 0.0).sum(0) / seen
+        square = (np.where(present, x - mean, 0.0) ** 2).sum(0)
         total = np.maximum(self.count + rows, 1)
         gap = mean - self.mean
         self.square += square + gap**2 * self.count * rows / total
@@ -39,32 +39,33 @@ class Running:
 
     @property
     def spread(self) -> np.ndarray:
-        """Return the standard deviation of each column; 1 where it does not vary."""
-        made = np.sqrt(self.square / np.maximum(self.count, 1))
-        return np.where(made < 1e-9, 1.0, made)
+        """Return the standard deviation of each column `[width]`, 1 where it is constant."""
+        deviation = np.sqrt(self.square / np.maximum(self.count, 1))
+        return np.where(deviation < 1e-9, 1.0, deviation)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return standardised rows; what is missing stands at the mean, 0."""
+        """Return standardised rows `[n, width]`. Missing values are 0, the mean."""
         return np.nan_to_num((x - self.mean) / self.spread)
 
 
-class Coded:
-    """The rows of a table as numbers: standardised as they run, one-hot codes of categories; a missing one is all 0.
+class RowEncoder:
+    """Encodes the rows of a table as numbers: standardised online, with categories one-hot. A missing category is all
+    0.
 
-    The codes are known at the start, as the classes are. `clip`: standardised numbers stop there.
+    The codes are known at the start, as classes are. Standardised numbers are clipped at `clip`.
     """
 
     def __init__(self, table: Table, clip: float = np.inf) -> None:
         self.levels, self.clip = levels(table), clip
         self.numbers = [j for j in range(table.x.shape[1]) if j not in self.levels]
-        self.scale = Running(len(self.numbers))
-        self.width = len(self.numbers) + sum(len(own) for own in self.levels.values())
+        self.scale = RunningScaler(len(self.numbers))
+        self.width = len(self.numbers) + sum(len(codes) for codes in self.levels.values())
 
     def learn(self, x: np.ndarray) -> None:
-        """Take rows into the running statistics."""
+        """Update the running statistics with rows `[n, d]`."""
         self.scale.learn(x[:, self.numbers])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return rows as numbers `[n, width]`."""
+        """Return rows `[n, d]` as numbers `[n, width]`."""
         z = self.scale(x[:, self.numbers]).clip(-self.clip, self.clip)
-        return np.hstack([z, *((x[:, c, None] == own).astype(float) for c, own in self.levels.items())])
+        return np.hstack([z, *((x[:, c, None] == codes).astype(float) for c, codes in self.levels.items())])

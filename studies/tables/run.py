@@ -1,7 +1,8 @@
-"""`make study NAME=tables`: estimators that learn tables as they come, against peers that also see each row once.
+"""`make study NAME=tables`: our estimators on tables in one pass, against peers that also see each row once.
 
-Strict passes over real tables, split by family into validation (where all is chosen) and test (which is reported);
-batch fits of the same rows, longer streams, drift, calibration, size, speed, and an update killed half way.
+Strict passes are over real tables, split by family. Validation tables choose all settings, test tables are
+reported. The study also has batch fits of the same rows, longer streams, drift, calibration, size, speed, and
+killed updates.
 
 Source: Dawid 1984 (prequential); the protocol and the split are this project's own.
 """
@@ -26,10 +27,10 @@ from .figures import (
     Passes,
     chosen_reference,
     classification_claims,
-    counts,
     coverage,
+    error_counts,
+    log_error_ratio,
     mean_of,
-    over,
     ranks,
     regression_claims,
     wins,
@@ -65,13 +66,13 @@ ABOUT = (
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
-    """Run the benchmark; return tables.json, tables.md and the pictures written below `out`.
+    """Run the study. Return tables.json, tables.md and the pictures, written below `out`.
 
-    Nothing is meta-trained, so `seeds` changes nothing; `workers` processes of one thread pass over tables, or in a
-    smoke run, where starting them takes longer than the work, this one.
+    Nothing is meta-trained, so `seeds` has no effect. `workers` processes of one thread pass over the tables. A
+    smoke run uses only this process, because starting others takes longer than the work.
 
     Raises:
-        ValueError: $GRADATIM_DATA is not set, or river is not installed (a smoke run needs neither).
+        ValueError: $GRADATIM_DATA is not set, or river is not installed. A smoke run needs neither.
     """
     study = Study(out / "work" / ("tables-smoke" if smoke else "tables"), 1 if smoke else workers, console)
     orders = 1 if smoke else ORDERS
@@ -82,18 +83,20 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     validation = {
         kind: passes(study, chosen[kind], validated[kind], orders, f"validation, {kind}") for kind in KINDS
     }
-    few = ("batch-logistic-1", "batch-boosting") if smoke else REFERENCES
+    reference_names = ("batch-logistic-1", "batch-boosting") if smoke else REFERENCES
     references = passes(
-        study, {name: {} for name in few}, tested["classification"], orders, "batch references"
+        study, {name: {} for name in reference_names}, tested["classification"], orders, "batch references"
     )
     claims = [
         *classification_claims(test["classification"], references),
         *regression_claims(test["regression"]),
-        *_machine(study, smoke, [own[OURS] for side in (test, validation) for own in side.values()]),
+        *_machine(
+            study, smoke, [by_learner[OURS] for side in (test, validation) for by_learner in side.values()]
+        ),
     ]
     records = [] if smoke else streams(study, chosen["classification"])
     out.mkdir(parents=True, exist_ok=True)
-    sizes = [len(kept["classification"]) + len(kept["regression"]) for kept in (validated, tested)]
+    sizes = [len(tables["classification"]) + len(tables["regression"]) for tables in (validated, tested)]
     result = {
         "benchmark": "tables",
         "smoke": smoke,
@@ -117,10 +120,10 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
 
 
 def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
-    """Return the learners that take part and the setting of each, chosen on validation tables.
+    """Return the learners of the study, and the setting of each, chosen on validation tables.
 
     Raises:
-        ValueError: river is not installed; a smoke run leaves its models out.
+        ValueError: river is not installed. A smoke run skips its models.
     """
     taking = [name for name in peers(kind) if not smoke or name in FEW[kind]]
     if find_spec("river") is None:
@@ -141,21 +144,21 @@ def passes(
         name: [[job(name, table, order, setting) for order in range(orders)] for table in tables]
         for name, setting in chosen.items()
     }
-    flat = [made for own in jobs.values() for row in own for made in row]
-    found = compute(study, flat, title)
-    return {name: [[found[made] for made in row] for row in own] for name, own in jobs.items()}
+    flat = [entry for by_table in jobs.values() for row in by_table for entry in row]
+    records = compute(study, flat, title)
+    return {name: [[records[entry] for entry in row] for row in by_table] for name, by_table in jobs.items()}
 
 
 def streams(study: Study, chosen: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records of long streams and of drift: the error so far, of the learners that are quick enough.
+    """Return the records of long streams and of drift: the error so far of all learners but river's forest.
 
-    River's forest is left out: at 64 features it takes half an hour a stream.
+    At 64 features the forest takes half an hour a stream.
     """
     taking = {name: setting for name, setting in chosen.items() if name != "river-forest"}
-    found = passes(study, taking, list(STREAMS), 1, "long streams and drift")
+    results = passes(study, taking, list(STREAMS), 1, "long streams and drift")
     records = []
-    for name, own in found.items():
-        for stream, (values,) in zip(STREAMS, own, strict=True):
+    for name, by_stream in results.items():
+        for stream, (values,) in zip(STREAMS, by_stream, strict=True):
             rows = len(values["error"])
             steps = [step for step in (10, 40, 160, 400, 625, 1000, 1875) if step * SIZE <= rows]
             records += [_record(name, stream, step, values, taking[name]) for step in steps]
@@ -190,36 +193,44 @@ def _record(
     }
 
 
-def _machine(study: Study, smoke: bool, ours: list[list[list[Values]]]) -> list[dict[str, Any]]:
-    """Return the claims about checks, size, speed and killed updates."""
+def _machine(study: Study, smoke: bool, records: list[list[list[Values]]]) -> list[dict[str, Any]]:
+    """Return the claims on checks, size, speed and killed updates."""
     study.console.print("scikit-learn's checks, speeds, and updates that are killed")
-    most = max(int(orders[0]["bytes"]) for tables in ours for orders in tables)
-    size = claim("tables.state_bytes", most, most, most, 2_000_000, "<=")
+    largest = max(int(orders[0]["bytes"]) for tables in records for orders in tables)
+    size = claim("tables.state_bytes", largest, largest, largest, 2_000_000, "<=")
     return [checks_failed(study, smoke), size, *speeds(study, smoke), killed_updates(study, smoke)]
 
 
 def _settings_listing(kind: str, chosen: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    said = [
+    rows = [
         [name, ", ".join(f"{key} {value}" for key, value in setting.items())]
         for name, setting in chosen.items()
     ]
-    return {"title": f"settings, {kind}", "columns": ["learner", "setting"], "rows": said}
+    return {"title": f"settings, {kind}", "columns": ["learner", "setting"], "rows": rows}
 
 
-def _classes_listings(side: str, tables: list[str], own: Passes, references: Passes) -> list[dict[str, Any]]:
-    """Return what a side's tables with classes gave: learner by learner, then table by table."""
-    error, loss, final = (mean_of(own, metric) for metric in ("error", "log_loss", "final_error"))
-    placed, logs = ranks(error), {name: over(counts(own, name), counts(own, RIDGE)) for name in own}
+def _classes_listings(
+    side: str, tables: list[str], by_learner: Passes, references: Passes
+) -> list[dict[str, Any]]:
+    """Return the results of a side's tables with classes: learner by learner, then table by table."""
+    error, loss, final = (mean_of(by_learner, metric) for metric in ("error", "log_loss", "final_error"))
+    ranking, logs = (
+        ranks(error),
+        {
+            name: log_error_ratio(error_counts(by_learner, name), error_counts(by_learner, RIDGE))
+            for name in by_learner
+        },
+    )
     rows = [
         [
             name,
             *(f"{1 - v.mean():.4f}" for v in (error[name], final[name])),
             f"{loss[name].mean():.4f}",
             f"{np.exp(logs[name].mean()):.3f}",
-            f"{placed[name].mean():.2f}",
-            f"{np.mean([[float(v['seconds']) for v in orders] for orders in own[name]]):.1f}",
+            f"{ranking[name].mean():.2f}",
+            f"{np.mean([[float(v['seconds']) for v in orders] for orders in by_learner[name]]):.1f}",
         ]
-        for name in own
+        for name in by_learner
     ]
     if references:
         picked, best = (accuracy.mean() for accuracy in chosen_reference(references))
@@ -229,34 +240,34 @@ def _classes_listings(side: str, tables: list[str], own: Passes, references: Pas
         ]
     columns = ["learner", "prequential accuracy", "final accuracy", "log-loss", "errors over ridge's"]
     title = f"{side}: {len(tables)} tables with classes"
-    made = [{"title": title, "columns": [*columns, "rank", "seconds a pass"], "rows": rows}]
-    won = wins(error) if OURS in own else np.full(len(tables), False)
-    each = [
+    listings = [{"title": title, "columns": [*columns, "rank", "seconds a pass"], "rows": rows}]
+    won = wins(error) if OURS in by_learner else np.full(len(tables), False)
+    table_rows = [
         [
             f"{table} ({len(load(table).x)} x {load(table).x.shape[1]}, {load(table).classes})",
-            *(f"{100 * error[name][:, place].mean():.2f}" for name in own),
+            *(f"{100 * error[name][:, place].mean():.2f}" for name in by_learner),
             "yes" if won[place] else "no",
         ]
         for place, table in enumerate(tables)
     ]
-    columns = ["table (rows x columns, classes)", *own, "none better"]
-    return [*made, {"title": f"{side}: prequential error (%)", "columns": columns, "rows": each}]
+    columns = ["table (rows x columns, classes)", *by_learner, "none better"]
+    return [*listings, {"title": f"{side}: prequential error (%)", "columns": columns, "rows": table_rows}]
 
 
-def _numbers_listings(side: str, tables: list[str], own: Passes) -> list[dict[str, Any]]:
-    """Return what a side's tables with a number to predict gave, table by table."""
-    rmse = mean_of(own, "square")
-    placed = ranks(rmse)
-    held = coverage(own, OURS) if OURS in own else np.full((len(tables), 2), np.nan)
+def _numbers_listings(side: str, tables: list[str], by_learner: Passes) -> list[dict[str, Any]]:
+    """Return the results of a side's regression tables, table by table."""
+    rmse = mean_of(by_learner, "square")
+    ranking = ranks(rmse)
+    inside = coverage(by_learner, OURS) if OURS in by_learner else np.full((len(tables), 2), np.nan)
     rows = [
         [
             f"{table} ({len(load(table).x)} x {load(table).x.shape[1]})",
-            *(f"{rmse[name][:, place].mean() / load(table).y.std():.4f}" for name in own),
-            *(f"{share:.3f}" for share in held[place]),
+            *(f"{rmse[name][:, place].mean() / load(table).y.std():.4f}" for name in by_learner),
+            *(f"{share:.3f}" for share in inside[place]),
         ]
         for place, table in enumerate(tables)
     ]
-    rows.append(["mean rank", *(f"{placed[name].mean():.2f}" for name in own), "", ""])
-    columns = ["table (rows x columns)", *own, "inside 80%", "inside 95%"]
+    rows.append(["mean rank", *(f"{ranking[name].mean():.2f}" for name in by_learner), "", ""])
+    columns = ["table (rows x columns)", *by_learner, "inside 80%", "inside 95%"]
     title = f"{side}: prequential RMSE over the standard deviation"
     return [{"title": title, "columns": columns, "rows": rows}]

@@ -1,4 +1,4 @@
-"""Streams longer than the tables: projected MNIST and Fashion-MNIST, as they are and while they change.
+"""Streams longer than the tables: projected MNIST and Fashion-MNIST, without and with drift.
 
 Source: Johnson, Lindenstrauss 1984 (random projections); Gama et al. 2014, section 4 (abrupt and gradual drift).
 """
@@ -11,15 +11,15 @@ import numpy as np
 
 from gradatim.families.images import image_folder, load_images
 
-DIM, SHORT, TURN = 64, 20_000, 90.0
-MADE = (DIM, SHORT, TURN)
+DIM, SHORT, DEGREES = 64, 20_000, 90.0
+STREAM_SETTINGS = (DIM, SHORT, DEGREES)
 STREAMS = {
     "stream-mnist": ("mnist", "none"),
     "stream-fashion": ("fashion_mnist", "none"),
     "drift-labels": ("mnist", "labels"),
     "drift-rotation": ("mnist", "rotation"),
 }
-"""Which images, and how the stream changes. All 60,000 training images, or the first 20,000 where it does."""
+"""Source of the images and kind of drift. A stream has all 60,000 training images, or the first 20,000 with drift."""
 
 
 def stream(name: str) -> tuple[np.ndarray, np.ndarray, int]:
@@ -34,12 +34,12 @@ def stream(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     if change == "labels":
         x, y = x[:SHORT], permuted(y[:SHORT], 10, rng)
     elif change == "rotation":
-        x, y = rotated(x[:SHORT], TURN, rng), y[:SHORT]
+        x, y = rotated(x[:SHORT], DEGREES, rng), y[:SHORT]
     return x, y, 10
 
 
 def permuted(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the labels with their names permuted half way: every class gets another name."""
+    """Return the labels `[n]`, permuted in the second half so that every class has another label."""
     ring = rng.permutation(classes)
     renamed = np.empty(classes, dtype=np.int64)
     renamed[ring] = np.roll(ring, 1)  # one cycle: no class keeps its name
@@ -48,12 +48,14 @@ def permuted(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarra
 
 
 def rotated(x: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
-    """Return standardised rows that turn steadily in random planes, by `degrees` from the first row to the last."""
+    """Return standardised rows `[n, d]` that rotate steadily in random planes, by `degrees` from the first row to the
+    last.
+    """
     x = (x - x.mean(0)) / x.std(0)
     basis = np.linalg.qr(rng.normal(size=(x.shape[1], x.shape[1])))[0]
     angle = np.radians(degrees) * np.arange(len(x))[:, None] / max(len(x) - 1, 1)
     half = x.shape[1] // 2
     seen = x @ basis
-    one, other, rest = seen[:, :half], seen[:, half : 2 * half], seen[:, 2 * half :]
+    first, second, last = seen[:, :half], seen[:, half : 2 * half], seen[:, 2 * half :]
     cos, sin = np.cos(angle), np.sin(angle)
-    return np.concatenate([cos * one - sin * other, sin * one + cos * other, rest], axis=1) @ basis.T
+    return np.concatenate([cos * first - sin * second, sin * first + cos * second, last], axis=1) @ basis.T

@@ -15,14 +15,15 @@ from gradatim import cli
 from gradatim.commands import options, train
 from gradatim.families import LinearRegression
 from gradatim.files.checkpoint import load_weights, read, write
-from gradatim.methods import METHODS, build
+from gradatim.methods import METHODS, build, method, name_of
 from gradatim.metrics import curve, error_rate, excess_risk, squared_error
-from gradatim.recipes import FAMILIES, RECIPES, from_json, rebuild, recipe
+from gradatim.recipes import RECIPES, from_json, rebuild, recipe
 from gradatim.refiners import Gain
+from gradatim.registry import FAMILIES
 from gradatim.training.log import Log
 from gradatim.training.states import save_state
 
-TINY = "--refiner.width 8 --refiner.layers 1 --train.tasks 2 --train.log_every 1 --train.checkpoint_every 2 --quiet"
+TINY = "--method.width 8 --method.layers 1 --train.tasks 2 --train.log_every 1 --train.checkpoint_every 2 --quiet"
 LINEAR = f"{TINY} --family.dim 3 --scheme.batch_size 4 --scheme.horizon 2 --train.iterations 6".split()
 DIGITS = f"{TINY} --family.dim 4 --scheme.batch_size 20 --scheme.horizon 2 --train.iterations 2".split()
 
@@ -81,7 +82,7 @@ def digits(tmp_path_factory) -> Path:
         ("train linear --train.iters 3", "did you mean --train.iterations?"),
         ("train linear --train.iterations=x", "--train.iterations wants int; got x"),
         ("train linear --train.clip x", "--train.clip wants float or null; got x"),
-        ("train linear --refiner.curvature 3", "wants an object with fields of Gain or null; got 3"),
+        ("train linear --method.curvature 3", "wants an object with fields of Gain or null; got 3"),
         ("train linear --train.lr 0", "lr must be above 0; got 0"),
         ("train linear --method parametric-bth", "'parametric-both'"),
         ("train linear --scheme.name Unroled", "'Unrolled'"),
@@ -113,7 +114,7 @@ def test_an_impossible_batch_size_is_refused(capsys, linear):
 
 def test_an_impossible_recipe_writes_nothing(capsys, tmp_path):
     out = tmp_path / "run"
-    line = refusal(capsys, "train", "linear", *LINEAR, "--refiner.heads", "3", "--out", out)
+    line = refusal(capsys, "train", "linear", *LINEAR, "--method.heads", "3", "--out", out)
     assert "heads" in line and not out.exists()
 
 
@@ -123,9 +124,9 @@ def test_a_file_that_is_no_recipe_is_refused(capsys, tmp_path):
         file.write_text(text)
         assert said in refusal(capsys, "train", file)
     value = recipe("linear").to_json()
-    value["refiner"]["widht"] = 3
+    value["train"]["lrr"] = 3
     file.write_text(json.dumps(value))
-    assert "'width'" in refusal(capsys, "train", file)
+    assert "'lr'" in refusal(capsys, "train", file)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_file_that_is_no_recipe_is_refused(capsys, tmp_path):
     [
         ("train", "lr", "fast", "train.lr must be a number; got 'fast'"),
         ("scheme", "batch_size", 2.5, "scheme.batch_size must be a whole number; got 2.5"),
-        ("refiner", "gain", 1.0, "refiner.gain must be an object, the fields of Gain; got 1.0"),
+        ("method", "gain", 1.0, "method.gain must be an object, the fields of Gain; got 1.0"),
     ],
 )
 def test_values_of_another_type_in_a_recipe_are_refused(capsys, tmp_path, part, field, came, said):
@@ -141,8 +142,7 @@ def test_values_of_another_type_in_a_recipe_are_refused(capsys, tmp_path, part, 
     value[part][field] = came
     file.write_text(json.dumps(value))
     assert said in refusal(capsys, "train", file, "--out", tmp_path / "run")
-    value["family"] = 3
-    file.write_text(json.dumps(value))
+    file.write_text(json.dumps(recipe("linear").to_json() | {"family": 3}))
     assert "family must be an object" in refusal(capsys, "train", file, "--family.name", "LinearRegression")
     assert not (tmp_path / "run").exists()
 
@@ -243,14 +243,14 @@ def test_without_options_a_recipe_is_itself(name):
 
 def test_options_change_what_they_name(tmp_path):
     words = (
-        "--train.iterations 7 --train.clip None --train.betas [0.5,0.9] --refiner.gain.power=0.5 --devices 2"
+        "--train.iterations 7 --train.clip None --train.betas [0.5,0.9] --method.gain.power=0.5 --devices 2"
     )
     base = recipe("digits")
     got = recipe_of("--quiet", *words.split(), "digits", "--family.dim", "16", "--method", "explicit-both")
-    gain = replace(base.refiner.gain, power=0.5)
+    gain = replace(base.method.gain, power=0.5)
     asked = replace(base.train, iterations=7, clip=None, betas=(0.5, 0.9), devices=2)
-    family, refiner = replace(base.family, dim=16), replace(base.refiner, gain=gain)
-    assert got == replace(base, method="explicit-both", family=family, refiner=refiner, train=asked)
+    family = replace(base.family, dim=16)
+    assert got == replace(base, method=method("explicit-both", gain=gain), family=family, train=asked)
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(got.to_json()))
     assert recipe_of(str(file)) == got
@@ -259,23 +259,23 @@ def test_options_change_what_they_name(tmp_path):
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("linear --refiner.curvature.power 0.5", Gain(0.5, 1.0)),
-        ("linear --refiner.curvature.power=0.5 --refiner.curvature.value 0.3", Gain(0.5, 0.3)),
-        ("mnist --refiner.curvature.value 0.3", Gain(1.0, 0.3)),
-        ('linear --refiner.curvature {"power":0.5}', Gain(0.5, 1.0)),
-        ("mnist --refiner.curvature None", None),
+        ("linear --method.curvature.power 0.5", Gain(0.5, 1.0)),
+        ("linear --method.curvature.power=0.5 --method.curvature.value 0.3", Gain(0.5, 0.3)),
+        ("mnist --method.curvature.value 0.3", Gain(1.0, 0.3)),
+        ('linear --method.curvature {"power":0.5}', Gain(0.5, 1.0)),
+        ("mnist --method.curvature None", None),
     ],
 )
 def test_a_field_that_may_be_none_has_options_of_its_own(words, wanted):
-    assert recipe_of(*words.split()).refiner.curvature == wanted
+    assert recipe_of(*words.split()).method.curvature == wanted
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--refiner.curvature.powr 0.5", "did you mean --refiner.curvature.power?"),
-        ("--refiner.curvature.power x", "--refiner.curvature.power wants float; got x: see gradatim train"),
-        ("--refiner.curvature.power 2", r"power in \[0, 1\] and prior >= 0; got value 1.0, power 2"),
+        ("--method.curvature.powr 0.5", "did you mean --method.curvature.power?"),
+        ("--method.curvature.power x", "--method.curvature.power wants float; got x: see gradatim train"),
+        ("--method.curvature.power 2", r"power in \[0, 1\] and prior >= 0; got value 1.0, power 2"),
     ],
 )
 def test_a_wrong_value_of_such_an_option_is_named(words, said):
@@ -299,7 +299,10 @@ def test_help_shows_every_field_with_its_default(capsys):
     said, base = " ".join(out.split()), recipe("digits")
 
     def walk(prefix, value):
-        for field in (f for f in fields(value) if f.metadata.get("option", True)):
+        fixed = METHODS[name_of(value)].fixed if prefix == "method" else ()
+        for field in fields(value):
+            if field.name in fixed or not field.metadata.get("option", True):
+                continue
             inner = getattr(value, field.name)
             if is_dataclass(inner):
                 walk(f"{prefix}.{field.name}", inner)
@@ -436,7 +439,7 @@ def test_eval_of_a_regression_stands_beside_the_oracle(capsys, tmp_path, linear)
     learner = run.learner()
     load_weights(learner, linear / "learner.safetensors")
     direct = curve(learner.eval(), task, 4, [2, 8], {"squared error": squared_error})["squared error"]
-    got = [found[run.method, "squared error", step] for step in (2, 8)]
+    got = [found[run.name, "squared error", step] for step in (2, 8)]
     np.testing.assert_allclose(got, direct.mean(axis=1), rtol=1e-6)
 
 
@@ -475,5 +478,5 @@ def test_info_counts(capsys, linear):
     count = sum(p.numel() for p in run.learner().parameters())
     said = dict(line.split(None, 1) for line in out.splitlines() if len(line.split()) > 1)
     assert code == 0 and said["parameters"].startswith(f"{count:,} in ")
-    assert said["iterations"].strip() == "6" and said["method"].strip() == run.method
+    assert said["iterations"].strip() == "6" and said["method"].strip() == run.name
     assert f"{path.stat().st_size / 1000:.1f} kB" in said["size"]

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from studies.images import processes
 
-from gradatim.compare.runs import Study, start
+from gradatim.comparison.runs import Study, start
 from gradatim.files.checkpoint import read, step_files
 from gradatim.training.config import learning_rate, streams
 from gradatim.training.engine import Engine

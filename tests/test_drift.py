@@ -161,7 +161,7 @@ def test_a_bank_of_one_that_forgets_nothing_is_the_head_itself():
 
 def test_a_bank_of_one_factor_is_the_head_that_forgets():
     batches = ragged(stream(5)[0])
-    head, bank = conjugate(forget=0.9), Bank(conjugate(), (0.9,), share=0.0)
+    head, bank = conjugate(forgetting=0.9), Bank(conjugate(), (0.9,), share=0.0)
     close(head.latent(run(head, batches)[-1]), bank.latent(run(bank, batches)[-1]), 1e-12)
 
 
@@ -369,8 +369,11 @@ def test_they_say_what_they_can_and_do_not_merge(make):
         (lambda: RunLength(conjugate(), 1.0), r"got 1.0"),
         (lambda: RunLength(conjugate(), float("nan")), r"got nan"),
         (lambda: RunLength(conjugate(), 0.1, limit=1), r"at least 2 copies, .*got limit=1: 32"),
-        (lambda: Bank(conjugate(forget=0.9), (1.0,)), r"forgets nothing; got one with forget=0.9: leave"),
-        (lambda: RunLength(conjugate(forget=0.9), 0.1), r"forgets nothing; got one with forget=0.9"),
+        (
+            lambda: Bank(conjugate(forgetting=0.9), (1.0,)),
+            r"forgets nothing; got one with forgetting=0.9: leave",
+        ),
+        (lambda: RunLength(conjugate(forgetting=0.9), 0.1), r"forgets nothing; got one with forgetting=0.9"),
         (lambda: RunLength(Ridge(3, 1, 1.0), 0.1), r"needs a Conjugate; got Ridge: wrap"),
     ],
 )

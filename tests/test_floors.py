@@ -24,7 +24,7 @@ FLOORS = {
     8: ["registry", "preprocessing/"],
     9: ["methods/"],
     10: ["recipes", "testing/"],
-    11: ["estimators/", "compare/"],
+    11: ["estimators/", "comparison/"],
     12: ["__init__", "distributed"],
     13: ["commands/"],
     14: ["cli"],
@@ -38,7 +38,7 @@ RESERVED = {
     "lightning": ["training/engine"],
     "ray": ["distributed"],
     "sklearn": ["estimators/", "families/datasets"],
-    "matplotlib": ["probing/plots", "compare/plots"],
+    "matplotlib": ["probing/plots", "comparison/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
 LAZY = ["matplotlib", "ray", "pyarrow", "tensorboard", "torch.utils.tensorboard"]

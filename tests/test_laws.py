@@ -1,5 +1,7 @@
 """The public laws over every row of the table of methods, every predictor, family and scheme, and over broken ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -208,6 +210,40 @@ def test_capabilities_that_lie_about_saving_are_found():
     learner.refiner.capabilities = type(learner.refiner.capabilities)(per_query=False)
     with pytest.raises((AssertionError, ValueError), match=r"queries|query"):
         check_refiner(learner, CLASSES)
+
+
+def lying(name, family, **claims):
+    """Return the learner of a method whose refiner claims other capabilities than it has."""
+    learner = build(name, family, CONFIG)
+    learner.refiner.capabilities = replace(learner.refiner.capabilities, **claims)
+    return learner
+
+
+@pytest.mark.parametrize(
+    ("name", "claims", "law"),
+    [
+        ("parametric-both", {"weights": True}, "a row of weight k must count as k rows"),
+        ("adam", {"weights": False, "forget": True}, "do not forget rows"),
+        ("adam", {"widen": True}, "have a fixed number of outputs"),
+        ("ridge", {"forget": False}, "rows that cannot be subtracted must be refused"),
+        ("ridge", {"widen": False}, "new classes that have no place must be refused"),
+    ],
+)
+def test_capabilities_that_are_not_there_are_found(name, claims, law):
+    with pytest.raises((AssertionError, ValueError), match=law):
+        check_refiner(lying(name, CLASSES, **claims), CLASSES)
+
+
+def test_rows_that_are_not_quite_forgotten_are_found():
+    learner = build("ridge", REGRESSION, CONFIG)
+
+    class Careless(type(learner.refiner)):
+        def forget(self, state, step_input):
+            return super().forget(state, step_input)._replace(cross=state.cross)
+
+    learner.refiner.__class__ = Careless
+    with pytest.raises(AssertionError, match="rows forgotten must be as never learnt"):
+        check_refiner(learner, REGRESSION)
 
 
 # --- predictors

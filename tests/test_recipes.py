@@ -6,7 +6,7 @@ from typing import Optional
 
 import pytest
 
-from gradatim import recipes
+from gradatim import config
 from gradatim.recipes import RECIPES, from_json, recipe
 
 
@@ -51,19 +51,18 @@ WHOLE, NUMBER, TRUTH = "a whole number", "a number", "true or false"
         ("scheme.horizon", "10", WHOLE),
         ("scheme.batch_size", 2.5, WHOLE),
         ("scheme.relative", "no", TRUTH),
-        ("refiner.prefixes", "no", TRUTH),
-        ("refiner.tail", [1], f"{NUMBER} or null"),
-        ("refiner.gain", 1.0, "an object, the fields of Gain"),
-        ("refiner.gain.power", "one", NUMBER),
+        ("method.prefixes", "no", TRUTH),
+        ("method.tail", [1], f"{NUMBER} or null"),
+        ("method.gain", 1.0, "an object, the fields of Gain"),
+        ("method.gain.power", "one", NUMBER),
         ("family.dim", {"a": 1}, WHOLE),
         ("family", 3, "an object with a name"),
         ("family", {"dim": 3}, "an object with a name"),
         ("scheme", "Greedy", "an object with a name"),
         ("scheme.name", ["Greedy"], "an object with a name"),
         ("train", [], "an object, the fields of TrainConfig"),
-        ("refiner", None, "an object, the fields of TransformerConfig"),
-        ("settings", [], "an object"),
-        ("method", ["adam"], "text"),
+        ("method", ["adam"], "an object with a name"),
+        ("method", None, "an object with a name"),
     ],
 )
 def test_a_value_of_another_type_is_refused(path, came, wanted):
@@ -83,7 +82,7 @@ def test_what_is_no_object_is_no_recipe(value):
 
 @pytest.mark.parametrize(
     ("path", "came"),
-    [("train.lr", 1), ("train.clip", None), ("train.clip", 2), ("refiner.tail", 1), ("refiner.tail", None)],
+    [("train.lr", 1), ("train.clip", None), ("train.clip", 2), ("method.tail", 1), ("method.tail", None)],
 )
 def test_whole_numbers_are_numbers_and_null_stays(path, came):
     part, field = path.split(".")
@@ -104,26 +103,27 @@ class Part:
 
 def test_a_field_without_a_default_is_asked_for():
     with pytest.raises(ValueError, match=r"part needs 'needed'; got \['many'\]"):
-        recipes._make(Part, {"many": [1]}, "part")
-    assert recipes._make(Part, {"needed": 1, "many": [1, 2, 3], "maybe": "a"}, "part") == Part(
+        config.from_json(Part, {"many": [1]}, "part")
+    assert config.from_json(Part, {"needed": 1, "many": [1, 2, 3], "maybe": "a"}, "part") == Part(
         1, (1, 2, 3), "a"
     )
     with pytest.raises(ValueError, match=r"part.many must be a list of numbers; got \[1, 2.5\]"):
-        recipes._make(Part, {"needed": 1, "many": [1, 2.5]}, "part")
+        config.from_json(Part, {"needed": 1, "many": [1, 2.5]}, "part")
     with pytest.raises(ValueError, match=r"part.maybe must be text or null; got 1"):
-        recipes._make(Part, {"needed": 1, "maybe": 1}, "part")
+        config.from_json(Part, {"needed": 1, "maybe": 1}, "part")
 
 
 def test_unknown_names_are_refused_with_the_nearest():
     value = recipe("linear").to_json()
     for part, field, near in (
         ("train", "lrr", "lr"),
-        ("refiner", "widht", "width"),
         ("scheme", "horzon", "horizon"),
     ):
         with pytest.raises(ValueError, match=f"no field {field!r}: did you mean {near!r}"):
             from_json({**value, part: {**value[part], field: 1}})
+    with pytest.raises(ValueError, match="method has no option 'widht'; it has width"):
+        from_json(changed("method.widht", 1))
     with pytest.raises(ValueError, match="no field 'pwer': did you mean 'power'"):
-        from_json(changed("refiner.gain", {"pwer": 1}))
+        from_json(changed("method.gain", {"pwer": 1}))
     with pytest.raises(ValueError, match="no scheme is called 'Gredy': did you mean 'Greedy'"):
         from_json(changed("scheme.name", "Gredy"))

@@ -19,6 +19,7 @@ from gradatim.methods import build
 from gradatim.metrics import curve, excess_risk
 from gradatim.predictors import CrossEntropy, Network, SquaredError
 from gradatim.refiners import CONSTANT, OFF, Conjugate, Gain, Laplace, TransformerConfig
+from gradatim.refiners.softmax_mode import objective
 from gradatim.refiners.statistics import Statistics, pack, unpack
 from gradatim.signal import CLOSED_FORM
 from gradatim.testing import randomised
@@ -106,7 +107,7 @@ def test_features_that_help_are_used():
 
 
 def test_forgetting_counts_rows_by_their_age_and_stays_finite():
-    task, learner = drawn(LINEAR), exact(forget=0.9)
+    task, learner = drawn(LINEAR), exact(forgetting=0.9)
     state = learner.adapt(task.support, 16)
     for b in range(3):
         weights = np.repeat([0.9**32, 0.9**16, 1.0], 16)[:, None]
@@ -116,7 +117,7 @@ def test_forgetting_counts_rows_by_their_age_and_stays_finite():
         learner.merge([state, state])
     for factor in (0.0, 1.5, -1.0):
         with pytest.raises(ValueError, match=r"lies in \(0, 1\], 1 forgets nothing; got"):
-            exact(forget=factor)
+            exact(forgetting=factor)
     with pytest.raises(ValueError, match="positive precision for each of the 2 blocks"):
         Conjugate((2, 3), 1, ((1.0,),))
 
@@ -342,7 +343,7 @@ def test_a_merged_posterior_counts_the_prior_once(lag):
     present = [(state.age > 0).sum(1) for state in (one, two, merged)]
     assert torch.equal(present[0] + present[1], present[2])
     assert (merged.age.diff() >= 0).all()
-    assert learner.refiner._said(merged, merged.theta)[1].abs().max() < 1e-8
+    assert objective(merged, merged.theta)[1].abs().max() < 1e-8
     alone, beside = learner.merge([one]), learner.merge([one, learner.refiner.init(3)])
     for part, wanted in zip(beside, alone, strict=True):
         torch.testing.assert_close(part, wanted)  # a shard without rows says nothing

@@ -13,8 +13,8 @@ from rich.console import Console
 from studies import __main__ as command
 from studies.every_row.claims import claims, rises
 
-from gradatim.compare.panel import Part, judged
-from gradatim.compare.runs import Costed, Study, fresh, once, sample, tune
+from gradatim.comparison.panel import Part, judged
+from gradatim.comparison.runs import Costed, Study, fresh, once, sample, tune
 from gradatim.families import EmbeddingClassification, LinearClassification, LinearRegression
 from gradatim.files.checkpoint import read, write
 from gradatim.methods import METHODS, Parametric, build, variant
@@ -108,7 +108,7 @@ def test_an_interrupt_lets_no_run_begin_that_waits(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Study, "_run", run)
-    monkeypatch.setattr("gradatim.compare.runs.as_completed", interrupted)
+    monkeypatch.setattr("gradatim.comparison.runs.as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Study(tmp_path, 1, Console(quiet=True)).train(dict.fromkeys("abcd", TINY))
     assert begun in ([], ["a"])

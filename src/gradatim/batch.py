@@ -110,8 +110,8 @@ class Batch:
                         f"{tuple(part.shape[2:])}, of the first {like.dtype} of width {tuple(like.shape[2:])}"
                     )
         rows = max(batch.n_rows for batch in batches)
-        columns = zip(*(_padded(batch, rows) for batch in batches), strict=True)
-        return cls._trusted(*(torch.cat(column) for column in columns))
+        x, y, weight = (torch.cat(parts) for parts in zip(*(_padded(b, rows) for b in batches), strict=True))
+        return cls._trusted(x, y, weight)
 
     @cached_property
     def mask(self) -> Tensor:

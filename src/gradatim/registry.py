@@ -22,6 +22,7 @@ from .families import (
     LinearClassification,
     LinearRegression,
     RandomNetworkRegression,
+    Sinusoids,
     StructuralCausalModel,
 )
 from .family import TaskFamily
@@ -230,6 +231,7 @@ FAMILIES: Registry[type[TaskFamily]] = Registry(
             LinearClassification,
             LinearRegression,
             RandomNetworkRegression,
+            Sinusoids,
             StructuralCausalModel,
         )
     },

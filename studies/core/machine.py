@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from gradatim.compare.runs import Study, claim, start
+from gradatim.comparison.runs import Study, claim, start
 from gradatim.families import LinearRegression
 from gradatim.files.checkpoint import latest, read
 from gradatim.methods import Parametric

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 LINES = {
     "both": "parametric-both",
@@ -42,10 +42,11 @@ def answer(result: Result) -> Iterator[str]:
     refined, fit, blind = (
         result.mean("digits", f"digits-{name}", 10) for name in ("both", "lbfgs", "observations")
     )
+    late, sgd = (result.mean("digits", f"digits-{name}", 50) for name in ("both", "sgd"))
     yield (
         f"On digits the refined error after ten mini-batches is {refined:.3f}, that of L-BFGS on all those rows "
-        f"{fit:.3f}; a parametric learner that sees rows without their predictions or gradients learns nothing there "
-        f"({blind:.3f})."
+        f"{fit:.3f}; after fifty SGD ({sgd:.3f}) has passed it ({late:.3f}), and a parametric learner that sees rows "
+        f"without their predictions or gradients learns nothing ({blind:.3f})."
     )
 
 
@@ -71,7 +72,7 @@ def draw(result: Result, png: Path) -> str | None:
     )
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return errors after one, ten and fifty mini-batches."""
     columns = ["method"]
     columns += [f"digits, step {step}" for step in (1, 10, 50)] + [

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.panel import SIGNALS, Part, choose, measure
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study, claim, once
+from gradatim.comparison.panel import SIGNALS, Part, choose, measure
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study, claim, once
 from gradatim.families import ImageClassification, LinearRegression
 from gradatim.methods import variant
 from gradatim.metrics import bootstrap, error_rate, excess_risk, squared_error

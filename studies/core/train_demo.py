@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from gradatim.compare.plots import Curve, lines
-from gradatim.compare.runs import fresh, interval, once, sample, tune
+from gradatim.comparison.plots import Curve, lines
+from gradatim.comparison.runs import fresh, interval, once, sample, tune
 from gradatim.files.checkpoint import write_bytes
 from gradatim.methods import METHODS, build
 from gradatim.metrics import curve, error_rate

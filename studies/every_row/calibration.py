@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim, sample
+from gradatim.comparison.runs import claim, sample
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
@@ -24,7 +24,7 @@ from .reliability import chance, error, worst
 
 if TYPE_CHECKING:
     from gradatim.batch import Task
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.runs import Study
     from gradatim.family import TaskFamily
     from gradatim.learner import Learner
 

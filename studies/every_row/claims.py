@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gradatim.batch import Task
-from gradatim.compare.panel import choose, curves, runs_of, tuned
-from gradatim.compare.runs import Study, claim, interval, sample
+from gradatim.comparison.panel import choose, curves, runs_of, tuned
+from gradatim.comparison.runs import Study, claim, interval, sample
 from gradatim.metrics import bootstrap, excess_risk
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gradatim.compare.panel import Part, Values
+    from gradatim.comparison.panel import Part, Values
     from gradatim.learner import Learner
 
 Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]

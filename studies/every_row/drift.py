@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradatim.compare.runs import Study, claim, interval
+from gradatim.comparison.runs import Study, claim, interval
 from gradatim.learner import Learner
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
@@ -26,7 +26,7 @@ from gradatim.signal import CLOSED_FORM
 from .streams import FAMILY, ROWS, Streams, draw, follow, follow_river, river
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.panel import Values
     from gradatim.refiner import Refiner
 
 KINDS = ("abrupt", "rotating")
@@ -47,7 +47,7 @@ class Entry:
 
 
 def _head(precision: float, forget: float = 1.0) -> Conjugate:
-    return Conjugate((FAMILY.dim,), 1, [[precision]], forget=forget)
+    return Conjugate((FAMILY.dim,), 1, [[precision]], forgetting=forget)
 
 
 def _learner(refiner: Refiner) -> Learner:

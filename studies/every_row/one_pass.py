@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gradatim.batch import Batch
-from gradatim.compare.runs import Study, claim, interval
+from gradatim.comparison.runs import Study, claim, interval
 from gradatim.families.images import image_folder, load_images
 from gradatim.learner import Learner
 from gradatim.predictors import CrossEntropy, Features, Landmarks
@@ -24,7 +24,7 @@ from gradatim.signal import CLOSED_FORM
 from .claims import Made, ratio
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.panel import Values
 
 DIM, HELD, SIZE = 64, 10_000, 100
 KINDS = ("random", "landmarks")

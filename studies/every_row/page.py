@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 GAINS = ("constant", "decaying", "precision", "proximal", "bayesian", "newton", "sgd", "oracle")
 """Learners of the first picture, by the end of their names in records."""
@@ -83,7 +83,7 @@ def draw(result: Result, png: Path) -> str | None:
     )
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return excess risks after 10, 160 and 1,000 mini-batches."""
     steps, rows = (10, 160, 1000), []
     for name in (*GAINS, "learnt-gain", "memory", "constant-averaged", "proximal-average-late"):

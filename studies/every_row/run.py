@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.panel import Part, choose, measure
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study
+from gradatim.comparison.panel import Part, choose, measure
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.learner import Learner
 from gradatim.methods import Bayesian, Method, Parametric

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from gradatim.batch import Task
-from gradatim.compare.panel import runs_of, tuned
-from gradatim.compare.runs import sample
+from gradatim.comparison.panel import runs_of, tuned
+from gradatim.comparison.runs import sample
 from gradatim.methods import build
 from gradatim.provenance import peak_memory, processes_on_threads, reset_peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gradatim.compare.panel import Part
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.panel import Part
+    from gradatim.comparison.runs import Study
     from gradatim.learner import Learner
 
 TASKS, STEPS = 8, 10

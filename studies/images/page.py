@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 SOURCES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST, learners of MNIST"}
 
@@ -71,7 +71,7 @@ def draw(result: Result, png: Path) -> str | None:
     return plots.panels(png, title, "rows seen", "error", figures)
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return errors after 1, 10 and 98 mini-batches."""
     columns = ["method", *(f"MNIST, step {step}" for step in (1, 10, 98))]
     columns += [f"Fashion-MNIST, step {step}" for step in (1, 10, 98)]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gradatim.batch import Batch, Task
-from gradatim.compare.runs import claim
+from gradatim.comparison.runs import claim
 from gradatim.families import LinearClassification
 from gradatim.files.checkpoint import read, select_prefix, step_files
 from gradatim.methods import method
@@ -28,7 +28,7 @@ from gradatim.training.schemes import Greedy
 from gradatim.training.train import TrainConfig, streams, train
 
 if TYPE_CHECKING:
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.runs import Study
 
 REGIMES = {"parametric": "digits", "explicit": "digits-explicit", "implicit": "digits-implicit"}
 """The recipe of each regime."""

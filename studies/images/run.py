@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.panel import SIGNALS, Part, Values, choose, measure
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study, claim, once
+from gradatim.comparison.panel import SIGNALS, Part, Values, choose, measure
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study, claim, once
 from gradatim.families import ImageClassification
 from gradatim.learner import Learner
 from gradatim.methods import Method, method, variant

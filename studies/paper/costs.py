@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim, sample
+from gradatim.comparison.runs import claim, sample
 from gradatim.families import LinearRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, mean_interval, squared_error
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gradatim.batch import Batch, Task
-    from gradatim.compare.panel import Values
-    from gradatim.compare.runs import Costed, Study
+    from gradatim.comparison.panel import Values
+    from gradatim.comparison.runs import Costed, Study
     from gradatim.learner import Learner
     from gradatim.recipes import Recipe
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 from .tables import learner
 
@@ -120,7 +120,7 @@ def draw(result: Result, png: Path) -> str | None:
     return plots.dots(png, "Ten small steps beat a single one on every family", axis, labels, [curve], 0.0)
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return the findings with their verdicts."""
     rows = [[words, x["verdict"], f"{x['holds']} of {x['of']}"] for words, x in _findings(result).items()]
     return ("finding of the paper", "verdict", "comparisons in its favour"), rows
@@ -166,7 +166,7 @@ def draw_peers(result: Result, png: Path) -> str | None:
     return plots.panels(png, title, "mini-batches seen", "error", figures)
 
 
-def table_peers(result: Result) -> Table:
+def table_peers(result: Result) -> TextTable:
     """Return errors after ten mini-batches, best on MNIST first."""
     rows = []
     for row in (*LEARNERS, *MORE):
@@ -213,7 +213,7 @@ def draw_far(result: Result, png: Path) -> str | None:
     return plots.lines(png, title, "mini-batches of 16 rows seen", "squared error", lines)
 
 
-def table_far(result: Result) -> Table:
+def table_far(result: Result) -> TextTable:
     """Return squared errors after 10 to 6,250 mini-batches."""
     panel = "linear-8-long"
     rows = [

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.palette import words_of
-from gradatim.compare.plots import clouds
-from gradatim.compare.runs import sample
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.plots import clouds
+from gradatim.comparison.runs import sample
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate
 
@@ -21,7 +21,7 @@ from .tables import TABLES, titled
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gradatim.compare.runs import Costed
+    from gradatim.comparison.runs import Costed
 
     from .settings import Setting
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gradatim.compare.panel import SIGNALS
-from gradatim.compare.runs import once
+from gradatim.comparison.panel import SIGNALS
+from gradatim.comparison.runs import once
 from gradatim.methods import method, variant
 from gradatim.recipes import Recipe
 from gradatim.refiners import CONSTANT, DECAYING, Gain

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.panel import Part, Values, choose, measure, runs_of
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study
+from gradatim.comparison.panel import Part, Values, choose, measure, runs_of
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
 from gradatim.learner import Learner
 from gradatim.provenance import commit
 from gradatim.refiners import Bagged

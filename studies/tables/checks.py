@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim
+from gradatim.comparison.runs import claim
 
 from .peers import fingerprint
 from .protocol import SIZE
@@ -28,8 +28,8 @@ from .river import build
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gradatim.compare.panel import Values
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.panel import Values
+    from gradatim.comparison.runs import Study
 
 FEATURES, REPEATS = 20, 3
 COMMANDS = ("cli.py", "commands", "training/checkpoint.py")

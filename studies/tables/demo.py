@@ -13,7 +13,7 @@ import numpy as np
 from rich.progress import Progress
 from rich.table import Table as Shown
 
-from gradatim.compare.plots import Curve, lines
+from gradatim.comparison.plots import Curve, lines
 from gradatim.files.checkpoint import write_bytes
 from gradatim.provenance import provenance
 

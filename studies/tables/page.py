@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, Table
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 OURS, RIDGE = "gradatim", "plain-ridge"
 PEERS = (OURS, RIDGE, "sgd", "mlp-64", "gaussian-nb", "river-forest", "river-tree")
@@ -68,7 +68,7 @@ def _columns(result: Result, start: str) -> dict[int, str]:
     return {place: name for place, name in enumerate(next(listings, ())) if name in PEERS}
 
 
-def table(result: Result) -> Table:
+def table(result: Result) -> TextTable:
     """Return the learners' means over the tables with classes."""
     columns = (
         "learner",
@@ -108,7 +108,7 @@ def draw_streams(result: Result, png: Path) -> str | None:
     return plots.panels(png, title, "rows seen", "error so far", figures)
 
 
-def table_streams(result: Result) -> Table:
+def table_streams(result: Result) -> TextTable:
     """Return the error so far at the end of each stream."""
     rows = []
     for name in PEERS:

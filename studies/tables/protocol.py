@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from gradatim.compare.runs import Study
+from gradatim.comparison.runs import Study
 from gradatim.provenance import processes_on_threads
 
 from .batch import FOLDS, REFERENCES, fitted
@@ -27,7 +27,7 @@ from .data import Table, load
 from .peers import CENTRAL, OURS, OnePass, about, peers
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.panel import Values
 
 SIZE, FLOOR, PROTOCOL = 32, 1e-6, 1
 TIE = 1e-12

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..names import hint
 from .options import field_texts, first_line
-from .show import table
+from .show import print_table
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -43,11 +43,11 @@ def show_list(options: Namespace, console: Console) -> None:
     from ..registry import FAMILIES
 
     rows = [[name, TRAINED[row.learnt, row.one_step], row.summary] for name, row in METHODS.items()]
-    table(console, "methods (gradatim list METHOD)", ["method", "meta-trained", "what it is"], rows)
+    print_table(console, "methods (gradatim list METHOD)", ["method", "meta-trained", "what it is"], rows)
     rows = [[name, first_line(family)] for name, family in FAMILIES.items()]
-    table(console, "task families (gradatim list FAMILY)", ["family", "what it is"], rows)
+    print_table(console, "task families (gradatim list FAMILY)", ["family", "what it is"], rows)
     rows = [[name, first_line(make)] for name, make in RECIPES.items()]
-    table(console, "recipes (gradatim train RECIPE)", ["recipe", "what it is"], rows)
+    print_table(console, "recipes (gradatim train RECIPE)", ["recipe", "what it is"], rows)
 
 
 def show_options(name: str, console: Console) -> None:
@@ -87,7 +87,7 @@ def show_options(name: str, console: Console) -> None:
         if field.name not in fixed
     ]
     if rows:
-        table(console, "", ["option", "default", "what it is"], rows)
+        print_table(console, "", ["option", "default", "what it is"], rows)
     else:
         console.print("it has no options", markup=False)
 

@@ -39,8 +39,6 @@ def options(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument(
         "--devices", type=int | None, help="processes to train with, short for --train.devices"
     )
-    from ..methods import METHODS
-
     name = positional(arguments, FLAGS)
     if name is None:
         parser.epilog = f"{parser.epilog}. gradatim train RECIPE --help shows the fields of a recipe."
@@ -52,7 +50,7 @@ def options(parser: ArgumentParser, arguments: list[str]) -> None:
         kind, fixed = type(value).__name__, ()
         if part in NAMED:
             kind = names(part).name_of(value)
-            fixed = METHODS[kind].fixed if part == "method" else ()
+            fixed = names(part)[kind].fixed if part == "method" else ()
         group = parser.add_argument_group(f"{part}: {kind}", escaped(first_line(type(value))))
         if part in NAMED:
             text = f"another {part}, by name or import path; --{part} for short"

@@ -10,7 +10,7 @@ from .causal import StructuralCausalModel
 from .datasets import ImageClassification
 from .embeddings import EmbeddingClassification
 from .generation import GaussianMixture
-from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression
+from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression, Sinusoids
 
 __all__ = [
     "Alphabets",
@@ -20,5 +20,6 @@ __all__ = [
     "LinearClassification",
     "LinearRegression",
     "RandomNetworkRegression",
+    "Sinusoids",
     "StructuralCausalModel",
 ]

@@ -283,3 +283,50 @@ class RandomNetworkRegression(TaskFamily):
         clean = (x @ inner).tanh() @ outer
         y = clean + self.noise * deviation * torch.randn(clean.shape, generator=generator)
         return _task(self, x, y, clean, generator)
+
+
+@dataclass(frozen=True)
+class Sinusoids(TaskFamily):
+    """Sine curves: `y = amplitude sin(x - phase) + noise_std * e`, `e ~ N(0, 1)`.
+
+    `amplitude ~ U(0.1, 5)` and `phase ~ U(0, pi)` for each task, `x ~ U(-5, 5)`.
+    Shapes: x `[B, N, 1]`, y `[B, N, 1]`; `truth = amplitude sin(x - phase)` at the query `[B, Nq, 1]`.
+
+    Fields: `noise_std`: standard deviation of the noise on y.
+
+    Raises:
+        ValueError: noise_std negative, impossible rows.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.families import Sinusoids
+        >>> task = Sinusoids(support_rows=10).sample(16, torch.Generator().manual_seed(0))
+        >>> task.support.x.shape, bool(task.support.y.abs().max() <= 5)
+        (torch.Size([16, 10, 1]), True)
+
+    Source: Finn, Abbeel, Levine 2017, section 5.1.
+    """
+
+    noise_std: float = 0.0
+
+    x_dim = 1
+    likelihood = SquaredError(1)
+
+    def __post_init__(self) -> None:
+        check_rows(self)
+        check_amount("noise_std", self.noise_std, above=0, inclusive=True)
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
+        """Return n_tasks tasks drawn with `generator`, a CPU generator; float32, x `[B, N, 1]`, y `[B, N, 1]`.
+
+        Raises:
+            ValueError: n_tasks below 1, or no CPU generator.
+        """
+        check_sample(n_tasks, generator)
+        amplitude = 0.1 + 4.9 * torch.rand(n_tasks, 1, 1, generator=generator)
+        phase = math.pi * torch.rand(n_tasks, 1, 1, generator=generator)
+        n_rows = self.support_rows + self.query_rows
+        x = 10 * torch.rand(n_tasks, n_rows, 1, generator=generator) - 5
+        clean = amplitude * (x - phase).sin()
+        y = clean + self.noise_std * torch.randn(clean.shape, generator=generator)
+        return _task(self, x, y, clean, generator)

@@ -36,7 +36,7 @@ class MAML(Method):
     )
     signal: ClassVar[Signal] = SECOND_ORDER
     hidden: tuple[int, ...] = ()
-    rate: float = 0.1
+    rate: float = 0.03
     learnt_rate: bool = False
 
     def build(self, family: TaskFamily) -> Learner:
@@ -70,7 +70,7 @@ class MetaSGD(Method):
         "gradient descent from a learnt start, with a learnt rate for each parameter (second order)"
     )
     hidden: tuple[int, ...] = ()
-    rate: float = 0.1
+    rate: float = 0.03
 
     def build(self, family: TaskFamily) -> Learner:
         """Return the learner for the tasks of a family."""

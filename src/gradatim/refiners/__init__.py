@@ -5,6 +5,7 @@ from .conjugate import OFF, Conjugate
 from .drift import Bank, RunLength
 from .experts import Experts
 from .gain import CONSTANT, DECAYING, Gain
+from .gaussian_process import GaussianProcess
 from .in_context import InContextRefiner
 from .kernel import Kernel
 from .laplace import Laplace
@@ -31,6 +32,7 @@ __all__ = [
     "Conjugate",
     "Experts",
     "Gain",
+    "GaussianProcess",
     "InContextRefiner",
     "Kernel",
     "Laplace",

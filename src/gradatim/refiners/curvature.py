@@ -1,4 +1,4 @@
-"""The gradient seen through the curvature of its mini-batch: a learnt, damped Newton direction.
+"""Gradients preconditioned by the curvature of their mini-batch: a learnt, damped Newton direction.
 
 Source: Martens, Grosse 2015, section 6.2 (K-FAC with Tikhonov damping), its input factor alone.
 """
@@ -12,28 +12,39 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..nn.functional import split_rows
+from .gain import positive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 FAST = 5.0
-"""How many times faster than a weight the pull of a proximal step is learnt: it has e-foldings to go."""
+"""Factor on the learning rate of a proximal step's pull: its logarithm has further to go than a weight."""
 
 
 class Preconditioner(nn.Module):
     """`natural = G (A + lambda_t tr(A) / width I)^-1` for each weight matrix, G its gradient `[rows, width]`.
 
-    A `[width, width]` are second moments of what multiplies the matrix, `lambda_t = lambda` is learnt, one for each
-    matrix. With `proximal`, `lambda_t = lambda + rho s^2 / (s + delta)`, s mini-batches seen (N / n by rows), rho and
-    delta learnt: the latent pulls like the rows it stands for, less at first, when they left directions unseen; a
-    Kalman filter with a scalar precision. A step answers `min  loss(mini-batch) + lambda_t / 2 |theta - theta_t|^2`,
-    and steps shrink by themselves.
+    A `[width, width]` are the second moments of what multiplies the matrix. `lambda_t = lambda` is learnt, one for
+    each matrix. With `proximal` it grows with the s mini-batches seen, that is, N / n by rows:
 
-    Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent; `proximal`.
+        lambda_t = lambda + rho s^2 / (s + delta),  rho and delta learnt
+
+    A step then solves `min  loss(mini-batch) + lambda_t / 2 |theta - theta_t|^2`, and steps shrink by themselves. The
+    latent pulls like the rows that it stands for, and less at first, when some directions are still unseen. This is a
+    Kalman filter with a scalar precision.
+
+    Args:
+        shapes: (rows, width) of the matrices that lie one after the other in the flat latent.
+        proximal: whether the damping grows with the rows seen.
 
     Example:
-        >>> natural = Preconditioner(((10, 65),))(gradient, curvature, now=torch.ones(1), before=torch.zeros(1))
+        >>> import torch
+        >>> from gradatim.refiners.curvature import Preconditioner
+        >>> gradient, curvature = torch.ones(1, 6), torch.eye(3).flatten()[None]
+        >>> precondition = Preconditioner(((2, 3),))
+        >>> precondition(gradient, curvature, now=torch.ones(1), before=torch.zeros(1)).detach()
+        tensor([[0.7311, 0.7311, 0.7311, 0.7311, 0.7311, 0.7311]])
     """
 
     def __init__(self, shapes: tuple[tuple[int, int], ...], proximal: bool = False) -> None:
@@ -53,7 +64,7 @@ class Preconditioner(nn.Module):
         damping = self.damping.clamp(-8, 4).exp()
         if self.pull is not None and self.late is not None:
             pull, late = ((FAST * part).clamp(-8, 4).exp() for part in (self.pull, self.late))
-            steps = (before / now.clamp(min=1))[:, None, None]
+            steps = (before / positive(now))[:, None, None]
             damping = damping + pull * steps.square() / (steps + late)
         return natural(gradient, curvature, self.shapes, damping.unbind(-1))
 
@@ -64,9 +75,13 @@ def natural(
     shapes: tuple[tuple[int, int], ...],
     damping: Sequence[float | Tensor] | Tensor,
 ) -> Tensor:
-    """Return `G (A + lambda tr(A) / width I)^-1` for each weight matrix of the flat gradient.
+    """Return `G (A + lambda tr(A) / width I)^-1` for each weight matrix of the flat gradient, `[B, ...]` like it.
 
-    `damping`: a lambda for each matrix, one number or `[B, 1]`, one for each task.
+    Args:
+        gradient: `[B, ...]`, flat `[B, S]` the matrices one after the other.
+        curvature: `[B, Q]`, the flat second moments A of each matrix.
+        shapes: (rows, width) of the matrices.
+        damping: a lambda for each matrix: a number, or `[B, 1]` with one for each task.
     """
     squares = tuple((width, width) for _, width in shapes)
     slopes, moments = split_rows(gradient.flatten(1), shapes), split_rows(curvature, squares)
@@ -81,8 +96,9 @@ def natural(
 class _Damped(torch.autograd.Function):
     """`S = G M^-1, M = A + floor I`, of symmetric A.
 
-    Its slopes need M's factor and no more, where those of a factorisation take several products of its size:
-    `dG = dS M^-1`, `dA = -S' dG`, `dfloor = -sum S dG`.
+        dG = dS M^-1,  dA = -S' dG,  dfloor = -sum S dG
+
+    These gradients need M's factor and no more. Those through a factorisation take several products of its size.
     """
 
     @staticmethod
@@ -104,12 +120,21 @@ class _Damped(torch.autograd.Function):
 
 
 class RowSlopes(nn.Module):
-    """`G = mean_n beta_n a_n'` for each weight matrix: a descent direction that the rows propose.
+    """`G = mean_n beta_n a_n'` for each weight matrix: a learnt descent direction from row tokens.
 
-    Every gradient of a weight matrix is of this form, a what multiplies it and beta what came back through f; here
-    `beta_n = L token_n` is learnt. L starts at zero.
+    Every gradient of a weight matrix has this form: a multiplies the matrix, beta came back through f. Here
+    `beta_n = L token_n` is learnt, and L starts at zero.
 
-    Args: `shapes`: (rows, width) of the matrices in the flat latent; `width` of the tokens.
+    Args:
+        shapes: (rows, width) of the matrices in the flat latent.
+        width: of the tokens.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.curvature import RowSlopes
+        >>> slopes = RowSlopes(((2, 3),), width=8)
+        >>> slopes(torch.randn(4, 5, 8), (torch.randn(4, 5, 3),), torch.full((4,), 5.0)).shape
+        torch.Size([4, 6])
     """
 
     def __init__(self, shapes: tuple[tuple[int, int], ...], width: int) -> None:
@@ -120,18 +145,28 @@ class RowSlopes(nn.Module):
         nn.init.zeros_(self.back.bias)
 
     def forward(self, tokens: Tensor, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        """Return the direction `[B, S]` of row tokens `[B, N, W]` and inputs `[B, N, width]`, zero where absent."""
-        count = rows.clamp(min=1).reshape(-1, 1, 1)
+        """Return the direction `[B, S]` of row tokens `[B, N, W]` and inputs `[B, N, width]`.
+
+        Inputs are zero at absent rows; `rows [B]` counts the present ones.
+        """
+        count = positive(rows).reshape(-1, 1, 1)
         backs = self.back(tokens).split(self.sizes, dim=-1)
         parts = (back.mT @ a / count for back, a in zip(backs, inputs, strict=True))
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
-def second_moments(inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+def second_moments(inputs: tuple[Tensor, ...], rows: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the mean over rows of `a a'`, flat, for each of inputs `[B, N, width]`: `[B, sum width^2]`.
 
-    `rows [B]`: how many are present, in the dtype to compute in, under autocast too; absent ones are zero in inputs.
+    Args:
+        inputs: what multiplies each weight matrix, zero at absent rows.
+        rows: `[B]`, the number of rows, in the dtype to compute in, under autocast too.
+        weight: `[B, N]`, how often each row counts. None: once.
     """
-    count = rows.clamp(min=1).reshape(-1, 1, 1)
+    count = positive(rows).reshape(-1, 1, 1)
     with torch.autocast(rows.device.type, enabled=False):
-        return torch.cat([(a.mT @ a / count).flatten(1) for a in (part.to(rows) for part in inputs)], dim=1)
+        parts = []
+        for a in (part.to(rows) for part in inputs):
+            weighted = a if weight is None else a * weight[..., None].to(rows)
+            parts.append((weighted.mT @ a / count).flatten(1))
+        return torch.cat(parts, dim=1)

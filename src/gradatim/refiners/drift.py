@@ -1,4 +1,4 @@
-"""Following a task that changes: a bank of forgetting factors, or a posterior over when the task last changed.
+"""Tasks that change over time: a bank of forgetting factors, or a posterior over when the task last changed.
 
 Source: Herbster, Warmuth 1998, section 3 (fixed share); Adams, MacKay 2007, algorithm 1 (online changepoints).
 """
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 
 class DriftState(NamedTuple):
-    """K ways of having weighted the past: `moments` with K behind the tasks, e.g. `gram [B, K, D, D]`, `log_weight
-    [B, K]` (their exp sums to one; -inf: not in use, its moments mean nothing), `rows [B]` seen."""
+    """K copies of a head, each with other weights on past rows.
+
+    Fields: `moments`: statistics with K behind the tasks, e.g. `gram [B, K, D, D]`; `log_weight [B, K]`: log
+    probability of each copy, -inf where it is not in use and its moments mean nothing; `rows [B]`: how many were seen.
+    """
 
     moments: Statistics
     log_weight: Tensor
@@ -34,15 +37,21 @@ class DriftState(NamedTuple):
 
 
 class Drift(Refiner):
-    """`theta = sum_k w_k theta_k`: K copies of an exact linear head, each with a past of its own; what both share.
+    """`theta = sum_k w_k theta_k`: K copies of an exact linear head, each with other weights on past rows.
 
-    A copy is weighted by how likely it found each new mini-batch before it learnt it,
-    `log p(batch | copy) = log_evidence(copy + batch) - log_evidence(copy)`. All tasks and copies are one call.
+    This is the base of `Bank` and `RunLength`. A copy is weighted by the likelihood that it gives to each new
+    mini-batch before it learns it:
 
-    Args: `inner`: the head; `first`: weights of the copies before any row, `[K]`.
+        log p(batch | copy) = log_evidence(copy + batch) - log_evidence(copy)
+
+    All tasks and copies are computed in one call.
+
+    Args:
+        inner: the head.
+        first: `[K]`, weights of the copies before any row.
 
     Raises:
-        ValueError: an inner refiner that is no `Conjugate`, or that forgets by itself.
+        ValueError: an inner refiner that is no `Conjugate`, or that discounts old rows itself.
     """
 
     needs_observations = True
@@ -53,25 +62,25 @@ class Drift(Refiner):
         name = type(self).__name__
         if not isinstance(inner, Conjugate):
             raise ValueError(
-                f"{name} compares what each copy says of new rows, so it needs a Conjugate; got "
+                f"{name} compares how likely new rows are under each copy, so it needs a Conjugate; got "
                 f"{type(inner).__name__}: wrap a Conjugate on the same inputs"
             )
         if not inner.capabilities.merge:
             raise ValueError(
-                f"{name} itself says what is forgotten, so it needs an inner Conjugate that forgets nothing; got one "
-                f"with forget={inner.forget:g}: leave forget out"
+                f"{name} itself discounts old rows, so it needs an inner Conjugate that forgets nothing; got one "
+                f"with forgetting={inner.forgetting:g}: leave forgetting out"
             )
         self.inner, self.first = inner, tuple(first)
         self.capabilities = Capabilities(
-            discounts=True, greedy=inner.capabilities.greedy, learnt=inner.capabilities.learnt
+            discounts=True, weights=True, greedy=inner.capabilities.greedy, learnt=inner.capabilities.learnt
         )
 
     @abstractmethod
     def follow(self, state: DriftState, new: Statistics) -> tuple[Statistics, Tensor]:
-        """Return moments and log weights after `new`, the statistics `[B, ...]` of one mini-batch."""
+        """Return moments `[B, K, ...]` and log weights `[B, K]` after a mini-batch with statistics `new [B, ...]`."""
 
     def init(self, n_tasks: int, query: Batch | None = None) -> DriftState:
-        """Return copies that have seen no rows."""
+        """Return copies that have seen no rows, of `n_tasks` tasks."""
         flat = self.inner.init(n_tasks * len(self.first))
         log_weight = flat.rows.new_tensor(self.first).log().repeat(n_tasks, 1)
         return DriftState(_unfold(flat, len(self.first)), log_weight, flat.rows.new_zeros(n_tasks))
@@ -84,18 +93,18 @@ class Drift(Refiner):
 
     def latent(self, state: DriftState) -> Tensor:
         """Return theta, averaged over the copies, in the module's dtype, `[B, C D]`."""
-        each = self.inner.latent(_fold(state.moments)).unflatten(0, state.log_weight.shape)
-        return (state.log_weight.exp()[..., None] * each).sum(1).to(each)
+        thetas = self.inner.latent(_fold(state.moments)).unflatten(0, state.log_weight.shape)
+        return (state.log_weight.exp()[..., None] * thetas).sum(1).to(thetas)
 
     def linearization_point(self, state: DriftState) -> Tensor:
-        """Return zeros: what enters a linear head does not depend on it."""
+        """Return zeros `[B, C D]`: the inputs of a linear head do not depend on it."""
         return self.inner.linearization_point(tree_map(lambda part: part[:, 0], state.moments))
 
     def merge(self, states: Sequence[DriftState]) -> DriftState:
-        """Refuse.
+        """Refuse: how much a row counts depends on the order of rows.
 
         Raises:
-            ValueError: always: what is forgotten depends on the order of rows.
+            ValueError: always.
         """
         raise ValueError(
             f"states of {type(self).__name__} do not merge: they forget, so they depend on the order of rows; merge "
@@ -103,7 +112,7 @@ class Drift(Refiner):
         )
 
     def learn(self, moments: Statistics, new: Statistics) -> tuple[Statistics, Tensor]:
-        """Return all copies `[B, K, ...]` with `new [B, ...]` added, and its log-likelihood under each, `[B, K]`."""
+        """Return all copies `[B, K, ...]` with `new [B, ...]` added, and its log likelihood under each, `[B, K]`."""
         after = tree_map(lambda old, fresh: old + fresh[:, None], moments, new)
         evidence = (self.inner.posterior(_fold(part)).log_evidence for part in (after, moments))
         now, before = (part.view(moments.rows.shape) for part in evidence)
@@ -111,19 +120,32 @@ class Drift(Refiner):
 
 
 class Bank(Drift):
-    """`w_k <- (1 - share) w_k' + share / K`, `w_k' ~ w_k p(batch | copy k)`: a forgetting factor for every pace.
+    """`w_k <- (1 - share) w_k' + share / K`, `w_k' ~ w_k p(batch | copy k)`: one copy for each forgetting factor.
 
-    Copy k counts a row `factors[k]` times less with every later one. The share of weight that all copies divide after
-    each mini-batch lets one that was wrong for long come back.
+    Copy k counts a row `factors[k]` times less with every later one. After each mini-batch all copies divide a small
+    share of the weight, so that a copy that was wrong for long can come back.
 
-    Args: `inner`: an exact head that forgets nothing; `factors`, each in (0, 1], 1 forgets nothing; `share` in [0, 1).
+    Args:
+        inner: an exact head that forgets nothing.
+        factors: forgetting factors in (0, 1]; 1 forgets nothing.
+        share: of the weight that all copies divide, in [0, 1).
 
     Raises:
         ValueError: no factor, one outside (0, 1], a share outside [0, 1), an inner refiner that is no `Conjugate` or
             forgets; in a merge, always.
 
     Example:
-        >>> refiner = Bank(Conjugate((8,), 1, [[1.0]]), factors=(1.0, 0.99, 0.97, 0.9))
+        >>> import torch
+        >>> from gradatim import Batch, Learner
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import Bank, Conjugate
+        >>> from gradatim.signal import CLOSED_FORM
+        >>> refiner = Bank(Conjugate((1,), 1, [[1.0]]), factors=(1.0, 0.9, 0.5))
+        >>> learner = Learner(Network(1, SquaredError(), bias=False), refiner, CLOSED_FORM)
+        >>> x = torch.ones(1, 40, 1)
+        >>> y = torch.cat([x[:, :20], -x[:, :20]], dim=1)  # the slope jumps from 1 to -1
+        >>> learner.adapt(Batch(x, y), batch_size=2).log_weight.exp().argmax().item()
+        2
 
     Source: Herbster, Warmuth 1998, section 3; Raftery et al. 2010, eqs. 5-9 (forgetting, averaged).
     """
@@ -136,13 +158,14 @@ class Bank(Drift):
             )
         if not 0 <= share < 1:
             raise ValueError(
-                f"the share of weight that all copies divide lies in [0, 1); got {share}: 0 never changes its mind"
+                f"the share of weight that all copies divide lies in [0, 1); got {share}: with 0 a copy that was "
+                "wrong for long does not come back"
             )
         super().__init__(inner, [1 / len(factors)] * len(factors))
         self.factors, self.share = tuple(factors), share
 
     def follow(self, state: DriftState, new: Statistics) -> tuple[Statistics, Tensor]:
-        """Return discounted copies with the mini-batch, weighted by how likely they found it."""
+        """Return discounted copies `[B, K, ...]` with the mini-batch, and their log weights `[B, K]`."""
         factor = new.rows.new_tensor(self.factors) ** new.rows[:, None]
         faded = _unfold(self.inner.discount(_fold(state.moments), factor.flatten()), len(self.factors))
         after, likely = self.learn(faded, new)
@@ -154,19 +177,34 @@ class Bank(Drift):
 
 
 class RunLength(Drift):
-    """`w_s <- (1 - hazard) w_s p(batch | rows since s)`, for a new s `w_s = hazard p(batch)`: when did the task change?
+    """A posterior over when the task last changed: copy s holds the rows since mini-batch s.
 
-    Copy s holds the rows since mini-batch s, when the task began. Before any mini-batch but the first it may have begun
-    anew, with probability `hazard`. Where there are more than `limit` copies the least probable goes, never the newest.
+        w_s <- (1 - hazard) w_s p(batch | rows since s);  for a new s: w_s = hazard p(batch)
 
-    Args: `inner`: an exact head that forgets nothing; `hazard` in (0, 1), a mini-batch; `limit` of copies, at least 2.
+    Before every mini-batch but the first, the task may change, with probability `hazard`. Where there are more than
+    `limit` copies, the least probable is dropped, but never the newest.
+
+    Args:
+        inner: an exact head that forgets nothing.
+        hazard: probability of a change before a mini-batch, in (0, 1).
+        limit: number of copies, at least 2.
 
     Raises:
         ValueError: a hazard outside (0, 1), a limit below 2, an inner refiner that is no `Conjugate` or forgets; in a
             merge, always.
 
     Example:
-        >>> refiner = RunLength(Conjugate((8,), 1, [[1.0]]), hazard=0.02)
+        >>> import torch
+        >>> from gradatim import Batch, Learner
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import Conjugate, RunLength
+        >>> from gradatim.signal import CLOSED_FORM
+        >>> refiner = RunLength(Conjugate((1,), 1, [[1.0]]), hazard=0.02)
+        >>> learner = Learner(Network(1, SquaredError(), bias=False), refiner, CLOSED_FORM)
+        >>> x = torch.ones(1, 40, 1)
+        >>> y = torch.cat([x[:, :30], -x[:, :10]], dim=1)  # the slope jumps from 1 to -1 ten rows before the end
+        >>> refiner.run_length(learner.adapt(Batch(x, y), batch_size=2)).round()
+        tensor([10.], dtype=torch.float64)
 
     Source: Adams, MacKay 2007, algorithm 1, a mini-batch in the place of a row.
     """
@@ -179,26 +217,29 @@ class RunLength(Drift):
             )
         if limit < 2:
             raise ValueError(
-                f"finding a change needs at least 2 copies, with and without it; got limit={limit}: 32 is a start"
+                f"a change is seen by comparing at least 2 copies, with and without it; got limit={limit}: take 32"
             )
         super().__init__(inner, [1.0] + [0.0] * (limit - 1))  # one copy is in use
         self.hazard, self.limit = hazard, limit
 
     def follow(self, state: DriftState, new: Statistics) -> tuple[Statistics, Tensor]:
-        """Return the old copies and a new one, the least probable old one left out."""
-        begun = (state.rows > 0)[:, None]  # before the first mini-batch there is nothing to change from
+        """Return the old copies and a new one, without the least probable old one, and their log weights `[B, K]`."""
+        # before the first mini-batch there is nothing to change from
+        started = (state.rows > 0)[:, None]
         old = state.log_weight + math.log1p(-self.hazard)
         change = old.new_full((len(old), 1), math.log(self.hazard))
-        prior = torch.cat([old.where(begun, -math.inf), change.where(begun, 0.0)], dim=1)
+        prior = torch.cat([old.where(started, -math.inf), change.where(started, 0.0)], dim=1)
         fresh = tree_map(lambda part: torch.cat([part, torch.zeros_like(part[:, :1])], dim=1), state.moments)
         after, likely = self.learn(fresh, new)
         log_weight = (prior + likely).log_softmax(1)
         place = torch.arange(self.limit, device=prior.device)
-        kept = place.expand_as(old).where(place != log_weight[:, :-1].argmin(1, keepdim=True), self.limit)
-        moments = tree_map(
-            lambda part: part[torch.arange(len(part), device=part.device)[:, None], kept], after
+        survivors = place.expand_as(old).where(
+            place != log_weight[:, :-1].argmin(1, keepdim=True), self.limit
         )
-        return moments, log_weight.gather(1, kept).log_softmax(1)
+        moments = tree_map(
+            lambda part: part[torch.arange(len(part), device=part.device)[:, None], survivors], after
+        )
+        return moments, log_weight.gather(1, survivors).log_softmax(1)
 
     def run_length(self, state: DriftState) -> Tensor:
         """Return the posterior mean of the number of rows since the task last changed, `[B]` float64."""

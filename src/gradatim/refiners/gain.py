@@ -1,4 +1,4 @@
-"""How far a step moves: the paper's constant gain, or one that falls as rows are seen, so that errors average out.
+"""How far a step moves: the paper's constant gain, or one that falls with the rows seen, so that errors average out.
 
 Source: Robbins, Monro 1951 for decaying gains; Shamir, Zhang 2013, eq. 4, for polynomial-decay averaging.
 """
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 class Gain:
     """`g = value * (n / (N + n + prior)) ** power`, n rows in this mini-batch, N seen before it; 0 where n = 0.
 
-    power 0 is the paper's constant (Markov) update, power 1 the 1/(1+t) of stochastic approximation, weighted by rows;
-    `prior`: rows that the start is worth. With `learnt`, these are where `LearntGain` starts
-    (a prior of at least 1, a power between .02 and .98).
+    Fields: `power`: 0 is the paper's constant (Markov) update, 1 the 1 / (1 + t) of stochastic approximation, by rows;
+    `value`: the factor in front; `prior`: how many rows the start is worth; `learnt`: whether the other fields are
+    only where `LearntGain` starts (a prior of at least 1, a power between .02 and .98).
 
     Raises:
         ValueError: a value that is not positive, a power outside [0, 1], a negative prior.
 
     Example:
+        >>> import torch
+        >>> from gradatim import Gain
         >>> Gain()(torch.tensor([16.0]), torch.tensor([48.0]))
         tensor([0.2500])
     """
@@ -42,14 +44,22 @@ class Gain:
 
     def __call__(self, now: Tensor, before: Tensor) -> Tensor:
         """Return g `[B]` for `now [B]` rows after `before [B]` rows."""
-        share = now / (before + now + self.prior).clamp(min=1)
+        share = now / positive(before + now + self.prior)
         return self.value * share.pow(self.power) * (now > 0)
 
 
 class LearntGain(nn.Module):
     """`g_i = value_i * (n / (N + n + prior)) ** power`, one value for each coordinate; all three are meta-trained.
 
-    Args: `start`: where they start; `shape` of the latent.
+    Args:
+        start: the gain at which they start.
+        shape: of the latent, without tasks.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.gain import DECAYING, LearntGain
+        >>> LearntGain(DECAYING, (3,))(torch.tensor([16.0]), torch.tensor([48.0])).shape
+        torch.Size([1, 3])
     """
 
     def __init__(self, start: Gain, shape: tuple[int, ...]) -> None:
@@ -61,7 +71,7 @@ class LearntGain(nn.Module):
 
     def forward(self, now: Tensor, before: Tensor) -> Tensor:
         """Return g `[B, *shape]` for `now [B]` rows after `before [B]` rows."""
-        share = now / (before + now + self.log_prior.exp()).clamp(min=1)
+        share = now / positive(before + now + self.log_prior.exp())
         size = share.clamp(min=1e-12).pow(self.logit_power.sigmoid()) * (now > 0)
         return size.reshape(-1, *[1] * self.log_value.dim()) * self.log_value.exp()
 
@@ -73,16 +83,43 @@ DECAYING = Gain(power=1.0)
 def tail_weight(now: Tensor, before: Tensor, eta: float) -> Tensor:
     """Return the weight `[B]` of the newest iterate in the tail average: `(1 + eta) n / (N + n + eta n)`.
 
-    eta = 0 averages all iterates alike; a larger eta forgets early ones: about the last `1 / (1 + eta)` of the rows
+    eta = 0 averages all iterates alike. A larger eta discounts early ones: about the last `1 / (1 + eta)` of the rows
     count.
+
+    Args:
+        now: `[B]`, rows of this mini-batch.
+        before: `[B]`, rows seen before it.
+        eta: at least 0.
+
+    Source: Shamir, Zhang 2013, eq. 4.
     """
-    return (1 + eta) * now / (before + now + eta * now).clamp(min=1)
+    return (1 + eta) * now / positive(before + now + eta * now)
+
+
+def positive(rows: Tensor) -> Tensor:
+    """Return a number of rows `[...]` to divide by: 1 where there are none.
+
+    Weights may sum to less than one row, so the count is not clamped.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.gain import positive
+        >>> positive(torch.tensor([0.0, 0.5, 2.0]))
+        tensor([1.0000, 0.5000, 2.0000])
+    """
+    return torch.where(rows > 0, rows, 1)
 
 
 def move(old: Tensor, new: Tensor, gain: Tensor) -> Tensor:
-    """Return `old + gain * (new - old)`, gain `[B]` or `[B, ...]` against tasks-first tensors; old where it is 0."""
+    """Return `old + gain * (new - old)`, `[B, ...]`; old, bit for bit, where the gain is 0.
+
+    Args:
+        old: `[B, ...]`.
+        new: like old.
+        gain: `[B]`, or with more of old's dimensions.
+    """
     gain = gain.reshape(*gain.shape, *[1] * (old.dim() - gain.dim())).to(old.dtype)
     return torch.where(gain == 0, old, old + gain * (new - old))
 
 
-__all__ = ["CONSTANT", "DECAYING", "Gain", "LearntGain", "move", "tail_weight"]
+__all__ = ["CONSTANT", "DECAYING", "Gain", "LearntGain", "move", "positive", "tail_weight"]

@@ -1,4 +1,4 @@
-"""r_gamma: a transformer in which each query's own prediction is refined by the rows of a mini-batch.
+"""r_gamma: a transformer in which the rows of a mini-batch refine the prediction of each query.
 
 Source: Mittal et al. 2025, eq. 8: `yhat^(i+1) = r_gamma([x, yhat^(i)], B^(i))`; Vinyals et al. 2016, eqs. 1-2 (votes).
 """
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 
 SHARPNESS = 3.0
-"""From the usual start an implicit learner of digits had learnt nothing after 200 iterations; started as a sharp kernel
-between queries and rows it had left the plateau after 100 (docs/lab-book.md)."""
+"""Attention starts as a sharp kernel between queries and rows. An implicit learner of digits then left the plateau
+after 100 iterations; from the usual start it had learnt nothing after 200 (docs/lab-book.md)."""
 
 
 class InContextState(NamedTuple):
-    """`prediction [B, Nq, C]` of the query rows, their `x [B, Nq, Dx]`, `rows [B]` seen so far."""
+    """The predictions of the query rows.
+
+    Fields: `prediction [B, Nq, C]`; `x [B, Nq, Dx]` of the queries; `rows [B]`: how many were seen.
+    """
 
     prediction: Tensor
     x: Tensor
@@ -36,11 +39,22 @@ class InContextState(NamedTuple):
 
 
 class Vote(nn.Module):
-    """`v(x) = sum_n softmax_n(-t |M (x - x_n)|^2) y_n`, y one-hot where it is a class: what similar rows say.
+    """`v(x) = sum_n softmax_n(-t |M (x - x_n)|^2) y_n`: the mean answer of similar rows, y one-hot where it is a class.
 
-    Attention over rows can become it, but finds it late: it starts where M is an isometry.
+    Attention over rows can learn this, but learns it late. M starts as an isometry.
 
-    Args: `x_dim`; `width` of M's image; `classes`: the number of classes, None where y is not one.
+    Args:
+        x_dim: width of x.
+        width: of M's image.
+        classes: the number of classes, None where y is not one.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch
+        >>> from gradatim.refiners.in_context import Vote
+        >>> rows = Batch(torch.randn(2, 5, 3), torch.zeros(2, 5, 1))
+        >>> Vote(3, 8, None)(torch.randn(2, 4, 3), rows, torch.tensor([1, 5])).shape
+        torch.Size([2, 2, 4, 1])
     """
 
     def __init__(self, x_dim: int, width: int, classes: int | None) -> None:
@@ -53,8 +67,8 @@ class Vote(nn.Module):
     def forward(self, x: Tensor, batch: Batch, lengths: Tensor) -> Tensor:
         """Return v `[B, P, Nq, C]` at queries x `[B, Nq, Dx]`, from the first `lengths [P]` rows of the batch."""
         answers = F.one_hot(batch.y[..., 0], self.classes).to(x.dtype) if self.classes else batch.y
-        asked, rows = self.metric(x), self.metric(batch.x)
-        near = 2 * asked @ rows.mT - rows.square().sum(-1)[:, None]
+        queries, rows = self.metric(x), self.metric(batch.x)
+        near = 2 * queries @ rows.mT - rows.square().sum(-1)[:, None]
         inside = torch.arange(batch.n_rows, device=x.device) < lengths.to(x.device)[:, None]
         absent = ~(batch.mask[:, None] & inside)[:, :, None]  # [B, P, 1, N]
         scores = (self.log_sharpness.exp() * near)[:, None].masked_fill(absent, -1e9)
@@ -62,14 +76,25 @@ class Vote(nn.Module):
 
 
 class FlowVote(nn.Module):
-    """What the points of a mini-batch of flow matching say of the velocity at queries x = [x_t, t].
+    """The velocity of flow matching at queries x = [x_t, t], from the points of a mini-batch.
 
-        v(x) = p + (t h^2 - (1 - t)) / c (x_t - t p),  p = sum_n softmax_n(-|x_t - t p_n|^2 / 2 c) p_n,
-        c = t^2 h^2 + (1 - t)^2,  p_n = x_n + (1 - t_n) y_n the points:
+        v(x) = p + (t h^2 - (1 - t)) / c (x_t - t p)
+        p = sum_n softmax_n(-|x_t - t p_n|^2 / 2 c) p_n
+        c = t^2 h^2 + (1 - t)^2
+        p_n = x_n + (1 - t_n) y_n
 
-    the exact velocity of the flow to their kernel density estimate, its width h meta-learnt.
+    It is the exact velocity of the flow to the kernel density estimate of the points p_n. The width h is meta-learnt.
 
-    Args: `width`: where h starts.
+    Args:
+        width: where h starts.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch
+        >>> from gradatim.refiners.in_context import FlowVote
+        >>> rows = Batch(torch.rand(2, 5, 3), torch.randn(2, 5, 2))
+        >>> FlowVote()(torch.rand(2, 4, 3), rows, torch.tensor([5])).shape
+        torch.Size([2, 1, 4, 2])
 
     Source: Lipman et al. 2023, eqs. 8 and 22; Rosenblatt 1956, eq. 1.3 (the density).
     """
@@ -88,7 +113,15 @@ class FlowVote(nn.Module):
 
 
 def flow_scores(x: Tensor, batch: Batch, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `-|x_t - t p_n|^2 / 2 c` up to what all n share, `[B, Nq, N]`, and the points p `[B, N, D]`."""
+    """Return the log weight of each row at each query, `[B, Nq, N]`, and the points p `[B, N, D]`.
+
+    It is `-|x_t - t p_n|^2 / 2 c`, without terms that all n have in common.
+
+    Args:
+        x: `[B, Nq, D + 1]`, queries [x_t, t].
+        batch: rows of flow matching, x `[B, N, D + 1]`.
+        width: h, a scalar.
+    """
     points = batch.x[..., :-1] + (1 - batch.x[..., -1:]) * batch.y
     place, t = x[..., :-1], x[..., -1:]
     near = t * place @ points.mT - t.square() / 2 * points.square().sum(-1)[:, None]
@@ -96,19 +129,25 @@ def flow_scores(x: Tensor, batch: Batch, width: Tensor) -> tuple[Tensor, Tensor]
 
 
 def flow_velocity(x: Tensor, mean: Tensor, width: Tensor) -> Tensor:
-    """Return `p + (t h^2 - (1 - t)) / c (x_t - t p)`, from the mean p of points at x = [x_t, t]."""
+    """Return the velocity `p + (t h^2 - (1 - t)) / c (x_t - t p)`, `[..., D]`.
+
+    Args:
+        x: `[..., D + 1]`, queries [x_t, t].
+        mean: `[..., D]`, the mean p of the points there.
+        width: h, a scalar.
+    """
     place, t = x[..., :-1], x[..., -1:]
     slope = (t * width.square() - (1 - t)) / _spread(t, width)
     return mean + slope * (place - t * mean)
 
 
 def _spread(t: Tensor, width: Tensor) -> Tensor:
-    """Return `c = t^2 h^2 + (1 - t)^2`: the variance of x_t around a point's t p."""
+    """Return `c = t^2 h^2 + (1 - t)^2`, the variance of x_t around t p, for a point p."""
     return t.square() * width.square() + (1 - t).square()
 
 
 def checked_query(n_tasks: int, query: Batch | None) -> Tensor:
-    """Return the x `[B, Nq, Dx]` that a per-query state is begun for.
+    """Return the x `[B, Nq, Dx]` of the queries that a per-query state will belong to.
 
     Raises:
         ValueError: no query, or one of other tasks.
@@ -128,10 +167,33 @@ def checked_query(n_tasks: int, query: Batch | None) -> Tensor:
 class InContextRefiner(Refiner):
     """`s_{t+1} = s_t + g_t * head(transformer([x, s_t, vote(x, rows)], rows))`; queries never see each other.
 
-    Args: `config`: size, gain and `prefixes` as for `TransformerRefiner`; `state_width` C; `simplex`: s are
-    probabilities,
-    and a step moves towards a softmax; `x_dim`, `y_dim`, `classes`: widths of the rows; `flow`: rows of flow matching,
-    which vote by `FlowVote`, and where s is the velocity itself a step moves towards that vote + head(...).
+    Args:
+        config: size, gain and `prefixes`, as for `TransformerRefiner`.
+        state_width: C, the width of s.
+        x_dim: width of x.
+        y_dim: width of y.
+        classes: the number of classes, None where y is not one.
+        simplex: whether s are probabilities; a step then moves towards a softmax.
+        flow: whether rows are those of flow matching, which vote by `FlowVote`. Where s is the velocity itself, a step
+            moves towards that vote + head(...).
+
+    Raises:
+        ValueError: a config with `tail`, `curvature` or `history`; in `init`, no query, or one of other tasks; in a
+            step, a signal without observations.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Readout, SquaredError
+        >>> from gradatim.refiners import InContextRefiner, TransformerConfig
+        >>> from gradatim.signal import PLAIN
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> refiner = InContextRefiner(TransformerConfig(width=16), 1, x_dim=3, y_dim=1, classes=None)
+        >>> learner = Learner(Readout(SquaredError(1), x_dim=3), refiner, PLAIN)
+        >>> learner.adapt(task.support, 32, task.query).prediction.shape
+        torch.Size([2, 64, 1])
+
+    Source: Mittal et al. 2025, eq. 8.
     """
 
     needs_observations = True
@@ -169,7 +231,7 @@ class InContextRefiner(Refiner):
         """Return the learnt marginal prediction at every query row.
 
         Raises:
-            ValueError: no query (this state belongs to its query rows), or one of other tasks.
+            ValueError: no query, to which this state would belong, or one of other tasks.
         """
         x = checked_query(n_tasks, query)
         start = self.start.softmax(-1) if self.simplex else self.start
@@ -177,7 +239,11 @@ class InContextRefiner(Refiner):
         return InContextState(prediction, x, prediction.new_zeros(n_tasks))
 
     def step(self, state: InContextState, step_input: StepInput) -> InContextState:
-        """Return the state refined by one mini-batch; with lengths, one for each prefix, `[B * P, ...]`."""
+        """Return the state refined by one mini-batch; with lengths, one for each prefix, `[B * P, ...]`.
+
+        Raises:
+            ValueError: a signal without observations.
+        """
         batch, lengths = step_input.batch, step_input.lengths
         if batch is None:
             raise ValueError("an implicit learner refines by observations; got a signal without them")
@@ -186,10 +252,10 @@ class InContextRefiner(Refiner):
         n_tasks, queries, times = batch.n_tasks, state.x.shape[1], len(lengths)
         now = step_input.rows.to(state.rows.dtype)
         count = self.count(torch.log1p(now).reshape(n_tasks, times, 1, 1))
-        asked = self.rows.x(state.x) + self.state(state.prediction)
+        queried = self.rows.x(state.x) + self.state(state.prediction)
         vote = self.vote(state.x, batch, lengths)
-        asked = (asked[:, None] + self.heard(vote) + count).reshape(n_tasks, times * queries, -1)
-        tokens = torch.cat([self.rows(batch.x, batch.y), asked], dim=1)
+        queried = (queried[:, None] + self.heard(vote) + count).reshape(n_tasks, times * queries, -1)
+        tokens = torch.cat([self.rows(batch.x, batch.y), queried], dim=1)
         visible = query_mask(batch.mask, lengths, queries, mixing=not self.config.prefixes)
         refined = self.transformer(tokens, visible, slice(batch.n_rows, None))
         refined = refined.reshape(n_tasks * times, queries, -1)
@@ -199,7 +265,7 @@ class InContextRefiner(Refiner):
         return InContextState(move(prediction, target, self.config.gain(now, before)), x, before + now)
 
     def serves(self, state: InContextState, x: Tensor) -> bool:
-        """Return whether x are the queries of the state."""
+        """Return whether x `[B, Nq, Dx]` are the queries of the state."""
         return torch.equal(state.x, x)
 
     def latent(self, state: InContextState) -> Tensor:

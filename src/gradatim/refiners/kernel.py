@@ -1,4 +1,4 @@
-"""What nothing learnt makes of the same rows: their average at a query, weighted by a kernel.
+"""Kernel regression: the average of y at a query, weighted by a kernel; nothing is learnt.
 
 Source: Nadaraya 1964, eq. 2; Watson 1964; of points: Rosenblatt 1956, eq. 1.3 (their density), Lipman et al. 2023,
 eqs. 8 and 22 (its velocity).
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..refiner import Capabilities, Refiner
+from .gain import positive
 from .in_context import flow_scores, flow_velocity
 from .neural_processes import AttentionState, attended, rows_of, unattended
 
@@ -24,24 +25,35 @@ if TYPE_CHECKING:
 class Kernel(Refiner):
     """`m(x) = sum_n softmax_n(-|x - x_n|^2 / 2 h^2) y_n` over all rows seen, y one-hot where it is a class.
 
-    Of rows of flow matching it is the velocity of the flow to the points' kernel density, `FlowVote` of them all.
-    Numerator and denominator of the softmax are running sums for every query: mini-batches give what one pass over all
-    rows gives, and no row is kept.
+    Of rows of flow matching it is the velocity of the flow to the points' kernel density: `FlowVote` of all rows.
+    Numerator and denominator of the softmax are running sums for every query. So mini-batches give the same as one pass
+    over all rows, and no row is stored.
 
-    Args: `width` h of the kernel, in units of x, or of points; `outputs`: width of y, or the number of `classes`, which
-    say whether y is one; `flow`: whether rows are those of flow matching.
+    Args:
+        width: h of the kernel, in units of x, or of points.
+        outputs: width of y, or the number of classes.
+        classes: whether y is a class index.
+        flow: whether rows are those of flow matching.
 
     Raises:
         ValueError: a width that is not positive; in `init`, no query, or one of other tasks.
 
     Example:
-        >>> f = Readout(SquaredError(1), x_dim=8)
-        >>> learner = Learner(f, Kernel(1.0, 1), PLAIN)
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Readout, SquaredError
+        >>> from gradatim.refiners import Kernel
+        >>> from gradatim.signal import PLAIN
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> learner = Learner(Readout(SquaredError(1), x_dim=3), Kernel(1.0, 1), PLAIN)
+        >>> state = learner.adapt(task.support, 32, task.query)
+        >>> learner.predict(task.query.x, state).shape
+        torch.Size([2, 64, 1])
 
     Source: Nadaraya 1964, eq. 2; Watson 1964; Lipman et al. 2023, eqs. 8 and 22.
     """
 
-    capabilities = Capabilities(per_query=True, learnt=False)
+    capabilities = Capabilities(per_query=True, weights=True, learnt=False)
     needs_observations = True
     width: Tensor
 
@@ -53,7 +65,7 @@ class Kernel(Refiner):
         self.register_buffer("width", torch.tensor(width))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> AttentionState:
-        """Return sums of no rows, for every query row."""
+        """Return sums of no rows, for every query row of `query.x [n_tasks, Nq, Dx]`."""
         return unattended(n_tasks, query, 1, self.outputs)
 
     def step(self, state: AttentionState, step_input: StepInput) -> AttentionState:
@@ -68,10 +80,10 @@ class Kernel(Refiner):
         return attended(state, scores[:, :, None], values[:, :, None], step_input)
 
     def serves(self, state: AttentionState, x: Tensor) -> bool:
-        """Return whether x are the queries of the state."""
+        """Return whether x `[B, Nq, Dx]` are the queries of the state."""
         return torch.equal(state.x, x)
 
     def latent(self, state: AttentionState) -> Tensor:
-        """Return the average at every query row, `[B, Nq, outputs]`; of points, the velocity there."""
-        mean = (state.values / state.weights.clamp(min=1)[..., None]).squeeze(-2)
+        """Return the average at every query row, `[B, Nq, outputs]`; of flow matching, the velocity there."""
+        mean = (state.values / positive(state.weights)[..., None]).squeeze(-2)
         return flow_velocity(state.x, mean, self.width) if self.flow else mean

@@ -1,4 +1,4 @@
-"""A learned optimizer: one small network moves every coordinate of the latent, by its gradients alone.
+"""A learned optimizer: one small network moves every coordinate of the latent, given only its gradients.
 
 Source: Andrychowicz et al. 2016, eq. 3 and appendix A; Metz et al. 2020 (2009.11243), section 3 and appendix B.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.mlp import mlp
-from ..refiner import Refiner
+from ..refiner import Capabilities, Refiner
 from .gain import DECAYING, Gain, LearntGain, move
 from .optimizers import seen_gradient
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from ..signal import StepInput
 
 TINY = 1e-8
-"""Below this a mean square of gradients is none."""
+"""Added to the root mean square of a gradient, so that it can be divided by."""
 
 
 class LearnedOptimizerState(NamedTuple):
-    """`theta [B, ...]`; `momenta [B, ..., K]`, the gradient averaged at K decays; `square [B, ...]`, its square at the
-    last of them; `steps [B]` taken, `rows [B]` seen."""
+    """Parameters and averages of their gradients.
+
+    Fields: `theta [B, ...]`; `momenta [B, ..., K]`: the gradient averaged at K decays; `square [B, ...]`: its square
+    averaged at the last of them; `steps [B]`: how many were taken; `rows [B]`: how many were seen.
+    """
 
     theta: Tensor
     momenta: Tensor
@@ -38,13 +41,20 @@ class LearnedOptimizerState(NamedTuple):
 
 
 def log_features(values: Tensor, span: float = 10.0) -> Tensor:
-    """Return two features of each value, `[..., 2]`: how large it is, and its sign, both in [-1, 1] below 1.
+    """Return two features of each value, `[..., 2]`: its size and its sign, both in [-1, 1] for values below 1.
 
-        (log |v| / span, sign v)  where |v| >= exp(-span),  (-1, exp(span) v)  where it is smaller
+        (log |v| / span, sign v)  where |v| >= exp(-span)
+        (-1, exp(span) v)         where it is smaller
+
+    Args:
+        values: `[...]`.
+        span: values below exp(-span) count as small.
 
     Source: Andrychowicz et al. 2016, appendix A.
 
     Example:
+        >>> import torch
+        >>> from gradatim.refiners.learned_optimizer import log_features
         >>> log_features(torch.tensor([1.0, -1.0]))
         tensor([[ 0.,  1.],
                 [ 0., -1.]])
@@ -56,21 +66,40 @@ def log_features(values: Tensor, span: float = 10.0) -> Tensor:
 class LearnedOptimizer(Refiner):
     """`theta_i = theta_i + g_t * rate * exp(s_i) * d_i,  (d_i, s_i) = mlp(features_i)`, the same mlp for all i.
 
-    Features of a coordinate: sizes and signs (`log_features`) of its gradient, of the gradient's averages m_k at
-    `decays`, and of theta; and `m_k / sqrt(v)`, v the mean square at the slowest decay. Averages are corrected for
-    their start at zero, as Adam's. No coordinate sees another, so an optimizer trained on one network moves any.
-    g_t is the gain; theta_0 is given, not learnt.
+    Features of a coordinate are:
 
-    Args: `start` theta_0; `width` of two hidden layers; `gain`: how far a step moves, by rows; `decays`, ascending;
-    `rate`: where the learnt rate starts.
+    - size and sign (`log_features`) of theta, of its gradient, and of the gradient's averages m_k at `decays`;
+    - `m_k / sqrt(v)`, with v the mean square at the slowest decay.
+
+    Averages are corrected for their start at zero, as Adam's. No coordinate sees another, so an optimizer that was
+    trained on one network moves any. g_t is the gain, and theta_0 is fixed, not learnt.
+
+    Args:
+        start: `[...]`, theta_0.
+        width: of the two hidden layers.
+        gain: how far a step moves, by rows.
+        decays: of the averages, ascending.
+        rate: where the learnt rate starts.
 
     Raises:
         ValueError: no decay, decays not ascending in [0, 1), a width below 1, or a rate not positive.
 
     Example:
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import LearnedOptimizer
+        >>> from gradatim.signal import GRADIENTS
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Network(3, SquaredError(), bias=False)
         >>> learner = Learner(f, LearnedOptimizer(f.initial()), GRADIENTS)
+        >>> learner.adapt(task.support, 16).theta.shape
+        torch.Size([2, 3])
+
+    Source: Andrychowicz et al. 2016, eq. 3; Metz et al. 2020, section 3 (features).
     """
 
+    capabilities = Capabilities(weights=True)
     needs_gradients = True
     start: Tensor
 
@@ -96,7 +125,7 @@ class LearnedOptimizer(Refiner):
         self.network = mlp(2 * (2 + len(decays)) + len(decays), width, width, 2)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> LearnedOptimizerState:
-        """Return theta_0 with all averages zero."""
+        """Return theta_0 of `n_tasks` tasks, with all averages zero."""
         theta = self.start.expand(n_tasks, *self.start.shape)
         momenta = theta.new_zeros(*theta.shape, len(self.decays))
         none = theta.new_zeros(n_tasks)
@@ -113,9 +142,9 @@ class LearnedOptimizer(Refiner):
         unbiased = momenta / (1 - decays**count)
         spread = (square / (1 - decays[-1] ** count[..., 0]) + TINY**2).sqrt()
         direction, size = self._features(state.theta, gradient, unbiased, spread).unbind(-1)
-        moved = state.theta + self.log_rate.exp() * size.clamp(-8, 4).exp() * direction
+        target = state.theta + self.log_rate.exp() * size.clamp(-8, 4).exp() * direction
         return LearnedOptimizerState(
-            move(state.theta, moved, self.gain(now, state.rows)),
+            move(state.theta, target, self.gain(now, state.rows)),
             move(state.momenta, momenta, seen),
             move(state.square, square, seen),
             steps,
@@ -123,7 +152,7 @@ class LearnedOptimizer(Refiner):
         )
 
     def latent(self, state: LearnedOptimizerState) -> Tensor:
-        """Return theta."""
+        """Return theta `[B, ...]`."""
         return state.theta
 
     def _features(self, theta: Tensor, gradient: Tensor, momenta: Tensor, spread: Tensor) -> Tensor:

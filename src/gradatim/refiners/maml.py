@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class MAMLState(NamedTuple):
-    """`theta [B, ...]`, like the latent; `rows [B]` seen."""
+    """Parameters.
+
+    Fields: `theta [B, ...]`, like the latent; `rows [B]`: how many were seen.
+    """
 
     theta: Tensor
     rows: Tensor
@@ -29,23 +32,37 @@ class MAMLState(NamedTuple):
 class MAML(Refiner):
     """`theta_{t+1} = theta_t - rate * d loss(batch_t, theta_t) / d theta_t`, theta_0 learnt; one step a mini-batch.
 
-    The signal says which order it is: under `SECOND_ORDER` the meta-gradient goes through the gradients (MAML), under
-    `GRADIENTS` they are constants (first-order MAML). With a learnt rate for each parameter it is Meta-SGD. Trained by
-    `Unrolled`: `Greedy` would show the start no step but the first.
+    The signal chooses the order. Under `SECOND_ORDER` the meta-gradient goes through the gradients (MAML); under
+    `GRADIENTS` they are constants (first-order MAML). With a learnt rate for each parameter it is Meta-SGD. It is
+    trained by `Unrolled`, because `Greedy` would show the start no step but the first.
 
-    Args: `start` theta_0; `rate`: one number, or one for each parameter, like `start`; `learnt_rate`: whether it is
-    meta-trained. A learnt rate may become negative, as in Meta-SGD.
+    Args:
+        start: `[...]`, where the learnt theta_0 starts.
+        rate: one number, or one for each parameter, `[...]` like start.
+        learnt_rate: whether it is meta-trained. A learnt rate may become negative, as in Meta-SGD.
 
     Raises:
         ValueError: a rate that is not positive and finite, or of another shape.
 
     Example:
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import MAML
+        >>> from gradatim.signal import GRADIENTS, SECOND_ORDER
+        >>> f = Network(3, SquaredError(), hidden=(8,))
         >>> maml = Learner(f, MAML(f.initial(), 0.1), SECOND_ORDER)
         >>> first_order = Learner(f, MAML(f.initial(), 0.1), GRADIENTS)
-        >>> meta_sgd = Learner(f, MAML(f.initial(), torch.full(f.latent_shape, 0.1), learnt_rate=True), SECOND_ORDER)
+        >>> rates = torch.full(f.latent_shape, 0.1)
+        >>> meta_sgd = Learner(f, MAML(f.initial(), rates, learnt_rate=True), SECOND_ORDER)
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> maml.adapt(task.support, 32).theta.shape
+        torch.Size([2, 41])
+
+    Source: Finn, Abbeel, Levine 2017, eq. 1; Li et al. 2017, eq. 3.
     """
 
-    capabilities = Capabilities(greedy=False)
+    capabilities = Capabilities(greedy=False, weights=True)
     needs_gradients = True
     rate: Tensor | float
 
@@ -71,7 +88,7 @@ class MAML(Refiner):
             self.rate = rate
 
     def init(self, n_tasks: int, query: Batch | None = None) -> MAMLState:
-        """Return the learnt start for tasks that have seen no row."""
+        """Return the learnt start for `n_tasks` tasks that have seen no row."""
         theta = self.start.expand(n_tasks, *self.start.shape)
         return MAMLState(theta, theta.new_zeros(n_tasks))
 
@@ -82,5 +99,5 @@ class MAML(Refiner):
         return MAMLState(theta, state.rows + step_input.rows.to(state.rows.dtype))
 
     def latent(self, state: MAMLState) -> Tensor:
-        """Return theta."""
+        """Return theta `[B, ...]`."""
         return state.theta

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ..nn.mlp import mlp
 from ..nn.sets import RowEmbedding
 from ..refiner import Capabilities, Refiner
+from .gain import positive
 from .in_context import checked_query
+from .statistics import remaining_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +61,7 @@ class NeuralProcess(Refiner):
     Source: Garnelo et al. 2018, eqs. 2-4; their decoder is an mlp on [x, z], ours the one of explicit learners.
     """
 
-    capabilities = Capabilities(merge=True, greedy=False)
+    capabilities = Capabilities(merge=True, forget=True, weights=True, greedy=False)
     needs_observations = True
 
     def __init__(
@@ -77,15 +79,28 @@ class NeuralProcess(Refiner):
 
     def step(self, state: NeuralProcessState, step_input: StepInput) -> NeuralProcessState:
         """Return the sum with one more mini-batch."""
-        batch = rows_of(step_input)
-        encoded = self.encode(self.embed(batch.x, batch.y)) * batch.weight[..., None]
-        total = state.total + encoded.sum(1).unflatten(1, self.latent_shape).to(state.total.dtype)
+        total = state.total + self._sum(step_input).to(state.total.dtype)
         return NeuralProcessState(total, state.rows + step_input.rows.to(state.rows.dtype))
+
+    def forget(self, state: NeuralProcessState, step_input: StepInput) -> NeuralProcessState:
+        """Return the sum without the rows of a mini-batch: exact.
+
+        Raises:
+            ValueError: more rows than the state has seen.
+        """
+        rows = remaining_rows(state.rows, step_input.rows)
+        return NeuralProcessState(state.total - self._sum(step_input).to(state.total.dtype), rows)
 
     def latent(self, state: NeuralProcessState) -> Tensor:
         """Return the mean z `[B, K, Wz]`."""
-        count = state.rows.clamp(min=1)
+        count = positive(state.rows)
         return state.total / count.reshape(-1, *[1] * len(self.latent_shape))
+
+    def _sum(self, step_input: StepInput) -> Tensor:
+        """Return the sum of the encoded rows of a mini-batch, `[B, K, Wz]`."""
+        batch = rows_of(step_input)
+        encoded = self.encode(self.embed(batch.x, batch.y)) * batch.weight[..., None]
+        return encoded.sum(1).unflatten(1, self.latent_shape)
 
     def merge(self, states: Sequence[NeuralProcessState]) -> NeuralProcessState:
         """Return the sum over all rows: exact."""
@@ -151,7 +166,7 @@ class AttentiveProcess(Refiner):
     Source: Kim et al. 2019, section 3 and figure 2.
     """
 
-    capabilities = Capabilities(per_query=True, greedy=False)
+    capabilities = Capabilities(per_query=True, weights=True, greedy=False)
     needs_observations = True
 
     def __init__(self, x_dim: int, y_dim: int, classes: int | None, width: int = 64, heads: int = 4) -> None:
@@ -189,7 +204,7 @@ class AttentiveProcess(Refiner):
 
     def latent(self, state: AttentionState) -> Tensor:
         """Return the latent at every query row, `[B, Nq, width]`."""
-        heard = state.values / state.weights.clamp(min=1)[..., None]  # the largest weight alone is 1
+        heard = state.values / positive(state.weights)[..., None]
         return self.decode(torch.cat([state.x, self.out(heard.flatten(-2))], dim=-1))
 
     def _split(self, tokens: Tensor) -> Tensor:

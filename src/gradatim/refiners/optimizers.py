@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class _Unlearnt(Refiner):
     """A refiner that sees gradients alone and starts from a given latent."""
 
-    capabilities = Capabilities(learnt=False)
+    capabilities = Capabilities(learnt=False, weights=True)
     needs_gradients = True
     start: Tensor
 
@@ -199,7 +199,7 @@ class Newton(_Unlearnt):
         if step_input.inputs is None:
             raise ValueError("Newton needs the rows' inputs; got a signal without them: set inputs=True")
         now = step_input.rows.to(gradient.dtype)
-        moments = second_moments(step_input.inputs, now)
+        moments = second_moments(step_input.inputs, now, step_input.weight)
         curvature = move(state.curvature, moments, DECAYING(now, state.rows))
         step = self.lr * natural(gradient, curvature, self.shapes, [self.damping] * len(self.shapes))
         theta = move(state.theta, state.theta - step, self.decay(now, state.rows))

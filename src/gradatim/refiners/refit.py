@@ -40,7 +40,7 @@ class Refit(Refiner):
         ValueError: strength negative.
     """
 
-    capabilities = Capabilities(learnt=False, bounded=False)
+    capabilities = Capabilities(learnt=False, bounded=False, weights=True)
     keeps_rows = True
     needs_observations = True
     start: Tensor
@@ -81,7 +81,8 @@ class Refit(Refiner):
         if state.x.shape[1] == 0:
             return self.start.expand(state.x.shape[0], -1)
         fits = [
-            self._fit(Batch._trusted(*(part[b : b + 1] for part in state))) for b in range(state.x.shape[0])
+            self._fit(Batch._trusted(state.x[b : b + 1], state.y[b : b + 1], state.weight[b : b + 1]))
+            for b in range(state.x.shape[0])
         ]
         return torch.stack(fits).to(self.start)
 

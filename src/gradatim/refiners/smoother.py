@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..refiner import Capabilities, Refiner
+from .window import stays
 
 if TYPE_CHECKING:
     from ..batch import Batch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class SmootherState(NamedTuple):
     """Of E members: `theta [B, E, S]`; what rows that left the window said, `|theta|^2_P / 2 - q' theta`, as
     `precision [B, E, S, S]` and `shift [B, E, S]`, float64; the window of L rows `x [B, L, Dx]`, `y [B, L, Dy]`,
-    `age [B, L]`: of which mini-batch (0: none); `steps`, `rows [B]`.
+    `weight [B, L]`, `age [B, L]`: of which mini-batch (0: none); `steps`, `rows [B]`.
     """
 
     theta: Tensor
@@ -29,6 +30,7 @@ class SmootherState(NamedTuple):
     shift: Tensor
     x: Tensor
     y: Tensor
+    weight: Tensor
     age: Tensor
     steps: Tensor
     rows: Tensor
@@ -55,7 +57,7 @@ class Smoother(Refiner):
     Source: Bell 1994, eq. 2; Pearce et al. 2020, eq. 8.
     """
 
-    capabilities = Capabilities(learnt=False)
+    capabilities = Capabilities(weights=True, learnt=False)
     keeps_rows = True
     needs_observations = True
     start: Tensor
@@ -90,9 +92,8 @@ class Smoother(Refiner):
         x = self.start.new_zeros(n_tasks, self.lag, self.x_dim)
         y = x.new_zeros(n_tasks, self.lag, self.member.output_dim)
         precision = torch.diag_embed(prior.expand_as(theta))
-        return SmootherState(
-            theta, precision, prior * theta, x, y, none[:, None].expand(-1, self.lag), none, none
-        )
+        age = none[:, None].expand(-1, self.lag)
+        return SmootherState(theta, precision, prior * theta, x, y, age.to(x), age, none, none)
 
     def step(self, state: SmootherState, step_input: StepInput) -> SmootherState:
         """Return the state after one Gauss-Newton step on the window and the mini-batch, and the window moved on."""
@@ -104,9 +105,10 @@ class Smoother(Refiner):
             )
         seen = step_input.rows > 0
         steps = state.steps + seen
-        x, y, age, kept = self._joined(state, step_input.batch, steps)
+        x, y, weight, age = self._joined(state, step_input.batch, steps)
+        kept = stays(age, weight, self.lag)
         with torch.autocast(x.device.type, enabled=False):
-            slopes, residuals = self._linearised(state.theta, x, y, age > 0)
+            slopes, residuals = self._linearised(state.theta, x, y, weight)
             # undamped, what is solved for must not be rounded to float32
             slopes, residuals = (part if self.damping else part.double() for part in (slopes, residuals))
             curvature = state.precision + (slopes.mT @ slopes).double()
@@ -117,8 +119,10 @@ class Smoother(Refiner):
             precision, shift = self._absorbed(state, slopes, residuals, kept)
         theta = torch.where(seen[:, None, None], state.theta + move, state.theta)
         window = slice(x.shape[1] - self.lag, None)
-        x, y, age = (part[:, window] for part in (x * kept[..., None], y * kept[..., None], age * kept))
-        return SmootherState(theta, precision, shift, x, y, age, steps, state.rows + step_input.rows)
+        x, y, weight, age = (
+            part[:, window] for part in (x * kept[..., None], y * kept[..., None], weight * kept, age * kept)
+        )
+        return SmootherState(theta, precision, shift, x, y, weight, age, steps, state.rows + step_input.rows)
 
     def latent(self, state: SmootherState) -> Tensor:
         """Return the members' theta `[B, E, S]`, in the module's dtype."""
@@ -127,10 +131,7 @@ class Smoother(Refiner):
     def _joined(
         self, state: SmootherState, batch: Batch, steps: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return x, y and age of the window and the mini-batch, oldest first, absent rows before them; and which stay.
-
-        A mini-batch stays while it and all after it are at most `lag` rows: the order inside one plays no part.
-        """
+        """Return x, y, weight and age of the window and the mini-batch, oldest first, absent rows before them."""
         absent = ~batch.mask[..., None]
         age = torch.cat([state.age, steps[:, None] * batch.mask], dim=1)
         age, order = age.sort(dim=1, stable=True)
@@ -139,17 +140,20 @@ class Smoother(Refiner):
             for old, new in ((state.x, batch.x), (state.y, batch.y))
         ]
         x, y = (part.gather(1, order[..., None].expand_as(part)) for part in rows)
-        as_young = age.shape[1] - torch.searchsorted(age, age.contiguous())
-        return x, y, age, (age > 0) & (as_young <= self.lag)
+        weight = torch.cat([state.weight, batch.weight.to(state.weight)], dim=1).gather(1, order)
+        return x, y, weight, age
 
-    def _linearised(self, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return J `[B, E, N Do, S]` and y - f `[B, E, N Do]` at theta, zero at absent rows."""
+    def _linearised(self, theta: Tensor, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return J `[B, E, N Do, S]` and y - f `[B, E, N Do]` at theta, each row times the root of its weight.
+
+        Products of two then count a row by its weight; absent rows are zero.
+        """
         members = theta.shape[1]
         repeated = x.repeat_interleave(members, dim=0)
         outputs, slopes = self.member.jacobian(repeated, theta.flatten(0, 1).to(x))
-        present = mask[:, None, :, None]
-        residuals = (y[:, None] - outputs.unflatten(0, (-1, members))) * present
-        slopes = slopes.unflatten(0, (-1, members)) * present[..., None]
+        root = weight.sqrt()[:, None, :, None]
+        residuals = (y[:, None] - outputs.unflatten(0, (-1, members))) * root
+        slopes = slopes.unflatten(0, (-1, members)) * root[..., None]
         return slopes.flatten(2, 3), residuals.flatten(2)
 
     def _absorbed(

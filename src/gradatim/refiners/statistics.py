@@ -95,6 +95,79 @@ def add(*states: Statistics) -> Statistics:
     return tree_map(lambda *parts: sum(parts[1:], parts[0]), *states)
 
 
+def remaining_rows(before: Tensor, subtracted: Tensor) -> Tensor:
+    """Return the number of rows `[B]` after some were subtracted, not below 0 by rounding.
+
+    Raises:
+        ValueError: a task with fewer rows than are subtracted.
+    """
+    rows = before - subtracted.to(before)
+    short = rows < -1e-6 * before.clamp(min=1)
+    if bool(short.any()):
+        b = int(short.nonzero()[0])
+        raise ValueError(
+            f"only rows that were learnt can be forgotten; task {b} has seen {before[b].item():g} rows, and "
+            f"{subtracted[b].item():g} should go"
+        )
+    return rows.clamp(min=0)
+
+
+def subtract(state: Statistics, gone: Statistics) -> Statistics:
+    """Return the statistics without rows that are among those summed: exact up to rounding.
+
+    Raises:
+        ValueError: fewer rows than are subtracted, or a sum of squares that becomes negative.
+    """
+    rows = remaining_rows(state.rows, gone.rows)
+    after = tree_map(lambda total, part: total - part, state, gone)
+    for total, part in (
+        (state.gram.diagonal(dim1=1, dim2=2), after.gram.diagonal(dim1=1, dim2=2)),
+        (state.squares, after.squares),
+    ):
+        if bool((part < -1e-6 * total.amax(1, keepdim=True).clamp(min=1)).any()):
+            raise ValueError(
+                "only rows that were learnt can be forgotten; without these a sum of squares would be negative: check "
+                "that they are the rows and weights as they came"
+            )
+    return after._replace(rows=rows)
+
+
+def spread_classes(state: Statistics, place: Tensor, outputs: int) -> Statistics:
+    """Return the statistics of fewer classes as those of `outputs` classes; a new class has no rows.
+
+    Args:
+        state: of C classes, regressed one-hot.
+        place: `[C]` int64, the new index of each class, all different.
+
+    Raises:
+        ValueError: as many places as classes are needed, all different, in 0 .. outputs - 1.
+    """
+    classes = state.cross.shape[2]
+    checked_places(place, classes, outputs)
+    place = place.to(state.cross.device)
+    cross = state.cross.new_zeros(*state.cross.shape[:2], outputs)
+    squares = state.squares.new_zeros(len(state.squares), outputs)
+    cross[..., place], squares[:, place] = state.cross, state.squares
+    return state._replace(cross=cross, squares=squares)
+
+
+def checked_places(place: Tensor, classes: int, outputs: int) -> None:
+    """Check the new indices `[C]` of `classes` classes among `outputs`.
+
+    Raises:
+        ValueError: no int64 tensor `[classes]`, or indices that are repeated or outside 0 .. outputs - 1.
+    """
+    if place.dtype != torch.int64 or place.shape != (classes,):
+        raise ValueError(
+            f"a state of {classes} classes needs as many new indices, int64; got {place.dtype} {tuple(place.shape)}"
+        )
+    values = place.tolist()
+    if len(set(values)) < classes or min(values) < 0 or max(values) >= outputs:
+        raise ValueError(
+            f"new indices of classes must be different and lie in 0 .. {outputs - 1}; got {values}"
+        )
+
+
 class Packed(NamedTuple):
     """Statistics as small as they get: float32, of the symmetric gram its lower triangle `[B, D (D + 1) / 2]`."""
 
@@ -158,7 +231,9 @@ class Ridge(Refiner):
         if not strength > 0:
             raise ValueError(f"ridge needs strength > 0; got {strength}")
         self.width, self.outputs, self.classes, self.learnt = width, outputs, classes, learnt
-        self.capabilities = Capabilities(merge=True, learnt=learnt, greedy=not learnt)
+        self.capabilities = Capabilities(
+            merge=True, forget=True, widen=classes, weights=True, learnt=learnt, greedy=not learnt
+        )
         self.strength = strength
         self.log_scale = nn.Parameter(torch.zeros(())) if learnt else None
         self.register_buffer("like", torch.zeros(()))
@@ -175,6 +250,28 @@ class Ridge(Refiner):
     def merge(self, states: Sequence[Statistics]) -> Statistics:
         """Return the statistics of all rows: exact."""
         return add(*states)
+
+    def forget(self, state: Statistics, step_input: StepInput) -> Statistics:
+        """Return the statistics without the rows of a mini-batch: exact.
+
+        Raises:
+            ValueError: rows that the state has not seen, as far as their sums show it.
+        """
+        return subtract(state, accumulate(step_input, state, self.classes))
+
+    def widen(self, state: Statistics, place: Tensor) -> Statistics:
+        """Return the statistics of fewer classes as those of `outputs` classes: class c becomes `place[c]`.
+
+        Args:
+            state: of as many classes as `place` has entries.
+            place: `[C]` int64, all different.
+
+        Raises:
+            ValueError: y is no class index, or places that are repeated or no classes.
+        """
+        if not self.classes:
+            return super().widen(state, place)
+        return spread_classes(state, place, self.outputs)
 
     def linearization_point(self, state: Statistics) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it, so nothing is solved for."""

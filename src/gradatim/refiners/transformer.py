@@ -138,6 +138,8 @@ class TransformerRefiner(Refiner):
             prefixes=config.prefixes,
             merge=not (config.memory or config.history),
             greedy=not config.memory,
+            # rows as tokens all count once; a gradient is a mean by weight
+            weights=not signal.observations,
         )
         self.start = nn.Parameter(start.clone())
         self.gain = LearntGain(config.gain, tuple(start.shape)) if config.gain.learnt else config.gain
@@ -283,7 +285,7 @@ class TransformerRefiner(Refiner):
         if step_input.inputs is None:
             raise ValueError("this refiner needs the rows' inputs; got a signal without them")
         now = step_input.rows.to(state.rows.dtype)
-        moments = second_moments(step_input.inputs, now)
+        moments = second_moments(step_input.inputs, now, step_input.weight)
         if state.curvature is None or self.config.curvature is None:
             return moments
         return move(state.curvature, moments, self.config.curvature(now, state.rows))

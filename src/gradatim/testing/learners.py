@@ -16,7 +16,7 @@ from torch import Tensor
 from ..batch import Batch
 from ..training.states import load_state, save_state
 from ..tree import flatten, select, tree_map
-from .tools import assert_close, ragged, randomised, take_rows
+from .tools import assert_close, assert_refused, ragged, randomised, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -211,6 +211,62 @@ def _saved(case: _Case) -> None:
             case.assert_close(law, state, expected, exact=True)
 
 
+def _weights(case: _Case) -> None:
+    law = "a row of weight k must count as k rows"
+    generator = torch.Generator().manual_seed(2)
+    counts = [
+        torch.randint(1, 4, batch.mask.shape, generator=generator) * batch.mask for batch in case.batches
+    ]
+    weighted = [
+        Batch._trusted(batch.x, batch.y, count.to(batch.weight))
+        for batch, count in zip(case.batches, counts, strict=True)
+    ]
+    if not case.learner.refiner.capabilities.weights:
+        assert_refused("weights that have no place must be refused", lambda: case.run(weighted))
+        return
+    copies = [
+        Batch._trusted(
+            batch.x.repeat(1, 3, 1),
+            batch.y.repeat(1, 3, 1),
+            torch.cat([count > k for k in range(3)], dim=1).to(batch.weight),
+        )
+        for batch, count in zip(case.batches, counts, strict=True)
+    ]
+    for state, repeated in zip(case.run(weighted), case.run(copies), strict=True):
+        case.assert_close(law, state, repeated)
+
+
+def _forgets(case: _Case) -> None:
+    states, first = case.run(), case.batches[0]
+    if not case.learner.refiner.capabilities.forget:
+        assert_refused(
+            "rows that cannot be subtracted must be refused", lambda: case.learner.forget(states[-1], first)
+        )
+        return
+    remaining = case.learner.forget(states[-1], first)
+    case.assert_close("rows forgotten must be as never learnt", remaining, case.run(case.batches[1:])[-1])
+    assert_refused("rows never learnt must not be forgotten", lambda: case.learner.forget(states[0], first))
+
+
+def _widens(case: _Case) -> None:
+    """Classes in another order are the case in which all of them are known."""
+    law, state = (
+        "a state whose classes got new indices must be that of rows with these classes",
+        case.run()[-1],
+    )
+    classes = case.learner.predictor.output_dim
+    place = torch.arange(classes).roll(1)
+    if not case.learner.refiner.capabilities.widen:
+        assert_refused(
+            "new classes that have no place must be refused", lambda: case.learner.widen(state, place)
+        )
+        return
+    renamed = [Batch._trusted(batch.x, place[batch.y], batch.weight) for batch in case.batches]
+    case.assert_close(law, case.learner.widen(state, place), case.run(renamed)[-1])
+    repeated = torch.zeros_like(place)
+    assert_refused("two classes must not get one index", lambda: case.learner.widen(state, repeated))
+
+
 _LAWS: tuple[Callable[[_Case], None], ...] = (
     _deterministic,
     _changes_prediction,
@@ -224,4 +280,7 @@ _LAWS: tuple[Callable[[_Case], None], ...] = (
     _no_query_y,
     _prefixes,
     _saved,
+    _weights,
+    _forgets,
+    _widens,
 )

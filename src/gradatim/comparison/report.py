@@ -15,7 +15,7 @@ from typing import Any
 from ..files.checkpoint import write_bytes
 from .plots import Curve
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Columns and rows of a table, as text."""
 
 
@@ -84,7 +84,7 @@ class Result:
             if record["steps"] == steps:
                 if record["high"] is None or record["low"] is None:
                     return "diverged"
-                return f"{record['mean']:.3g} ± {(record['high'] - record['low']) / 2:.2g}"
+                return f"{record['mean']:.3g}\u00a0±\u00a0{(record['high'] - record['low']) / 2:.2g}"
         return ""
 
     def curve(
@@ -128,7 +128,7 @@ class Question:
     answer: Callable[[Result], Iterable[str]]
     draw: Callable[[Result, Path], str | None] | None = None
     caption: str = ""
-    table: Callable[[Result], Table] | None = None
+    table: Callable[[Result], TextTable] | None = None
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,12 @@ def panels(
         return "no picture drawn: there are no curves"
     columns = min(across, len(plots))
     n_rows = -(-len(plots) // columns)
-    size = (4.2 * columns + 2.6, 3.2 * n_rows + 0.7) if len(plots) > 1 else (8.0, 4.4)
+    methods = list(dict.fromkeys(curve.words for curves in plots.values() for curve in curves))[:NAMED]
+    size = (4.4 * columns, 3.1 * n_rows + 0.7 + 0.12 * len(methods)) if len(plots) > 1 else (8.0, 4.4)
     canvas = _canvas(*size)
     if canvas is None:
         return MISSING
     panes = canvas.subplots(n_rows, columns, squeeze=False).flatten()
-    methods = list(dict.fromkeys(curve.words for curves in plots.values() for curve in curves))[:NAMED]
     linear = "accuracy" in y_label.lower()
     handles: dict[str, Any] = {}
     for axes, (name, curves) in zip(panes, plots.items(), strict=False):
@@ -123,10 +123,11 @@ def panels(
         _frame(axes)
     for axes in panes[len(plots) :]:
         axes.set_axis_off()
-    canvas.supxlabel(x_label, fontsize="medium")
+    for axes in panes[max(0, len(plots) - columns) : len(plots)]:
+        axes.set_xlabel(x_label)
     canvas.supylabel(y_label, fontsize="medium")
     canvas.suptitle(title, fontsize="large")
-    _legend(canvas, {name: handles[name] for name in methods if name in handles})
+    _legend(canvas, {name: handles[name] for name in methods if name in handles}, columns)
     return save(canvas, png)
 
 
@@ -146,12 +147,13 @@ def _frame(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(canvas: Any, handles: Mapping[str, Any]) -> None:
-    """Name what is coloured, at the right of the plots."""
+def _legend(canvas: Any, handles: Mapping[str, Any], columns: int = 1) -> None:
+    """Name what is coloured: at the right of a plot, or below several side by side."""
     canvas.legend(
         list(handles.values()),
         list(handles),
-        loc="outside right center",
+        loc="outside lower center" if columns > 1 else "outside right center",
+        ncols=columns,
         frameon=False,
         fontsize="small",
         handlelength=2.8,

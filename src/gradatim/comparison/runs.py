@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 _LOADED = [
-    "gradatim.compare.runs",
+    "gradatim.comparison.runs",
     "lightning_fabric",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,11 @@ def summary(text: str | None, escape: bool = True) -> str:
     """Return the first sentence of a docstring in one line; with `escape`, for a cell of a Markdown table."""
     paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
     sentence = re.split(r"(?<=[.])\s", paragraph)[0]
-    return re.sub(r"([|<>*_\[\]$])", r"\\\1", sentence) if escape else sentence
+    if not escape:
+        return sentence
+    parts = re.split(r"(`[^`]+`)", sentence)
+    parts[::2] = [re.sub(r"([<>*_\[\]$])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts).replace("|", r"\|")
 
 
 def short(module: str) -> str:
@@ -122,8 +127,13 @@ def _tables(module: ModuleType, modules: list[str]) -> Iterator[str]:
     for exported in getattr(module, "__all__", []):
         value = getattr(module, exported)
         home = getattr(value, "__module__", name)
-        if home in modules and home != name:
-            rows.append(f"| [{exported}](#{home}.{exported}) | {summary(value.__doc__)} |")
+        if home not in modules or home == name:
+            continue
+        documented = exported in {member.path for member in public.names(importlib.import_module(home))}
+        target = f"[{exported}](#{home}.{exported})" if documented else f"`{exported}`"
+        callable_ = inspect.isclass(value) or inspect.isroutine(value)
+        text = summary(value.__doc__) if callable_ else f"an instance of `{type(value).__name__}`"
+        rows.append(f"| {target} | {text} |")
     if rows:
         yield "\n".join(
             ["## Names to import from here", "", "| name | what it is |", "|---|---|", *rows, "", ""]

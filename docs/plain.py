@@ -21,7 +21,7 @@ def to_rst(lines: list[str]) -> list[str]:
     """Render the lines of a docstring."""
     out: list[str] = []
     section = ""
-    for block in _blocks(dedent("\n".join(lines).expandtabs(4)).split("\n")):
+    for block in _blocks(_joined(dedent("\n".join(lines).expandtabs(4)).split("\n"))):
         if block[0].startswith(" "):
             out += _entries(block, named=True) if section and section not in _VERBATIM else _verbatim(block)
             continue
@@ -30,6 +30,26 @@ def to_rst(lines: list[str]) -> list[str]:
         out += _entries(block[:-1] if heading else block)
         if heading:
             out += [f"**{section}**" + (f": {_escape(heading[2])}" if heading[2] else ""), ""]
+    return out
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """Put the lines that continue a heading with text, such as `Source: text`, into its line."""
+    out: list[str] = []
+    open_heading = False
+    for line in lines:
+        heading = _HEADING.fullmatch(line.rstrip())
+        if (
+            open_heading
+            and line.strip()
+            and not line.startswith(" ")
+            and not heading
+            and not _BULLET.match(line)
+        ):
+            out[-1] = f"{out[-1].rstrip()} {line}"
+            continue
+        open_heading = bool(heading and heading[2])
+        out.append(line)
     return out
 
 

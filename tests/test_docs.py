@@ -159,12 +159,13 @@ Example:
     >>> step(1)
     2
 
-Source: arXiv 2510.11471, eq. 7."""
+Source: arXiv 2510.11471, eq. 7;
+another, eq. 8."""
     )
     assert warnings == ""
     assert "theta_{t+1} = theta_t - a * g_t" in tree and ">>> step(1)" in tree
     assert tree.count("<list_item") == 4 and tree.count("<literal_block") == 2
-    assert tree.count("<strong>") == 3
+    assert tree.count("<strong>") == 3 and "eq. 7; another, eq. 8." in tree
     assert "if " in tree and "\n            or below" not in tree
 
 

@@ -54,6 +54,18 @@ def test_the_pages_have_blocks():
     } <= names
 
 
+def test_the_methods_to_choose_from_exist():
+    from gradatim.methods import method
+
+    page = (ROOT / "docs" / "how-to-choose.md").read_text(encoding="utf-8")
+    table = page.split("## Which method?")[1].split("##")[0]
+    cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("|")]
+    names = [name for cell in cells for name in re.findall(r"`([a-z][a-z-]+)`", cell)]
+    assert len(names) > 20
+    for name in names:
+        method(name)
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 

@@ -22,8 +22,8 @@ def to_json(value: Any) -> dict[str, Any]:
         >>> to_json(Greedy(batch_size=16))["batch_size"]
         16
     """
-    whole = asdict(value)
-    return {field.name: whole[field.name] for field in init_fields(type(value))}
+    values = asdict(value)
+    return {field.name: values[field.name] for field in init_fields(type(value))}
 
 
 def from_json(kind: type, value: Any, where: str) -> Any:
@@ -42,9 +42,9 @@ def from_json(kind: type, value: Any, where: str) -> Any:
     """
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be {_wanted(kind)}; got {value!r}")
-    known = init_fields(kind)
-    refuse_unknown(kind.__name__, value, [field.name for field in known])
-    for field in known:
+    valid = init_fields(kind)
+    refuse_unknown(kind.__name__, value, [field.name for field in valid])
+    for field in valid:
         if field.name not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{where} needs {field.name!r}; got {sorted(value)}")
     hints = get_type_hints(kind)
@@ -78,12 +78,12 @@ def typed(where: str, value: Any, hint: Any) -> Any:
     raise ValueError(f"{where} must be {' or '.join(map(_wanted, kinds))}; got {value!r}")
 
 
-def refuse_unknown(what: str, value: Iterable[str], known: Iterable[str]) -> None:
+def refuse_unknown(what: str, value: Iterable[str], valid: Iterable[str]) -> None:
     """Raise ValueError where one of the keys is not known; the nearest known one is suggested."""
-    known = list(known)
+    valid = list(valid)
     for key in value:
-        if key not in known:
-            near = hint(key, sorted(known), "it has") if known else "it has none"
+        if key not in valid:
+            near = hint(key, sorted(valid), "it has") if valid else "it has none"
             raise ValueError(f"{what} has no field {key!r}: {near}")
 
 

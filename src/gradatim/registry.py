@@ -81,9 +81,9 @@ class Registry(Mapping[str, T], Generic[T]):
         if isinstance(name, str) and ":" in name:
             return self._entry(imported(name, self.what, self.base))
         if not isinstance(name, str) or _plain(name) not in self._names:
-            known = hint(str(name), self._entries)
+            defined = hint(str(name), self._entries)
             raise ValueError(
-                f"no {self.what} is called {name!r}: {known}, or give an import path module:Class"
+                f"no {self.what} is called {name!r}: {defined}, or give an import path module:Class"
             )
         return self._entries[self._names[_plain(name)]]
 
@@ -121,8 +121,8 @@ class Registry(Mapping[str, T], Generic[T]):
         return next(named, None) or import_path(kind, self.what)
 
     def _reserve(self, alias: str, name: str) -> None:
-        taken = self._names.setdefault(_plain(alias), name)
-        if taken != name or alias in self._entries:
+        owner = self._names.setdefault(_plain(alias), name)
+        if owner != name or alias in self._entries:
             raise ValueError(f"two of the {self.what} table are called {alias!r}: give one another name")
 
     def _entry(self, kind: type) -> T:
@@ -143,16 +143,16 @@ def imported(path: str, what: str, base: type) -> type:
     if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path):
         raise ValueError(f"an import path has the form module:Class, such as mymodule:MyClass; got {path!r}")
     module = _module(module_name, path, what)
-    found: Any = module
+    target: Any = module
     for part in inner.split("."):
-        if not hasattr(found, part):
+        if not hasattr(target, part):
             classes = [name for name, value in vars(module).items() if _is_kind(value, base)]
-            known = hint(part, classes, "it defines") if classes else f"it defines no {what}"
-            raise ValueError(f"module {module_name!r} has no {inner!r}: {known}")
-        found = getattr(found, part)
-    if not _is_kind(found, base):
-        raise ValueError(f"{path} must be a {what}, a concrete subclass of {base.__name__}; got {found!r}")
-    return found
+            defined = hint(part, classes, "it defines") if classes else f"it defines no {what}"
+            raise ValueError(f"module {module_name!r} has no {inner!r}: {defined}")
+        target = getattr(target, part)
+    if not _is_kind(target, base):
+        raise ValueError(f"{path} must be a {what}, a concrete subclass of {base.__name__}; got {target!r}")
+    return target
 
 
 def import_path(kind: type, what: str = "class") -> str:

@@ -73,8 +73,8 @@ def evaluate(options: Namespace, console: Console) -> None:
     if options.out:
         from ..files.checkpoint import write_bytes
 
-        asked = {name: options[name] for name in ("split", "tasks", "seed")} | {"batch_size": batch_size}
-        result = {"checkpoint": str(path), **asked, "recipe": recipe.to_json(), **provenance()}
+        settings = {name: options[name] for name in ("split", "tasks", "seed")} | {"batch_size": batch_size}
+        result = {"checkpoint": str(path), **settings, "recipe": recipe.to_json(), **provenance()}
         result["records"] = [{**record, **about} for record in records]
         write_bytes(Path(options.out), (json.dumps(result, indent=1) + "\n").encode())
         print_written(console, [Path(options.out)])
@@ -83,13 +83,13 @@ def evaluate(options: Namespace, console: Console) -> None:
 def refuse_impossible(options: Namespace) -> None:
     """Raise ValueError where an option of `eval` has a value that none can have, naming it."""
     if options.split not in SPLITS:
-        known, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
+        splits, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
         hint = "" if near is None else f": did you mean {near}?"
-        raise ValueError(f"--split must be one of {known}; got {options.split!r}{hint}")
-    for name, least in (("tasks", 1), ("batch_size", 1), ("seed", 0)):
+        raise ValueError(f"--split must be one of {splits}; got {options.split!r}{hint}")
+    for name, minimum in (("tasks", 1), ("batch_size", 1), ("seed", 0)):
         value = options[name]
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
+        if value is not None and value < minimum:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum}; got {value}")
     if options.seed >= 2**63:
         raise ValueError(f"--seed must be below 2**63; got {options.seed}")
 

@@ -70,16 +70,16 @@ def show_options(name: str, console: Console) -> None:
         if what is None:
             raise ValueError(f"{name} is neither a method nor a family nor a scheme; got {kind!r}")
     if what is None:
-        known = [known for names in tables.values() for known in names]
-        raise ValueError(f"nothing is called {name!r}: {hint(name, known)}")
+        candidates = [candidate for names in tables.values() for candidate in names]
+        raise ValueError(f"nothing is called {name!r}: {hint(name, candidates)}")
     entry = tables[what][name]
     kind = entry if isinstance(entry, type) else entry.kind
     fixed = () if isinstance(entry, type) else entry.fixed
     about = entry.summary if issubclass(kind, Method) and not isinstance(entry, type) else first_line(kind)
-    other = tables[what].aliases(name)
+    spellings = tables[what].aliases(name)
     console.print(f"{name}: {about}", soft_wrap=True, markup=False)
-    if other:
-        console.print(f"also: {', '.join(other)}", soft_wrap=True, markup=False)
+    if spellings:
+        console.print(f"also: {', '.join(spellings)}", soft_wrap=True, markup=False)
     texts = field_texts(kind)
     rows = [
         [f"--{what}.{field.name}", shown(default_of(field)), texts.get(field.name, "")]

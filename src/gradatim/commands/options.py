@@ -56,26 +56,28 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
         return parser.parse_args([re.sub(r"(\A|=)None\Z", r"\1null", argument) for argument in arguments])
     except ArgumentError as error:
         text = str(error)
-        key, came = re.search(r'key "(.+?)"', text), re.search(r"[Vv]alue: (.*)\Z", text)
+        key, got = re.search(r'key "(.+?)"', text), re.search(r"[Vv]alue: (.*)\Z", text)
         inner = re.search(r"NestedArg\(key='(.+?)', val='?(.*?)'?\)\Z", text)
         if key and inner:
-            wanted = re.search(r"Expected a <class '(\w+)'>", text)
-            text = f"--{key[1]}.{inner[1]} wants {wanted[1] if wanted else 'another value'}; got {inner[2]}"
-        elif key and came:
+            expected = re.search(r"Expected a <class '(\w+)'>", text)
+            text = (
+                f"--{key[1]}.{inner[1]} wants {expected[1] if expected else 'another value'}; got {inner[2]}"
+            )
+        elif key and got:
             kinds = dict.fromkeys(re.findall(r"<class '([\w.]+)'>", text.partition("Given value type")[0]))
             named = (re.sub(r"[\w.]+\.", "an object with fields of ", kind) for kind in kinds)
-            wanted = " or ".join(named).replace("NoneType", "null") or "another value"
-            text = f"--{key[1]} wants {wanted}; got {came[1]}"
+            expected = " or ".join(named).replace("NoneType", "null") or "another value"
+            text = f"--{key[1]} wants {expected}; got {got[1]}"
         raise ValueError(f"{text}: see {parser.prog} --help") from error
 
 
 def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
     """Raise ValueError where an argument is an option that the parser does not have."""
-    known = _known(parser)
+    spellings = _known(parser)
     for argument in arguments:
         option = argument.split("=")[0]
-        if re.match(r"--?[A-Za-z]", option) and option not in known:
-            long = [text for text in known if text.startswith("--")]
+        if re.match(r"--?[A-Za-z]", option) and option not in spellings:
+            long = [text for text in spellings if text.startswith("--")]
             name = parser.prog.removeprefix("gradatim ")
             part, _, field = option.rpartition(".")
             inner = [text.removeprefix(f"{part}.") for text in long if text.startswith(f"{part}.")]
@@ -88,13 +90,13 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
 
 def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
     """Return the arguments with `--PART` written as `--PART.name` where the parser has that option alone."""
-    known = parser._option_string_actions
-    found = []
+    spellings = parser._option_string_actions
+    result = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
-        short = option.startswith("--") and option not in known and f"{option}.name" in known
-        found.append(f"{option}.name{equals}{value}" if short else argument)
-    return found
+        short = option.startswith("--") and option not in spellings and f"{option}.name" in spellings
+        result.append(f"{option}.name{equals}{value}" if short else argument)
+    return result
 
 
 def _known(parser: ArgumentParser) -> list[str]:
@@ -102,14 +104,14 @@ def _known(parser: ArgumentParser) -> list[str]:
 
     jsonargparse takes those without being told: the object starts from its value, or where it is null its defaults.
     """
-    known = []
+    spellings = []
     for option, action in parser._option_string_actions.items():
         kinds = get_args(getattr(action, "_typehint", None))
-        known += [
+        spellings += [
             option,
             *(f"{option}.{f.name}" for kind in kinds if is_dataclass(kind) for f in fields(kind)),
         ]
-    return known
+    return spellings
 
 
 def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -> None:
@@ -132,36 +134,36 @@ def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -
 
 def field_texts(kind: type) -> dict[str, str]:
     """Return what the `Fields:` paragraphs in the docstrings of a class and its bases say of each field."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         paragraph = re.search(r"Fields: (.*?)(?:(?<! \.)\.\s|\.?\Z|\n\s*\n)", base.__doc__ or "", re.DOTALL)
         for piece in re.split(r";\s+(?=`)", paragraph[1] if paragraph else ""):
             names, colon, text = " ".join(piece.split()).partition(": ")
-            said = text if colon and not re.sub(r"`\w+`|, ", "", names) else f"{names}{colon}{text}"
-            found |= dict.fromkeys(re.findall(r"`(\w+)`", names), said.replace("`", ""))
-    return found
+            words = text if colon and not re.sub(r"`\w+`|, ", "", names) else f"{names}{colon}{text}"
+            result |= dict.fromkeys(re.findall(r"`(\w+)`", names), words.replace("`", ""))
+    return result
 
 
 def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
     """Return the first argument that is neither an option nor an option's value; `flags` are options without one."""
-    rest = iter(arguments)
-    for argument in rest:
+    remaining = iter(arguments)
+    for argument in remaining:
         if not argument.startswith("-"):
             return argument
         if "=" not in argument and argument not in flags:
-            next(rest, None)
+            next(remaining, None)
     return None
 
 
 def value_of(arguments: list[str], option: str) -> str | None:
     """Return the last value the arguments give an option, or None."""
-    found = None
+    result = None
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         if argument == option:
-            found = following
+            result = following
         elif argument.startswith(f"{option}="):
-            found = argument.partition("=")[2]
-    return found
+            result = argument.partition("=")[2]
+    return result
 
 
 def first_line(value: Any) -> str:

@@ -77,8 +77,8 @@ def run(options: Namespace, console: Console) -> None:
     if not options.resume and (step_files(out) or (log.exists() and log.stat().st_size)):
         raise ValueError(f"{out} already holds a run: resume it with --resume, or choose another folder")
     if recipe.train.threads is None:  # the last bits depend on it, so the record says it
-        begun = options.resume and (out / "run.json").exists()
-        threads = stored(out / "run.json").get("train", {}).get("threads") if begun else None
+        resumed = options.resume and (out / "run.json").exists()
+        threads = stored(out / "run.json").get("train", {}).get("threads") if resumed else None
         recipe = replace(recipe, train=replace(recipe.train, threads=threads or torch.get_num_threads()))
     learner, quiet = recipe.learner(), options.quiet
     record = {"recipe": recipe.to_json(), **provenance(), "threads": recipe.train.threads}
@@ -86,18 +86,19 @@ def run(options: Namespace, console: Console) -> None:
     if is_first() and not (options.resume and latest(out)):
         written.append(out / "run.json")
         write_bytes(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())
-    done = train(
+    trained = train(
         learner, recipe.family, recipe.scheme, recipe.train, out, record, options.resume, progress=not quiet
     )
-    loss = f"loss {done.log[-1]['loss']:.4g} after " if done.log else ""
-    told = f"{recipe.name} on {type(recipe.family).__name__}: {loss}{done.iterations} iterations"
+    loss = f"loss {trained.log[-1]['loss']:.4g} after " if trained.log else ""
+    summary = f"{recipe.name} on {type(recipe.family).__name__}: {loss}{trained.iterations} iterations"
     console.print(
-        f"{told}, {done.seconds:.1f} s, peak memory {done.peak_memory / 2**20:,.0f} MB", soft_wrap=True
+        f"{summary}, {trained.seconds:.1f} s, peak memory {trained.peak_memory / 2**20:,.0f} MB",
+        soft_wrap=True,
     )
     if quiet:
-        for notice in done.notices:
+        for notice in trained.notices:
             console.print(notice, soft_wrap=True, markup=False)
-    print_written(console, [*written, *done.files])
+    print_written(console, [*written, *trained.files])
 
 
 def named(arguments: list[str], part: str) -> str | None:
@@ -133,13 +134,13 @@ def chosen(
         before = names("method")[names("method").name_of(old)].options
         if type(old) is not preset.kind or any(getattr(old, key) != v for key, v in preset.fixed.items()):
             changed = {k: v for k, v in method_json(old).items() if k in before and v != plain(before[k])}
-            own = {k: v for k, v in changed.items() if k in preset.options}
-            value["method"] = {"name": method} | own
-    for part, other in (("family", family), ("scheme", scheme)):
-        came = value[part]
-        if other is not None and isinstance(came, dict) and other != came.get("name"):
-            shared = {field.name for field in fields(names(part)[other])}
-            value[part] = {"name": other} | {k: v for k, v in came.items() if k in shared}
+            shared_options = {k: v for k, v in changed.items() if k in preset.options}
+            value["method"] = {"name": method} | shared_options
+    for part, new_name in (("family", family), ("scheme", scheme)):
+        stored_part = value[part]
+        if new_name is not None and isinstance(stored_part, dict) and new_name != stored_part.get("name"):
+            shared = {field.name for field in fields(names(part)[new_name])}
+            value[part] = {"name": new_name} | {k: v for k, v in stored_part.items() if k in shared}
     return from_json(value)
 
 

@@ -175,7 +175,7 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
     wants_order = isinstance(family.likelihood, Order)
     label = name if isinstance(name, str) else type(chosen).__name__
     if chosen.orders != wants_order:
-        fitting = [known for known, preset in METHODS.items() if preset.orders == wants_order]
+        fitting = [preset_name for preset_name, preset in METHODS.items() if preset.orders == wants_order]
         raise ValueError(
             f"{label} answers with {'an order of the columns' if chosen.orders else 'y at x'}, which "
             f"{type(family).__name__} does not ask for: choose one of {', '.join(fitting)}"

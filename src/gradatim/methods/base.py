@@ -106,12 +106,12 @@ class Preset:
     @property
     def options(self) -> dict[str, Any]:
         """Return the options by name, with their defaults."""
-        found = {}
+        defaults = {}
         for option in init_fields(self.kind):
             if option.name not in self.fixed:
-                made = option.default_factory
-                found[option.name] = option.default if made is MISSING else made()
-        return found
+                factory = option.default_factory
+                defaults[option.name] = option.default if factory is MISSING else factory()
+        return defaults
 
     def __call__(self, name: str | None = None, /, **options: Any) -> Method:
         """Return the method with these options; `name`: what it is called in error messages.
@@ -120,10 +120,10 @@ class Preset:
             ValueError: an option that it does not have, or a value of another type.
         """
         name = name or self.kind.__name__
-        known = self.options
-        unknown = sorted(set(options) - set(known))
+        valid = self.options
+        unknown = sorted(set(options) - set(valid))
         if unknown:
-            has = ", ".join(known) or "none"
+            has = ", ".join(valid) or "none"
             raise ValueError(f"{name} has no option {unknown[0]!r}; it has {has}")
         return from_json(self.kind, {**self.fixed, **options}, name)
 

@@ -34,8 +34,8 @@ class Sized(Method):
 
     def transformer(self) -> TransformerConfig:
         """Return the configuration of the transformer: the method's fields of the same names."""
-        known = {field.name for field in fields(TransformerConfig)}
-        return TransformerConfig(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in known})
+        names = {field.name for field in fields(TransformerConfig)}
+        return TransformerConfig(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in names})
 
 
 @dataclass(frozen=True, kw_only=True)

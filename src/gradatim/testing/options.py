@@ -59,14 +59,14 @@ def fitting(name: str, values: Any) -> dict[str, Any]:
     """
     if is_dataclass(values):
         values = {field.name: getattr(values, field.name) for field in fields(values)}
-    known = METHODS[name].options
+    defaults = METHODS[name].options
     # A kernel's width is no size: a size is a whole number, and so is its default.
     sizes = {
         key
         for key, value in values.items()
-        if not (isinstance(value, int) and isinstance(known.get(key), float))
+        if not (isinstance(value, int) and isinstance(defaults.get(key), float))
     }
-    return {key: value for key, value in values.items() if key in known and key in sizes}
+    return {key: value for key, value in values.items() if key in defaults and key in sizes}
 
 
 def ignored_options(names: Mapping[str, Any] = METHODS) -> list[str]:

@@ -8,13 +8,13 @@ from gradatim.comparison.report import Page, Question, Result, TextTable, number
 
 
 def count(result: Result, name: str) -> str:
-    """Return a claim's value as text: `none` for zero, and words where it was not run or failed."""
+    """Return a claim's value as text: words where it was not run or failed."""
     claim = result.claim(f"house.{name}")
     if not claim:
         return "an unmeasured number"
     if claim["value"] is None:
         return "no number"
-    return "none" if claim["value"] == 0 else number(claim["value"])
+    return number(claim["value"])
 
 
 def compared(result: Result) -> str:

@@ -364,11 +364,11 @@ def test_they_say_what_they_can_and_do_not_merge(make):
         (lambda: Bank(conjugate(), (1.0, 0.0)), r"factors in \(0, 1\], .*got \[1.0, 0.0\]: 0.99"),
         (lambda: Bank(conjugate(), (1.1,)), r"got \[1.1\]"),
         (lambda: Bank(conjugate(), ()), r"got \[\]"),
-        (lambda: Bank(conjugate(), (0.9,), share=1.0), r"lies in \[0, 1\); got 1.0: 0 never"),
+        (lambda: Bank(conjugate(), (0.9,), share=1.0), r"lies in \[0, 1\); got 1.0: with 0 a copy"),
         (lambda: RunLength(conjugate(), 0.0), r"in \(0, 1\); got 0.0: take 1 over"),
         (lambda: RunLength(conjugate(), 1.0), r"got 1.0"),
         (lambda: RunLength(conjugate(), float("nan")), r"got nan"),
-        (lambda: RunLength(conjugate(), 0.1, limit=1), r"at least 2 copies, .*got limit=1: 32"),
+        (lambda: RunLength(conjugate(), 0.1, limit=1), r"at least 2 copies, .*got limit=1: take 32"),
         (
             lambda: Bank(conjugate(forgetting=0.9), (1.0,)),
             r"forgets nothing; got one with forgetting=0.9: leave",

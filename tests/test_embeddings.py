@@ -66,7 +66,7 @@ def test_a_projection_is_drawn_for_each_task_and_keeps_the_scale(path):
     assert made.support.x.shape == (2, 100, 512)
     assert not torch.equal(made.support.x[0, :, :8], made.support.x[1, :, :8])
     projected = dataclasses.replace(family(path), dim=4)
-    assert projected.x_dim == 4 and family(path).x_dim == 8 and family(path).classes == 2
+    assert projected.x_dim == 4 and family(path).x_dim == 8 and family(path).likelihood.classes == 2
 
 
 def test_a_file_may_say_which_class_is_for_what(rows, tmp_path):

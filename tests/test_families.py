@@ -205,7 +205,7 @@ def test_class_probabilities_are_calibrated():
 def test_positional_fields_are_those_of_the_documentation():
     family = LinearClassification(8, 4)
     assert (family.dim, family.likelihood.classes, family.x_dim) == (8, 4, 8)
-    assert LinearRegression(8, 0.5).classes is None
+    assert LinearRegression(8, 0.5).likelihood.classes is None
     with pytest.raises(TypeError):
         LinearRegression(8, 0.5, classes=3)
 

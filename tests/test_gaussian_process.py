@@ -6,13 +6,15 @@ import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from gradatim import Batch, LinearClassification, LinearRegression
+from gradatim import Batch, LinearClassification
+from gradatim.families import Sinusoids
 from gradatim.learner import Learner
+from gradatim.methods import GaussianProcess as Method
+from gradatim.methods import build
 from gradatim.predictors import CrossEntropy, Readout, SquaredError
 from gradatim.refiners import GaussianProcess
 from gradatim.refiners.gaussian_process import Hyperparameters
 from gradatim.signal import PLAIN
-from gradatim.testing import check_refiner
 
 
 def learner(x_dim=2, y_dim=1, **options):
@@ -103,10 +105,16 @@ def test_copies_of_a_row_have_the_marginal_likelihood_of_its_weight():
     torch.testing.assert_close(model(query.x, first), model(query.x, second), rtol=0, atol=1e-7)
 
 
-def test_laws():
-    family = LinearRegression(3, 0.5, support_rows=15, query_rows=6)
-    model = Learner(Readout(SquaredError(1), x_dim=3), GaussianProcess(3), PLAIN)
-    check_refiner(model, family, tolerance=1e-7)
+def test_it_interpolates_noiseless_sinusoids_which_no_line_does():
+    family = Sinusoids(support_rows=20, query_rows=50)
+    task = family.sample(16, torch.Generator().manual_seed(0))
+    errors = {}
+    for name in ("gaussian-process", "ridge", "random-features"):
+        model = build(name, family)
+        outputs = model.predict(task.query.x, model.adapt(task.support, 5, task.query))
+        errors[name] = (outputs - task.truth).square().mean((1, 2)).median()
+    assert errors["gaussian-process"] < 0.001 * errors["ridge"]
+    assert errors["gaussian-process"] < 0.1 * errors["random-features"]
 
 
 def test_constant_tasks_and_tasks_without_rows_are_predicted_by_finite_numbers():
@@ -124,6 +132,10 @@ def test_refusals():
     model = Learner(Readout(CrossEntropy(3), x_dim=3), GaussianProcess(3, 3), PLAIN)
     with pytest.raises(ValueError, match=r"fits regressions: y must be floating point; got torch\.int64"):
         model.adapt(task.support, 9, task.query)
+    with pytest.raises(ValueError, match="this family has classes: choose 'bayesian'"):
+        build("gaussian-process", family)
+    with pytest.raises(ValueError, match="this family has classes: choose 'bayesian' or 'kernel'"):
+        Method().build(family)
     with pytest.raises(ValueError, match="got no query"):
         model.init(2)
     for options, sentence in (

@@ -126,7 +126,7 @@ def test_one_step_on_a_linear_model_has_the_hessian_in_its_gradient():
 
 def test_from_one_start_maml_walks_as_sgd():
     family = FAMILIES["classification"]
-    learner, task = setting("maml", family)
+    learner, task = setting("maml", family, rate=0.1)
     plain = Learner(learner.predictor, SGD(learner.refiner.start.detach(), 0.1), GRADIENTS)
     batches = list(task.support.split(ROWS))
     for one, other in zip(learner.states(batches), plain.states(batches), strict=True):

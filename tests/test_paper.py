@@ -70,7 +70,7 @@ def test_every_row_has_a_recipe(tmp_path):
 def test_the_three_ways_of_training_differ_in_what_they_say_and_nothing_else(tmp_path):
     made = recipes("linear-8", settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], smoke=True)
     greedy, decaying, single = (made[f"parametric-both{how}"] for how in ("", "-decaying", "-one-step"))
-    assert greedy.refiner.gain == CONSTANT and decaying.refiner.gain == DECAYING
+    assert greedy.method.gain == CONSTANT and decaying.method.gain == DECAYING
     assert greedy.train == decaying.train and greedy.scheme == decaying.scheme
     assert single.scheme.horizon == 1 and greedy.scheme.horizon == 10
     assert single.train.tasks == 10 * greedy.train.tasks
@@ -81,7 +81,7 @@ def test_a_learner_in_one_pass_sees_the_rows_of_ten_mini_batches(tmp_path):
     made = recipes("linear-8", settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], smoke=True)
     plain, whole = made["parametric-both"], made["parametric-both-one-step-whole"]
     assert whole.scheme.horizon == 1 and whole.scheme.batch_size == 10 * plain.scheme.batch_size
-    assert (whole.train, whole.family, whole.refiner) == (plain.train, plain.family, plain.refiner)
+    assert (whole.train, whole.family, whole.method) == (plain.train, plain.family, plain.method)
 
 
 def test_no_recipe_only_warms_up(tmp_path):
@@ -116,10 +116,10 @@ def test_sizes_cost_as_many_multiplications(tmp_path):
     setting = replace(settings(True, ["linear-8"], tmp_path, QUIET)["linear-8"], iterations=800)
     made = recipes("linear-8", setting, smoke=False)
     base = made["parametric-both-decaying"]
-    work = base.train.iterations * base.refiner.layers * base.refiner.width**2
+    work = base.train.iterations * base.method.layers * base.method.width**2
     for name, recipe in made.items():
         if name.startswith("width-"):
-            assert recipe.train.iterations * recipe.refiner.layers * recipe.refiner.width**2 == work
+            assert recipe.train.iterations * recipe.method.layers * recipe.method.width**2 == work
 
 
 def record(row, steps, mean):
@@ -260,14 +260,14 @@ def test_a_stream_of_classes_is_judged_on_the_classes_seen_so_far():
 
 def test_a_class_counts_once_all_of_its_rows_are_seen():
     """A learner of nothing says class 0: right while that class alone is whole, though rows of the next are seen."""
-    task, still = stream(40), build("sgd", LinearClassification(4, 4), lr=1e-60)
+    task, still = stream(40), build("sgd", LinearClassification(4, 4), rate=1e-60)
     found = in_turn(still, task, 8, [1, 2, 3, 5], {"error": error_rate})["error"][:, 0]
     np.testing.assert_allclose(found, [0, 0, 0.5, 0.75])
 
 
 def test_rehearsal_shows_old_classes_again():
     """A learner of the newest class alone forgets; half of old rows in every mini-batch are what it needs."""
-    task, forgetful = stream(160), build("sgd", LinearClassification(4, 4), lr=1.0)
+    task, forgetful = stream(160), build("sgd", LinearClassification(4, 4), rate=1.0)
     once = in_turn(forgetful, task, 20, [8], {"error": error_rate})["error"]
     again = rehearsed(forgetful, task, 20, [8], {"error": error_rate})["error"]
     assert again < once

@@ -17,7 +17,6 @@ from gradatim.predictors import (
     Network,
     Readout,
     SquaredError,
-    likelihood,
 )
 from gradatim.testing import randomised
 
@@ -41,8 +40,6 @@ def test_likelihoods_are_those_of_torch():
         torch.tensor([[[1000.0, -1000.0]]]), torch.ones(1, 1, 1, dtype=torch.int64)
     )
     assert far.item() == 2000.0
-    assert likelihood(2, None) == SquaredError(2)
-    assert likelihood(1, 4) == CrossEntropy(4)
 
 
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 2)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
-from .closed_form import Bayesian, ClosedForm, Experts, Kernel, RandomFeatures, Ridge
+from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
 from .neighbours import (
     MAML,
     AttentiveNeuralProcess,
@@ -81,6 +81,7 @@ _UNLEARNT = {
     "ridge": Preset(Ridge),
     "random-features": Preset(RandomFeatures),
     "kernel": Preset(Kernel),
+    "gaussian-process": Preset(GaussianProcess),
     "smoother": Preset(Smoother),
     "kalman": Preset(Kalman),
     "newton": Preset(Newton),
@@ -100,6 +101,7 @@ _ALIASES = {
     "hypernet": "hypernetwork",
     "gradient-descent": "sgd",
     "nadaraya-watson": "kernel",
+    "gp": "gaussian-process",
     "extended-kalman-filter": "kalman",
     "ekf": "kalman",
 }
@@ -203,6 +205,7 @@ __all__ = [
     "ExplicitOrder",
     "ExplicitOrderOneStep",
     "FirstOrderMAML",
+    "GaussianProcess",
     "Implicit",
     "ImplicitOneStep",
     "ImplicitOrder",

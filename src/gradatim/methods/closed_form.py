@@ -1,6 +1,7 @@
-"""Methods whose update is a formula: linear heads from sufficient statistics, and the kernel average.
+"""Methods whose update is a formula: linear heads from sufficient statistics, kernel averages, Gaussian processes.
 
-Source: Bertinetto et al. 2019 (R2-D2); Harrison et al. 2018 (ALPaCA); Rahimi, Recht 2007; Nadaraya 1964.
+Source: Bertinetto et al. 2019 (R2-D2); Harrison et al. 2018 (ALPaCA); Rahimi, Recht 2007; Nadaraya 1964; Rasmussen,
+Williams 2006.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import torch
 from ..learner import Learner
 from ..likelihood import Velocity
 from ..predictors import Features, Readout
-from ..refiners import kernel, statistics
+from ..refiners import gaussian_process, kernel, statistics
 from ..regimes import bayesian, closed_form, committee, linear, y_likelihood
 from ..signal import CLOSED_FORM, PLAIN
 from .base import STRENGTHS, Method
 
 if TYPE_CHECKING:
     from ..family import TaskFamily
+
+LARGEST_NOISE = 10.0
+"""Largest noise variance of a Gaussian process, as a multiple of the signal's."""
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -91,6 +95,42 @@ class Kernel(Method):
         classes = y.classes is not None
         predictor = Readout(y, "probabilities" if classes else "logits", x_dim=family.x_dim)
         refiner = kernel.Kernel(self.width, predictor.output_dim, classes, isinstance(y, Velocity))
+        return Learner(predictor, refiner, PLAIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianProcess(Method):
+    """Gaussian process regression on all rows seen, its hyper-parameters by marginal likelihood.
+
+    Fields: `shortest`, `longest`: range of the kernel's length scale, in units of x; `noise`: smallest noise variance,
+    as a share of the signal's.
+
+    Source: Rasmussen, Williams 2006, algorithm 2.1 and section 5.4.1.
+    """
+
+    summary: ClassVar[str] = (
+        "a Gaussian process on all rows, which it stores; hyper-parameters by each task's marginal likelihood"
+    )
+    learnt: ClassVar[bool] = False
+    regression: ClassVar[bool] = True
+    shortest: float = 0.05
+    longest: float = 20.0
+    noise: float = 1e-6
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family.
+
+        Raises:
+            ValueError: classes, or an empty range.
+        """
+        y = y_likelihood(family)
+        if y.classes is not None:
+            raise ValueError(
+                "a Gaussian process fits squared loss; this family has classes: choose 'bayesian' or 'kernel'"
+            )
+        predictor = Readout(y, x_dim=family.x_dim)
+        lengths, noises = (self.shortest, self.longest), (self.noise, LARGEST_NOISE)
+        refiner = gaussian_process.GaussianProcess(family.x_dim, y.y_dim, lengths, noises)
         return Learner(predictor, refiner, PLAIN)
 
 

@@ -16,7 +16,8 @@ from .optimizers import SGD, Adam, Newton
 from .refit import Refit
 from .smoother import Smoother
 from .statistics import Ridge
-from .transformer import TransformerConfig, TransformerRefiner
+from .transformer import TransformerRefiner
+from .transformer_config import TransformerConfig
 from .variables import VariableRefiner
 
 __all__ = [

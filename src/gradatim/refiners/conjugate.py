@@ -27,9 +27,8 @@ OFF = 1e10
 class Posterior(NamedTuple):
     """The posterior under each of K priors.
 
-    Fields: `mean [B, K, D, C]`; `factor [B, K, D, D]`: Cholesky factor of the precision over the noise precision;
-    `shape [B]` and `scale [B, K, C]` of the noise variance; `log_weight [B, K]`: log probability of each prior;
-    `log_evidence [B]`.
+    Fields: `mean [B, K, D, C]`; `factor [B, K, D, D]`: Cholesky factor of precision over noise precision. `shape [B]`,
+    `scale [B, K, C]`: of the noise variance. `log_weight [B, K]`: log probability of each prior; `log_evidence [B]`.
     """
 
     mean: Tensor

@@ -97,7 +97,7 @@ def tail_weight(now: Tensor, before: Tensor, eta: float) -> Tensor:
 
 
 def positive(rows: Tensor) -> Tensor:
-    """Return a number of rows `[...]` to divide by: 1 where there are none.
+    """Return numbers of rows `[B, ...]` to divide by: 1 where there are none.
 
     Weights may sum to less than one row, so the count is not clamped.
 

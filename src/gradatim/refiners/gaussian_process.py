@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from ..signal import StepInput
 
 _TIE = 1e-6
-"""Nats by which a hyper-parameter loses for each squared step from the middle of the grid: rows that say nothing of it
-leave every value equally likely, and rounding would choose."""
+"""Penalty in nats on the squared log of a hyper-parameter from the middle of its range. A few rows can leave all values
+equally likely, and rounding would choose between them."""
 
 
 class Hyperparameters(NamedTuple):
-    """Of each task: the `length [B]` scale, and the variances of `signal [B]` and `noise [B]`."""
+    """Hyper-parameters of each task's kernel.
+
+    Fields: `length [B]`: length scale, in units of x; `signal [B]`, `noise [B]`: variances, in units of y squared.
+    """
 
     length: Tensor
     signal: Tensor
@@ -32,7 +35,10 @@ class Hyperparameters(NamedTuple):
 
 
 class GaussianProcessState(NamedTuple):
-    """All rows seen: `x [B, N, Dx]`, `y [B, N, Dy]`, `weight [B, N]`; and the queries `query [B, Nq, Dx]`."""
+    """All rows seen, and the queries.
+
+    Fields: `x [B, N, Dx]`; `y [B, N, Dy]`; `weight [B, N]`; `query [B, Nq, Dx]`.
+    """
 
     x: Tensor
     y: Tensor
@@ -109,9 +115,8 @@ class GaussianProcess(Refiner):
     def init(self, n_tasks: int, query: Batch | None = None) -> GaussianProcessState:
         """Return the state of no rows, for `query.x [n_tasks, Nq, Dx]`."""
         x = checked_query(n_tasks, query)
-        weight = x.new_zeros(n_tasks, 0)
-        rows = (x.new_zeros(n_tasks, 0, width) for width in (self.x_dim, self.outputs))
-        return GaussianProcessState(*rows, weight, x)
+        columns, y = (x.new_zeros(n_tasks, 0, width) for width in (self.x_dim, self.outputs))
+        return GaussianProcessState(columns, y, x.new_zeros(n_tasks, 0), x)
 
     def step(self, state: GaussianProcessState, step_input: StepInput) -> GaussianProcessState:
         """Return the state with the mini-batch's rows beside the others.
@@ -128,8 +133,8 @@ class GaussianProcess(Refiner):
                 "for classes, such as 'laplace'"
             )
         new = (batch.x, batch.y, batch.weight)
-        rows = (torch.cat(pair, dim=1) for pair in zip(state[:3], new, strict=True))
-        return GaussianProcessState(*rows, state.query)
+        x, y, weight = (torch.cat(pair, dim=1) for pair in zip(state[:3], new, strict=True))
+        return GaussianProcessState(x, y, weight, state.query)
 
     def latent(self, state: GaussianProcessState) -> Tensor:
         """Return the posterior mean at every query row, `[B, Nq, Dy]`, under the best hyper-parameters."""
@@ -148,7 +153,10 @@ class GaussianProcess(Refiner):
     def posterior(
         self, state: GaussianProcessState, hyperparameters: Hyperparameters
     ) -> tuple[Tensor, Tensor]:
-        """Return mean `[B, Nq, Dy]` and variance `[B, Nq]` of the noiseless function at the queries."""
+        """Return mean `[B, Nq, Dy]` and variance `[B, Nq]` of the noiseless function at the queries.
+
+        Source: Rasmussen, Williams 2006, algorithm 2.1.
+        """
         x, y, weight, query = (part.double() for part in state)
         length, signal, noise = (part.double()[:, None, None] for part in hyperparameters)
         # the root of the weights makes the noise equal in all rows, and leaves absent ones out
@@ -166,7 +174,10 @@ class GaussianProcess(Refiner):
     def log_marginal_likelihood(
         self, state: GaussianProcessState, hyperparameters: Hyperparameters
     ) -> Tensor:
-        """Return `log p(y | x)` of each task's rows, `[B]` float64, summed over outputs."""
+        """Return `log p(y | x)` of each task's rows, `[B]` float64, summed over outputs.
+
+        Source: Rasmussen, Williams 2006, eq. 2.30.
+        """
         length, signal, noise = (part.double() for part in hyperparameters)
         spectrum = _Spectrum.of(state, length)
         ratio = noise / signal

@@ -15,7 +15,7 @@ from ..nn.attention import Transformer
 from ..nn.sets import RowEmbedding, query_mask
 from ..refiner import Capabilities, Refiner
 from .gain import move
-from .transformer import TransformerConfig
+from .transformer_config import TransformerConfig
 
 if TYPE_CHECKING:
     from ..batch import Batch

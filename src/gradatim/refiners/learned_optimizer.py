@@ -41,13 +41,13 @@ class LearnedOptimizerState(NamedTuple):
 
 
 def log_features(values: Tensor, span: float = 10.0) -> Tensor:
-    """Return two features of each value, `[..., 2]`: its size and its sign, both in [-1, 1] for values below 1.
+    """Return two features of each value, `[B, ..., 2]`: its size and its sign, both in [-1, 1] for values below 1.
 
         (log |v| / span, sign v)  where |v| >= exp(-span)
         (-1, exp(span) v)         where it is smaller
 
     Args:
-        values: `[...]`.
+        values: `[B, ...]`.
         span: values below exp(-span) count as small.
 
     Source: Andrychowicz et al. 2016, appendix A.

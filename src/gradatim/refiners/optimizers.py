@@ -1,4 +1,4 @@
-"""SGD, momentum, Adam and a damped Newton step: refiners with nothing learnt, one step for each mini-batch.
+"""SGD, momentum, Adam and a damped Newton step: one step for each mini-batch, nothing is learnt.
 
 Source: Robbins, Monro 1951; Polyak 1964; Kingma, Ba 2015, algorithm 1; Martens, Grosse 2015, section 6.2.
 """
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..signal import StepInput
 
 
-class _Unlearnt(Refiner):
-    """A refiner that sees gradients alone and starts from a given latent."""
+class _Optimizer(Refiner):
+    """A refiner that sees gradients and starts from a fixed latent."""
 
     capabilities = Capabilities(learnt=False, weights=True)
     needs_gradients = True
@@ -35,7 +35,7 @@ class _Unlearnt(Refiner):
 
 
 def seen_gradient(step_input: StepInput) -> tuple[Tensor, Tensor]:
-    """Return the gradient `[B, ...]`, and `[B]` 1.0 where a task has rows in the mini-batch.
+    """Return the gradient `[B, ...]`, and `[B]` with 1 where a task has rows in the mini-batch, 0 elsewhere.
 
     Raises:
         ValueError: a signal without gradients.
@@ -46,23 +46,41 @@ def seen_gradient(step_input: StepInput) -> tuple[Tensor, Tensor]:
 
 
 class MomentumState(NamedTuple):
-    """`theta [B, S]`, `velocity [B, S]`, `steps [B]`."""
+    """Parameters and their velocity.
+
+    Fields: `theta [B, S]`; `velocity [B, S]`; `steps [B]`: how many were taken.
+    """
 
     theta: Tensor
     velocity: Tensor
     steps: Tensor
 
 
-class SGD(_Unlearnt):
+class SGD(_Optimizer):
     """`v = momentum v + gradient;  theta = theta - lr * decay_t * v`, as torch.optim.SGD.
 
-    Args: `start` theta_0; `lr`; `momentum` in [0, 1); `decay`: a gain that scales lr by steps taken (None: constant).
+    Args:
+        start: `[S]`, theta_0.
+        lr: the learning rate.
+        momentum: in [0, 1).
+        decay: a gain that scales lr by the steps taken. None: lr is constant.
 
     Raises:
-        ValueError: lr not positive, momentum outside [0, 1).
+        ValueError: lr not positive, momentum outside [0, 1); in a step, a signal without gradients.
 
     Example:
-        >>> learner = Learner(f, SGD(f.initial(), lr=0.1), GRADIENTS)
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import SGD
+        >>> from gradatim.signal import GRADIENTS
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Network(3, SquaredError(), bias=False)
+        >>> learner = Learner(f, SGD(f.initial(), lr=0.1, momentum=0.5), GRADIENTS)
+        >>> learner.adapt(task.support, 16).steps
+        tensor([10., 10.])
+
+    Source: Robbins, Monro 1951; Polyak 1964.
     """
 
     def __init__(self, start: Tensor, lr: float, momentum: float = 0.0, decay: Gain | None = None) -> None:
@@ -72,7 +90,7 @@ class SGD(_Unlearnt):
         self.lr, self.momentum, self.decay = lr, momentum, decay
 
     def init(self, n_tasks: int, query: Batch | None = None) -> MomentumState:
-        """Return theta_0 with velocity zero."""
+        """Return theta_0 of `n_tasks` tasks, with velocity zero."""
         theta = self._begin(n_tasks)
         return MomentumState(theta, torch.zeros_like(theta), theta.new_zeros(n_tasks))
 
@@ -87,12 +105,15 @@ class SGD(_Unlearnt):
         )
 
     def latent(self, state: MomentumState) -> Tensor:
-        """Return theta."""
+        """Return theta `[B, S]`."""
         return state.theta
 
 
 class AdamState(NamedTuple):
-    """`theta`, first and second moments of the gradient (all `[B, S]`), `steps [B]`."""
+    """Parameters and moments of their gradients.
+
+    Fields: `theta [B, S]`; `first [B, S]`, `second [B, S]`: moments of the gradient; `steps [B]`: how many were taken.
+    """
 
     theta: Tensor
     first: Tensor
@@ -100,16 +121,31 @@ class AdamState(NamedTuple):
     steps: Tensor
 
 
-class Adam(_Unlearnt):
+class Adam(_Optimizer):
     """`theta = theta - lr * m_hat / (sqrt(v_hat) + eps)`, as torch.optim.Adam.
 
-    Args: `start` theta_0; `lr`; `betas`; `eps`.
+    Args:
+        start: `[S]`, theta_0.
+        lr: the learning rate.
+        betas: decays of the two moments, in [0, 1).
+        eps: added to the denominator.
 
     Raises:
-        ValueError: lr not positive, betas outside [0, 1).
+        ValueError: lr not positive, betas outside [0, 1); in a step, a signal without gradients.
 
     Example:
-        >>> learner = Learner(f, Adam(f.initial(), lr=0.03), GRADIENTS)
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import Adam
+        >>> from gradatim.signal import GRADIENTS
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Network(3, SquaredError(), bias=False)
+        >>> learner = Learner(f, Adam(f.initial(), lr=0.1), GRADIENTS)
+        >>> learner.adapt(task.support, 16).theta.shape
+        torch.Size([2, 3])
+
+    Source: Kingma, Ba 2015, algorithm 1.
     """
 
     def __init__(
@@ -121,7 +157,7 @@ class Adam(_Unlearnt):
         self.lr, self.betas, self.eps = lr, betas, eps
 
     def init(self, n_tasks: int, query: Batch | None = None) -> AdamState:
-        """Return theta_0 with both moments zero."""
+        """Return theta_0 of `n_tasks` tasks, with both moments zero."""
         theta = self._begin(n_tasks)
         return AdamState(theta, torch.zeros_like(theta), torch.zeros_like(theta), theta.new_zeros(n_tasks))
 
@@ -143,32 +179,52 @@ class Adam(_Unlearnt):
         )
 
     def latent(self, state: AdamState) -> Tensor:
-        """Return theta."""
+        """Return theta `[B, S]`."""
         return state.theta
 
 
 class NewtonState(NamedTuple):
-    """`theta [B, S]`, the second moments `curvature [B, Q]`, `rows [B]` seen."""
+    """Parameters and their curvature.
+
+    Fields: `theta [B, S]`; `curvature [B, Q]`: second moments of what multiplies each weight matrix; `rows [B]`: how
+    many were seen.
+    """
 
     theta: Tensor
     curvature: Tensor
     rows: Tensor
 
 
-class Newton(_Unlearnt):
+class Newton(_Optimizer):
     """`theta = theta - lr * decay_t * G (A + damping tr(A) / width I)^-1` for each weight matrix, G its gradient.
 
-    A are the second moments of what multiplies the matrix, over all rows seen. What `TransformerConfig.curvature`
-    shows a
-    learnt refiner, with nothing learnt.
+    A are the second moments of what multiplies the matrix, over all rows seen. A transformer refiner sees the same
+    direction through `TransformerConfig.curvature`.
 
-    Args: `start` theta_0; `shapes` of the weight matrices; `lr`; `damping`; `power` of the gain that scales lr by rows.
+    Args:
+        start: `[S]`, theta_0.
+        shapes: (rows, width) of the weight matrices.
+        lr: the learning rate.
+        damping: in units of the mean of A's diagonal.
+        power: of the gain that scales lr by rows.
 
     Raises:
-        ValueError: lr or damping not positive.
+        ValueError: lr or damping not positive; in a step, a signal without gradients or inputs.
 
     Example:
-        >>> learner = Learner(f, Newton(f.initial(), f.layout.shapes, lr=3.0), Signal(False, True, inputs=True))
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import Newton
+        >>> from gradatim.signal import Signal
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Network(3, SquaredError(), bias=False)
+        >>> signal = Signal(observations=False, gradients=True, inputs=True)
+        >>> learner = Learner(f, Newton(f.initial(), f.layout.shapes, lr=0.5), signal)
+        >>> learner.adapt(task.support, 16).theta.shape
+        torch.Size([2, 3])
+
+    Source: Martens, Grosse 2015, section 6.2, the input factor alone.
     """
 
     needs_inputs = True
@@ -188,13 +244,17 @@ class Newton(_Unlearnt):
         self.decay = Gain(power)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> NewtonState:
-        """Return theta_0 with no curvature."""
+        """Return theta_0 of `n_tasks` tasks, with no curvature."""
         theta = self._begin(n_tasks)
         size = sum(width * width for _, width in self.shapes)
         return NewtonState(theta, theta.new_zeros(n_tasks, size), theta.new_zeros(n_tasks))
 
     def step(self, state: NewtonState, step_input: StepInput) -> NewtonState:
-        """Return the state after one damped Newton step."""
+        """Return the state after one damped Newton step.
+
+        Raises:
+            ValueError: a signal without gradients or inputs.
+        """
         gradient, _ = seen_gradient(step_input)
         if step_input.inputs is None:
             raise ValueError("Newton needs the rows' inputs; got a signal without them: set inputs=True")
@@ -206,5 +266,5 @@ class Newton(_Unlearnt):
         return NewtonState(theta, curvature, state.rows + now)
 
     def latent(self, state: NewtonState) -> Tensor:
-        """Return theta."""
+        """Return theta `[B, S]`."""
         return state.theta

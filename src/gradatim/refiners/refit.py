@@ -1,4 +1,4 @@
-"""The fit from scratch that a refinement is measured against: keep every row, minimise to convergence when asked.
+"""A fit from scratch, against which refinements are measured: store every row, minimise to convergence to predict.
 
 Source: Liu, Nocedal 1989 (L-BFGS).
 """
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class RowsSeen(NamedTuple):
-    """Every row seen: `x [B, N, Dx]`, `y [B, N, Dy]`, `weight [B, N]`; grows with the rows."""
+    """Every row seen; it grows with the rows.
+
+    Fields: `x [B, N, Dx]`; `y [B, N, Dy]`; `weight [B, N]`.
+    """
 
     x: Tensor
     y: Tensor
@@ -31,13 +34,33 @@ class RowsSeen(NamedTuple):
 class Refit(Refiner):
     """`theta = argmin  sum_n loss(y_n, f(x_n, theta)) + strength / 2 |theta|^2`, by L-BFGS in float64.
 
-    Not an amortized learner but the reference for one: each `read` fits from zero, task by task.
+    It is no amortized learner but the reference for one: each prediction fits from the start, task by task.
 
-    Args: `predictor` f with a flat latent; `x_dim`, `y_dim`; `classes`: whether y is a class index; `strength` of the
-    L2 penalty; `iterations` at most.
+    Args:
+        predictor: f, with a flat latent.
+        x_dim: width of x.
+        y_dim: width of y.
+        classes: whether y is a class index.
+        strength: of the L2 penalty.
+        iterations: of L-BFGS at most.
 
     Raises:
-        ValueError: strength negative.
+        ValueError: strength negative; in a step, a signal without observations.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Learner, LinearClassification
+        >>> from gradatim.predictors import CrossEntropy, Network
+        >>> from gradatim.refiners import Refit
+        >>> from gradatim.signal import PLAIN
+        >>> task = LinearClassification(3, 4).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Network(3, CrossEntropy(4))
+        >>> learner = Learner(f, Refit(f, 3, 1, classes=True), PLAIN)
+        >>> state = learner.adapt(task.support, 32)
+        >>> learner.predict(task.query.x, state).shape
+        torch.Size([2, 64, 4])
+
+    Source: Liu, Nocedal 1989.
     """
 
     capabilities = Capabilities(learnt=False, bounded=False, weights=True)
@@ -62,7 +85,7 @@ class Refit(Refiner):
         self.register_buffer("start", predictor.initial())
 
     def init(self, n_tasks: int, query: Batch | None = None) -> RowsSeen:
-        """Return the state that has seen no row."""
+        """Return the state of `n_tasks` tasks that have seen no row."""
         x = self.start.new_zeros(n_tasks, 0, self.x_dim)
         y = torch.zeros(
             n_tasks, 0, self.y_dim, dtype=torch.int64 if self.classes else x.dtype, device=x.device
@@ -70,7 +93,11 @@ class Refit(Refiner):
         return RowsSeen(x, y, x.new_zeros(n_tasks, 0))
 
     def step(self, state: RowsSeen, step_input: StepInput) -> RowsSeen:
-        """Return the state with the mini-batch's rows kept beside the others."""
+        """Return the state with the mini-batch's rows beside the others.
+
+        Raises:
+            ValueError: a signal without observations.
+        """
         if step_input.batch is None:
             raise ValueError("a fit from scratch needs observations; got a signal without them")
         new = (step_input.batch.x, step_input.batch.y, step_input.batch.weight)
@@ -87,7 +114,7 @@ class Refit(Refiner):
         return torch.stack(fits).to(self.start)
 
     def linearization_point(self, state: RowsSeen) -> Tensor:
-        """Return the start: observations are taken without a fit."""
+        """Return the start `[B, S]`: rows are seen as they are, without a fit."""
         return self.start.expand(state.x.shape[0], -1)
 
     def _fit(self, batch: Batch) -> Tensor:

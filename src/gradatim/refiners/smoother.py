@@ -1,4 +1,4 @@
-"""Gauss-Newton on the last rows, a Gaussian in place of all before them: one pass for weights of any network.
+"""Gauss-Newton on the last rows, and a Gaussian in place of all earlier ones: one pass for the weights of a network.
 
 Source: Moore 1973 (fixed-lag smoothing); Bell 1994 (its Gauss-Newton form); Pearce et al. 2020 (anchored ensembles).
 """
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 
 class SmootherState(NamedTuple):
-    """Of E members: `theta [B, E, S]`; what rows that left the window said, `|theta|^2_P / 2 - q' theta`, as
-    `precision [B, E, S, S]` and `shift [B, E, S]`, float64; the window of L rows `x [B, L, Dx]`, `y [B, L, Dy]`,
-    `weight [B, L]`, `age [B, L]`: of which mini-batch (0: none); `steps`, `rows [B]`.
+    """E networks and a window of the last L rows.
+
+    The quadratic `|theta|^2_P / 2 - q' theta` holds the prior and the rows that left the window.
+
+    Fields: `theta [B, E, S]`. `precision [B, E, S, S]`, `shift [B, E, S]`: P and q, float64. `x [B, L, Dx]`,
+    `y [B, L, Dy]`, `weight [B, L]`: rows in the window, oldest first. `age [B, L]`: the number of the mini-batch that
+    each came with, 0 where there is no row. `steps [B]`: how many were taken. `rows [B]`: how many were seen.
     """
 
     theta: Tensor
@@ -39,20 +43,39 @@ class SmootherState(NamedTuple):
 class Smoother(Refiner):
     """`theta_t ~ argmin  sum over the window |y - f(x, theta)|^2 / 2 + |theta|^2_P / 2 - q' theta`, a step at a time.
 
-    One damped Gauss-Newton step for each mini-batch: `(P + J'J + damping diag) d = J'(y - f) + q - P theta`. Rows
-    that leave the window are replaced by their linearisation there, `P += J'J`, `q += J'(y - f + J theta)`: the later,
-    the closer theta is to where it will end. Without a window and damping (both 0) it is the extended Kalman filter.
-    Members differ by their start, to which a prior of precision `strength * fan_in` ties them; they answer together.
+    Each mini-batch takes one damped Gauss-Newton step d. Rows that leave the window are replaced by their
+    linearisation:
 
-    Args: `member` f, under squared loss, with a `jacobian`; `start [E, S]` of the members; `shapes` of the weight
-    matrices in theta; `x_dim`; `lag` L, in rows: whole mini-batches leave together; `strength`; `damping`.
+        (P + J'J + damping diag) d = J'(y - f) + q - P theta
+        P += J'J,  q += J'(y - f + J theta)
+
+    The later a row leaves, the closer theta is to its final value. Without window and damping (both 0) this is the
+    extended Kalman filter. Members differ by their start, to which a prior of precision `strength * fan_in` ties them.
+    Their predictions are averaged.
+
+    Args:
+        member: f, under squared loss, with a `jacobian`.
+        start: `[E, S]`, of the members.
+        shapes: (rows, width) of the weight matrices in theta.
+        x_dim: width of x.
+        lag: L, the length of the window in rows; mini-batches leave as a unit.
+        strength: of the prior.
+        damping: of the step.
 
     Raises:
         ValueError: lag negative, strength not positive, damping negative; in a step, a signal without rows, or classes.
 
     Example:
-        >>> f = Ensemble(Network(8, SquaredError(1), (32,)), 4)
-        >>> learner = Learner(f, Smoother(f.member, f.initial(), f.member.layout.shapes, 8), PLAIN)
+        >>> import torch
+        >>> from gradatim import Learner, LinearRegression
+        >>> from gradatim.predictors import Ensemble, Network, SquaredError
+        >>> from gradatim.refiners import Smoother
+        >>> from gradatim.signal import PLAIN
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Ensemble(Network(3, SquaredError(1), (8,)), 4)
+        >>> learner = Learner(f, Smoother(f.member, f.initial(), f.member.layout.shapes, 3), PLAIN)
+        >>> learner.adapt(task.support, 32).theta.shape
+        torch.Size([2, 4, 41])
 
     Source: Bell 1994, eq. 2; Pearce et al. 2020, eq. 8.
     """
@@ -86,7 +109,7 @@ class Smoother(Refiner):
         self.register_buffer("prior", strength * fan_in.to(start))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> SmootherState:
-        """Return every member at its start, and an empty window."""
+        """Return every member of `n_tasks` tasks at its start, and an empty window."""
         theta = self.start.double().expand(n_tasks, -1, -1)
         prior, none = self.prior.double(), theta.new_zeros(n_tasks)
         x = self.start.new_zeros(n_tasks, self.lag, self.x_dim)
@@ -96,7 +119,11 @@ class Smoother(Refiner):
         return SmootherState(theta, precision, prior * theta, x, y, age.to(x), age, none, none)
 
     def step(self, state: SmootherState, step_input: StepInput) -> SmootherState:
-        """Return the state after one Gauss-Newton step on the window and the mini-batch, and the window moved on."""
+        """Return the state after one Gauss-Newton step on window and mini-batch, the window moved on.
+
+        Raises:
+            ValueError: a signal without rows, or classes.
+        """
         if step_input.batch is None:
             raise ValueError("a smoother needs observations; got a signal without them: use PLAIN")
         if not step_input.batch.y.is_floating_point():
@@ -106,7 +133,7 @@ class Smoother(Refiner):
         seen = step_input.rows > 0
         steps = state.steps + seen
         x, y, weight, age = self._joined(state, step_input.batch, steps)
-        kept = stays(age, weight, self.lag)
+        recent = stays(age, weight, self.lag)
         with torch.autocast(x.device.type, enabled=False):
             slopes, residuals = self._linearised(state.theta, x, y, weight)
             # undamped, what is solved for must not be rounded to float32
@@ -116,11 +143,12 @@ class Smoother(Refiner):
             downhill = (slopes.mT @ residuals[..., None])[..., 0].double() + state.shift - pull
             damped = curvature + self.damping * torch.diag_embed(curvature.diagonal(dim1=-2, dim2=-1))
             move = torch.cholesky_solve(downhill[..., None], torch.linalg.cholesky(damped))[..., 0]
-            precision, shift = self._absorbed(state, slopes, residuals, kept)
+            precision, shift = self._absorbed(state, slopes, residuals, recent)
         theta = torch.where(seen[:, None, None], state.theta + move, state.theta)
         window = slice(x.shape[1] - self.lag, None)
         x, y, weight, age = (
-            part[:, window] for part in (x * kept[..., None], y * kept[..., None], weight * kept, age * kept)
+            part[:, window]
+            for part in (x * recent[..., None], y * recent[..., None], weight * recent, age * recent)
         )
         return SmootherState(theta, precision, shift, x, y, weight, age, steps, state.rows + step_input.rows)
 
@@ -157,13 +185,13 @@ class Smoother(Refiner):
         return slopes.flatten(2, 3), residuals.flatten(2)
 
     def _absorbed(
-        self, state: SmootherState, slopes: Tensor, residuals: Tensor, kept: Tensor
+        self, state: SmootherState, slopes: Tensor, residuals: Tensor, recent: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return precision and shift with the rows that leave the window, which are among the oldest."""
         outputs = self.member.output_dim
-        gone = int((~kept).sum(1).max())
-        leaving = (~kept[:, :gone]).repeat_interleave(outputs, dim=1)[:, None]
-        said = (residuals[:, :, : gone * outputs] * leaving).double()
-        slopes = (slopes[:, :, : gone * outputs] * leaving[..., None]).double()
-        said = said + (slopes @ state.theta[..., None])[..., 0]
-        return state.precision + slopes.mT @ slopes, state.shift + (slopes.mT @ said[..., None])[..., 0]
+        oldest = int((~recent).sum(1).max())
+        leaving = (~recent[:, :oldest]).repeat_interleave(outputs, dim=1)[:, None]
+        residuals = (residuals[:, :, : oldest * outputs] * leaving).double()
+        slopes = (slopes[:, :, : oldest * outputs] * leaving[..., None]).double()
+        targets = residuals + (slopes @ state.theta[..., None])[..., 0]
+        return state.precision + slopes.mT @ slopes, state.shift + (slopes.mT @ targets[..., None])[..., 0]

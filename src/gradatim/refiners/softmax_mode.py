@@ -31,10 +31,11 @@ _IMPLICIT = 15
 class LaplaceState(NamedTuple):
     """The posterior of a softmax head of C classes under each of K priors, and a window of the last L rows.
 
-    Fields: `theta [B, K, C, D]`: the mode; `precision [B, K, C, D, D]`, `shift [B, K, C, D]`, `floor [B, K]`: P, h, c
-    of the quadratic `theta' P theta / 2 - h' theta + c`, which holds the prior and the rows that left the window, all
-    float64; `inputs [B, L, D]`, `labels [B, L]` (int64), `weight [B, L]` of the rows in the window, oldest first; `age
-    [B, L]`: the number of the mini-batch that each came with, 0 where there is no row; `rows [B]`: how many were seen.
+    The quadratic `theta' P theta / 2 - h' theta + c` holds the prior and the rows that left the window.
+
+    Fields: `theta [B, K, C, D]`: the mode. `precision [B, K, C, D, D]`, `shift [B, K, C, D]`, `floor [B, K]`: P, h, c,
+    float64. `inputs [B, L, D]`, `labels [B, L]` (int64), `weight [B, L]`: rows in the window, oldest first. `age
+    [B, L]`: the number of the mini-batch that each came with, 0 where there is no row. `rows [B]`: how many were seen.
     """
 
     theta: Tensor

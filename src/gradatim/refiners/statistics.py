@@ -1,4 +1,4 @@
-"""States that carry what they know: sufficient statistics, updated exactly, read out in closed form.
+"""Ridge regression by sufficient statistics: sums over rows, updated exactly, solved in closed form.
 
 Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Bishop 2006, eqs. 3.50-3.51 (its posterior mean).
 """
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Statistics(NamedTuple):
-    """Sums over rows: `gram [B, D, D]` of a a', `cross [B, D, C]` of a y', `squares [B, C]` of y^2, `rows [B]`."""
+    """Sums over rows, each by its weight.
+
+    Fields: `gram [B, D, D]` of a a'; `cross [B, D, C]` of a y'; `squares [B, C]` of y^2; `rows [B]`: how many were
+    seen.
+    """
 
     gram: Tensor
     cross: Tensor
@@ -30,16 +34,23 @@ class Statistics(NamedTuple):
 
 
 def empty(n_tasks: int, width: int, outputs: int, like: Tensor) -> Statistics:
-    """Return the statistics of no rows, in the dtype and on the device of `like`."""
+    """Return the statistics of no rows, `[n_tasks, ...]`, in the dtype and on the device of `like`.
+
+    Args:
+        n_tasks: B.
+        width: D of the inputs.
+        outputs: C, the width of y or the number of classes.
+        like: a tensor.
+    """
     zeros = like.new_zeros(n_tasks, width, width)
     cross, squares = zeros.new_zeros(n_tasks, width, outputs), zeros.new_zeros(n_tasks, outputs)
     return Statistics(zeros, cross, squares, zeros.new_zeros(n_tasks))
 
 
 def accumulate(step_input: StepInput, state: Statistics, classes: bool) -> Statistics:
-    """Return the statistics of one mini-batch, like `state`; class indices become one-hot codes.
+    """Return the statistics `[B, ...]` of one mini-batch, like `state`; class indices become one-hot codes.
 
-    Under autocast too the sums are in the state's dtype: rounded to bfloat16 they need not be positive definite.
+    Under autocast too the sums are in the state's dtype. Rounded to bfloat16 they need not be positive definite.
 
     Raises:
         ValueError: see `check_inputs`.
@@ -91,12 +102,12 @@ def log_precisions(blocks: Sequence[int], precisions: Sequence[Sequence[float]])
 
 
 def add(*states: Statistics) -> Statistics:
-    """Return the statistics of all rows."""
+    """Return the statistics `[B, ...]` of all rows."""
     return tree_map(lambda *parts: sum(parts[1:], parts[0]), *states)
 
 
 def remaining_rows(before: Tensor, subtracted: Tensor) -> Tensor:
-    """Return the number of rows `[B]` after some were subtracted, not below 0 by rounding.
+    """Return the number of rows `[B]` after some `[B]` were subtracted, not below 0 by rounding.
 
     Raises:
         ValueError: a task with fewer rows than are subtracted.
@@ -112,19 +123,19 @@ def remaining_rows(before: Tensor, subtracted: Tensor) -> Tensor:
     return rows.clamp(min=0)
 
 
-def subtract(state: Statistics, gone: Statistics) -> Statistics:
-    """Return the statistics without rows that are among those summed: exact up to rounding.
+def subtract(state: Statistics, part: Statistics) -> Statistics:
+    """Return the statistics `[B, ...]` without a part of the rows summed: exact up to rounding.
 
     Raises:
         ValueError: fewer rows than are subtracted, or a sum of squares that becomes negative.
     """
-    rows = remaining_rows(state.rows, gone.rows)
-    after = tree_map(lambda total, part: total - part, state, gone)
-    for total, part in (
+    rows = remaining_rows(state.rows, part.rows)
+    after = tree_map(torch.sub, state, part)
+    for before, squares in (
         (state.gram.diagonal(dim1=1, dim2=2), after.gram.diagonal(dim1=1, dim2=2)),
         (state.squares, after.squares),
     ):
-        if bool((part < -1e-6 * total.amax(1, keepdim=True).clamp(min=1)).any()):
+        if bool((squares < -1e-6 * before.amax(1, keepdim=True).clamp(min=1)).any()):
             raise ValueError(
                 "only rows that were learnt can be forgotten; without these a sum of squares would be negative: check "
                 "that they are the rows and weights as they came"
@@ -133,11 +144,12 @@ def subtract(state: Statistics, gone: Statistics) -> Statistics:
 
 
 def spread_classes(state: Statistics, place: Tensor, outputs: int) -> Statistics:
-    """Return the statistics of fewer classes as those of `outputs` classes; a new class has no rows.
+    """Return the statistics of fewer classes as those `[B, ...]` of `outputs` classes; a new class has no rows.
 
     Args:
         state: of C classes, regressed one-hot.
         place: `[C]` int64, the new index of each class, all different.
+        outputs: the number of classes afterwards.
 
     Raises:
         ValueError: as many places as classes are needed, all different, in 0 .. outputs - 1.
@@ -169,7 +181,10 @@ def checked_places(place: Tensor, classes: int, outputs: int) -> None:
 
 
 class Packed(NamedTuple):
-    """Statistics as small as they get: float32, of the symmetric gram its lower triangle `[B, D (D + 1) / 2]`."""
+    """Statistics in float32, of the symmetric gram only the lower triangle.
+
+    Fields: `gram [B, D (D + 1) / 2]`; `cross [B, D, C]`; `squares [B, C]`; `rows [B]`.
+    """
 
     gram: Tensor
     cross: Tensor
@@ -178,11 +193,17 @@ class Packed(NamedTuple):
 
 
 def pack(state: Statistics) -> Packed:
-    """Return the statistics packed: 2 D (D + 1) bytes a task and a little more.
+    """Return statistics `[B, ...]` packed: 2 D (D + 1) bytes a task and a little more.
 
     Example:
-        >>> kept = pack(state)
-        >>> state = unpack(kept, state.gram)
+        >>> import torch
+        >>> from gradatim.refiners.statistics import empty, pack, unpack
+        >>> state = empty(1, 4, 2, torch.zeros(()))
+        >>> packed = pack(state)
+        >>> packed.gram.shape
+        torch.Size([1, 10])
+        >>> unpack(packed, state.gram).gram.shape
+        torch.Size([1, 4, 4])
     """
     below = torch.tril_indices(*state.gram.shape[1:], device=state.gram.device)
     parts = state._replace(gram=state.gram[:, below[0], below[1]])
@@ -190,32 +211,46 @@ def pack(state: Statistics) -> Packed:
 
 
 def unpack(packed: Packed, like: Tensor) -> Statistics:
-    """Return the statistics again, in the dtype and on the device of `like`."""
-    gram, *rest = (part.to(like) for part in packed)
+    """Return packed statistics as `[B, ...]` again, in the dtype and on the device of `like`."""
+    triangle, cross, squares, rows = (part.to(like) for part in packed)
     width = packed.cross.shape[1]
-    below = torch.tril_indices(width, width, device=gram.device)
-    whole = gram.new_zeros(len(gram), width, width)
-    whole[:, below[0], below[1]] = gram
-    whole[:, below[1], below[0]] = gram
-    return Statistics(whole, *rest)
+    below = torch.tril_indices(width, width, device=triangle.device)
+    gram = triangle.new_zeros(len(triangle), width, width)
+    gram[:, below[0], below[1]] = triangle
+    gram[:, below[1], below[0]] = triangle
+    return Statistics(gram, cross, squares, rows)
 
 
 class Ridge(Refiner):
     """`theta = (G + strength I)^-1 M`, G and M summed over all rows seen: exact, additive.
 
-    The latent is the flat theta `[B, C width]` of a linear layer, one row of weights for each output; a bias is
-    penalised like a weight. What multiplies it comes as the signal's inputs: x, or features of it. Classes are
+    The latent is the flat theta `[B, C width]` of a linear layer, one row of weights for each output. A bias is
+    penalised like a weight. The inputs that multiply theta come with the signal: x, or features of it. Classes are
     regressed one-hot.
 
-    Args: `width` of the inputs, a bias's 1 included; `outputs` C; `strength` of the prior, in units of noise variance
-    over prior variance; `classes`: whether y is a class index; `learnt`: whether the strength is meta-trained, and the
-    features with it: then the statistics stay in the module's dtype, else they are kept in float64.
+    Args:
+        width: of the inputs, with the 1 of a bias.
+        outputs: C, the width of y or the number of classes.
+        strength: of the prior, in units of noise variance over prior variance.
+        classes: whether y is a class index.
+        learnt: whether the strength is meta-trained, and the features with it. The statistics then stay in the module's
+            dtype; else they are float64.
 
     Raises:
         ValueError: strength not positive; in a step, inputs of more than one weight matrix or of another width.
 
     Example:
-        >>> learner = Learner(Network(8, SquaredError(), bias=False), Ridge(8, 1, strength=0.25), CLOSED_FORM)
+        >>> import torch
+        >>> from gradatim import Batch, Learner
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import Ridge
+        >>> from gradatim.signal import CLOSED_FORM
+        >>> f = Network(1, SquaredError())
+        >>> learner = Learner(f, Ridge(2, 1, strength=1e-6), CLOSED_FORM)
+        >>> x = torch.arange(8.0)[None, :, None]
+        >>> state = learner.adapt(Batch(x, 2 * x + 3), batch_size=4)
+        >>> learner.predict(torch.full((1, 1, 1), 10.0), state).round(decimals=2)
+        tensor([[[23.]]])
 
     Source: Hoerl, Kennard 1970, eq. 2.1; learnt: Bertinetto et al. 2019, eq. 4.
     """
@@ -239,7 +274,7 @@ class Ridge(Refiner):
         self.register_buffer("like", torch.zeros(()))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> Statistics:
-        """Return the statistics of no rows."""
+        """Return the statistics of no rows, of `n_tasks` tasks."""
         like = self.like if self.learnt else self.like.double()
         return empty(n_tasks, self.width, self.outputs, like)
 
@@ -274,11 +309,11 @@ class Ridge(Refiner):
         return spread_classes(state, place, self.outputs)
 
     def linearization_point(self, state: Statistics) -> Tensor:
-        """Return zeros: what enters a linear head does not depend on it, so nothing is solved for."""
+        """Return zeros `[B, C width]`: the inputs of a linear head do not depend on it, so nothing is solved."""
         return self.like.new_zeros(len(state.rows), self.outputs * self.width)
 
     def latent(self, state: Statistics) -> Tensor:
-        """Return theta in the module's dtype."""
+        """Return theta `[B, C width]` in the module's dtype."""
         prior = self.strength * torch.eye(self.width, dtype=state.gram.dtype, device=state.gram.device)
         if self.log_scale is not None:
             prior = self.log_scale.clamp(-8, 4).exp() * prior

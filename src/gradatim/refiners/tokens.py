@@ -22,13 +22,27 @@ class StateTokens(nn.Module):
         token_k = A [latent_k, slope_k1, ...] + identity_k
         move_k  = exp(s) C token_k - sum_i exp(D_i token_k) * slope_ki,     s = d . mean_k token_k
 
-    slopes are directions of descent: the gradient, the gradient preconditioned by curvature, or none. So a step along
-    each is contained in a move, at the start a plain small one; and s lets the size of a move, which falls a
-    hundredfold as theta settles, be learnt apart from its shape.
+    Slopes are directions of descent: the gradient, the gradient preconditioned by curvature, or none. A move contains a
+    step along each of them, which is plain and small at the start. The size of a move falls a hundredfold as theta
+    settles; s lets it be learnt apart from the shape.
 
-    Args: `shapes`: (rows, width) of the matrices that lie one after the other in the flat latent, e.g. `Layout.shapes`
-    for a token per weight row, `((1, S),)` for one token, `((K, Wz),)` for tokens of z; `latent_shape`; `width` W;
-    `slopes`: how many there are, the last `faint` of them starting at a step of nearly 0.
+    Args:
+        shapes: (rows, width) of the matrices that lie one after the other in the flat latent. `Layout.shapes` gives a
+            token for each weight row, `((1, S),)` one token, `((K, Wz),)` the tokens of z.
+        latent_shape: of the latent, without tasks.
+        width: W of the tokens.
+        slopes: how many there are.
+        faint: how many of the last ones start with a step of nearly 0.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.tokens import StateTokens
+        >>> tokens = StateTokens(((2, 3),), (6,), width=8, slopes=1)
+        >>> latent, gradient = torch.zeros(4, 6), torch.ones(4, 6)
+        >>> tokens(latent, (gradient,)).shape
+        torch.Size([4, 2, 8])
+        >>> tokens.move(tokens(latent, (gradient,)), (gradient,)).shape
+        torch.Size([4, 6])
     """
 
     def __init__(
@@ -54,7 +68,7 @@ class StateTokens(nn.Module):
         self.size = _constant(width, 1, 0.0)
 
     def forward(self, latent: Tensor, slopes: Sequence[Tensor] = ()) -> Tensor:
-        """Return tokens `[B, K, W]` of latent and slopes, each `[B, *latent_shape]`; slopes not given are zero."""
+        """Return tokens `[B, K, W]` of latent and slopes, each `[B, *latent_shape]`; missing slopes are zero."""
         missing = [torch.zeros_like(latent)] * (self.slopes - len(slopes))
         parts = (split_rows(part.flatten(1), self.shapes) for part in (latent, *slopes, *missing))
         pairs = zip(self.embed, zip(*parts, strict=True), strict=True)
@@ -66,20 +80,20 @@ class StateTokens(nn.Module):
         return self.free(tokens) - self.along(tokens, slopes)
 
     def free(self, tokens: Tensor) -> Tensor:
-        """Return `exp(s) C token`, the part of a move that follows no slope."""
+        """Return `exp(s) C token`, the part of a move that follows no slope, `[B, *latent_shape]`."""
         parts = self._split(tokens)
         size = self.size(tokens.mean(dim=1, keepdim=True)).clamp(-8, 4).exp()
         return self._join([size * head(part) for head, part in zip(self.head, parts, strict=True)])
 
     def along(self, tokens: Tensor, slopes: Sequence[Tensor]) -> Tensor:
-        """Return `sum_i exp(D_i token) * slope_i`, the part that does."""
-        parts, found = self._split(tokens), torch.zeros(())
+        """Return `sum_i exp(D_i token) * slope_i`, the part along slopes, `[B, *latent_shape]`."""
+        parts, total = self._split(tokens), torch.zeros(())
         for rates, slope in zip(self.rate, slopes, strict=True):
             assert isinstance(rates, nn.ModuleList)
             speeds = [rate(part).clamp(-8, 4).exp() for rate, part in zip(rates, parts, strict=True)]
             down = split_rows(slope.flatten(1), self.shapes)
-            found = found + self._join([speed * s for speed, s in zip(speeds, down, strict=True)])
-        return found
+            total = total + self._join([speed * s for speed, s in zip(speeds, down, strict=True)])
+        return total
 
     def _split(self, tokens: Tensor) -> tuple[Tensor, ...]:
         return tokens.split([rows for rows, _ in self.shapes], dim=1)
@@ -89,12 +103,21 @@ class StateTokens(nn.Module):
 
 
 class Trust(nn.Module):
-    """How far a proposal is trusted, a precision for each coordinate: `r = n exp(C token) / rms(slope)^p`.
+    """The precision of a proposal, one for each coordinate: `r = n exp(C token) / rms(slope)^p`.
 
-    While the latent is far off, slopes are large and proposals poor; later the slope is noise and r counts rows. p
-    starts at 2 (a variance), C at zero; without slopes r is `n exp(C token)`.
+    While the latent is far off, slopes are large and proposals poor. Later the slope is noise, and r counts rows. p
+    starts at 2 (a variance) and C at zero. Without slopes r is `n exp(C token)`. `prior` is the log precision of the
+    start.
 
-    Args: `tokens`: whose refined tokens it reads. Its `prior` is the log precision of the start.
+    Args:
+        tokens: whose refined tokens it reads.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.tokens import StateTokens, Trust
+        >>> trust = Trust(StateTokens(((2, 3),), (6,), width=8, slopes=0))
+        >>> trust(torch.zeros(1, 2, 8), (), torch.tensor([5.0])).detach()
+        tensor([[5., 5., 5., 5., 5., 5.]])
     """
 
     def __init__(self, tokens: StateTokens) -> None:
@@ -106,7 +129,7 @@ class Trust(nn.Module):
         self.power = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, tokens: Tensor, slopes: Sequence[Tensor], rows: Tensor) -> Tensor:
-        """Return r `[B, *latent_shape]` of refined tokens `[B, K, W]`, slopes as in a move, and `rows [B]`."""
+        """Return r `[B, *latent_shape]`, given refined tokens `[B, K, W]`, slopes as in a move, and `rows [B]`."""
         parts = tokens.split([rows for rows, _ in self.shapes], dim=1)
         flat = torch.cat([head(part).flatten(1) for head, part in zip(self.head, parts, strict=True)], dim=1)
         log = flat.clamp(-4, 4) + rows.clamp(min=1e-30).log()[:, None]

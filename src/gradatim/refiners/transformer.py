@@ -1,4 +1,4 @@
-"""h_phi: a transformer over tokens of the state, the rows of a mini-batch and the gradient moves the state.
+"""h_phi: a transformer over tokens of the state, the rows of a mini-batch and the gradient, which moves the state.
 
 Source: Mittal et al. 2025, eq. 7: `theta^(i+1) = h_phi(theta^(i), B^(i))`.
 """
@@ -6,7 +6,7 @@ Source: Mittal et al. 2025, eq. 7: `theta^(i+1) = h_phi(theta^(i), B^(i))`.
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from ..nn.sets import RowEmbedding, prefix_mask
 from ..refiner import Capabilities, Refiner
 from ..tree import tree_map
 from .curvature import Preconditioner, RowSlopes, second_moments
-from .gain import DECAYING, Gain, LearntGain, move, tail_weight
+from .gain import LearntGain, move, tail_weight
 from .tokens import StateTokens, Trust
 
 if TYPE_CHECKING:
@@ -25,67 +25,21 @@ if TYPE_CHECKING:
 
     from ..batch import Batch
     from ..signal import Signal, StepInput
+    from .transformer_config import TransformerConfig
 
 
 STEEPEST = 0.1
-"""Root mean square of the longest gradient that a step sees of a network with hidden layers: squared losses of such
-networks are so curved that a few steps along steeper ones leave every number behind, before a rate could be learnt."""
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Size and habits of the transformer refiner.
-
-    Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves; `prefixes`: True, one pass
-    answers for many prefix lengths, and rows see only themselves and the state; False, rows see each other, and every
-    length is a pass of its own; `tail`: eta of the tail average that predictions read (None: the last iterate);
-    `at_average`: signals are taken there too; `curvature`: where the latent is made of weight matrices, the gradient,
-    or a direction that the rows propose where no gradient is seen, is seen preconditioned as well, by second moments of
-    what multiplies the weights, averaged over mini-batches with this gain (power 0: of the newest mini-batch, and none
-    in the state; 1: of all rows seen; None: no such thing); `proximal`: its damping grows with the rows seen, see
-    `Preconditioner`, what it proposes is taken whole, and all else times the gain squared, so that it leaves no bias;
-    `precision`: proposals come with a precision and are fused by it, a learnt Kalman gain for each coordinate, times
-    `gain`'s value; `memory`: tokens carried beside the latent, trained by `Unrolled`; `history`: a step also sees the
-    last so many latents, and gradients where it sees those, and may move along them: no longer Markov in the latent.
-
-    Raises:
-        ValueError: `at_average` without `tail`, a learnt gain beside `precision`, `proximal` without `curvature` or
-            with `history`, a negative memory or history.
-    """
-
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    gain: Gain = DECAYING
-    prefixes: bool = False
-    tail: float | None = None
-    at_average: bool = False
-    curvature: Gain | None = None
-    proximal: bool = False
-    precision: bool = False
-    memory: int = 0
-    history: int = 0
-
-    def __post_init__(self) -> None:
-        if self.at_average and self.tail is None:
-            raise ValueError("signals at the average need an average; got tail None: give tail=0.0")
-        if self.precision and self.gain.learnt:
-            raise ValueError(
-                "a gain is learnt or follows from precisions; got both: drop gain.learnt or precision"
-            )
-        if self.proximal and self.curvature is None:
-            raise ValueError("a proximal step needs curvature; got None: give curvature=Gain(power=0.0)")
-        if self.proximal and self.history:
-            raise ValueError("a proximal step is taken whole, from the last latent alone: leave out history")
-        for name, what in (("memory", "tokens"), ("history", "mini-batches")):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is a number of {what}, at least 0; got {getattr(self, name)}")
+"""Largest root mean square of the gradient that a step sees of a network with hidden layers. Squared losses of such
+networks are so curved that a few steps along steeper gradients overflow before a rate could be learnt."""
 
 
 class TransformerState(NamedTuple):
-    """`latent [B, ...]`, `rows [B]`: how many it has seen; and, or None: `average [B, ...]` of the latents, the second
-    moments `curvature [B, Q]`, the `precision [B, ...]` of the latent, `memory [B, M, W]`, the last latents and
-    gradients `past [B, history, 1 or 2, ...]`, the newest first."""
+    """The latent and what is carried beside it; fields that the config does not use are None.
+
+    Fields: `latent [B, ...]`. `rows [B]`: how many were seen. `average [B, ...]` of the latents. `curvature [B, Q]`:
+    second moments. `precision [B, ...]` of the latent. `memory [B, M, W]`: tokens. `past [B, history, 1 or 2, ...]`:
+    the last latents and gradients, the newest first.
+    """
 
     latent: Tensor
     rows: Tensor
@@ -100,17 +54,39 @@ class TransformerRefiner(Refiner):
     """`latent_{t+1} = latent_t + g_t * move(transformer([state, rows, slopes]))`, g_t the gain.
 
     With `config.precision`, `g_t = r_t / (p_0 + r_1 + ... + r_t)`, r_t the precision that comes with a proposal.
-    Gradients of a network with hidden layers are seen, by curvature too, and followed up to a size, `STEEPEST`.
+    Gradients of a network with hidden layers are scaled down to `STEEPEST` before they are seen or followed.
 
-    Args: `config`; `signal`: what its steps will see; `start [*latent_shape]`: the learnt latent_0 starts there;
-    `shapes`: the latent's tokens, see `StateTokens`; `x_dim`, `y_dim`, `classes`, `output_dim`: widths of the rows;
-    `matrices`: shapes of the weight matrices in the latent, for its curvature.
+    Args:
+        config: size and options.
+        signal: what its steps will see.
+        start: `[*latent_shape]`, where the learnt latent_0 starts.
+        shapes: the latent's tokens, see `StateTokens`.
+        x_dim: width of x.
+        y_dim: width of y.
+        classes: the number of classes, None where y is not one.
+        output_dim: width of f's outputs.
+        matrices: (rows, width) of the weight matrices in the latent, for its curvature.
 
     Raises:
-        ValueError: shapes that do not make up the latent.
+        ValueError: shapes that do not make up the latent; in a step, a signal without inputs where they are needed;
+            in a merge, states with memory tokens or a history.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import BOTH, Learner, LinearRegression
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> from gradatim.refiners import TransformerConfig, TransformerRefiner
+        >>> task = LinearRegression(3).sample(2, torch.Generator().manual_seed(0))
+        >>> f = Network(3, SquaredError(), bias=False)
+        >>> config, shapes = TransformerConfig(width=16), f.layout.shapes
+        >>> refiner = TransformerRefiner(config, BOTH, f.initial(), shapes, 3, 1, None, f.output_dim)
+        >>> Learner(f, refiner, BOTH).adapt(task.support, 32).latent.shape
+        torch.Size([2, 3])
+
+    Source: Mittal et al. 2025, eq. 7.
     """
 
-    # Set where it applies alone, so that descriptions of other learners stay as they were stored.
+    # set only where it applies, so that stored descriptions of other learners stay valid
     steepest: float | None = None
 
     def __init__(
@@ -163,7 +139,7 @@ class TransformerRefiner(Refiner):
         self.transformer = Transformer(config.width, config.layers, config.heads)
 
     def init(self, n_tasks: int, query: Batch | None = None) -> TransformerState:
-        """Return latent_0, the learnt start, for n_tasks tasks that have seen no row."""
+        """Return latent_0, the learnt start `[n_tasks, ...]`, of tasks that have seen no row."""
         latent = self.start.expand(n_tasks, *self.start.shape)
         average = None if self.config.tail is None else latent
         moments = None
@@ -178,7 +154,11 @@ class TransformerRefiner(Refiner):
         return TransformerState(latent, latent.new_zeros(n_tasks), average, moments, precision, memory, past)
 
     def step(self, state: TransformerState, step_input: StepInput) -> TransformerState:
-        """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`."""
+        """Return the state moved by one mini-batch; with lengths, one state for each prefix, `[B * P, ...]`.
+
+        Raises:
+            ValueError: a signal without inputs where curvature needs them.
+        """
         origin = state
         if self.steepest is not None and step_input.gradient is not None:
             step_input = step_input._replace(gradient=bounded(step_input.gradient, self.steepest))
@@ -193,9 +173,9 @@ class TransformerRefiner(Refiner):
         slopes = () if step_input.gradient is None else (step_input.gradient,)
         if self.precondition is not None:
             descent = self._descent(state, step_input, rows)
-            seen = self._moments(state, step_input)
-            moments = seen if self._keeps_moments else None
-            natural = self.precondition(descent, seen, now, before)
+            averaged = self._moments(state, step_input)
+            moments = averaged if self._keeps_moments else None
+            natural = self.precondition(descent, averaged, now, before)
             slopes = (natural,) if self.config.proximal else (descent, natural)
         along_past = self._along_past(state)
         refined = self._refine(origin, step_input, rows, (*slopes, *along_past))
@@ -208,34 +188,34 @@ class TransformerRefiner(Refiner):
         if memory is not None:
             memory = move(memory, refined[:, self.tokens.count :], (now > 0).to(latent.dtype))
         freely, along = (gain**2, (now > 0).to(latent.dtype)) if self.config.proximal else (gain, gain)
-        moved = move(latent, latent + self.tokens.free(tokens), freely)
+        target = move(latent, latent + self.tokens.free(tokens), freely)
         if directions := (*slopes, *along_past):
-            moved = moved - move(torch.zeros_like(latent), self.tokens.along(tokens, directions), along)
+            target = target - move(torch.zeros_like(latent), self.tokens.along(tokens, directions), along)
         if past is not None:
             newest = torch.stack(
                 [latent, *([] if step_input.gradient is None else [step_input.gradient])], dim=1
             )
-            there = (now > 0).reshape(-1, *[1] * (past.dim() - 1))
-            past = torch.where(there, torch.cat([newest[:, None], past[:, :-1]], dim=1), past)
+            seen = (now > 0).reshape(-1, *[1] * (past.dim() - 1))
+            past = torch.where(seen, torch.cat([newest[:, None], past[:, :-1]], dim=1), past)
         if average is not None:
-            average = move(average, moved, tail_weight(now, before, self.config.tail or 0.0))
-        return TransformerState(moved, before + now, average, moments, precision, memory, past)
+            average = move(average, target, tail_weight(now, before, self.config.tail or 0.0))
+        return TransformerState(target, before + now, average, moments, precision, memory, past)
 
     def latent(self, state: TransformerState) -> Tensor:
-        """Return the tail average where one is kept, else the last iterate."""
+        """Return the tail average `[B, ...]` where there is one, else the last iterate."""
         return state.latent if state.average is None else state.average
 
     def linearization_point(self, state: TransformerState) -> Tensor:
-        """Return where signals are taken: the last iterate, or with `at_average` what predictions read."""
+        """Return where signals are taken, `[B, ...]`: the last iterate, or with `at_average` what predictions read."""
         return self.latent(state) if self.config.at_average else state.latent
 
     def merge(self, states: Sequence[TransformerState]) -> TransformerState:
         """Return the mean of the states, weighted by rows; the product of Gaussians where there is a precision.
 
-        Close to the sequential pass once every shard is past its first steps; not exact.
+        It is close to the sequential pass once every shard is past its first steps, but not exact.
 
         Raises:
-            ValueError: states with memory tokens or a history, which mean nothing in the mean.
+            ValueError: states with memory tokens or a history, whose mean has no meaning.
         """
         if self.config.memory or self.config.history:
             return super().merge(states)
@@ -256,21 +236,21 @@ class TransformerRefiner(Refiner):
 
     def with_tail(self, eta: float) -> TransformerRefiner:
         """Return this refiner, its weights shared, with predictions that read the tail average of the same iterates."""
-        made = copy(self)
-        made.config = replace(self.config, tail=eta)
-        return made
+        refiner = copy(self)
+        refiner.config = replace(self.config, tail=eta)
+        return refiner
 
     @property
     def _keeps_moments(self) -> bool:
         return self.config.curvature is not None and self.config.curvature.power > 0
 
     def _along_past(self, state: TransformerState) -> list[Tensor]:
-        """Return where the last latents lie from here, and the last gradients, the newest first."""
+        """Return the last latents minus the present one, and the last gradients, the newest first."""
         if state.past is None:
             return []
         latents, *gradients = state.past.unbind(2)
-        apart = [there - state.latent for there in latents.unbind(1)]
-        return apart + [gradient for part in gradients for gradient in part.unbind(1)]
+        differences = [earlier - state.latent for earlier in latents.unbind(1)]
+        return differences + [gradient for part in gradients for gradient in part.unbind(1)]
 
     def _descent(self, state: TransformerState, step_input: StepInput, rows: Tensor | None) -> Tensor:
         """Return the gradient, or the direction that the rows propose in its place."""
@@ -328,11 +308,23 @@ class TransformerRefiner(Refiner):
         return latent.repeat_interleave(like.shape[0] // latent.shape[0], dim=0)
 
 
-def bounded(gradient: Tensor, most: float) -> Tensor:
-    """Return each task's gradient `[B, ...]`, scaled to a root mean square of at most `most` (Pascanu et al. 2013)."""
-    gradient = gradient.clamp(-1e15, 1e15)  # so that squares are finite
-    size = gradient.flatten(1).square().mean(dim=1).clamp(min=most**2).sqrt()  # so that zero has a slope
-    return gradient * (most / size).reshape(-1, *[1] * (gradient.dim() - 1))
+def bounded(gradient: Tensor, limit: float) -> Tensor:
+    """Return each task's gradient `[B, ...]`, scaled to a root mean square of at most `limit`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.transformer import bounded
+        >>> bounded(torch.tensor([[3.0, 3.0], [0.5, 0.5]]), 1.0)
+        tensor([[1.0000, 1.0000],
+                [0.5000, 0.5000]])
+
+    Source: Pascanu et al. 2013, algorithm 1.
+    """
+    # squares stay finite
+    gradient = gradient.clamp(-1e15, 1e15)
+    # clamped before the root, so that a gradient of zero has a finite slope
+    size = gradient.flatten(1).square().mean(dim=1).clamp(min=limit**2).sqrt()
+    return gradient * (limit / size).reshape(-1, *[1] * (gradient.dim() - 1))
 
 
 def _mean(parts: list[Tensor], weights: Tensor) -> Tensor:

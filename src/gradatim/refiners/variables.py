@@ -1,4 +1,4 @@
-"""h_phi for tasks about columns: a token for each variable, refined by attention over rows and over variables in turn.
+"""h_phi for tasks about columns: a token for each variable, refined by attention over rows and variables in turn.
 
 Source: Lorch et al. 2022 (AVICI), section 4.2; Mittal et al. 2025, eq. 7.
 """
@@ -18,11 +18,14 @@ from .gain import LearntGain, move
 if TYPE_CHECKING:
     from ..batch import Batch
     from ..signal import StepInput
-    from .transformer import TransformerConfig
+    from .transformer_config import TransformerConfig
 
 
 class VariableState(NamedTuple):
-    """`latent [B, d, S]`, a token for each variable; `rows [B]` seen so far."""
+    """Tokens of variables.
+
+    Fields: `latent [B, d, S]`: a token for each variable; `rows [B]`: how many were seen.
+    """
 
     latent: Tensor
     rows: Tensor
@@ -31,17 +34,25 @@ class VariableState(NamedTuple):
 class VariableRefiner(Refiner):
     """`z_{t+1} = z_t + g_t * head(tokens)`, g_t the gain, tokens and cells refined by layers of attention in turn.
 
-        token_i = A z_i + count(N);    cell_ni = value(x_ni);    cells, tokens = layer(cells, tokens), see `ColumnLayer`
+        token_i = A z_i + count(N)
+        cell_ni = value(x_ni)
+        cells, tokens = layer(cells, tokens)
 
-    Every variable has the same weights and the same start, so columns in another order give tokens in that order; no
-    weight depends on d. y is not looked at.
+    A layer is a `ColumnLayer`. Every variable has the same weights and the same start, so columns in another order give
+    tokens in that order. No weight depends on d, and y is not used.
 
-    Args: `config`: width, layers (of both kinds of attention), heads and gain; `variables` d; `width` S of a token.
+    Args:
+        config: width, layers (of both kinds of attention), heads and gain.
+        variables: d.
+        width: S of a token.
 
     Raises:
-        ValueError: fields of `config` that mean nothing here, or sizes that no transformer has.
+        ValueError: fields of `config` that have no effect here, or sizes below 1; in a step, a signal without
+            observations.
 
     Example:
+        >>> from gradatim import TransformerConfig
+        >>> from gradatim.refiners import VariableRefiner
         >>> refiner = VariableRefiner(TransformerConfig(), variables=10, width=32)
         >>> refiner.init(4).latent.shape
         torch.Size([4, 10, 32])
@@ -77,7 +88,11 @@ class VariableRefiner(Refiner):
         return VariableState(latent, latent.new_zeros(n_tasks))
 
     def step(self, state: VariableState, step_input: StepInput) -> VariableState:
-        """Return the state refined by one mini-batch."""
+        """Return the state refined by one mini-batch.
+
+        Raises:
+            ValueError: a signal without observations.
+        """
         batch = step_input.batch
         if batch is None:
             raise ValueError("tokens of variables are refined by rows; got a signal without observations")
@@ -86,8 +101,8 @@ class VariableRefiner(Refiner):
         cells = self.value(batch.x[..., None])
         for layer in self.layers:
             cells, tokens = layer(cells, tokens, batch.mask)
-        moved = state.latent + self.head(tokens)
-        return VariableState(move(state.latent, moved, self.gain(now, state.rows)), state.rows + now)
+        target = state.latent + self.head(tokens)
+        return VariableState(move(state.latent, target, self.gain(now, state.rows)), state.rows + now)
 
     def latent(self, state: VariableState) -> Tensor:
         """Return the tokens `[B, d, S]`."""

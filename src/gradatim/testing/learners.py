@@ -37,6 +37,9 @@ def check_refiner(learner: Learner, family: TaskFamily, tolerance: float = 1e-9,
     - No state depends on `query.y`.
     - A step with `lengths` equals a step on each prefix.
     - A saved state resumes exactly. A per-query state is not saved.
+    - A row of weight k counts as k rows, or weights are refused.
+    - A state without forgotten rows is that of the remaining ones, or forgetting is refused.
+    - A state whose classes got new indices is that of rows with these classes, or widening is refused.
 
     States that hold no rows are compared themselves, the others by their predictions.
 
@@ -244,7 +247,8 @@ def _forgets(case: _Case) -> None:
         )
         return
     remaining = case.learner.forget(states[-1], first)
-    case.assert_close("rows forgotten must be as never learnt", remaining, case.run(case.batches[1:])[-1])
+    expected = case.run(case.batches[1:])[-1]
+    case.assert_close("rows forgotten must be as never learnt", remaining, expected)
     assert_refused("rows never learnt must not be forgotten", lambda: case.learner.forget(states[0], first))
 
 

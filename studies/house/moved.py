@@ -195,8 +195,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dic
     """
     pairs = [_pairs(dict(flat(_without(before))), dict(flat(_without(after))), _close)]
     if "validation" in before:
-        ratios = [over_ridge(side.get("validation", {})) for side in (before, after)]
-        pairs.append(_pairs(*ratios, _near, "validation, over the ridge: "))
+        first, second = (over_ridge(side.get("validation", {})) for side in (before, after))
+        pairs.append(_pairs(first, second, _near, "validation, over the ridge: "))
     return [difference for part in pairs for difference in part]
 
 

@@ -1,6 +1,6 @@
 """`python -m studies.house.record FOLDER`: record the figures that later changes must not move, in `before.json`.
 
-FOLDER holds the files of `studies.house.moved.measure`, such as `work/house/figures` below a study's output.
+FOLDER holds the files of `studies.house.moved.measure`, such as `work/house/figures-COMMIT` below a study's output.
 """
 
 from __future__ import annotations

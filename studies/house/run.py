@@ -62,7 +62,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     console.print("measuring memory and ragged tasks")
     claims += _costs(smoke)
     console.print("measuring again what was recorded before")
-    claims.insert(0, _moved(work / "figures", smoke, workers, console))
+    claims.insert(0, _moved(_figures(work), smoke, workers, console))
     result = {
         "benchmark": "house",
         "smoke": smoke,
@@ -135,6 +135,15 @@ def _costs(smoke: bool) -> list[dict[str, Any]]:
         _claim("graph_mb", max(growth.values()), 5, "<=", methods=growth),
         _claim("ragged", max(ratios.values()), 1.5, "<=", methods=ratios),
     ]
+
+
+def _figures(work: Path) -> Path:
+    """Return the folder of this commit's figures: an interrupted run goes on there, other code begins anew."""
+    at = commit()
+    folder = work / f"figures-{at}"
+    if at is None or at.endswith("+"):  # changed since: no name for what it is
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _moved(folder: Path, smoke: bool, workers: int, console: Console) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_a_users_file_that_does_less_than_it_should_is_a_failure(tmp_path):
     assert wheel.problem(ends(0, ""), tmp_path) == "no weights were saved"
     (tmp_path / "a.safetensors").touch()
     assert "does not name" in wheel.problem(ends(0, "parameters"), tmp_path)
-    assert wheel.problem(ends(0, "ridge parameters"), tmp_path) == ""
+    assert wheel.problem(ends(0, " ".join(wheel.EXPECTED)), tmp_path) == ""
 
 
 def test_the_page_says_what_failed():

@@ -17,6 +17,9 @@ from .wording import ROOT, lines
 SCRIPT = Path(__file__).with_name("own_family.py")
 """A user's file: a family of her own that is trained, saved, shown, evaluated and compared."""
 
+EXPECTED = ("parameters", "test tasks", "explicit-both", "maml", "ridge", "adam")
+"""Words of what `info` and `eval` print, and the methods that are compared."""
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -85,9 +88,8 @@ def problem(done: subprocess.CompletedProcess[str], folder: Path) -> str:
         return (done.stderr.strip() or done.stdout.strip())[-300:]
     if not list(folder.rglob("*.safetensors")):
         return "no weights were saved"
-    expected = ("ridge", "parameters")  # a row of the comparison, and what info says of a learner
-    missing = [word for word in expected if word not in done.stdout]
-    return f"the output does not name {' and '.join(missing)}" if missing else ""
+    missing = [word for word in EXPECTED if word not in done.stdout]
+    return f"the output does not name {', '.join(missing)}" if missing else ""
 
 
 def import_seconds(wheel: Wheel, repeats: int = 3) -> float:

@@ -1,9 +1,11 @@
 """The estimators: scikit-learn's own checks, one pass in any portions, merging, files, any kind of table, bad input."""
 
+import ast
 import copy
 import json
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,10 +19,12 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gradatim import LinearClassification, LinearRegression
-from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor
+from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor, base
 from gradatim.files.checkpoint import read, write
+from gradatim.learner import Learner
 from gradatim.methods import build
 from gradatim.nn.mixture import cumulative
+from gradatim.preprocessing import Encoder
 
 
 @parametrize_with_checks([RefinedClassifier(), RefinedRegressor()])
@@ -110,7 +114,7 @@ def test_shards_learnt_apart_are_one_pass(cancer, learnt):
     )
     merged = copy.deepcopy(base).merge(one).merge(two)
     assert merged.task_.rows == learnt.task_.rows == 400  # rows that waited are taken in
-    moments, wanted = merged.task_.states[0].moments, learnt.task_.states[0].moments
+    moments, wanted = (model.task_.current(32).states[0].moments for model in (merged, learnt))
     for name in moments._fields:
         torch.testing.assert_close(getattr(moments, name), getattr(wanted, name))
     assert np.abs(merged.predict_proba(x) - learnt.predict_proba(x)).mean() < 0.02
@@ -121,7 +125,7 @@ def test_shards_learnt_apart_are_one_pass(cancer, learnt):
 def test_merging_what_does_not_fit_is_refused_and_harms_nothing(cancer, learnt):
     x, y = cancer
     before = learnt.predict_proba(x)
-    with pytest.raises(ValueError, match="map"):
+    with pytest.raises(ValueError, match="two ways"):
         learnt.merge(RefinedClassifier().partial_fit(x[100:400], y[100:400]))
     with pytest.raises(ValueError, match="same classes"):
         learnt.merge(RefinedClassifier().partial_fit(x[:400], y[:400] + 5))
@@ -302,14 +306,13 @@ def test_quantiles_of_several_members_are_those_of_their_mixture():
     model = RefinedRegressor(n_estimators=3).fit(x[:200], y[:200])
     found = model.predict(x[200:210], quantiles=[0.05, 0.5])
     task = model.task_
-    learners, latents, ready = task._ready(32)
-    rows = ready.numbers(model._columns(x[200:210], reset=False))
-    at = torch.from_numpy((found - task.centre) / task.scale)[None]
+    rows = torch.from_numpy(task.encode(model._columns(x[200:210], reset=False)))[None]
+    at = torch.from_numpy((found - task.target.centre) / task.target.scale)[None]
     total = torch.zeros_like(at)
-    for learner, latent in zip(learners, latents, strict=True):
-        tails = learner.predictor.tails(rows, latent)
-        below = cumulative(at, tails.mean[:, :, None], tails.noise[:, None, None])
-        total += (tails.weight[:, None, None] * below).sum((3, 4)) / 3
+    for learner, latent in zip(task.learners, task.latents, strict=True):
+        mixture = learner.predictor.distribution(rows, latent)
+        below = cumulative(at, mixture.means[:, :, None], mixture.noise[:, None, None])
+        total += (mixture.weight[:, None, None] * below).sum((3, 4)) / 3
     torch.testing.assert_close(total[0], torch.tensor([0.05, 0.5]).double().expand(10, 2), atol=1e-8, rtol=0)
 
 
@@ -352,7 +355,7 @@ def test_a_learner_takes_the_place_of_the_shipped_one(given, tmp_path):
         RefinedClassifier.load(path, model=build("ridge", family, strength=2.0))
     with pytest.raises(ValueError, match="wants 4 inputs"):
         RefinedClassifier(model=learner).fit(x[:, :3], y)
-    with pytest.raises(ValueError, match="sample_weight"):
+    with pytest.raises(ValueError, match="every row once"):
         RefinedClassifier(model=learner).fit(x, y, sample_weight=np.full(300, 2.0))
     regressor = RefinedRegressor(model=build("ridge", LinearRegression(4, 0.5), strength=1.0)).fit(x, x[:, 0])
     assert regressor.score(x, x[:, 0]) > 0.99
@@ -444,7 +447,7 @@ def test_what_is_interrupted_loses_nothing(cancer, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gradatim.estimators.table._learn", interrupt)
+        patch.setattr("gradatim.refiners.Experts._absorbed", interrupt)
         with pytest.raises(KeyboardInterrupt):
             model.predict_proba(x)
     assert model.task_.rows == 276
@@ -459,7 +462,7 @@ def test_rows_of_little_weight_do_not_pile_up(cancer):
     model = RefinedClassifier().partial_fit(x[:300], y[:300])
     for _ in range(20):
         model.partial_fit(x[300:332], y[300:332], sample_weight=np.full(32, 1e-6))
-    assert sum(rows.y.shape[1] for rows in model.task_.late) < 300
+    assert model.task_.states[0].pending.rows < 300
 
 
 @pytest.mark.parametrize("unit", [1e-13, 1.0, 1e12])
@@ -479,7 +482,7 @@ def test_odd_calls_are_refused_in_a_sentence(cancer, learnt, tmp_path):
     with pytest.raises(ValueError, match="use another unit"):
         RefinedRegressor().partial_fit(x[:32], np.full(32, 1e160))
     given = RefinedClassifier(model=build("ridge", LinearClassification(30, 2), strength=1.0))
-    with pytest.raises(ValueError, match="sample_weight"):
+    with pytest.raises(ValueError, match="every row once"):
         given.partial_fit(x[:50], y[:50], sample_weight=np.full(50, 2.0))
     path = given.partial_fit(x[:50], y[:50]).save(tmp_path / "given")
     with pytest.raises(ValueError, match="model=learner"):
@@ -500,3 +503,132 @@ def test_a_scale_that_leaves_its_range_is_reported_once_and_can_be_mapped_anew(c
         model.partial_fit(x[464:528] * 100, y[464:528])
     model.remap(x[:464] * 100, y[:464])
     assert model.score(x[464:] * 100, y[464:]) > 0.93
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Count the rows that are read and those that are encoded."""
+    counts = {"read": 0, "encoded": 0}
+    encode, read_columns = Encoder.encode, base.read_columns
+
+    def counted_encode(self, columns, *rest):
+        counts["encoded"] += columns.n_rows
+        return encode(self, columns, *rest)
+
+    def counted_read(X):
+        columns = read_columns(X)
+        counts["read"] += columns.n_rows
+        return columns
+
+    monkeypatch.setattr(Encoder, "encode", counted_encode)
+    monkeypatch.setattr(base, "read_columns", counted_read)
+    return counts
+
+
+@pytest.mark.parametrize("kind", [RefinedClassifier, RefinedRegressor])
+def test_a_row_is_read_and_encoded_once(kind, encoded):
+    frame, y = mixed(2000)
+    model = kind().partial_fit(frame[:600], y[:600])
+    for call, rows in (
+        (lambda: model.partial_fit(frame[600:700], y[600:700]), 100),
+        (lambda: model.predict(frame), 2000),
+        (lambda: model.predict_then_learn(frame[700:], y[700:]), 1300),
+        (lambda: kind(n_estimators=2).fit(frame, y), 2000),
+    ):
+        encoded.update(read=0, encoded=0)
+        call()
+        assert encoded == {"read": rows, "encoded": rows}
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("kind", [RefinedClassifier, RefinedRegressor])
+def test_predicting_then_learning_is_predict_and_partial_fit(kind, members):
+    """Pieces are an eighth of the rows learnt; levels and classes come up on the way."""
+    frame, y = mixed(1200)
+    frame.loc[700:, "word"] = frame.loc[700:, "word"].where(frame.loc[700:, "word"] != "blue", "violet")
+    y = y + (np.arange(1200) > 800) if kind is RefinedClassifier else y + 0.5
+    apart, together, start, expected = kind(n_estimators=members), kind(n_estimators=members), 0, []
+    while start < 1200:
+        part = slice(start, start + 32 * max(1, start // 256))
+        if start:
+            expected.append(apart.predict(frame[part]))
+        apart.partial_fit(frame[part], y[part])
+        start = part.stop
+    predictions = together.predict_then_learn(frame, y)
+    np.testing.assert_allclose(predictions[32:], np.concatenate(expected), rtol=1e-9)
+    assert (predictions[:32] == 0).all() if kind is RefinedClassifier else np.isnan(predictions[:32]).all()
+    answer = "predict_proba" if kind is RefinedClassifier else "predict"
+    np.testing.assert_allclose(getattr(together, answer)(frame), getattr(apart, answer)(frame), rtol=1e-9)
+
+
+def test_probabilities_before_learning_have_a_column_for_every_class():
+    frame, y = mixed(400)
+    y = y + 5 * (np.arange(400) > 340)
+    probabilities = RefinedClassifier().predict_then_learn(frame, y, proba=True, classes=[0, 1])
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert probabilities.shape == (400, 4) and (probabilities[:32, :2] == 0.5).all()
+    assert not probabilities[:340, 2:].any() and probabilities[-1, 2:].sum() > 0.3
+
+
+def test_rows_of_weight_zero_are_predicted_and_not_learnt():
+    frame, y = mixed(600)
+    weight = (np.arange(600) % 3 > 0).astype(float)
+    model, same = RefinedClassifier().partial_fit(frame[:300], y[:300]), None
+    same = copy.deepcopy(model).partial_fit(frame[300:332], y[300:332], sample_weight=weight[:32])
+    assert len(model.predict_then_learn(frame[300:332], y[300:332], sample_weight=weight[:32])) == 32
+    np.testing.assert_allclose(model.predict_proba(frame), same.predict_proba(frame))
+
+
+@pytest.mark.parametrize("model", ["experts", "given"])
+def test_every_mini_batch_is_a_step_of_the_loop(model, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(960, 4))
+    learner = build("ridge", LinearRegression(4, 0.5), strength=1.0) if model == "given" else model
+    estimator = RefinedRegressor(model=learner).partial_fit(x[:320], x[:320, 0])
+    steps, step = [], Learner.step
+    monkeypatch.setattr(
+        Learner, "step", lambda self, *rest: steps.append(rest[1].n_rows) or step(self, *rest)
+    )
+    estimator.partial_fit(x[320:640], x[320:640, 0])
+    estimator.predict_then_learn(x[640:], x[640:, 0])
+    assert steps == [32] * 20
+
+
+def test_the_shipped_learner_given_is_the_shipped_one():
+    """One path: experts made by hand are a learner like any."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(700, 3))
+    y = x[:, 0] + np.abs(x[:, 1])
+    shipped = RefinedRegressor().partial_fit(x, y)
+    by_hand = RefinedRegressor(model=copy.deepcopy(shipped.task_.learners[0])).partial_fit(x, y)
+    np.testing.assert_array_equal(by_hand.predict(x), shipped.predict(x))
+    weight = 1.0 + np.arange(700) % 2
+    for model in (shipped, by_hand):
+        model.partial_fit(x, y, sample_weight=weight)
+    levels = [0.1, 0.9]
+    np.testing.assert_array_equal(by_hand.predict(x, quantiles=levels), shipped.predict(x, quantiles=levels))
+
+
+def test_learners_that_cannot_serve_a_table_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4))
+    ridge = RefinedRegressor(model=build("ridge", LinearRegression(4, 0.5), strength=1.0)).fit(x, x[:, 0])
+    for question in ({"return_std": True}, {"quantiles": [0.5]}):
+        with pytest.raises(ValueError, match="mean only"):
+            ridge.predict(x, **question)
+    with pytest.raises(ValueError, match="implicit"):
+        RefinedRegressor(model=build("implicit", LinearRegression(4, 0.5))).partial_fit(x, x[:, 0])
+    with pytest.raises(ValueError, match="n_passes"):
+        RefinedRegressor(n_passes=2).fit(x, x[:, 0])
+
+
+def test_no_estimator_knows_a_concrete_refiner_or_predictor():
+    for path in Path(base.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = {name.name for name in node.names}
+                assert not (node.module or "").startswith("refiners"), path
+                assert not (node.module or "").startswith("predictors") or names <= {
+                    "CrossEntropy",
+                    "SquaredError",
+                }

@@ -1,5 +1,8 @@
 """Experts on shared moments: closed forms, likelihoods of rows before they are learnt, rows left out, mixtures."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,24 +10,27 @@ from scipy import stats
 
 from gradatim.batch import Batch
 from gradatim.learner import Learner
-from gradatim.nn.mixture import SHARPNESS, TAILS, chances, cumulative, log_density
-from gradatim.predictors import Committee, CrossEntropy, SquaredError, widths
-from gradatim.predictors.committee import FILLED
+from gradatim.nn.fixed_features import FILLED, FixedFeatures, choose_landmarks, widths
+from gradatim.nn.mixture import SHARPNESS, TAILS, class_probabilities, cumulative, log_density
+from gradatim.predictors import Committee, CrossEntropy, SquaredError
 from gradatim.refiners import Experts
-from gradatim.refiners.experts import ROUNDING, STRENGTHS, VIEWS
-from gradatim.signal import CLOSED_FORM
+from gradatim.refiners.experts import LATE, ROUNDING, STRENGTHS, VIEWS
+from gradatim.signal import PLAIN, StepInput
 
 STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]
 
 
-def learner(classes=None, tasks=1):
-    blocks = (4, 5, 4, 3, 6)
-    refiner = Experts(blocks, classes or 1, classes is not None)
-    likelihood = SquaredError(1) if classes is None else CrossEntropy(classes)
+def learner(classes=None):
     landmarks = torch.randn(5, 3, generator=torch.Generator().manual_seed(7))
-    return Learner(
-        Committee(3, likelihood, refiner.count, landmarks, 4, STEPS, ramps=6), refiner, CLOSED_FORM
-    ).double()
+    features = FixedFeatures(landmarks, 4, STEPS, ramps=6)
+    likelihood = SquaredError(1) if classes is None else CrossEntropy(classes)
+    refiner = Experts(features, classes or 1, classes is not None)
+    return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN).double()
+
+
+def solved(made, state):
+    """Return the state with all rows learnt and all heads solved."""
+    return made.refiner.solve(made.refiner.settle(state))
 
 
 def rows(n, classes=None, tasks=1, seed=0):
@@ -60,7 +66,7 @@ def heads(phi, codes, view, strength, blocks):
 @pytest.mark.parametrize("classes", [None, 3])
 def test_every_head_is_the_ridge_of_its_view(classes):
     made, batch = learner(classes), rows(60, classes)
-    state = made.adapt(batch, 60)
+    state = solved(made, made.adapt(batch, 60))
     phi = made.predictor.features(batch.x)[0].numpy()
     codes = codes_of(batch.y, classes)[0].numpy()
     for v, view in enumerate(VIEWS):
@@ -70,8 +76,8 @@ def test_every_head_is_the_ridge_of_its_view(classes):
 
 
 def test_features_are_x_one_nearness_products_steps_and_ramps():
-    f, x = learner().predictor, rows(7).x
-    phi = f.features(x)
+    f, x = learner().predictor.features, rows(7).x
+    phi = f(x)
     assert f.blocks == (4, 5, 4, 3, 6)
     assert torch.equal(phi[..., :3], x)
     assert bool((phi[..., 3] == 1).all())
@@ -86,11 +92,11 @@ def test_features_are_x_one_nearness_products_steps_and_ramps():
 
 def test_ramps_are_of_one_size_whatever_the_scale_of_x():
     landmarks = 0.01 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
-    f = Committee(5, SquaredError(1), 1, landmarks, 0, ramps=3000).double()
+    f = FixedFeatures(landmarks, ramps=3000).double()
     x = landmarks.double()
     assert float((x @ f.direction).var()) == pytest.approx(1, abs=0.05)
     assert float(f.bias.var()) == pytest.approx(0.25, abs=0.02)
-    alone = Committee(5, SquaredError(1), 1, landmarks[:1], 0, ramps=3000)
+    alone = FixedFeatures(landmarks[:1], ramps=3000)
     assert float(alone.direction.var()) == pytest.approx(1 / 5, abs=0.01)
 
 
@@ -101,27 +107,27 @@ def test_products_that_say_nothing_come_last():
     x = torch.cat([codes, number], dim=1)
     useful = {(0, 4), (1, 4), (2, 4), (4, 4)}
     for seed in range(5):
-        pairs = Committee(5, SquaredError(1), 1, x, 4, seed=seed).pairs
+        pairs = FixedFeatures(x, 4, seed=seed).pairs
         assert {(int(i), int(j)) for i, j in pairs.mT} == useful
-        assert Committee(5, SquaredError(1), 1, x, 99, seed=seed).pairs.shape[1] == 15
+        assert FixedFeatures(x, 99, seed=seed).pairs.shape[1] == 15
 
 
 @pytest.mark.parametrize("products", [2, 3, 6])
 def test_scores_are_those_of_the_features_whichever_way_they_are_made(products):
-    f = Committee(3, SquaredError(1), 1, torch.randn(5, 3), products, STEPS, ramps=4).double()
+    f = FixedFeatures(torch.randn(5, 3), products, STEPS, ramps=4).double()
     x = rows(9).x
     theta = torch.randn(1, 2, sum(f.blocks), 2, dtype=torch.float64)
-    torch.testing.assert_close(f.scores(x, theta), torch.einsum("bnd,bedc->bnec", f.features(x), theta))
+    torch.testing.assert_close(f.scores(x, theta), torch.einsum("bnd,bedc->bnec", f(x), theta))
 
 
 def test_thresholds_are_kept_to_the_last_bit_whatever_their_order():
     steps = [(1, 0.1), (0, 0.3), (1, -0.2)]
-    f = Committee(2, CrossEntropy(2), 1, torch.zeros(0, 2, dtype=torch.float64), 0, steps).double()
+    f = FixedFeatures(torch.zeros(0, 2, dtype=torch.float64), 0, steps).double()
     x = torch.tensor([[[0.3, 0.1], [np.nextafter(0.3, 1), np.nextafter(0.1, 1)]]], dtype=torch.float64)
     want = torch.tensor([[[0, 0, 0.5], [0.5, 0.5, 0.5]]], dtype=torch.float64)
-    assert torch.equal(f.features(x)[..., 3:], want)
-    theta = torch.randn(1, 2, f.features(x).shape[2], 2, dtype=torch.float64)
-    torch.testing.assert_close(f.scores(x, theta), torch.einsum("bnd,bedc->bnec", f.features(x), theta))
+    assert torch.equal(f(x)[..., 3:], want)
+    theta = torch.randn(1, 2, f(x).shape[2], 2, dtype=torch.float64)
+    torch.testing.assert_close(f.scores(x, theta), torch.einsum("bnd,bedc->bnec", f(x), theta))
 
 
 def test_rows_are_scored_before_they_are_learnt():
@@ -130,26 +136,101 @@ def test_rows_are_scored_before_they_are_learnt():
     for n, state in enumerate(made.states(batch.split(16))):
         if n == 3:
             break
-        part = batch.slice(16 * n, 16 * n + 16)
+        state, part = made.refiner.settle(state), batch.slice(16 * n, 16 * n + 16)
         scores = torch.einsum("bnd,bedc->bnec", made.predictor.features(part.x), state.theta)
         which = part.y[..., None, None, :].expand(-1, -1, *scores.shape[2:3], len(SHARPNESS), 1)
-        want = want + chances(scores).gather(-1, which)[..., 0].log().sum(1)
-    torch.testing.assert_close(made.adapt(batch, 16).log_likelihood, want)
+        want = want + class_probabilities(scores).gather(-1, which)[..., 0].log().sum(1)
+    settled = made.refiner.settle(made.adapt(batch, 16))
+    torch.testing.assert_close(settled.log_likelihood, want)
     uniform = -16 * np.log(3)
-    first = made.adapt(batch.slice(0, 16), 16).log_likelihood
+    first = made.refiner.settle(made.adapt(batch.slice(0, 16), 16)).log_likelihood
     torch.testing.assert_close(first, torch.full_like(first, uniform))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 12, [700, 700], [32] * 40])
+def test_rows_that_wait_make_no_difference(sizes):
+    """Against a pass that scores and adds every mini-batch at once."""
+    made, start = learner(3), 0
+    batch = rows(sum(sizes), 3)
+    waiting = at_once = made.init()
+    for size in sizes:
+        part = batch.slice(start, start + size)
+        waiting, at_once = made.step(waiting, part), made.refiner.settle(made.step(at_once, part))
+        assert waiting.pending.rows < LATE + size and not at_once.pending.rows
+        start += size
+    settled = made.refiner.settle(waiting)
+    torch.testing.assert_close(settled.log_likelihood, at_once.log_likelihood)
+    torch.testing.assert_close(settled.moments, at_once.moments)
+    torch.testing.assert_close(settled.theta, at_once.theta)
+    torch.testing.assert_close(made.refiner.latent(waiting), made.refiner.latent(at_once))
+
+
+def test_scoring_and_learning_are_apart():
+    made, batch = learner(3), rows(64, 3)
+    first, second = batch.slice(0, 32), batch.slice(32, 64)
+    refiner, seen = made.refiner, lambda batch: StepInput(batch.rows, batch)
+    state = made.step(made.init(), first)
+    scored, learnt = refiner.score(state, seen(second)), refiner.step(state, seen(second))
+    before, scored, learnt = (refiner.settle(part) for part in (state, scored, learnt))
+    assert torch.equal(scored.moments.gram, before.moments.gram)
+    assert torch.equal(learnt.log_likelihood, before.log_likelihood)
+    both = refiner.settle(made.step(state, second))
+    torch.testing.assert_close(both.log_likelihood, scored.log_likelihood)
+    torch.testing.assert_close(both.moments, learnt.moments)
+
+
+def test_a_fitted_table_is_learnt_whole_and_scored_with_each_row_left_out():
+    made, batch = learner(3), rows(90, 3)
+    state = made.fit(batch, 20)
+    seen = StepInput(batch.rows, batch)
+    learnt = made.refiner.step(made.init(), seen)
+    torch.testing.assert_close(
+        state.log_likelihood, made.refiner.score(learnt, seen, learnt=True).log_likelihood
+    )
+    torch.testing.assert_close(state.theta, solved(made, learnt).theta)
+    with pytest.raises(ValueError, match="every row once"):
+        made.fit(batch, 20, passes=2)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_packed_state_goes_on(classes):
+    made, batch = learner(classes), rows(100, classes)
+    state, tensors = made.refiner.pack(made.adapt(batch.slice(0, 60), 20))
+    assert tensors["gram"].dtype == torch.float32
+    restored, further = made.refiner.unpack(tensors), batch.slice(60, 100)
+    for before, after in ((state, restored), (made.step(state, further), made.step(restored, further))):
+        torch.testing.assert_close(
+            made.predict(batch.x, after), made.predict(batch.x, before), rtol=1e-3, atol=1e-3
+        )
+    with pytest.raises(ValueError, match="'gram'"):
+        made.refiner.unpack({name: part for name, part in tensors.items() if name != "gram"})
+
+
+def test_the_map_is_in_the_file_of_weights_once_and_moves_with_the_learner():
+    made = learner(3)
+    assert not any(name.startswith("refiner.features") for name in made.state_dict())
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), made.float()):
+        assert other.refiner.features is other.predictor.features
+    assert made.refiner.features.slope.dtype == torch.float32
+
+
+def test_landmarks_are_the_same_rows_in_whatever_order():
+    x = np.random.default_rng(0).normal(size=(5000, 3))
+    chosen = choose_landmarks(x, 20, seed=1)
+    assert chosen.shape == (20, 3) and chosen.dtype == np.float32
+    np.testing.assert_array_equal(choose_landmarks(np.concatenate([x[2500:], x]), 20, seed=1), chosen)
+    assert not np.array_equal(choose_landmarks(x, 20, seed=2), chosen)
 
 
 @pytest.mark.parametrize("classes", [None, 2])
 def test_leaving_a_row_out_is_learning_the_others(classes):
     made, batch = learner(classes), rows(25, classes)
-    refiner, weight = made.refiner, torch.ones(1, 25, dtype=torch.float64)
     phi = made.predictor.features(batch.x)
-    state = refiner.solve(refiner.learn(refiner.init(1), phi, batch.y, weight))
-    found = refiner.left_out(state, refiner.factors(state), phi, batch.y, weight)
+    state = made.fit(batch, 25)
+    found = state.log_likelihood
     codes = codes_of(batch.y, classes)[0].numpy()
     expert = 4 * len(STRENGTHS) + 1
-    want = torch.zeros(refiner.variants, dtype=torch.float64)
+    want = torch.zeros(made.refiner.variants, dtype=torch.float64)
     for n in range(25):
         others = np.arange(25) != n
         a = phi[0].numpy()
@@ -158,7 +239,7 @@ def test_leaving_a_row_out_is_learning_the_others(classes):
         theta = np.linalg.solve(kept.T @ kept + np.diag(ridge), kept.T @ codes[others])
         said = torch.from_numpy(a[n] @ theta)
         if classes:
-            want += chances(said[None])[0, :, int(batch.y[0, n, 0])].log()
+            want += class_probabilities(said[None])[0, :, int(batch.y[0, n, 0])].log()
         else:
             want += log_density(batch.y[0, n], said[None], state.noise[0, expert][None])[0]
     torch.testing.assert_close(found[0, expert], want, rtol=1e-8, atol=1e-8)
@@ -166,26 +247,20 @@ def test_leaving_a_row_out_is_learning_the_others(classes):
 
 def test_a_row_of_weight_two_is_two_rows():
     made, batch = learner(3), rows(30, 3)
-    refiner = made.refiner
     weight = torch.ones(1, 30, dtype=torch.float64)
     weight[:, :10] = 2
-    phi = made.predictor.features(batch.x)
-    twice = [torch.cat([part, part[:, :10]], dim=1) for part in (phi, batch.y)]
-    ones = torch.ones(1, 40, dtype=torch.float64)
-    one = refiner.solve(refiner.learn(refiner.init(1), phi, batch.y, weight))
-    two = refiner.solve(refiner.learn(refiner.init(1), *twice, ones))
+    weighted = Batch(batch.x, batch.y, weight)
+    repeated = Batch(*(torch.cat([part, part[:, :10]], dim=1) for part in (batch.x, batch.y)))
+    one, two = made.fit(weighted, 30), made.fit(repeated, 40)
     torch.testing.assert_close(one.theta, two.theta)
-    torch.testing.assert_close(
-        refiner.left_out(one, refiner.factors(one), phi, batch.y, weight),
-        refiner.left_out(two, refiner.factors(two), *twice, ones),
-        rtol=1e-9,
-        atol=1e-9,
-    )
+    torch.testing.assert_close(one.log_likelihood, two.log_likelihood, rtol=1e-9, atol=1e-9)
+    one, two = made.adapt(weighted, 30), made.adapt(repeated, 40)
+    torch.testing.assert_close(made.refiner.latent(one), made.refiner.latent(two))
 
 
 def test_the_noise_is_that_of_generalised_cross_validation():
     made, batch = learner(), rows(50)
-    state = made.adapt(batch, 50)
+    state = solved(made, made.adapt(batch, 50))
     a = made.predictor.features(batch.x)[0].numpy()
     y = batch.y[0].numpy()
     for s, strength in enumerate(STRENGTHS):
@@ -198,8 +273,9 @@ def test_merged_states_hold_the_moments_and_the_likelihoods_of_both():
     made, batch = learner(3), rows(64, 3)
     parts = [made.adapt(batch.slice(at, at + 16), 16) for at in range(0, 64, 16)]
     whole, merged = made.adapt(batch, 16), made.merge(parts)
-    torch.testing.assert_close(merged.moments, whole.moments)
-    torch.testing.assert_close(merged.log_likelihood, sum(part.log_likelihood for part in parts))
+    torch.testing.assert_close(merged.moments, made.refiner.settle(whole).moments)
+    settled = [made.refiner.settle(part) for part in parts]
+    torch.testing.assert_close(merged.log_likelihood, sum(part.log_likelihood for part in settled))
     nested = made.merge([parts[3], made.merge([parts[1], made.merge([parts[2], parts[0]])])])
     torch.testing.assert_close(made.refiner.latent(nested), made.refiner.latent(merged))
 
@@ -208,13 +284,15 @@ def test_the_average_is_hardly_behind_the_best_expert():
     made, batch = learner(3), rows(640, 3, seed=3)
     lost = 0.0
     for n, state in enumerate(made.states(batch.split(32))):
+        state = made.refiner.settle(state)
         if n < 20:
             part = batch.slice(32 * n, 32 * n + 32)
             # weights by rows so far; heads as they were when the rows were scored
             weight = (
                 state.log_likelihood.flatten(1).log_softmax(1).unflatten(1, state.log_likelihood.shape[1:])
             )
-            each = made.refiner.score(state, made.predictor.features(part.x), part.y, part.mask.double())
+            after = made.refiner.settle(made.refiner.score(state, StepInput(part.rows, part)))
+            each = after.log_likelihood - state.log_likelihood
             lost -= float((weight + each).flatten(1).logsumexp(1))
     best = float(-state.log_likelihood.max())
     assert lost <= best + np.log(made.refiner.count * len(SHARPNESS)) + 1e-6
@@ -222,13 +300,12 @@ def test_the_average_is_hardly_behind_the_best_expert():
 
 def test_heads_that_only_score_are_solved_when_rows_have_grown():
     made, batch = learner(2), rows(1504, 2)
-    solved = [float(state.solved) for state in made.states(batch.split(16))]
-    assert solved[5] == 64
-    assert len(set(solved)) < 80
-    assert solved[-1] < 1504
+    after = [float(state.solved) for state in made.states(batch.split(16))]
+    assert after[5] == 64
+    assert len(set(after)) < 80
+    assert after[-1] < 1504
     state = made.adapt(batch, 16)
-    fresh = made.refiner.latent(state)
-    torch.testing.assert_close(fresh, made.refiner.latent(made.refiner.solve(state)))
+    torch.testing.assert_close(made.refiner.latent(state), made.refiner.latent(solved(made, state)))
 
 
 def test_tails_are_student_distributions():
@@ -241,7 +318,7 @@ def test_tails_are_student_distributions():
         assert float(below[t]) == pytest.approx(law.cdf(0.7), abs=1e-12)
         far = cumulative(y[:, 0] - 1e3, mean[..., 0], noise[..., 0])[0, 0]
         assert float(far[t]) == pytest.approx(law.cdf(0.7 - 1e3), abs=1e-14)
-    three = chances(torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64))
+    three = class_probabilities(torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64))
     torch.testing.assert_close(three.sum(-1), torch.ones(1, len(SHARPNESS), dtype=torch.float64))
 
 
@@ -252,7 +329,7 @@ def test_quantiles_and_variance_are_the_mixtures():
     theta, log_weight, noise = f._parts(latent)
     means = torch.einsum("bnd,bedc->bnec", f.features(x), theta)[..., 0]
     levels = torch.tensor([0.025, 0.1, 0.5, 0.9, 0.975], dtype=torch.float64)
-    found = f.tails(x, latent).quantiles(levels)
+    found = f.distribution(x, latent).quantiles(levels)
     at = found[..., None].expand(-1, -1, -1, means.shape[2])
     for q in range(5):
         below = cumulative(at[:, :, q, 0], means, noise[:, None, :, 0])
@@ -267,19 +344,23 @@ def test_quantiles_and_variance_are_the_mixtures():
     sample = means[0, 0].numpy()[expert] + scale * noise[0, :, 0].sqrt().numpy()[expert] * rng.standard_t(
         freedom
     )
-    assert float(f.variance(x, latent)[0, 0, 0]) == pytest.approx(np.var(sample), rel=0.05)
+    assert float(f.distribution(x, latent).variance[0, 0]) == pytest.approx(np.var(sample), rel=0.05)
     assert float(f(x, latent)[0, 0, 0]) == pytest.approx(np.mean(sample), abs=0.01)
+    torch.testing.assert_close(f.distribution(x, latent).mean, f(x, latent)[..., 0])
+    with pytest.raises(ValueError, match="mean only"):
+        learner(2).predictor.distribution(x, learner(2).refiner.latent(learner(2).init()))
 
 
 def test_new_classes_find_room():
     two, four, batch = learner(2), learner(4), rows(100, 2)
     state = two.adapt(batch, 10)
-    wider = four.refiner.widened(state, torch.tensor([1, 3]))
+    wider = four.widen(state, torch.tensor([1, 3]))
     torch.testing.assert_close(wider.theta[..., [1, 3]], state.theta)
+    torch.testing.assert_close(wider.log_likelihood, two.refiner.settle(state).log_likelihood)
     assert not bool(wider.theta[..., [0, 2]].any())
-    chances = four.predict(batch.x, wider).exp()[0]
+    probabilities = four.predict(batch.x, wider).exp()[0]
     same = two.predict(batch.x, state).argmax(-1)[0]
-    assert torch.equal(chances.argmax(-1), torch.tensor([1, 3])[same])
+    assert torch.equal(probabilities.argmax(-1), torch.tensor([1, 3])[same])
 
 
 def test_features_fit_the_room():
@@ -291,12 +372,24 @@ def test_features_fit_the_room():
         assert others + found.ramps == max(others, FILLED)
 
 
-@pytest.mark.parametrize("blocks", [(), (0, 3), (1, 2, 3, 4, 5, 6), (3, -1)])
-def test_blocks_that_cannot_be_are_refused(blocks):
-    with pytest.raises(ValueError, match="one to five blocks"):
-        Experts(blocks, 1)
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"steps": [(3, 0.0)]}, r"0 \.\. 2"),
+        ({"products": -1}, "products"),
+        ({"spread": 0.0}, "spread"),
+        ({"landmarks": torch.zeros(2)}, "landmarks"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        FixedFeatures(**{"landmarks": torch.zeros(2, 3), **settings})
 
 
-def test_steps_of_columns_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match=r"0 \.\. 2"):
-        Committee(3, SquaredError(1), 1, torch.zeros(2, 3), 2, [(3, 0.0)])
+def test_experts_without_rows_are_refused():
+    made = learner()
+    for batch in (None, Batch(torch.zeros(1, 2, 4), torch.zeros(1, 2, 1))):
+        with pytest.raises(ValueError, match="observations"):
+            made.refiner.step(made.init(), StepInput(torch.ones(1), batch))
+    with pytest.raises(ValueError, match="experts >= 1"):
+        Committee(made.predictor.features, SquaredError(1), 0)

@@ -16,6 +16,7 @@ from gradatim.families import (
     StructuralCausalModel,
 )
 from gradatim.methods import METHODS, build
+from gradatim.nn.fixed_features import FixedFeatures
 from gradatim.predictors import (
     Committee,
     CrossEntropy,
@@ -259,7 +260,7 @@ def test_rows_that_are_not_quite_forgotten_are_found():
         lambda out: Ensemble(Network(3, out, (4,)), 2),
         lambda out: Decoder(3, out, tokens=1, token_width=4),
         lambda out: Landmarks(torch.eye(3), torch.eye(3), out),
-        lambda out: Committee(3, out, 2, torch.eye(3)[:2], products=3, steps=[(1, 0.0)]),
+        lambda out: Committee(FixedFeatures(torch.eye(3)[:2], 3, [(1, 0.0)]), out, 2),
         lambda out: Readout(out),
         lambda out: Readout(out, "latents", 8),
     ],

@@ -406,7 +406,7 @@ def test_an_interruption_says_what_it_left(capsys, home, state, tmp_path, monkey
         raise KeyboardInterrupt
 
     before = state.read_bytes()
-    monkeypatch.setattr(RefinedClassifier, "partial_fit", interrupted)
+    monkeypatch.setattr(RefinedClassifier, "predict_then_learn", interrupted)
     line = refusal(capsys, "update", home / "more.csv", "--state", state, code=130)
     assert "is unchanged" in line and state.read_bytes() == before
     words = ["--target", "kind", "--state", tmp_path / "new"]
@@ -460,11 +460,9 @@ class Counter:
 
     batch_size, rows = 32, 0
 
-    def partial_fit(self, X, y, classes=None):
+    def predict_then_learn(self, X, y, classes=None):
         assert len(X) == len(y) <= streaming.CHUNK_ROWS
         self.rows += len(y)
-
-    def predict(self, X):
         return np.zeros(len(X))
 
 

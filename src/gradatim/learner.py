@@ -161,6 +161,7 @@ class Learner(nn.Module):
         """
         self.check(batch)
         with torch.no_grad():
+            state = self.refiner.settle(state)
             prediction = self.predict(batch.x, state)
         return prediction, self.step(state, batch, generator=generator)
 
@@ -238,6 +239,27 @@ class Learner(nn.Module):
             return state
         index, parts = zip(*ended, (active, state), strict=True)
         return select(concatenate(parts), torch.cat(index).argsort())
+
+    def fit(self, support: Batch, batch_size: int, passes: int = 1) -> State:
+        """Return the state of tasks whose rows `[B, N, ...]` are all at hand, learnt in mini-batches of `batch_size`.
+
+        A refiner that weighs by predictions learns all rows, then scores each as if it had been left out.
+
+        Raises:
+            ValueError: a support that is not this learner's; more than one pass where each row counts once.
+        """
+        self.check(support)
+        state = self.init(support.n_tasks)
+        if not self.refiner.capabilities.score:
+            for batch in chain.from_iterable(support.split(batch_size) for _ in range(passes)):
+                state = self.step(state, batch)
+            return state
+        if passes != 1:
+            raise ValueError(f"this learner counts every row once, exactly: one pass; got {passes}")
+        with torch.no_grad():
+            for batch in support.split(batch_size):
+                state = self.refiner.step(state, self._seen(state, batch))
+            return self.refiner.score(state, self._seen(state, support), learnt=True)
 
     def merge(self, states: Sequence[State]) -> State:
         """Return one state of what all the states have seen: adapt to shards apart, then combine.

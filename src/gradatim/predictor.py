@@ -13,18 +13,21 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .nn.mixture import Mixture
 
 
 class Predictor(nn.Module, ABC):
     """`outputs = f_gamma(x, latent)`; a task reaches it through the latent alone.
 
     A subclass sets `latent_shape` (the latent's shape without tasks, e.g. `(S,)` or `(K, W)`; empty for a readout,
-    whose latent belongs to the query rows), `output_dim`, and `x_dim` where only one width of x will do.
+    whose latent belongs to the query rows), `output_dim`, and `x_dim` where only one width of x will do. One that
+    answers a regression with a `distribution` sets `probabilistic`.
     """
 
     latent_shape: tuple[int, ...]
     output_dim: int
     x_dim: int | None = None
+    probabilistic: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -60,6 +63,16 @@ class Predictor(nn.Module, ABC):
             ValueError: the predictor does not say.
         """
         raise ValueError(f"{type(self).__name__} gives no slopes of its outputs: use a Network")
+
+    def distribution(self, x: Tensor, latent: Tensor) -> Mixture:
+        """Return the predictive distribution of a regression's answer at x `[B, N, Dx]`, a mixture for each row.
+
+        Raises:
+            ValueError: the predictor is not `probabilistic`.
+        """
+        raise ValueError(
+            f"{type(self).__name__} answers a mean only, not a distribution: use another learner"
+        )
 
     def check_x(self, x: Tensor) -> None:
         """Check that x is numbers `[B, N, x_dim]`; a predictor of images or tokens says what it wants instead.

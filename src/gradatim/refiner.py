@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .tree import flatten, unflatten
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -115,6 +117,26 @@ class Refiner(nn.Module, ABC):
             ValueError: states of this refiner have nothing to weigh.
         """
         raise ValueError(f"states of {type(self).__name__} are not weighed by their predictions")
+
+    def settle(self, state: State) -> State:
+        """Return the state with the work done that steps have put off; it predicts and goes on the same."""
+        return state
+
+    def pack(self, state: State) -> tuple[State, dict[str, Tensor]]:
+        """Return a state as tensors by name for a file, `[B, ...]` each, and the state to go on with.
+
+        `unpack` returns that state, up to the rounding of what is packed.
+        """
+        state = self.settle(state)
+        return state, flatten(state)
+
+    def unpack(self, tensors: dict[str, Tensor]) -> State:
+        """Return the state whose tensors `[B, ...]` `pack` returned.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape.
+        """
+        return unflatten(self.init(1), tensors)
 
     def serves(self, state: State, x: Tensor) -> bool:
         """Return whether the state answers at x; a per-query state only at its own queries."""

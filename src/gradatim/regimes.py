@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from .learner import Learner
 from .likelihood import Likelihood
+from .nn.fixed_features import FixedFeatures, widths
 from .predictors import (
     Committee,
     Decoder,
@@ -22,7 +24,6 @@ from .predictors import (
     OrderScores,
     Readout,
     Velocity,
-    widths,
 )
 from .refiners import (
     OFF,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from .signal import Signal
 
 DEFAULT = TransformerConfig()
+
+REACH = 0.4
+"""Of several committees: the standard deviation of the log of the distance at which nearness fades."""
 
 
 def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
@@ -190,16 +194,28 @@ def committee(
 
     Source: Broomhead, Lowe 1988; Rahimi, Recht 2007; Raftery et al. 1997 (averaging).
     """
-    x_dim = landmarks.shape[1]
-    room = widths(x_dim)
-    landmarks, steps = landmarks[: room.landmarks], steps[: room.steps]
-    outputs, classes = likelihood.output_dim, likelihood.classes is not None
-    blocks = (x_dim + 1, len(landmarks), room.products, len(steps), room.ramps)
-    refiner = Experts(blocks if room.landmarks else blocks[:1], outputs, classes)
-    predictor = Committee(
-        x_dim, likelihood, refiner.count, landmarks, room.products, steps, spread, seed, room.ramps
+    room = widths(landmarks.shape[1])
+    features = FixedFeatures(
+        landmarks[: room.landmarks], room.products, steps[: room.steps], spread, seed, room.ramps
     )
-    return Learner(predictor, refiner, CLOSED_FORM)
+    refiner = Experts(features, likelihood.output_dim, likelihood.classes is not None)
+    return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN)
+
+
+def committees(
+    likelihood: Likelihood,
+    landmarks: Sequence[Tensor],
+    steps: Sequence[tuple[int, float]],
+    seeds: Sequence[int],
+) -> list[Learner]:
+    """Return committees that differ by their `landmarks [K, x_dim]`, the reach of nearness and what is drawn.
+
+    Nearness of the first has the reach 1; that of later members is drawn, its log with the deviation `REACH`.
+    """
+    draws = [float(np.random.default_rng(seed).standard_normal()) for seed in seeds]
+    reaches = [float(np.exp(REACH * draw)) if member else 1.0 for member, draw in enumerate(draws)]
+    members = zip(landmarks, reaches, seeds, strict=True)
+    return [committee(likelihood, rows, steps, reach, seed) for rows, reach, seed in members]
 
 
 def implicit(

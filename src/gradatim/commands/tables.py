@@ -206,7 +206,7 @@ def load_estimator(state: Path) -> tuple[Any, Schema, float]:
         ValueError: a file that is missing, truncated, foreign, newer, or not made by `gradatim fit`.
     """
     from ..estimators import RefinedClassifier, RefinedRegressor
-    from ..estimators.files import read_table
+    from ..files.table import read_table
 
     header, _ = read_table(state)
     schema = Schema.from_json(header, state)

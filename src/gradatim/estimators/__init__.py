@@ -1,6 +1,6 @@
 """scikit-learn estimators of tables: Bayesian model averaging of ridge heads, in closed form, nothing meta-trained."""
 
-from .base import DriftWarning
+from ..preprocessing.drift import DriftWarning
 from .classifier import RefinedClassifier
 from .regressor import RefinedRegressor
 

@@ -6,8 +6,8 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 from __future__ import annotations
 
 import copy
-import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,30 +20,25 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ..files.table import read_table, write_table
 from ..learner import Learner
 from ..names import hint
-from ..preprocessing import Columns, read_columns
-from .files import load_learner, read_table, restore, write_table
-from .rows import Rows
-from .table import Adapted
+from ..preprocessing import Columns, labels, read_columns
+from ..preprocessing.drift import warn_of_drift
+from ..preprocessing.rows import Rows
+from ..recipes import rebuild
+from .table import ENCODED, TableTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
 
 SHIPPED = ("experts",)
-"""What `model` can be called by name: nothing learnt, no weights file."""
+"""Names of `model`: nothing meta-trained, no weights file."""
 
-STRAY = 0.2
-"""The share of rows outside the range that a column's map was made for at which a warning says so."""
-
-
-STRAYS = 16
-"""Fewer rows at once than these are never warned of."""
-
-
-class DriftWarning(UserWarning):
-    """Rows lie outside the range that the map of their columns was made for."""
+AHEAD = 1024
+"""Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
 class Refined(BaseEstimator):
@@ -52,7 +47,7 @@ class Refined(BaseEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
     classes_: np.ndarray
-    task_: Adapted
+    task_: TableTask
 
     def __init__(
         self,
@@ -80,8 +75,12 @@ class Refined(BaseEstimator):
             ValueError: another kind of estimator, other maps or classes, or a map that is not fixed yet.
 
         Example:
-            >>> parts = [base.fork().partial_fit(X, y) for X, y in shards]
-            >>> whole = base.merge(parts[0]).merge(parts[1])
+            >>> import numpy as np
+            >>> from gradatim import RefinedRegressor
+            >>> X = np.random.default_rng(0).normal(size=(600, 3))
+            >>> base = RefinedRegressor().partial_fit(X[:300], X[:300, 0])
+            >>> base.merge(base.fork().partial_fit(X[300:], X[300:, 0])).task_.rows
+            600.0
         """
         check_is_fitted(self)
         if other is self:
@@ -89,14 +88,26 @@ class Refined(BaseEstimator):
         if type(other) is not type(self):
             raise ValueError(f"a {type(self).__name__} merges with another; got a {type(other).__name__}")
         check_is_fitted(other)
-        if _few(self._labels(), None) != _few(other._labels(), None):
+        classes, more = ([] if each._labels() is None else each.classes_.tolist() for each in (self, other))
+        if classes != more:
             raise ValueError(
-                f"merging needs the same classes; got {_few(self._labels())} and {_few(other._labels())}: name them "
-                "all in the first partial_fit"
+                f"merging needs the same classes, all of the first call; got {classes[:8]} and {more[:8]}"
             )
         task = copy.copy(self.task_)
         task.merge(other.task_)
         self.task_ = task
+        return self
+
+    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Begin again with rows X `[n, columns]`, y `[n]` of another range: with a new map, forgetting what was learnt.
+
+        Raises:
+            ValueError: as `partial_fit`.
+        """
+        check_is_fitted(self)
+        fresh = type(self)(**self.get_params(deep=False))
+        fresh._learn(fresh._rows(X, y, sample_weight), classes=self._labels())
+        self.__dict__.update(fresh.__dict__)
         return self
 
     def fork(self) -> Self:
@@ -106,11 +117,11 @@ class Refined(BaseEstimator):
             ValueError: the map is not fixed yet.
         """
         check_is_fitted(self)
-        if self.task_.warm is not None:
+        if self.task_.encoder is None:
             raise ValueError("the map is not fixed yet: learn more rows before forking")
-        made = copy.deepcopy(self)
-        made.task_.forget()
-        return made
+        fresh = copy.deepcopy(self)
+        fresh.task_.reset()
+        return fresh
 
     def save(self, path: Path | str, header: dict[str, Any] | None = None) -> Path:
         """Write the estimator and all that it knows to one file, without pickle; return its path.
@@ -122,24 +133,25 @@ class Refined(BaseEstimator):
             ValueError: the file cannot be written; what stood there stays.
         """
         check_is_fitted(self)
+        seed = self.random_state if isinstance(self.random_state, int | None) else None
+        params = {name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")}
+        params["model"] = "given" if isinstance(self.model, Learner) else str(self.model)
         about = {
             **(header or {}),
             "estimator": type(self).__name__,
-            "params": self._plain_params(),
+            "params": {**params, "device": str(self.device), "random_state": seed},
             "n_features": self.n_features_in_,
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", [])] or None,
-            "classes": _plain_labels(self._labels()),
+            "classes": labels.to_json(self._labels()),
         }
         task = copy.copy(self.task_)
-        task.settle()
-        written = write_table(path, task, about)
+        tensors, entries = task.pack()
+        written = write_table(path, tensors, about | entries)
         self.task_ = task
         return written
 
     @classmethod
-    def load(
-        cls, path: Path | str, model: str | Path | Learner | None = None, device: str | None = None
-    ) -> Self:
+    def load(cls, path: Path | str, model: Any = None, device: str | None = None) -> Self:
         """Return the estimator that `save` wrote.
 
         `model`: the learner, where one was given (a file holds what was learnt of a table, not the learner's weights);
@@ -154,26 +166,26 @@ class Refined(BaseEstimator):
             raise ValueError(f"{path} holds a {about['estimator']}: load it with {about['estimator']}.load")
         if about["params"]["model"] == "given" and model is None:
             raise ValueError(
-                f"{path} was written with a learner given as model: load(path, model=learner) wants it"
+                f"{path} was written with a learner as model: give it to load(path, model=learner)"
             )
         changes = {"model": model, "device": device}
-        made = cls(**about["params"] | {name: value for name, value in changes.items() if value is not None})
-        made.n_features_in_ = about["n_features"]
-        if about["feature_names"] is not None:
-            made.feature_names_in_ = np.array(about["feature_names"], dtype=object)
-        if about["classes"] is not None:
-            made.classes_ = np.array(about["classes"]["labels"], dtype=np.dtype(about["classes"]["dtype"]))
-        made.task_ = made._new_task(None if about["classes"] is None else len(made.classes_))
-        restore(made.task_, tensors, about, path)
-        return made
+        params = about["params"] | {name: value for name, value in changes.items() if value is not None}
+        estimator, classes = cls(**params), labels.from_json(about["classes"])
+        names = about["feature_names"] and np.array(about["feature_names"], dtype=object)
+        attributes = {"n_features_in_": about["n_features"], "feature_names_in_": names, "classes_": classes}
+        estimator.__dict__.update({k: value for k, value in attributes.items() if value is not None})
+        estimator.task_ = estimator._new_task(None if classes is None else len(classes))
+        try:
+            estimator.task_.unpack(tensors, about)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} contradicts itself: {error}") from error
+        return estimator
 
     def __sklearn_tags__(self) -> Any:
         """Return what kinds of tables are read."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
+        for kind in ("allow_nan", "sparse", "string", "categorical"):
+            setattr(tags.input_tags, kind, True)
         return tags
 
     @contextmanager
@@ -190,34 +202,28 @@ class Refined(BaseEstimator):
     def _labels(self) -> np.ndarray | None:
         return getattr(self, "classes_", None)
 
-    def _plain_params(self) -> dict[str, Any]:
-        params = self.get_params(deep=False)
-        if isinstance(params["model"], Learner):
-            params["model"] = "given"
-        params["model"], params["device"] = str(params["model"]), str(params["device"])
-        params |= {name: int(params[name]) for name in ("batch_size", "n_passes", "n_estimators")}
-        if not isinstance(params["random_state"], int | None):
-            params["random_state"] = None
-        return params
-
-    def _new_task(self, outputs: int | None) -> Adapted:
+    def _new_task(self, outputs: int | None) -> TableTask:
         """Return a task of no rows, or raise ValueError for settings that cannot be."""
         for name in ("batch_size", "n_passes", "n_estimators"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-        given = self.model if isinstance(self.model, Learner) else None
+        template = self.model if isinstance(self.model, Learner) else None
         if not isinstance(self.model, Learner) and self.model not in SHIPPED:
-            given = load_learner(self.model, hint(str(self.model), SHIPPED))
-        if given is None and self.n_passes != 1:
+            name = str(self.model)
+            if not Path(name).exists():
+                near = hint(name, SHIPPED)
+                raise ValueError(f"no model or file is called {name!r}: {near} or give a checkpoint")
+            template = rebuild(Path(name))[0]
+        if template is None and self.n_passes != 1:
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")
-        if given is not None and self.n_estimators != 1:
+        if template is not None and self.n_estimators != 1:
             raise ValueError(
-                "members differ by the features they draw, and a given learner draws none: n_estimators must be 1"
+                "a learner given as model draws no features to differ by: n_estimators must be 1"
             )
         first = check_random_state(self.random_state).randint(2**31 - self.n_estimators)
         seeds = tuple(int(first) + member for member in range(self.n_estimators))
-        return Adapted(outputs, seeds, given, str(self.device))
+        return TableTask(outputs, seeds, template, str(self.device))
 
     def _columns(self, X: Any, reset: bool) -> Columns:
         """Return X by column, checked against the columns of before."""
@@ -227,46 +233,72 @@ class Refined(BaseEstimator):
             validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
         return columns
 
-    def _rows(self, X: Any, y: np.ndarray, sample_weight: Any, reset: bool) -> Rows:
-        """Return checked rows, those of weight 0 left away."""
-        columns = self._columns(X, reset)
+    def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
+        """Return checked rows, y `[n]` labels or numbers, to `fit` or to learn next, in a task that may change."""
+        y, more = self._checked(y), hasattr(self, "task_") and not fit
+        columns = self._columns(X, reset=not more)
         check_consistent_length(columns.values[0], y)
-        if sample_weight is None:
-            return Rows(columns, y.astype(np.float64), np.ones(len(y)))
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
-        if (weight < 0).any():
-            raise ValueError("sample_weight must not be negative")
-        rows = Rows(columns, y.astype(np.float64), np.asarray(weight, dtype=np.float64))
-        if (weight > 0).all():
-            return rows
-        if not (weight > 0).any():
-            raise ValueError("sample_weight is zero for every row: there is nothing to learn")
-        kept = np.flatnonzero(weight > 0)
-        return Rows(columns.take(kept), rows.y[kept], rows.weight[kept])
+        weight = np.ones(len(y))
+        if sample_weight is not None:
+            weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, copy=True))
+            if (weight < 0).any():
+                raise ValueError("sample_weight must not be negative")
+            if not (weight > 0).any():
+                raise ValueError("sample_weight is zero for every row: there is nothing to learn")
+        if more:
+            self.task_ = copy.copy(self.task_)
+            if self.task_.encoder is not None:
+                self.task_.warned = warn_of_drift(self.task_.encoder, columns, self.task_.warned)
+        return Rows(columns, y, weight)
 
-    def _warn_of_strays(self, columns: Columns) -> None:
-        """Say once which columns have left the range that their map was made for."""
-        if self.task_.encoder is None or self.task_.warm is not None or columns.n_rows < STRAYS:
-            return
-        shares = self.task_.encoder.out_of_range(columns)
-        gone = [name for name, share in shares.items() if share > STRAY and name not in self.task_.told]
-        if gone:
-            self.task_.told = self.task_.told.union(gone)
-            named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in gone[:8])
-            warnings.warn(
-                f"columns have left the range that their map was made for, {len(gone)} in all: {named}; answers there "
-                "are extrapolated. Call remap(X, y) to begin again with rows like these",
-                DriftWarning,
-                stacklevel=3,
-            )
+    def _checked(self, y: Any) -> np.ndarray:
+        """Return y `[n]`, labels or numbers."""
+        raise NotImplementedError
 
+    def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
+        """Learn rows, `x [n, d]` if they are encoded; begin a task where there is none."""
+        raise NotImplementedError
 
-def _few(labels: np.ndarray | None, most: int | None = 8) -> str:
-    return "none" if labels is None else str(labels[:most].tolist())
+    def _ahead(self, rows: Rows, classes: Any = None) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+        """Yield the classes so far and what is predicted of the next rows `[n, ...]`, after learning them.
 
+        They are whole mini-batches, and more of them the more rows are learnt: heads are solved for each prediction.
+        """
+        while len(rows):
+            task, classes_before = getattr(self, "task_", None), self._labels()
+            batches = 0 if task is None else int(task.rows) // (8 * self.batch_size)
+            size = self.batch_size * min(max(1, batches), max(1, AHEAD // self.batch_size))
+            piece, rows = rows.take(slice(size)), rows.take(slice(size, None))
+            if task is None:
+                self._learn(piece, None, classes)
+                classes_before, size = self._labels(), len(piece)
+                if classes_before is None:
+                    yield None, np.full(size, np.nan)
+                else:
+                    yield classes_before, np.full((size, len(classes_before)), 1 / len(classes_before))
+                continue
+            current = task.current(self.batch_size)
+            x = current.encode(piece.columns)
+            prediction = current.predict(x, TableTask.outputs_at)
+            # while rows are held the map is not fixed: they are encoded once more
+            self._learn(piece, x if current is task else None, classes)
+            yield classes_before, prediction
 
-def _plain_labels(labels: np.ndarray | None) -> dict[str, Any] | None:
-    if labels is None:
-        return None
-    dtype = "object" if labels.dtype == object else labels.dtype.str
-    return {"labels": labels.tolist(), "dtype": dtype}
+    def _predict(self, columns: Columns, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
+        """Return what `read` returns of the task and of rows, encoded some at a time: `[n, ...]`."""
+        task = self.task_.current(self.batch_size)
+        starts = range(0, columns.n_rows, ENCODED)
+        parts = (task.encode(columns.take(slice(start, start + ENCODED))) for start in starts)
+        return np.concatenate([task.predict(part, read) for part in parts])
+
+    def _learn_targets(self, rows: Rows, y: np.ndarray, x: np.ndarray | None) -> None:
+        """Learn rows whose y is numbers or class indices `[n]`; those of weight 0 are left out."""
+        x = x if x is None or rows.weight.all() else x[rows.weight > 0]
+        rows = Rows(rows.columns, y.astype(np.float64), rows.weight).present()
+        self.task_.partial_fit(rows, self.batch_size, x)
+
+    def _fit(self, rows: Rows, y: np.ndarray, outputs: int | None) -> None:
+        """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
+        task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
+        task.fit(rows.present(), self.batch_size, self.n_passes)
+        self.task_ = task

@@ -13,13 +13,14 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
+from ..preprocessing.labels import align, of_one_type, union
 from .base import Refined
+from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-KINDS = {"O": "words", "U": "words", "S": "words", "b": "truth values"}
+    from ..preprocessing.rows import Rows
 
 
 class RefinedClassifier(ClassifierMixin, Refined):
@@ -32,17 +33,29 @@ class RefinedClassifier(ClassifierMixin, Refined):
     categories and dates, with missing values. `partial_fit` gathers how columns are mapped to numbers from the first
     256 rows and then keeps that map; `fit` takes it from all rows.
 
-    Args: `model`: `"experts"`, the path of a checkpoint, or a `Learner` (its inputs must be as wide as the encoded
-    table); `batch_size`: rows that are learnt at a time; `n_passes` over the rows in `fit`, of a given learner;
-    `n_estimators`: members that draw other features, averaged; `device`; `random_state`.
+    Args:
+        model: `"experts"`, the path of a checkpoint, or a `Learner` whose inputs are as wide as the encoded table.
+        batch_size: rows that are learnt at a time.
+        n_passes: over the rows in `fit`, of a learner that does not count every row once.
+        n_estimators: members that draw other features, averaged.
+        device: where PyTorch computes.
+        random_state: of the features.
 
-    Attributes: `classes_`; `n_features_in_`; `feature_names_in_` of named columns.
+    Attributes:
+        classes_: the labels, sorted.
+        n_features_in_: how many columns.
+        feature_names_in_: the names of named columns.
 
     Example:
+        >>> import numpy as np
+        >>> from gradatim import RefinedClassifier
+        >>> X = np.random.default_rng(0).normal(size=(640, 3))
+        >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same", "different")
         >>> model = RefinedClassifier()
-        >>> for X, y in stream:
-        ...     model.partial_fit(X, y)
-        >>> model.predict_proba(X_new)
+        >>> for start in range(0, 640, 64):
+        ...     model = model.partial_fit(X[start : start + 64], y[start : start + 64])
+        >>> model.predict([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]).tolist()
+        ['same', 'different']
 
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984; Raftery et al. 1997, eq. 1.
     """
@@ -54,44 +67,49 @@ class RefinedClassifier(ClassifierMixin, Refined):
             ValueError: no rows, infinity, a y that is no class, lengths that differ.
         """
         with self._unharmed():
-            y = self._checked(y)
-            labels, codes = np.unique(y, return_inverse=True)
-            rows = self._rows(X, codes, sample_weight, reset=True)
-            task = self._new_task(len(labels))
-            task.fit(rows, self.batch_size, self.n_passes)
-            self.classes_, self.task_ = labels, task
+            rows = self._rows(X, y, sample_weight, fit=True)
+            labels, codes = np.unique(rows.y, return_inverse=True)
+            self._fit(rows, codes, len(labels))
+            self.classes_ = labels
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Learn more rows. `classes`: all that there are, as far as they are known; new ones may come at any time.
+        """Learn more rows X `[n, columns]`, y `[n]`.
+
+        `classes`: all that there are, as far as they are known; new ones may come at any time.
 
         Raises:
             ValueError: as `fit`; other columns than before, labels of another type.
         """
         with self._unharmed():
-            y = self._checked(y)
-            begun = hasattr(self, "task_")
-            known = self.classes_ if begun else np.unique(y if classes is None else self._checked(classes))
-            if classes is not None and begun and not _same(known, np.asarray(classes)):
-                known = _union(known, self._checked(classes))
-            labels = _union(known, y)
-            rows = self._rows(X, np.searchsorted(labels, y), sample_weight, reset=not begun)
-            if begun:
-                self._warn_of_strays(rows.columns)
-            task = copy.copy(self.task_) if begun else self._new_task(len(labels))
-            if begun and len(labels) > len(self.classes_):
-                task.widen(np.searchsorted(labels, self.classes_), len(labels))
-            task.partial_fit(rows, self.batch_size)
-            self.classes_, self.task_ = labels, task
+            self._learn(self._rows(X, y, sample_weight), classes=classes)
         return self
 
-    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
-        check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False))
-        fresh.partial_fit(X, y, classes=self.classes_, sample_weight=sample_weight)
-        self.__dict__.update(fresh.__dict__)
-        return self
+    def predict_then_learn(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, proba: bool = False
+    ) -> np.ndarray:
+        """Learn rows and return their labels `[n]`, each predicted before its mini-batch is learnt.
+
+        Many rows are predicted a few mini-batches at a time, at most an eighth of those learnt. Before anything is
+        learnt, all classes are equally likely. Each row is read and encoded once. `proba`: probabilities `[n, C]`
+        instead, columns as in `classes_` afterwards; that of a class before its first row is 0.
+
+        Raises:
+            ValueError: as `partial_fit`.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim import RefinedClassifier
+            >>> X = np.random.default_rng(0).normal(size=(600, 3))
+            >>> labels = RefinedClassifier().predict_then_learn(X, X[:, 0] > 0)
+            >>> bool((labels == (X[:, 0] > 0))[300:].mean() > 0.95)
+            True
+        """
+        with self._unharmed():
+            parts = [*self._ahead(self._rows(X, y, sample_weight), classes)]
+        if proba:
+            return np.concatenate([align(part, labels, self.classes_) for labels, part in parts])
+        return np.concatenate([labels[part.argmax(1)] for labels, part in parts])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities `[n, C]`, float64, columns as in `classes_`.
@@ -100,18 +118,16 @@ class RefinedClassifier(ClassifierMixin, Refined):
             ValueError: other columns than were learnt.
         """
         check_is_fitted(self)
-        columns = self._columns(X, reset=False)
-        chances = self.task_.outputs_of(columns, self.batch_size)
-        return chances / chances.sum(1, keepdims=True)
+        return self._predict(self._columns(X, reset=False), TableTask.outputs_at)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logs of `predict_proba`."""
+        """Return the logs of `predict_proba`, `[n, C]`."""
         return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most likely class of each row, `[n]`."""
-        chances = self.predict_proba(X)
-        return self.classes_[chances.argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def staged_predict_proba(self, X: Any, more: tuple[Any, Any]) -> Iterator[np.ndarray]:
         """Yield the probabilities of X after each further mini-batch of rows `more = (X, y)`: the anytime curve.
@@ -119,21 +135,29 @@ class RefinedClassifier(ClassifierMixin, Refined):
         A copy learns them; the estimator stays as it is. Columns are for all classes, known or in y; of those that are
         not yet known the first answer is 0, and one that has not begun yields the uniform first.
         """
-        made = copy.deepcopy(self)
-        rows, y = more
+        learner, (rows, y) = copy.deepcopy(self), more
         y = self._checked(y)
-        known = self.classes_ if hasattr(self, "task_") else np.unique(y)
-        labels = _union(known, y)
-        if hasattr(self, "task_"):
-            first = np.zeros((_num_samples(X), len(labels)))
-            first[:, np.searchsorted(labels, known)] = self.predict_proba(X)
-        else:
-            first = np.full((_num_samples(X), len(labels)), 1 / len(labels))
-        yield first
+        begun = hasattr(self, "task_")
+        labels = union(self.classes_, y) if begun else np.unique(y)
+        uniform = np.full((_num_samples(X), len(labels)), 1 / len(labels))
+        yield align(self.predict_proba(X), self.classes_, labels) if begun else uniform
         for start in range(0, len(y), self.batch_size):
             part = slice(start, start + self.batch_size)
-            taken = rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
-            yield made.partial_fit(taken, y[part], classes=labels).predict_proba(X)
+            batch = rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
+            yield learner.partial_fit(batch, y[part], classes=labels).predict_proba(X)
+
+    def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
+        begun = hasattr(self, "task_")
+        labels = self.classes_ if begun else np.unique(rows.y if classes is None else self._checked(classes))
+        if classes is not None and begun and not np.array_equal(labels, classes):
+            labels = union(labels, self._checked(classes))
+        labels = union(labels, rows.y)
+        if not begun:
+            self.task_ = self._new_task(len(labels))
+        elif len(labels) > len(self.classes_):
+            self.task_.widen(np.searchsorted(labels, self.classes_), len(labels))
+        self.classes_ = labels
+        self._learn_targets(rows, np.searchsorted(labels, rows.y), x)
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return labels `[n]`, of one type."""
@@ -141,27 +165,6 @@ class RefinedClassifier(ClassifierMixin, Refined):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iub":
             return y  # what there is most, and needs no look
-        y = column_or_1d(y, warn=True)
-        if y.dtype == object:
-            kinds = {type(label).__name__ for label in y.tolist()}
-            if len(kinds) > 1:
-                raise ValueError(f"labels must be of one type; got {', '.join(sorted(kinds))}")
+        y = of_one_type(column_or_1d(y, warn=True))
         check_classification_targets(y)
         return y
-
-
-def _same(known: np.ndarray, more: np.ndarray) -> bool:
-    """Say whether labels are the very ones that are known."""
-    return known.dtype.kind == more.dtype.kind and np.array_equal(known, more)
-
-
-def _union(known: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Return all labels, sorted; raise ValueError where words meet numbers."""
-    kinds = [KINDS.get(part.dtype.kind, "numbers") for part in (known, more)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(
-            f"labels change type: classes so far are {kinds[0]}, {known[:4].tolist()}, these are {kinds[1]}, "
-            f"{np.unique(more)[:4].tolist()}: use one type"
-        )
-    place = np.searchsorted(known, more).clip(max=len(known) - 1)
-    return known if (known[place] == more).all() else np.union1d(known, more)

@@ -5,18 +5,20 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_y, check_is_fitted, column_or_1d
 
 from .base import Refined
+from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..preprocessing.rows import Rows
 
 LARGEST = 1e100
 """Larger numbers have squares that overflow."""
@@ -32,8 +34,12 @@ class RefinedRegressor(RegressorMixin, Refined):
     Attributes: `n_features_in_`; `feature_names_in_` of named columns.
 
     Example:
-        >>> model = RefinedRegressor().partial_fit(X, y)
-        >>> model.predict(X_new, quantiles=[0.1, 0.5, 0.9])
+        >>> import numpy as np
+        >>> from gradatim import RefinedRegressor
+        >>> X = np.random.default_rng(0).normal(size=(500, 3))
+        >>> model = RefinedRegressor().partial_fit(X, X[:, 0] + X[:, 1])
+        >>> model.predict([[1.0, 1.0, 0.0]], quantiles=[0.1, 0.5, 0.9]).round(1)
+        array([[2., 2., 2.]])
 
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984; Raftery et al. 1997, eq. 1.
     """
@@ -45,51 +51,56 @@ class RefinedRegressor(RegressorMixin, Refined):
             ValueError: no rows, infinity, a y that is no finite number, lengths that differ.
         """
         with self._unharmed():
-            rows = self._rows(X, self._checked(y), sample_weight, reset=True)
-            task = self._new_task(None)
-            task.fit(rows, self.batch_size, self.n_passes)
-            self.task_ = task
+            rows = self._rows(X, y, sample_weight, fit=True)
+            self._fit(rows, rows.y, None)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Learn more rows.
+        """Learn more rows X `[n, columns]`, y `[n]`.
 
         Raises:
             ValueError: as `fit`; other columns than before.
         """
         with self._unharmed():
-            begun = hasattr(self, "task_")
-            rows = self._rows(X, self._checked(y), sample_weight, reset=not begun)
-            if begun:
-                self._warn_of_strays(rows.columns)
-            task = copy.copy(self.task_) if begun else self._new_task(None)
-            task.partial_fit(rows, self.batch_size)
-            self.task_ = task
+            self._learn(self._rows(X, y, sample_weight))
         return self
 
-    def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Begin again with rows of another range: the map is gathered anew, what was learnt is forgotten."""
-        check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False))
-        fresh.partial_fit(X, y, sample_weight=sample_weight)
-        self.__dict__.update(fresh.__dict__)
-        return self
+    def predict_then_learn(self, X: Any, y: Any, sample_weight: Any = None) -> np.ndarray:
+        """Learn rows and return their means `[n]`, each predicted before its mini-batch is learnt; NaN at the start.
 
-    def predict(self, X: Any, quantiles: Sequence[float] | None = None, return_std: bool = False) -> Any:
-        """Return means `[n]`; or quantiles `[n, Q]` of the predictive distribution; or means and deviations.
+        Rows are predicted a few mini-batches at a time, at most an eighth of those learnt, and encoded once.
 
         Raises:
-            ValueError: other columns than were learnt, a quantile outside (0, 1), both wanted.
+            ValueError: as `partial_fit`.
+        """
+        with self._unharmed():
+            rows = self._rows(X, y, sample_weight)
+            return np.concatenate([means for _, means in self._ahead(rows)])
+
+    def predict(self, X: Any, quantiles: Sequence[float] | None = None, return_std: bool = False) -> Any:
+        """Return means `[n]`; or quantiles `[n, Q]` of the predictive distribution; or `(means, deviations)`.
+
+        Raises:
+            ValueError: other columns than were learnt, a quantile outside (0, 1), both wanted, a learner as model that
+                answers a mean only.
         """
         check_is_fitted(self)
         columns = self._columns(X, reset=False)
         if quantiles is None:
-            mean, variance = self.task_.outputs_of(columns, self.batch_size).T
-            return (mean, np.sqrt(variance)) if return_std else mean
+            if not return_std:
+                return self._predict(columns, TableTask.outputs_at)
+            mean, variance = self._predict(columns, lambda task, x: task.distribution(x).moments[0]).T
+            return mean, np.sqrt(variance)
         levels = np.asarray(quantiles, dtype=np.float64)
         if return_std or levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"quantiles must lie in (0, 1), without return_std; got {quantiles!r}")
-        return self.task_.outputs_of(columns, self.batch_size, levels)
+        at = torch.from_numpy(levels)
+        return self._predict(columns, lambda task, x: task.distribution(x).quantiles(at.to(x))[0])
+
+    def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
+        if not hasattr(self, "task_"):
+            self.task_ = self._new_task(None)
+        self._learn_targets(rows, rows.y, x)
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return finite numbers `[n]`."""

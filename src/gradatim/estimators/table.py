@@ -1,376 +1,305 @@
-"""What is known of one table: how its columns become numbers, and what its rows have said so far.
+"""A table as a task: the map of its columns, a learner, and the learner's state.
 
-Source: Dawid 1984 (every row is scored before it is learnt).
+Source: Dawid 1984 (prequential evaluation: every row is scored before it is learnt).
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..batch import Batch
-from ..nn.mixture import Tails
-from ..predictors import Committee, CrossEntropy, SquaredError, widths
+from ..files.checkpoint import select_prefix
+from ..nn.fixed_features import choose_landmarks, widths
+from ..nn.mixture import Mixture
+from ..predictors import CrossEntropy, SquaredError
 from ..preprocessing import Encoder
-from ..refiners import Experts
-from ..refiners.experts import GROWTH
-from ..regimes import committee
+from ..preprocessing.rows import Rows
+from ..preprocessing.target import STANDARD, Target
+from ..regimes import committees
 from ..training.states import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from torch import Tensor
 
     from ..learner import Learner
     from ..preprocessing import Columns
     from ..refiner import State
-    from .rows import Rows
 
 WARM = 256
-"""Rows that are kept as they came; then the map from columns to numbers is fixed, and they are let go."""
-
-LATE = 512
-"""Rows that wait at most before they are taken in together."""
-
-SPREAD = 0.4
-"""Of the log of the distance at which later members' nearness fades; the first has 1."""
+"""Rows that are held as they came; then the map from columns to numbers is fixed, and they are dropped."""
 
 NUMBERS = 30_000
-"""Rows times classes that are answered at a time, at most: each is a number for every way of answering."""
+"""Rows times classes that are predicted at a time, at most: each is a number for every expert."""
 
-PIECE = 2048
-"""Rows that are read at a time."""
-
-ASKED = 8192
-"""Rows that are answered at a time, at most."""
-
-
-class Encoded(NamedTuple):
-    """Rows of one task as tensors: `x [1, n, d]`, `y [1, n, 1]`, `weight [1, n]`."""
-
-    x: Tensor
-    y: Tensor
-    weight: Tensor
+ENCODED = 2048
+"""Rows that are encoded at a time."""
 
 
 @dataclass
-class Adapted:
+class TableTask:
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
-    Fields: `outputs`: how many classes, or None: a regression; `seeds`: one for each member's features; `given`: the
-    learner that takes the place of the shipped one; `device`; `encoder`, the map; `centre`, `scale` of a regression's
-    y; `warm`: the rows while the map is not yet fixed; `late`: rows that came since, to be taken in soon, and
-    their weight, `waiting`; `told`: columns that a warning has named.
+    Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
+    the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `target`,
+    of a regression; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
+    `warned`: columns that a warning has named; `landmarks [K, d]` of each member of the shipped learner; `learners`;
+    `states`; `latents`: what predictions are made with, until more rows are learnt; `early`: the task fitted to the
+    rows that are held, likewise.
     """
 
     outputs: int | None
     seeds: tuple[int, ...]
-    given: Learner | None = None
+    template: Learner | None = None
     device: str = "cpu"
     encoder: Encoder | None = None
-    centre: float = 0.0
-    scale: float = 1.0
+    target: Target = STANDARD
     warm: Rows | None = None
-    late: tuple[Encoded, ...] = ()
-    waiting: float = 0.0
-    told: frozenset[str] = frozenset()
+    rows: float = 0.0
+    warned: frozenset[str] = frozenset()
+    landmarks: list[np.ndarray] = field(default_factory=list)
     learners: list[Learner] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    answering: tuple[list[Learner], list[Tensor], Adapted] | None = None
-
-    @property
-    def rows(self) -> float:
-        """Return the number of rows learnt, weighted."""
-        if self.warm is not None:
-            return float(self.warm.weight.sum())
-        if self.given is not None or not self.states:
-            return float("nan")
-        self._take_in()
-        return float(self.states[0].moments.rows[0])
+    latents: list[Tensor] | None = None
+    early: TableTask | None = None
 
     def fit(self, rows: Rows, batch_size: int, passes: int = 1) -> None:
-        """Learn a whole table anew: the map from all rows, and experts weighed by how well they do on rows left out."""
-        self._refuse_weights(rows)
-        self._map(rows)
-        if self.given is None:
-            self.states = [self._fitted(learner, rows) for learner in self.learners]
-            return
-        self.states = [learner.refiner.init(1) for learner in self.learners]
-        for _ in range(passes):
-            for piece in rows.pieces(batch_size):
-                self.states = self._learnt(self._encoded(piece))
+        """Learn a whole table from nothing, with the map from all rows.
 
-    def _fitted(self, learner: Learner, rows: Rows) -> State:
-        """Return the state of a member after all rows, its experts weighed by each row as if it had been left out."""
-        f, refiner = _experts(learner)
-        state = refiner.init(1)
-        with torch.no_grad():
-            for piece in rows.pieces(PIECE):
-                x, y, weight = self._encoded(piece)
-                state = refiner.add(state, f.features(x), y, weight)
-            factors = refiner.factors(state)
-            state = refiner.solve(state, factors)
-            for piece in rows.pieces(PIECE):
-                x, y, weight = self._encoded(piece)
-                found = refiner.left_out(state, factors, f.features(x), y, weight)
-                state = state._replace(log_likelihood=state.log_likelihood + found)
-        return state
+        Raises:
+            ValueError: the user's learner is of another size or counts every row once.
+        """
+        batch = self._fit_map(rows)
+        self.warm = self.latents = self.early = None
+        self.rows = float(rows.weight.sum())
+        self.states = [learner.fit(batch, batch_size, passes) for learner in self.learners]
 
-    def partial_fit(self, rows: Rows, batch_size: int) -> None:
+    def partial_fit(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
         """Learn rows in mini-batches, each scored before it is learnt; the first `WARM` decide the map.
 
-        As long as rows are kept, what is known is what `fit` would make of them.
+        As long as rows are held, the task is what `fit` makes of them. `x [n, d]`: the rows as `encode` returned them.
+
+        Raises:
+            ValueError: as `fit`.
         """
-        self._refuse_weights(rows)
-        self.answering = None
-        for piece in rows.pieces(batch_size):
-            if self.encoder is not None and self.warm is None:
-                self.encoder = self.encoder.extend(piece.columns)
-                self._later(piece)
-                continue
-            self.warm = piece.copy() if self.warm is None else self.warm.and_then(piece)
-            if self.given is not None:
-                copy.copy(self)._map(self.warm)  # refuses a learner of another size
+        self.latents = self.early = None
+        while self.encoder is None and len(rows):
+            piece, rows = rows.take(slice(batch_size)), rows.take(slice(batch_size, None))
+            self.warm = piece.concat() if self.warm is None else self.warm.concat(piece)
+            self.rows += float(piece.weight.sum())
             if len(self.warm) >= WARM:
                 self.fit(self.warm, batch_size)
-                self.warm = None
+            elif self.template is not None:
+                copy.copy(self)._fit_map(self.warm)  # refuses a learner of another size at once
+        # whole mini-batches at a time, all of the rows where they are encoded already
+        size = max(1, ENCODED // batch_size) * batch_size if x is None else len(rows)
+        for piece in rows.split(size) if len(rows) else ():
+            for batch in self._batches(piece, batch_size, x):
+                self.states = [learner.step(state, batch) for learner, state in self._members]
+        self.rows += float(rows.weight.sum())
 
-    def outputs_of(self, columns: Columns, batch_size: int, levels: np.ndarray | None = None) -> np.ndarray:
-        """Return probabilities `[n, C]`, or of a regression mean and variance `[n, 2]`, or quantiles `[n, Q]`."""
-        learners, latents, ready = self._ready(batch_size)
-        made = []
-        most = max(learner.predictor.output_dim for learner in learners)
-        size = max(64, min(ASKED, NUMBERS // most))
-        with torch.inference_mode():
-            for start in range(0, columns.n_rows, size):
-                x = ready.numbers(columns.take(slice(start, start + size)))
-                if levels is None:
-                    each = [ready._answer(*pair, x) for pair in zip(learners, latents, strict=True)]
-                    made.append(_mean(torch.stack(each), self.outputs is None))
-                else:
-                    made.append(ready._quantiles(learners, latents, x, levels))
-        return torch.cat(made).cpu().numpy()
-
-    def numbers(self, columns: Columns) -> Tensor:
-        """Return x `[1, n, d]` of rows."""
+    def _batches(self, rows: Rows, batch_size: int, x: np.ndarray | None) -> Iterator[Batch]:
+        """Yield rows in mini-batches, under a map that is fixed but for levels that are new."""
         assert self.encoder is not None
-        return torch.from_numpy(self.encoder.encode(columns))[None].to(self.device)
+        if self.encoder.extend(rows.columns) is self.encoder:
+            x = self.encode(rows.columns) if x is None else x
+            yield from self._batch(x, rows).split(batch_size)
+        else:
+            for piece in rows.split(batch_size):
+                self.encoder = self.encoder.extend(piece.columns)
+                yield self._batch(self.encode(piece.columns), piece)
+
+    def encode(self, columns: Columns) -> np.ndarray:
+        """Return rows as numbers, `[n, d]`."""
+        assert self.encoder is not None
+        return self.encoder.encode(columns)
+
+    def current(self, batch_size: int) -> TableTask:
+        """Return the task to predict with, all rows learnt: this one, or one fitted to the rows that are held."""
+        if self.encoder is None:
+            if self.early is None:
+                assert self.warm is not None
+                task = copy.copy(self)
+                task.fit(self.warm, batch_size)
+                self.early = task
+            return self.early.current(batch_size)
+        if self.latents is None:
+            with torch.no_grad():
+                self.states = [learner.refiner.settle(state) for learner, state in self._members]
+                self.latents = [learner.refiner.latent(state) for learner, state in self._members]
+        return self
+
+    def predict(self, x: np.ndarray, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
+        """Return what `read` returns of this task and of encoded rows `[n, d]`, some at a time: `[n, ...]`."""
+        size = max(64, NUMBERS // (self.outputs or 1))
+        with torch.inference_mode():
+            parts = [read(self, part[None].to(self.device)) for part in torch.from_numpy(x).split(size)]
+        return torch.cat(parts).cpu().numpy()
+
+    def outputs_at(self, x: Tensor) -> Tensor:
+        """Return probabilities `[n, C]`, or a regression's means `[n]`, at x `[1, n, d]`."""
+        assert self.latents is not None
+        pairs = zip(self.learners, self.latents, strict=True)
+        each = [learner.predictor(x, latent)[0] for learner, latent in pairs]
+        if self.outputs is None:
+            centre, scale = self.target
+            return centre + scale * torch.stack(each).mean(0)[:, 0]
+        return torch.stack([part.softmax(-1) for part in each]).mean(0)
+
+    def distribution(self, x: Tensor) -> Mixture:
+        """Return the predictive distribution of a regression's y at x `[1, n, d]`.
+
+        Raises:
+            ValueError: the learner answers a mean only.
+        """
+        assert self.latents is not None
+        pairs = zip(self.learners, self.latents, strict=True)
+        centre, scale = self.target
+        means, noise, weight = Mixture.joined([f.predictor.distribution(x, latent) for f, latent in pairs])
+        return Mixture(centre + scale * means, scale**2 * noise, weight)
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
-        """Make room for new classes: what was class c is now class `place[c]` of `outputs`."""
-        if self.given is not None:
-            raise ValueError(
-                f"the learner given as model answers {self.outputs} classes; got rows of {outputs}: give one for more"
-            )
-        self._take_in()
-        self.outputs, self.answering = outputs, None
+        """Make room for new classes: class c becomes class `place[c]`, `place [C]`, of `outputs`.
+
+        Raises:
+            ValueError: the user's learner answers fewer classes.
+        """
+        self.outputs, self.latents, self.early = outputs, None, None
         if self.warm is not None:
             self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
         if self.encoder is not None:
-            kept = [_experts(learner)[0].landmarks for learner in self.learners]
-            self.learners = [self.make(seed, rows) for seed, rows in zip(self.seeds, kept, strict=True)]
+            self.build()
             index = torch.from_numpy(place.astype(np.int64)).to(self.device)
-            self.states = [
-                _experts(learner)[1].widened(state, index)
-                for learner, state in zip(self.learners, self.states, strict=True)
-            ]
+            self.states = [learner.widen(state, index) for learner, state in self._members]
 
-    def merge(self, other: Adapted) -> None:
-        """Learn what another has learnt under the same map."""
-        if self.encoder is None or other.encoder is None or self.warm is not None or other.warm is not None:
+    def merge(self, other: TableTask) -> None:
+        """Learn what another task has learnt under the same map.
+
+        Raises:
+            ValueError: a map that is not fixed yet, other maps, scales or features.
+        """
+        if self.encoder is None or other.encoder is None:
             raise ValueError(
-                f"merging needs two fixed maps, and a map is fixed after {WARM} rows: learn more rows first, or learn "
-                "the few rows of one with the other's partial_fit"
+                f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
             )
-        self._take_in()
-        other._take_in()
         self.encoder = self.encoder.merge(other.encoder)
-        alike = (self.centre, self.scale, self.seeds) == (other.centre, other.scale, other.seeds)
-        if not alike or [*map(fingerprint, self.learners)] != [*map(fingerprint, other.learners)]:
+        if (self.target, self.seeds) != (other.target, other.seeds) or [*map(fingerprint, self.learners)] != [
+            *map(fingerprint, other.learners)
+        ]:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
-        self.states = [
-            learner.merge([one, two])
-            for learner, one, two in zip(self.learners, self.states, other.states, strict=True)
-        ]
-        self.answering = None
+        pairs = zip(self._members, other.states, strict=True)
+        self.states = [learner.merge([state, further]) for (learner, state), further in pairs]
+        self.rows, self.latents = self.rows + other.rows, None
 
-    def settle(self) -> None:
-        """Solve for all heads, those too that only score rows to come."""
-        self._take_in()
-        self.answering = None
-        if self.given is None:
-            self.states = [
-                _experts(learner)[1].solve(state)
-                for learner, state in zip(self.learners, self.states, strict=True)
-            ]
-
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget all rows, and keep the map."""
-        self.late, self.waiting, self.told = (), 0.0, frozenset()
-        self.states, self.answering = [learner.refiner.init(1) for learner in self.learners], None
+        self.rows, self.warned, self.latents = 0.0, frozenset(), None
+        self.states = [learner.init(1) for learner in self.learners]
 
-    def _refuse_weights(self, rows: Rows) -> None:
-        """Raise ValueError where a given learner would have to weigh rows."""
-        if self.given is not None and (rows.weight != 1).any():
-            raise ValueError(
-                "the learner given as model counts every row once: sample_weight needs the shipped one"
-            )
+    def build(self) -> None:
+        """Make the members: copies of the user's learner, or experts on features of their own.
 
-    def map_so_far(self) -> Encoder:
-        """Return the map, or what it would be if it were fixed now."""
-        if self.warm is not None:
-            return Encoder.fit(self.warm.columns, self.warm.weight)
+        Raises:
+            ValueError: the user's learner is of another size, or implicit.
+        """
         assert self.encoder is not None
-        return self.encoder
-
-    def _map(self, rows: Rows) -> None:
-        """Take the map from rows, and make the learners for it."""
-        self.encoder = Encoder.fit(rows.columns, rows.weight)
-        if self.outputs is None:
-            total = rows.weight.sum()
-            self.centre = float((rows.weight * rows.y).sum() / total)
-            spread = float(np.sqrt((rows.weight * (rows.y - self.centre) ** 2).sum() / total))
-            self.scale = spread if spread > 1e-12 * float(np.abs(rows.y).max()) else 1.0
-        kept = [self._landmarks(rows, seed) for seed in self.seeds]
-        self.learners = [self.make(seed, rows) for seed, rows in zip(self.seeds, kept, strict=True)]
-
-    def _landmarks(self, rows: Rows, seed: int) -> Tensor:
-        """Return some of the rows `[K, d]` as landmarks: each once, those whose hash is least, in whatever order."""
-        assert self.encoder is not None
-        if self.given is not None:
-            return torch.zeros(0, self.encoder.width)
-        most = widths(self.encoder.width).landmarks
-        kept = np.empty((0, self.encoder.width), dtype=np.float32)
-        for piece in rows.pieces(PIECE):
-            kept = np.concatenate([kept, self.encoder.encode(piece.columns).astype(np.float32)])
-            _, at = np.unique(hashes(kept, seed), return_index=True)
-            kept = kept[at[:most]]
-        return torch.from_numpy(kept)
-
-    def make(self, seed: int, landmarks: Tensor) -> Learner:
-        """Return a member: the given learner, or experts on features of its own."""
-        assert self.encoder is not None
-        if self.given is not None:
-            width, outputs = self.given.predictor.x_dim, self.given.predictor.output_dim
-            if width not in (None, self.encoder.width) or outputs != (self.outputs or 1):
+        if self.template is not None:
+            learner = copy.deepcopy(self.template).double().to(self.device)
+            if learner.refiner.capabilities.per_query:
+                raise ValueError(
+                    "an implicit learner answers only its own queries: give a parametric or explicit one as model"
+                )
+            width, outputs = learner.predictor.x_dim, learner.predictor.output_dim
+            inputs, wanted = self.encoder.width, self.outputs or 1
+            if width not in (None, inputs) or outputs != wanted:
                 raise ValueError(
                     f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
-                    f"{self.encoder.width} inputs (numbers standardised, flags of missing ones, a code for each "
-                    f"category) and wants {self.outputs or 1} outputs: give a learner of that size"
+                    f"{inputs} inputs (categories a code each) and wants {wanted} outputs: give one of that size"
                 )
-            return copy.deepcopy(self.given).double().to(self.device)
+            self.learners = [learner]
+            return
         columns, thresholds = self.encoder.threshold_features(widths(self.encoder.width).steps)
         steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
         likelihood = SquaredError(1) if self.outputs is None else CrossEntropy(self.outputs)
-        member = self.seeds.index(seed)
-        spread = 1.0 if member == 0 else float(np.exp(SPREAD * np.random.default_rng(seed).standard_normal()))
-        return committee(likelihood, landmarks.double(), steps, spread, seed).double().to(self.device)
+        landmarks = [torch.from_numpy(rows).double() for rows in self.landmarks]
+        members = committees(likelihood, landmarks, steps, self.seeds)
+        self.learners = [learner.double().to(self.device) for learner in members]
 
-    def _ready(self, batch_size: int) -> tuple[list[Learner], list[Tensor], Adapted]:
-        """Return learners and what they answer with, all rows counted; it is kept until more are learnt."""
-        if self.answering is None:
-            ready = self
-            if self.warm is not None:
-                ready = copy.copy(self)
-                ready.fit(self.warm, batch_size)
-            self._take_in()
-            with torch.no_grad():
-                latents = [
-                    learner.refiner.latent(state)
-                    for learner, state in zip(ready.learners, ready.states, strict=True)
-                ]
-            self.answering = ready.learners, latents, ready
-        return self.answering
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what is learnt, tensors of any shape and plain JSON; the task goes on as it is unpacked."""
+        packed = [learner.refiner.pack(state) for learner, state in self._members]
+        self.states, self.latents = [state for state, _ in packed], None
+        tensors = {
+            f"{member}.{name}": t for member, (_, parts) in enumerate(packed) for name, t in parts.items()
+        }
+        tensors |= {
+            f"{member}.landmarks": torch.from_numpy(rows) for member, rows in enumerate(self.landmarks)
+        }
+        encoder, warm = self.encoder, None
+        if self.warm is not None:
+            encoder = Encoder.fit(self.warm.columns, self.warm.weight)
+            parts, warm = self.warm.pack()
+            tensors |= {f"warm.{name}": part for name, part in parts.items()}
+        assert encoder is not None
+        return tensors, {
+            "map": encoder.to_json(),
+            "target": list(self.target),
+            "warm": warm,
+            "seeds": list(self.seeds),
+            "learners": [] if self.template is None else [*map(fingerprint, self.learners)],
+            "rows": self.rows,
+        }
 
-    def _later(self, piece: Rows) -> None:
-        """Encode a mini-batch, and take it in with those before it when heads are due, or `LATE` rows wait.
+    def unpack(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Put what `pack` returned, tensors of any shape and plain JSON, into a task that is new.
 
-        The heads that score rows change only then, so it makes no difference to wait; moments of many rows are cheaper.
+        Raises:
+            ValueError: it contradicts itself, or was packed with another learner.
         """
-        self.late = (*self.late, self._encoded(piece))
-        if self.given is not None:
-            return self._take_in()
-        self.waiting += float(piece.weight.sum())
-        rows = float(self.states[0].moments.rows[0]) + self.waiting
-        due = rows > (1 + GROWTH) * float(self.states[0].solved[0])
-        if due or sum(part.y.shape[1] for part in self.late) >= LATE:
-            self._take_in()
-        return None
-
-    def _take_in(self) -> None:
-        """Score and learn the rows that wait."""
-        if self.late:
-            rows = Encoded(*(torch.cat(part, dim=1) for part in zip(*self.late, strict=True)))
-            self.states, self.late, self.waiting = self._learnt(rows), (), 0.0
-
-    def _encoded(self, piece: Rows) -> Encoded:
-        """Return rows as tensors of one task; the numbers of a regression standardised."""
-        y = torch.from_numpy(piece.y)[None, :, None].to(self.device)
-        y = (y - self.centre) / self.scale if self.outputs is None else y.long()
-        return Encoded(self.numbers(piece.columns), y, torch.from_numpy(piece.weight)[None].to(self.device))
-
-    def _learnt(self, rows: Encoded) -> list[State]:
-        """Return every member's state after the rows."""
-        with torch.no_grad():
-            return [
-                _learn(learner, state, *rows)
-                for learner, state in zip(self.learners, self.states, strict=True)
-            ]
-
-    def _answer(self, learner: Learner, latent: Tensor, x: Tensor) -> Tensor:
-        """Return one member's answer at x: probabilities `[n, C]`, or mean and variance `[n, 2]`."""
-        f = learner.predictor
-        if self.outputs is not None:
-            return f(x, latent)[0].softmax(-1)
-        mean = f(x, latent)[0, :, :1]
-        variance = f.variance(x, latent)[0] if isinstance(f, Committee) else torch.full_like(mean, torch.nan)
-        return torch.cat([self.centre + self.scale * mean, self.scale**2 * variance], dim=-1)
-
-    def _quantiles(
-        self, learners: list[Learner], latents: list[Tensor], x: Tensor, levels: np.ndarray
-    ) -> Tensor:
-        """Return the quantiles `[n, Q]` of all members' mixture at x."""
-        if self.given is not None:
-            raise ValueError("the learner given as model answers a mean only: quantiles need the shipped one")
-        each = [
-            _experts(learner)[0].tails(x, latent) for learner, latent in zip(learners, latents, strict=True)
+        self.seeds, self.target, self.rows = tuple(header["seeds"]), Target(*header["target"]), header["rows"]
+        if header["warm"] is not None:
+            self.warm = Rows.unpack(select_prefix(tensors, "warm"), header["warm"])
+            return
+        self.encoder = Encoder.from_json(header["map"])
+        members = [select_prefix(tensors, str(member)) for member in range(len(self.seeds))]
+        if self.template is None:
+            self.landmarks = [parts.pop("landmarks").numpy() for parts in members]
+        self.build()
+        if self.template is not None and header["learners"] != [*map(fingerprint, self.learners)]:
+            raise ValueError("it was written with another learner: give that one as model")
+        self.states = [
+            learner.refiner.unpack(parts) for learner, parts in zip(self.learners, members, strict=True)
         ]
-        return self.centre + self.scale * Tails.joined(each).quantiles(torch.from_numpy(levels).to(x))[0]
 
+    @property
+    def _members(self) -> list[tuple[Learner, State]]:
+        return list(zip(self.learners, self.states, strict=True))
 
-def _mean(each: Tensor, moments: bool) -> Tensor:
-    """Return the mean of members' answers `[M, n, ...]`; their disagreement adds to the variance."""
-    mean = each.mean(0)
-    if moments:
-        mean[:, 1] += each[..., 0].var(0, correction=0)
-    return mean
+    def _fit_map(self, rows: Rows) -> Batch:
+        """Take the map from rows, make the learners for it, and return the rows as a batch."""
+        self.encoder = Encoder.fit(rows.columns, rows.weight)
+        if self.outputs is None:
+            self.target = Target.fit(rows.y, rows.weight)
+        x = self.encode(rows.columns)
+        if self.template is None:
+            limit = widths(self.encoder.width).landmarks
+            self.landmarks = [choose_landmarks(x, limit, seed) for seed in self.seeds]
+        self.build()
+        return self._batch(x, rows)
 
-
-def hashes(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return a number for each row of float32 `[n, d]` that depends on its values and the seed alone, `[n]` uint64."""
-    rng = np.random.default_rng(seed)
-    odd = rng.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    bits = (rows + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 is 0
-    mixed = ((bits * odd) ^ (bits * odd >> np.uint64(29))).sum(1, dtype=np.uint64)
-    return (mixed ^ (mixed >> np.uint64(31))) * odd[0]
-
-
-def _experts(learner: Learner) -> tuple[Committee, Experts]:
-    """Return the parts of the shipped learner."""
-    f, refiner = learner.predictor, learner.refiner
-    assert isinstance(f, Committee)
-    assert isinstance(refiner, Experts)
-    return f, refiner
-
-
-def _learn(learner: Learner, state: State, x: Tensor, y: Tensor, weight: Tensor) -> State:
-    """Return the state with rows scored, then learnt; of a given learner after a step."""
-    if not isinstance(learner.refiner, Experts):
-        return learner.step(state, Batch(x, y))
-    f, refiner = _experts(learner)
-    a = f.features(x)
-    found = refiner.score(state, a, y, weight)
-    return refiner.learn(state._replace(log_likelihood=state.log_likelihood + found), a, y, weight)
+    def _batch(self, x: np.ndarray, rows: Rows) -> Batch:
+        """Return rows encoded as x `[n, d]` as a batch of one task; the numbers of a regression standardised."""
+        centre, scale = self.target
+        y = (rows.y - centre) / scale if self.outputs is None else rows.y.astype(np.int64)
+        parts = [torch.from_numpy(part)[None].to(self.device) for part in (x, y[:, None], rows.weight)]
+        # finite by the checks of the estimator and of the map, and without rows of weight 0
+        batch = Batch._trusted(*parts, bool((rows.weight != 1).any()))
+        for learner in self.learners if batch.is_weighted else ():
+            learner.check(batch)
+        return batch

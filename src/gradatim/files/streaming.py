@@ -79,11 +79,11 @@ def fit_stream(
     Chunks consist of complete mini-batches, so the result is that of one `partial_fit` on the whole file.
 
     Args:
-        model: an estimator with `partial_fit`, `predict` and `batch_size`.
+        model: an estimator with `predict_then_learn` and `batch_size`.
         table_file, schema, kinds: the opened table, its columns, and the kinds of those to read.
         rows_before: rows learned before.
         bar: the progress bar to update.
-        classes: class labels `[classes]` for the first call of `partial_fit`.
+        classes: class labels `[classes]` for the first call.
 
     Raises:
         ValueError: the file turns out to be invalid; the message names it. Earlier rows are in `model`.
@@ -107,9 +107,9 @@ def fit_stream(
         warnings.simplefilter("always", UserWarning)
         for X, y in chunks(labelled_tables(), chunk_size):
             try:
+                prediction = model.predict_then_learn(X, y, **({} if fitted else first_call))
                 if fitted:
-                    _score(report, model.predict(X), y)
-                model.partial_fit(X, y, **({} if fitted else first_call))
+                    _score(report, prediction, y)
             except ValueError as error:
                 rows = f"rows {report.rows + 1:,} to {report.rows + len(y):,}"
                 raise ValueError(f"{table_file.path}, {rows}: {error}") from error

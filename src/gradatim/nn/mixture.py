@@ -27,30 +27,48 @@ TAILS = tuple((scale, freedom) for freedom in (3.0, 8.0, 50.0) for scale in (0.6
 _BISECTIONS = 50
 
 
-class Tails(NamedTuple):
+class Mixture(NamedTuple):
     """A mixture of Student t distributions for each row, over E experts and the T entries of `TAILS`.
 
-    Fields: `mean`: `[B, N, E]`; `noise`: variances `[B, E]`; `weight`: `[B, E, T]`, summing to 1.
+    Fields: `means [B, N, E]` of the experts; `noise [B, E]`, their variance estimates; `weight [B, E, T]`, sums to 1.
 
     Example:
         >>> import torch
-        >>> from gradatim.nn.mixture import TAILS, Tails
-        >>> mixture = Tails(torch.zeros(1, 1, 1), torch.ones(1, 1), torch.full((1, 1, len(TAILS)), 1 / len(TAILS)))
-        >>> mixture.quantiles(torch.tensor([0.025, 0.975])).round(decimals=2)
-        tensor([[[-2.7900,  2.7900]]])
+        >>> from gradatim.nn.mixture import TAILS, Mixture
+        >>> weight = torch.full((1, 2, len(TAILS)), 0.5 / len(TAILS))
+        >>> mixture = Mixture(torch.tensor([[[0.0, 2.0]]]), torch.ones(1, 2), weight)
+        >>> round(mixture.mean.item(), 4), round(mixture.quantiles(torch.tensor([0.5])).item(), 4)
+        (1.0, 1.0)
 
     Source: Raftery et al. 1997, eq. 1.
     """
 
-    mean: Tensor
+    means: Tensor
     noise: Tensor
     weight: Tensor
 
     @classmethod
-    def joined(cls, members: Sequence[Tails]) -> Tails:
-        """Return the mixture of several mixtures with equal weights."""
-        mean, noise, weight = zip(*members, strict=True)
-        return cls(torch.cat(mean, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
+    def joined(cls, members: Sequence[Mixture]) -> Mixture:
+        """Return the mixture of several `[B, N, E]`, of equal weight."""
+        means, noise, weight = zip(*members, strict=True)
+        return cls(torch.cat(means, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mean of each row, `[B, N]`."""
+        return (self.weight.sum(2)[:, None] * self.means).sum(2)
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the variance of each row, `[B, N]`: within the distributions, and between the experts' means."""
+        between = (self.weight.sum(2)[:, None] * (self.means - self.mean[..., None]).square()).sum(2)
+        within = self.weight * self.weight.new_tensor([s * s * v / (v - 2) for s, v in TAILS])
+        return between + (within.sum(2) * self.noise).sum(1, keepdim=True)
+
+    @property
+    def moments(self) -> Tensor:
+        """Return the mean and the variance of each row, `[B, N, 2]`."""
+        return torch.stack([self.mean, self.variance], dim=-1)
 
     def quantiles(self, levels: Tensor) -> Tensor:
         """Return the quantiles `[B, N, Q]` at `levels [Q]`."""
@@ -58,7 +76,7 @@ class Tails(NamedTuple):
         expert, tail = (self.weight > 0).any(0).nonzero(as_tuple=True)
         scale, freedom = _tails(levels).unbind(1)
         weight, freedom = self.weight[:, None, None, expert, tail], freedom[tail]
-        mean = self.mean[:, :, None, expert]
+        mean = self.means[:, :, None, expert]
         width = (scale[tail] * self.noise[:, expert].sqrt())[:, None, None]
         at = torch.from_numpy(stdtrit(freedom.cpu().numpy(), levels.cpu().numpy()[:, None])).to(levels)
         low, high = (mean + width * at).aminmax(dim=3)
@@ -69,7 +87,7 @@ class Tails(NamedTuple):
         return (low + high) / 2
 
 
-def chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
+def class_probabilities(scores: Tensor, variants: Tensor | None = None) -> Tensor:
     """Return the class probabilities of experts, for each factor in `SHARPNESS`.
 
     Args:
@@ -81,8 +99,8 @@ def chances(scores: Tensor, variants: Tensor | None = None) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from gradatim.nn.mixture import chances
-        >>> chances(torch.tensor([[0.9, 0.1]]))[0, :3, 0]
+        >>> from gradatim.nn.mixture import class_probabilities
+        >>> class_probabilities(torch.tensor([[0.9, 0.1]]))[0, :3, 0]
         tensor([0.8317, 0.9164, 0.9604])
 
     Source: this project's own.

@@ -6,7 +6,7 @@
 """
 
 from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
-from .committee import Committee, Widths, widths
+from .committee import Committee
 from .decoder import Decoder
 from .ensemble import Ensemble
 from .features import Features
@@ -31,6 +31,4 @@ __all__ = [
     "Readout",
     "SquaredError",
     "Velocity",
-    "Widths",
-    "widths",
 ]

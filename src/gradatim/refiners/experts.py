@@ -11,21 +11,31 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..nn.mixture import SHARPNESS, TAILS, chances, log_density
+from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
-from .statistics import Statistics, add, check_inputs, empty
+from .pending import Pending
+from .statistics import Statistics, add, empty, pack_scaled, unpack_scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..batch import Batch
+    from ..nn.fixed_features import FixedFeatures
     from ..signal import StepInput
 
 VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3, 4))
-"""The blocks that an expert sees, those that are there: x; x and one family of features; everything."""
+"""The families of features that an expert sees: x; x and one family; everything."""
 
 STRENGTHS = (0.1, 1.0, 8.0, 32.0)
+"""The strengths of an expert's ridge."""
+
+LATE = 512
+"""Rows that wait at most before they are scored and added together: moments of many rows are cheaper."""
+
+PIECE = 2048
+"""Rows whose features are held at a time."""
+
 GROWTH = 0.5
 """Heads that only score rows are solved again when the rows have grown by it."""
 
@@ -54,51 +64,77 @@ class Factor(NamedTuple):
 
 
 class ExpertsState(NamedTuple):
-    """Sums over rows, `moments`; the heads that score the next rows, `theta [B, E, D, C]` with `noise [B, E, C]`,
-    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of all rows, each as it was before it was learnt."""
+    """What experts know of B tasks.
+
+    Fields: `moments`, sums over rows; `theta [B, E, D, C]` and `noise [B, E, C]`, the heads that score the next rows,
+    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of all rows, each as it was before it was learnt;
+    `pending`, rows that are in neither yet.
+    """
 
     moments: Statistics
     theta: Tensor
     noise: Tensor
     solved: Tensor
     log_likelihood: Tensor
+    pending: Pending
 
 
 class Experts(Refiner):
     """`theta_e = (G_e + s_e I)^-1 M_e`, `log w_e = sum_n log p_e(y_n | rows before n)`: exact moments, shared by all.
 
-    Expert e sees some blocks of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`), and answers in several
-    ways: one-hot codes regressed and sharpened, or Student tails of several widths about the mean. Its weight is the
-    likelihood it gave to rows before it had seen them, so scores so far decide: the average of E T of them is behind
-    the best by log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
+    Expert e sees some families of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`). It answers in several
+    ways: one-hot codes regressed and sharpened, or Student laws of several widths about the mean. Its weight is the
+    likelihood that it gave to rows before it had learnt them. So the average of E T of them is behind the best by
+    log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
 
-    Args: `blocks`: widths of x with 1, and of up to four families of features; `outputs` C; `classes`: whether y is a
-    class index.
+    The heads that score rows change only when the rows have grown by half. Until then rows wait as they came, at most
+    `LATE` of them, and are scored and added together.
+
+    Args:
+        features: the map phi; a predictor that has the same one registers its buffers.
+        outputs: C.
+        classes: whether y is a class index.
 
     Raises:
-        ValueError: no block, or more than five; in a step, inputs of another width.
+        ValueError: in a step, rows of another width or none.
 
     Example:
-        >>> f = Committee(8, CrossEntropy(3), 20, torch.randn(16, 8), products=10)
-        >>> learner = Learner(f, Experts(f.blocks, 3, classes=True), CLOSED_FORM)
+        >>> import torch
+        >>> from gradatim import Batch, Learner
+        >>> from gradatim.nn.fixed_features import FixedFeatures
+        >>> from gradatim.predictors import Committee, SquaredError
+        >>> from gradatim.refiners import Experts
+        >>> from gradatim.signal import PLAIN
+        >>> features = FixedFeatures(torch.randn(16, 2, generator=torch.Generator().manual_seed(0)))
+        >>> experts = Experts(features, outputs=1)
+        >>> learner = Learner(Committee(features, SquaredError(1), experts.count), experts, PLAIN)
+        >>> x = torch.linspace(-1, 1, 100).repeat(2, 1).T[None]
+        >>> state = learner.adapt(Batch(x, x.sum(2, keepdim=True)), batch_size=20)
+        >>> round(learner.predict(torch.tensor([[[0.3, 0.3]]]), state).item(), 2)
+        0.6
 
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984, eq. 1; Raftery et al. 1997, eq. 1.
     """
 
-    capabilities = Capabilities(merge=True, learnt=False)
+    capabilities = Capabilities(merge=True, widen=True, score=True, weights=True, learnt=False)
     needs_observations = True
-    needs_inputs = True
+    keeps_rows = True
     like: Tensor
 
-    def __init__(self, blocks: Sequence[int], outputs: int, classes: bool = False) -> None:
+    def __init__(self, features: FixedFeatures, outputs: int, classes: bool = False) -> None:
         super().__init__()
-        if not 1 <= len(blocks) <= 5 or min(blocks) < 0 or blocks[0] < 1:
-            raise ValueError(f"experts see one to five blocks, the first not empty; got {tuple(blocks)}")
-        self.blocks, self.outputs, self.classes = tuple(blocks), outputs, classes
+        self._shared = (features,)  # in a tuple: registered, the state_dict would hold its buffers twice
+        self.blocks = features.blocks if any(features.blocks[1:]) else features.blocks[:1]
+        self.outputs, self.classes = outputs, classes
         self.variants = len(SHARPNESS if classes else TAILS)
-        there = (tuple(block for block in view if block < len(blocks)) for view in VIEWS)
-        self.views = tuple(dict.fromkeys(there))
+        views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
+        self.views = tuple(dict.fromkeys(views))
         self.register_buffer("like", torch.zeros(()))
+
+    @property
+    def features(self) -> FixedFeatures:
+        """Return the map phi."""
+        return self._shared[0]
 
     @property
     def count(self) -> int:
@@ -111,59 +147,57 @@ class Experts(Refiner):
         moments = empty(n_tasks, width, self.outputs, self.like.double())
         theta = moments.gram.new_zeros(n_tasks, experts, width, self.outputs)
         noise = theta.new_ones(n_tasks, experts, self.outputs)
-        none = theta.new_zeros(n_tasks)
-        return ExpertsState(moments, theta, noise, none, theta.new_zeros(n_tasks, experts, self.variants))
+        log_likelihood = theta.new_zeros(n_tasks, experts, self.variants)
+        return ExpertsState(
+            moments, theta, noise, theta.new_zeros(n_tasks), log_likelihood, self._nothing(n_tasks)
+        )
 
     def step(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
-        """Return the state after one more mini-batch: scored, then learnt."""
-        inputs, batch = check_inputs(step_input, sum(self.blocks))
-        a, weight = inputs.to(state.theta), batch.weight.to(state.theta)
-        scored = state._replace(log_likelihood=state.log_likelihood + self.score(state, a, batch.y, weight))
-        after = self.learn(scored, a, batch.y, weight)
-        return _where(step_input.rows > 0, after, state)
+        """Return the state after one more mini-batch `[B, N, x_dim]`: its rows wait, with those before them."""
+        state = state._replace(pending=state.pending.learn(self._checked(step_input)))
+        return self._absorbed(state) if state.pending.rows >= LATE else state
 
-    def score(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """Return the log likelihood `[B, E, T]` of rows phi `[B, N, D]`, y `[B, N, Dy]`, weights `[B, N]`."""
-        scores = torch.einsum("bnd,bedc->bnec", a, state.theta)
-        return self._weighed(scores, state.noise[:, None], y, weight)
+    def score(self, state: ExpertsState, step_input: StepInput, learnt: bool = False) -> ExpertsState:
+        """Return the state with experts weighed by the rows `[B, N, x_dim]` of a mini-batch that is not learnt yet.
 
-    def learn(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
-        """Return the state with rows added to the moments; heads are solved again once the rows have grown."""
-        state = self.add(state, a, y, weight)
-        due = state.moments.rows > (1 + GROWTH) * state.solved
-        if not bool(due.any()):
-            return state
-        return _where(due, self.solve(state), state)
+        With `learnt` the rows are among those learnt: heads are solved from all, and each row is scored as if it had
+        been left out.
+        """
+        batch = self._checked(step_input)
+        if not learnt:
+            if bool(_due(state, state.pending.weight.sum(1)).any()):
+                state = self.settle(state)
+            return state._replace(pending=state.pending.score(batch))
+        factors = self.factors(state := self._absorbed(state))
+        state = self.solve(state, factors)
+        total = state.log_likelihood
+        for piece in batch.split(PIECE):
+            a, weight = self.features(piece.x).to(state.theta), piece.weight.to(state.theta)
+            total = total + self._left_out(state, factors, a, piece.y, weight)
+        return state._replace(log_likelihood=total)
 
-    def add(self, state: ExpertsState, a: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
-        """Return the state with rows added to the moments, its heads left as they are."""
-        codes = self._codes(y).to(a)
-        weighed = (a * weight[..., None]).mT
-        gram, cross, squares, rows = state.moments
-        moments = Statistics(
-            torch.baddbmm(gram, weighed, a),
-            torch.baddbmm(cross, weighed, codes),
-            squares + (codes.square() * weight[..., None]).sum(1),
-            rows + weight.sum(1),
-        )
-        return state._replace(moments=moments)
+    def settle(self, state: ExpertsState) -> ExpertsState:
+        """Return the state with the rows that wait scored and learnt, and heads solved where rows have grown."""
+        state = self._absorbed(state)
+        due = _due(state)
+        return _where(due, self.solve(state), state) if bool(due.any()) else state
 
     def solve(self, state: ExpertsState, factors: Sequence[Factor] | None = None) -> ExpertsState:
         """Return the state with heads solved from all its rows, those of experts far behind left as they are.
 
-        `factors`: what `factors(state)` returned, where it has been asked already.
+        `factors`: what `factors(state)` returned, where it has been computed already.
         """
         alive = self._alive(state)
         theta, noise = state.theta.clone(), state.noise.clone()
         for index, seen, factor in self.factors(state) if factors is None else factors:
             head = torch.cholesky_solve(state.moments.cross[:, None, seen], factor)
-            kept = alive[:, index, None, None]
-            whole = torch.zeros_like(theta[:, index])
-            whole[:, :, seen] = head
-            theta[:, index] = torch.where(kept, whole, theta[:, index])
+            chosen = alive[:, index, None, None]
+            wide = torch.zeros_like(theta[:, index])
+            wide[:, :, seen] = head
+            theta[:, index] = torch.where(chosen, wide, theta[:, index])
             if not self.classes:
                 noise[:, index] = torch.where(
-                    kept[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
+                    chosen[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
                 )
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
         return _where(state.moments.rows > 0, solved, state)
@@ -173,7 +207,7 @@ class Experts(Refiner):
         moments, alive = state.moments, self._alive(state)
         ends = torch.tensor(self.blocks).cumsum(0).tolist()
         place = torch.arange(ends[-1], device=alive.device).split(self.blocks)
-        made = []
+        factors = []
         for at, view in enumerate(self.views):
             index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
             index = index[alive[:, index].any(0)]
@@ -183,36 +217,12 @@ class Experts(Refiner):
             gram = moments.gram if len(seen) == ends[-1] else moments.gram[:, seen][:, :, seen]
             gram = gram[:, None].repeat(1, len(index), 1, 1)
             gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(moments, index, seen))
-            made.append(Factor(index, seen, torch.linalg.cholesky(gram)))
-        return made
+            factors.append(Factor(index, seen, torch.linalg.cholesky(gram)))
+        return factors
 
-    def left_out(
-        self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
-    ) -> Tensor:
-        """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been.
-
-        `y - (y - theta a) / (1 - h)`, `h = a' (G + s I)^-1 a` (Allen 1974), so that experts who remember are not
-        preferred. Of a row of weight above 1 one is left out; of more than `EXACT` rows all have the mean h.
-        """
-        codes = self._codes(y).to(a)
-        total = torch.zeros_like(state.log_likelihood)
-        many = bool((state.moments.rows > EXACT).any())
-        for index, seen, factor in factors:
-            own = a[:, None, :, seen]
-            if many:
-                mean = self._hat(state.moments, index, seen, factor) / state.moments.rows[:, None]
-                reach = mean[..., None].expand(-1, -1, a.shape[1])
-            else:
-                columns = own.mT.expand(-1, len(index), -1, -1)
-                reach = torch.linalg.solve_triangular(factor, columns, upper=False).square().sum(-2)
-            said = (own @ state.theta[:, index][:, :, seen]).transpose(1, 2)
-            kept = 1 - reach * weight[:, None].clamp(max=1)
-            left = codes[:, :, None] - (codes[:, :, None] - said) / kept.clamp(min=1e-6).mT[..., None]
-            total[:, index] = self._weighed(left, state.noise[:, None, index], y, weight)
-        return total
-
-    def widened(self, state: ExpertsState, place: Tensor) -> ExpertsState:
-        """Return a state of fewer outputs as one of these experts: its output c is now output `place [C]` of c."""
+    def widen(self, state: ExpertsState, place: Tensor) -> ExpertsState:
+        """Return the state of fewer outputs as one of this refiner's: output c becomes `place[c]`, `place [C]`."""
+        state = self._absorbed(state)
 
         def spread(part: Tensor, dim: int) -> Tensor:
             shape = [*part.shape[:dim], self.outputs, *part.shape[dim + 1 :]]
@@ -225,6 +235,7 @@ class Experts(Refiner):
 
     def latent(self, state: ExpertsState) -> Tensor:
         """Return theta, log weights (-inf where negligible) and noise of all rows, flat, in the module's dtype."""
+        state = self._absorbed(state)
         stale = state.solved < state.moments.rows
         if bool(stale.any()):
             state = _where(stale, self.solve(state), state)
@@ -235,29 +246,117 @@ class Experts(Refiner):
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros: what enters a linear head does not depend on it."""
-        experts, outputs = self.count, self.outputs
-        width = experts * (sum(self.blocks) * outputs + self.variants + outputs)
-        return self.like.new_zeros(len(state.solved), width)
+        width = self.count * ((sum(self.blocks) + 1) * self.outputs + self.variants)
+        return self.like.expand(len(state.solved), width)
 
     def merge(self, states: Sequence[ExpertsState]) -> ExpertsState:
         """Return the moments of all rows, exact, and the likelihoods of all of them, each scored by its own experts."""
+        states = [self._absorbed(state) for state in states]
         merged = states[0]._replace(
             moments=add(*(state.moments for state in states)),
             log_likelihood=torch.stack([state.log_likelihood for state in states]).sum(0),
         )
         return self.solve(merged)
 
+    def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
+        """Return the state with all heads solved, and its tensors `[B, ...]` by name: moments in float32, no heads.
+
+        Moments are those of features brought to a mean square of 1 / rows.
+        """
+        state = self.solve(self._absorbed(state))
+        parts = {"noise": state.noise, "log_likelihood": state.log_likelihood}
+        return state, pack_scaled(state.moments) | parts
+
+    def unpack(self, tensors: dict[str, Tensor]) -> ExpertsState:
+        """Return the state whose tensors `[B, ...]` `pack` returned, up to rounding.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape.
+        """
+        like = self.init(1)
+        for name, part in self.pack(like)[1].items():
+            if name not in tensors or tensors[name].shape[1:] != part.shape[1:]:
+                came = list(tensors[name].shape) if name in tensors else "nothing"
+                raise ValueError(f"{name!r} must have shape {list(part.shape)}; got {came}")
+        likelihood, noise = (tensors[name].to(like.theta) for name in ("log_likelihood", "noise"))
+        state = like._replace(moments=unpack_scaled(tensors, like.moments.gram), log_likelihood=likelihood)
+        return self.solve(state)._replace(noise=noise)
+
+    def _checked(self, step_input: StepInput) -> Batch:
+        """Return the rows of a mini-batch."""
+        batch = step_input.batch
+        if batch is None or batch.x.shape[2:] != (self.features.x_dim,):
+            came = "no rows" if batch is None else f"x {tuple(batch.x.shape)}"
+            raise ValueError(f"experts need observations, x [tasks, rows, {self.features.x_dim}]; got {came}")
+        return batch
+
+    def _nothing(self, n_tasks: int) -> Pending:
+        """Return no rows that wait."""
+        y = self.like.new_zeros(1, dtype=torch.int64) if self.classes else self.like.new_zeros(self.outputs)
+        return Pending.empty(n_tasks, self.like.new_zeros(self.features.x_dim), y)
+
+    def _absorbed(self, state: ExpertsState) -> ExpertsState:
+        """Return the state with the rows that wait scored by the heads as they are, then added to the moments."""
+        if not state.pending.rows:
+            return state
+        moments, total = state.moments, state.log_likelihood
+        for x, y, scored, weight in state.pending.split(PIECE):
+            a = self.features(x).to(state.theta)
+            if bool(scored.any()):
+                scores = torch.einsum("bnd,bedc->bnec", a, state.theta)
+                total = total + self._weighed(scores, state.noise[:, None], y, scored)
+            moments = self._added(moments, a, y, weight)
+        pending = self._nothing(len(state.solved))
+        return state._replace(moments=moments, log_likelihood=total, pending=pending)
+
+    def _added(self, moments: Statistics, a: Tensor, y: Tensor, weight: Tensor) -> Statistics:
+        """Return the moments with rows phi `[B, N, D]`, y `[B, N, Dy]` of weights `[B, N]` added."""
+        gram, cross, squares, rows = moments
+        codes = self._codes(y, cross.shape[2]).to(a)
+        weighted = (a * weight[..., None]).mT
+        return Statistics(
+            torch.baddbmm(gram, weighted, a),
+            torch.baddbmm(cross, weighted, codes),
+            squares + (codes.square() * weight[..., None]).sum(1),
+            rows + weight.sum(1),
+        )
+
+    def _left_out(
+        self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
+    ) -> Tensor:
+        """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been.
+
+        `y - (y - theta a) / (1 - h)`, `h = a' (G + s I)^-1 a` (Allen 1974), so that experts who remember are not
+        preferred. Of a row of weight above 1 one is left out; of more than `EXACT` rows all have the mean h.
+        """
+        codes = self._codes(y, self.outputs).to(a)
+        total = torch.zeros_like(state.log_likelihood)
+        many = bool((state.moments.rows > EXACT).any())
+        for index, seen, factor in factors:
+            visible = a[:, None, :, seen]
+            if many:
+                mean = self._hat(state.moments, index, seen, factor) / state.moments.rows[:, None]
+                reach = mean[..., None].expand(-1, -1, a.shape[1])
+            else:
+                columns = visible.mT.expand(-1, len(index), -1, -1)
+                reach = torch.linalg.solve_triangular(factor, columns, upper=False).square().sum(-2)
+            fitted = (visible @ state.theta[:, index][:, :, seen]).transpose(1, 2)
+            remainder = (1 - reach * weight[:, None].clamp(max=1)).clamp(min=1e-6)
+            without = codes[:, :, None] - (codes[:, :, None] - fitted) / remainder.mT[..., None]
+            total[:, index] = self._weighed(without, state.noise[:, None, index], y, weight)
+        return total
+
     def _weighed(self, scores: Tensor, noise: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """Return the summed log likelihoods `[B, E, T]` of scores `[B, N, E, C]`; what absent rows say is dropped."""
+        """Return the summed log likelihoods `[B, E, T]` of scores `[B, N, E, C]`; what is at absent rows is dropped."""
         if self.classes:
             which = y[..., None, None, :].expand(*scores.shape[:3], self.variants, 1)
-            each = chances(scores).gather(-1, which)[..., 0].log()
+            each = class_probabilities(scores).gather(-1, which)[..., 0].log()
         else:
             each = log_density(y.to(scores), scores, noise.expand_as(scores))
         return (each * weight[..., None, None]).sum(1)
 
-    def _codes(self, y: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(y[..., 0], self.outputs) if self.classes else y
+    def _codes(self, y: Tensor, outputs: int) -> Tensor:
+        return torch.nn.functional.one_hot(y[..., 0], outputs) if self.classes else y
 
     def _alive(self, state: ExpertsState) -> Tensor:
         """Return which experts `[B, E]` are not far behind the best."""
@@ -269,12 +368,14 @@ class Experts(Refiner):
     ) -> Tensor:
         """Return variances `[B, S, C]` of what is left: `n RSS / (n - tr(H))^2`, generalised cross-validation."""
         gram = moments.gram[:, None, seen][:, :, :, seen]
-        rest = moments.squares[:, None] - (2 * moments.cross[:, None, seen] * head).sum(2)
-        rest = torch.maximum(rest + (head * (gram @ head)).sum(2), RESOLVED * moments.squares[:, None])
+        residual = moments.squares[:, None] - (2 * moments.cross[:, None, seen] * head).sum(2)
+        residual = torch.maximum(
+            residual + (head * (gram @ head)).sum(2), RESOLVED * moments.squares[:, None]
+        )
         hat, rows = self._hat(moments, index, seen, factor), moments.rows[:, None]
         free = (rows - hat).clamp(min=0.02 * rows.clamp(min=1))
         # of a few rows one estimate is as good as a prior row of variance 1
-        return (rows[..., None] * rest + 1e-3) / (free.square()[..., None] + 1e-3)
+        return (rows[..., None] * residual + 1e-3) / (free.square()[..., None] + 1e-3)
 
     def _hat(self, moments: Statistics, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
         """Return the degrees of freedom `[B, S]`: the trace of (G + R)^-1 G, d - tr (G + R)^-1 R, R diagonal."""
@@ -283,10 +384,15 @@ class Experts(Refiner):
 
     def _ridge(self, moments: Statistics, index: Tensor, seen: Tensor) -> Tensor:
         """Return the diagonal of R `[B, S, d]` for experts `index [S]`: their strength, and room for rounding."""
-        own = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
-        return own.new_tensor(STRENGTHS)[index % len(STRENGTHS)][:, None] + ROUNDING * own
+        second = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
+        return second.new_tensor(STRENGTHS)[index % len(STRENGTHS)][:, None] + ROUNDING * second
 
 
-def _where(mask: Tensor, one: ExpertsState, other: ExpertsState) -> ExpertsState:
-    """Return one state where `mask [B]` is true, another where not; of one for all tasks nothing is copied."""
-    return one if bool(mask.all()) else where(mask, one, other)
+def _where(mask: Tensor, new: ExpertsState, old: ExpertsState) -> ExpertsState:
+    """Return the new state where `mask [B]` is true, the old where not; new for all tasks, nothing is copied."""
+    return new if bool(mask.all()) else where(mask, new, old)
+
+
+def _due(state: ExpertsState, more: Tensor | float = 0.0) -> Tensor:
+    """Return in which tasks `[B]` the rows, and `more [B]`, have grown so much that heads are solved again."""
+    return state.moments.rows + more > (1 + GROWTH) * state.solved

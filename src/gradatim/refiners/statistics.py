@@ -221,6 +221,26 @@ def unpack(packed: Packed, like: Tensor) -> Statistics:
     return Statistics(gram, cross, squares, rows)
 
 
+def pack_scaled(state: Statistics) -> dict[str, Tensor]:
+    """Return the statistics packed, of inputs brought to a mean square of 1 / rows, with their `scale [B, D]`, by name.
+
+    Sums of squares and rows stay exact.
+    """
+    scale = state.gram.diagonal(dim1=-2, dim2=-1).sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    gram = state.gram / (scale[:, :, None] * scale[:, None])
+    packed = pack(state._replace(gram=gram, cross=state.cross / scale[:, :, None]))
+    return packed._asdict() | {"squares": state.squares, "rows": state.rows, "scale": scale}
+
+
+def unpack_scaled(tensors: dict[str, Tensor], like: Tensor) -> Statistics:
+    """Return the statistics that `pack_scaled` packed, `[B, ...]` each, in the dtype and on the device of `like`."""
+    exact = {name: tensors[name].to(like) for name in ("squares", "rows", "scale")}
+    state, scale = unpack(Packed(*(tensors[name] for name in Packed._fields)), like), exact["scale"]
+    gram, cross = state.gram * scale[:, :, None] * scale[:, None], state.cross * scale[:, :, None]
+    return Statistics(gram, cross, exact["squares"], exact["rows"])
+
+
 class Ridge(Refiner):
     """`theta = (G + strength I)^-1 M`, G and M summed over all rows seen: exact, additive.
 

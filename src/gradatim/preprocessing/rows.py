@@ -1,0 +1,84 @@
+"""Rows of a table with their targets and weights, as an estimator passes them to its learner.
+
+Source: Wickham 2014 (tidy data: a row is an observation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .columns import Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table: `columns`; `y [n]`, numbers, labels or class indices; `weight [n]` float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.rows import Rows
+        >>> from gradatim.preprocessing import read_columns
+        >>> rows = Rows(read_columns(np.ones((5, 2))), np.zeros(5), np.ones(5))
+        >>> [len(part) for part in rows.split(2)]
+        [2, 2, 1]
+    """
+
+    columns: Columns
+    y: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: slice | np.ndarray) -> Rows:
+        """Return the rows at `index`, a slice or an array of bool `[n]`."""
+        return Rows(self.columns.take(index), self.y[index], self.weight[index])
+
+    def present(self) -> Rows:
+        """Return the rows of a weight above 0."""
+        present = self.weight > 0
+        return self if present.all() else self.take(present)
+
+    def split(self, size: int) -> Iterator[Rows]:
+        """Yield the rows in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self if size >= len(self) else self.take(slice(start, start + size))
+
+    def concat(self, *more: Rows) -> Rows:
+        """Return a copy of these rows with more behind them."""
+        parts = (self, *more)
+        columns = Columns.concat([part.columns for part in parts])
+        return Rows(columns, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("y", "weight")))
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the rows as tensors `[n]` by name, and what they do not hold as plain JSON: names and words."""
+        tensors = {"y": torch.from_numpy(self.y), "weight": torch.from_numpy(self.weight)}
+        words = {}
+        for place, values in enumerate(self.columns.values):
+            if values.dtype == object:
+                words[str(place)] = values.tolist()
+            else:
+                tensors[str(place)] = torch.from_numpy(np.array(values))
+        return tensors, {"names": list(self.columns.names), "named": self.columns.named, "words": words}
+
+    @classmethod
+    def unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Rows:
+        """Return the rows whose tensors `[n]` and names `pack` returned."""
+        values = []
+        for place in map(str, range(len(header["names"]))):
+            if (words := header["words"].get(place)) is None:
+                values.append(tensors[place].numpy())
+            else:
+                values.append(np.empty(len(words), dtype=object))
+                values[-1][:] = words
+        columns = Columns(tuple(header["names"]), tuple(values), header["named"])
+        return cls(columns, tensors["y"].numpy(), tensors["weight"].numpy())

@@ -241,10 +241,13 @@ class Learner(nn.Module):
         _check_batch(support)
         state, active = self.init(support.n_tasks, query), None
         ended: list[tuple[Tensor, State]] = []
-        last = support.mask.int().mul(torch.arange(1, support.n_rows + 1, device=support.x.device)).amax(1)
-        ragged = bool((last < support.n_rows).any()) and _fixed_size(state)
+        counts = torch.arange(1, support.n_rows + 1, dtype=torch.int32, device=support.x.device)
+        last = support.mask.int().mul(counts).amax(1)
+        # sorted on the host: a device is asked once, not at every step
+        ends = sorted(last.tolist()) if _fixed_size(state) else []
         for start in range(0, support.n_rows, batch_size):
-            if ragged and bool((going := last > start).sum() <= FEWER * len(last)):
+            if ends and sum(end > start for end in ends) <= FEWER * len(ends):
+                going, ends = last > start, [end for end in ends if end > start]
                 index = torch.arange(support.n_tasks, device=last.device) if active is None else active
                 ended.append((index[~going], select(state, (~going).nonzero()[:, 0])))
                 active, going = index[going], going.nonzero()[:, 0]

@@ -100,7 +100,7 @@ def test_learners_for_one_step_are_chosen_after_one_step(tmp_path, monkeypatch):
         asked[names[0]] = step
         return names[0]
 
-    monkeypatch.setattr(paper, "choose", choose)
+    monkeypatch.setattr(paper, "select_best", choose)
     rows = ["parametric-chosen", "parametric-chosen-decaying", "parametric-chosen-one-step", "meta-sgd"]
     made = settings(True, ["linear-classes"], tmp_path, QUIET)
     chosen = paper._choices(Study(tmp_path, 1, QUIET), made, "linear-classes", rows, True)

@@ -6,27 +6,10 @@ from gradatim.testing.examples import examples, module_names, run_examples
 
 # Modules whose examples do not stand on their own yet: one that runs is struck off.
 PENDING = {
-    "gradatim.cli",
     "gradatim.estimators.base",
     "gradatim.estimators.classifier",
     "gradatim.estimators.regressor",
-    "gradatim.learner",
-    "gradatim.methods",
-    "gradatim.refiners.bagged",
-    "gradatim.refiners.curvature",
     "gradatim.refiners.experts",
-    "gradatim.refiners.kernel",
-    "gradatim.refiners.learned_optimizer",
-    "gradatim.refiners.maml",
-    "gradatim.refiners.neural_processes",
-    "gradatim.refiners.optimizers",
-    "gradatim.refiners.smoother",
-    "gradatim.refiners.statistics",
-    "gradatim.refiners.variables",
-    "gradatim.signal",
-    "gradatim.training.evolution",
-    "gradatim.training.states",
-    "gradatim.training.train",
 }
 
 LATER = pytest.mark.xfail(reason="its examples do not stand on their own yet", strict=False)

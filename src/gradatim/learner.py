@@ -191,7 +191,7 @@ class Learner(nn.Module):
         A refiner that weighs by predictions scores the rows before it learns them. Tasks without a row in the
         mini-batch keep their state.
 
-        `batch`, `lengths`, `generator` and `differentiable` are those of `states`.
+        `batch`: x `[B, N, *X]`. `lengths`, `generator` and `differentiable`: as in `states`.
 
         Raises:
             ValueError: rows that are no batch.

@@ -41,9 +41,14 @@ class StructuralCausalModel(TaskFamily):
     `network` is `f_j = v_j' tanh(U_j x + b_j)`, where `U, b ~ N(0, 1)` and `v ~ N(0, 4 / hidden)`. In a `scale-free`
     graph each new variable takes `degree / 2` earlier ones as parents, more often those with many neighbours.
 
-    Fields: `variables`: their number d; `degree`: expected neighbours of a variable, so `d degree / 2` edges; `graph`:
-    `erdos-renyi` or `scale-free`; `mechanism`: `linear` or `network`; `noise`: `gaussian` or `laplace`, of variance 1;
-    `noise_scale`: range of the uniform s_j; `hidden`: units of each network.
+    Fields:
+        `variables`: the number d of variables.
+        `degree`: expected neighbours of a variable. A graph has `d degree / 2` edges on average.
+        `graph`: `erdos-renyi` or `scale-free`.
+        `mechanism`: `linear` or `network`.
+        `noise`: `gaussian` or `laplace`, of variance 1.
+        `noise_scale`: the range of the uniform s_j.
+        `hidden`: units of each network.
 
     Raises:
         ValueError: variables below 2, a degree out of 0 .. d - 1 (scale-free: of no even number of at least 2), an

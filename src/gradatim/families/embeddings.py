@@ -194,15 +194,18 @@ class EmbeddingClassification(PooledClassification):
 
         x = P'z / |P_j|,   z = (e - mu) / sigma,   P_ij ~ N(0, 1), drawn for each task
 
-    `e` are the embeddings; `mu` and `sigma` are their mean and deviation over the training classes (over all rows of a
-    file that has none). Pools share no class. Rows are drawn without replacement, and support and query share none. A
-    support larger than the pool repeats rows. Without `dim` x = z.
+    `e` are the embeddings. `mu` and `sigma` are their mean and deviation over the training classes, or over all rows of
+    a file without classes for training. Pools share no class. Rows are drawn without replacement, and support and query
+    share none. A support larger than the pool repeats rows. Without `dim` x = z.
 
     Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
 
-    Fields: `source`: `banking77`, or an npz or Parquet file as in `read_embeddings`, by its path or its path below
-    `$GRADATIM_DATA`; `dim`: features of a random projection, so that a learner fits embeddings of any width (None: no
-    projection); `ways`: classes of a task; `split`: the pool.
+    Fields:
+        `source`: `banking77`, or an npz or Parquet file as in `read_embeddings`. Its path may begin below
+            `$GRADATIM_DATA`.
+        `dim`: features of a random projection, so that a learner fits embeddings of any width. None: no projection.
+        `ways`: classes of a task.
+        `split`: the pool.
 
     Raises:
         ValueError: an unknown split, dim below 1, ways below 2, impossible rows. When sampling: a file that is missing

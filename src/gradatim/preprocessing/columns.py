@@ -19,9 +19,12 @@ _MAX_NAMES = 10
 class Columns:
     """Named columns of equal length: float64 with NaN for missing, or object arrays of str with None for missing.
 
-    Fields: `names`: of the columns; `values`: one array `[rows]` per column; `named`: whether the table had names,
-    else the names count the columns (x0, x1, ...) and columns are matched by position; `matrix`: the array `[rows,
-    columns]` whose columns `values` are, if all columns are numbers.
+    Fields:
+        `names`: the names of the columns.
+        `values`: one array `[rows]` per column.
+        `named`: whether the table had names. Without names they count the columns (x0, x1, ...), which are matched by
+            position.
+        `matrix`: if all columns are numbers, the array `[rows, columns]` whose columns `values` are.
 
     The arrays may be views of the table that was read.
 

@@ -43,10 +43,10 @@ class Encoder:
 
     An encoded row holds, in this order:
 
-    - every column of numbers: z = (x - mean) / std, and 0 if missing. Beyond `SOFT` it grows like sign(z) (SOFT +
-      log(1 + |z| - SOFT));
-    - a 0/1 flag for every column of numbers that had a missing value when the map was fitted;
-    - the codes of each column of categories: its levels, free slots, one code for all further levels, and one for
+    - Every column of numbers: z = (x - mean) / std, and 0 if missing. Beyond `SOFT` it grows like sign(z) (SOFT +
+      log(1 + |z| - SOFT)).
+    - A 0/1 flag for every column of numbers that had a missing value when the map was fitted.
+    - The codes of each column of categories: its levels, free slots, one code for all further levels, and one for
       missing if missing values were seen.
 
     Fields: `names`: of the columns; `maps`: the map of each column; `named`: whether the table had names (see

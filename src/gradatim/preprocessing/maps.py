@@ -31,9 +31,13 @@ _ROUNDING = 1e-15  # a spread below this share of the largest number is rounding
 class Number:
     """The map of a column of numbers, in the column's own units.
 
-    Fields: `mean`, `std`: over the present rows, weighted; the std of a constant column is 1; `low`, `high`: the
-    range of the fitted rows; `has_missing`: whether a value was missing, in which case the encoded row has a flag;
-    `quantiles`: distinct, rising, at most `QUANTILES`.
+    Fields:
+        `mean`: the weighted mean of the present rows.
+        `std`: their standard deviation. It is 1 for a constant column.
+        `low`: the smallest fitted value.
+        `high`: the largest fitted value.
+        `has_missing`: whether a value was missing. Then the encoded row has a flag.
+        `quantiles`: distinct rising quantiles, at most `QUANTILES`.
 
     Raises:
         ValueError: numbers that are not finite, a std that is not positive, low above high, or quantiles that do
@@ -95,9 +99,12 @@ class Number:
 class Category:
     """The map of a column of categories: a table of levels, with one code each.
 
-    Fields: `levels`: those of the fitted rows, sorted, then those added later; `slots`: the number of codes for
-    levels; `has_other`: whether all further levels share one more code; `has_missing`: whether a value was missing,
-    in which case missing has a code of its own; `truncated`: whether the fitted rows had more levels than codes.
+    Fields:
+        `levels`: the sorted levels of the fitted rows, then those that were added later.
+        `slots`: the number of codes for levels.
+        `has_other`: whether all further levels share one more code.
+        `has_missing`: whether a value was missing. Then missing has a code.
+        `truncated`: whether the fitted rows had more levels than codes.
 
     Raises:
         ValueError: a level occurs twice, or there are fewer slots than levels.

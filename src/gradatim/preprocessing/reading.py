@@ -37,12 +37,11 @@ def read_columns(X: Any) -> Columns:
     Returns:
         Columns of float64 or text, chosen column by column:
 
-        - numbers and booleans become float64;
-        - dates and times become days since 1970, in UTC; durations become days;
-        - everything else becomes text, mixed types and categoricals included; numbers among text read the same for
-          1, 1.0 and True;
-        - None, NaN, NaT and NA are missing;
-        - without names in the container, or with names that pandas counted, they are x0, x1, ...
+        - Numbers and booleans become float64.
+        - Dates and times become days since 1970, in UTC. Durations become days.
+        - Everything else becomes text, mixed types and categoricals included. Among text, 1, 1.0 and True are the same.
+        - None, NaN, NaT and NA are missing.
+        - Without names in the container, or with names that pandas counted, they are x0, x1, ...
 
     Raises:
         ValueError: the table has not two dimensions, has no rows or no columns, infinite or complex numbers, or a

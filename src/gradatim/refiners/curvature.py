@@ -26,7 +26,7 @@ class Preconditioner(nn.Module):
     """`natural = G (A + lambda_t tr(A) / width I)^-1` for each weight matrix, G its gradient `[rows, width]`.
 
     A `[width, width]` are the second moments of what multiplies the matrix. `lambda_t = lambda` is learnt, one for
-    each matrix. With `proximal` it grows with the s mini-batches seen, that is, N / n by rows:
+    each matrix. With `proximal` it grows with the number s of mini-batches seen, which is N / n by rows.
 
         lambda_t = lambda + rho s^2 / (s + delta),  rho and delta learnt
 

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 class Gain:
     """`g = value * (n / (N + n + prior)) ** power`, n rows in this mini-batch, N seen before it; 0 where n = 0.
 
-    Fields: `power`: 0 is the paper's constant (Markov) update, 1 the 1 / (1 + t) of stochastic approximation, by rows;
-    `value`: the factor in front; `prior`: how many rows the start is worth; `learnt`: whether the other fields are
-    only where `LearntGain` starts (a prior of at least 1, a power between .02 and .98).
+    Fields:
+        `power`: how fast steps shrink. 0 is the paper's constant (Markov) update, 1 is stochastic approximation, by
+            rows.
+        `value`: the factor in front.
+        `prior`: the number of rows that the start counts for.
+        `learnt`: whether the other fields are the start of a `LearntGain`, with a prior of at least 1 and a power in
+            .02 .. .98.
 
     Raises:
         ValueError: a value that is not positive, a power outside [0, 1], a negative prior.

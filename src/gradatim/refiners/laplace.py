@@ -34,15 +34,15 @@ _MERGE = (1e-20, 100, 15)
 class Laplace(Refiner):
     """`theta_t = argmin  sum over window and mini-batch of ce(y_n, theta a_n) + theta'P theta / 2 - h'theta + c`.
 
-    Rows that leave the window are replaced by their quadratic at theta_t. With f their loss, g its gradient and H one
-    block for each class (`block_hessian`):
+    Rows that leave the window are replaced by their quadratic at theta_t. Their loss is f, its gradient g. H is one
+    block for each class (`block_hessian`).
 
         P += H,  h += H theta - g,  c += f - g'theta + theta'H theta / 2
 
-    A row should not be linearised when it comes: theta is short then and curvature large, which would hold theta back
-    for good. After `lag` more rows it is safe. While all rows are in the window, theta is that of one fit to them.
+    A row should not be linearised when it arrives. Theta is short then and the curvature large, which would hold theta
+    back for good. After `lag` more rows it is safe. While all rows are in the window, theta is that of one fit to them.
 
-    There is one posterior for each of K priors. Predictions use their mean, weighted by Laplace's evidence:
+    There is one posterior for each of K priors. Predictions use their mean, weighted by Laplace's evidence.
 
         log p_k - min (loss + theta'P theta / 2 - h'theta + c) + (C - 1) / 2C sum_c log |P_0| / |P_c + H_c|
 

@@ -14,16 +14,22 @@ from .gain import DECAYING, Gain
 class TransformerConfig:
     """Size and options of the transformer refiner.
 
-    Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves; `prefixes`: whether one pass
-    predicts for many prefix lengths, so that rows see only themselves and the state, not each other; `tail`: eta of the
-    tail average that predictions read (None: the last iterate); `at_average`: whether signals are taken at that average
-    too; `curvature`: the gain by which second moments of the weights' inputs are averaged over mini-batches, to
-    precondition the gradient (power 0: of the newest mini-batch; 1: of all rows seen; None: no preconditioning);
-    `proximal`: whether that preconditioner's damping grows with the rows seen, which leaves its step whole and scales
-    the rest of a move by the gain squared; `precision`: whether proposals come with a precision and are fused by it, a
-    learnt Kalman gain for each coordinate, times `gain`'s value; `memory`: how many tokens are carried beside the
-    latent, trained by `Unrolled`; `history`: how many of the last latents, and gradients where there are any, a step
-    sees and may move along.
+    Fields:
+        `width`: the width of the transformer's tokens.
+        `layers`: the number of its layers.
+        `heads`: the number of its attention heads.
+        `gain`: how far a step moves.
+        `prefixes`: whether one pass predicts for many prefix lengths. Then rows see only themselves and the state.
+        `tail`: eta of the tail average that predictions use. None: the last iterate.
+        `at_average`: whether signals are taken at that average too.
+        `curvature`: the gain by which second moments of the weights' inputs are averaged, to precondition the gradient.
+            Power 0: of the newest mini-batch. Power 1: of all rows seen. None: no preconditioning.
+        `proximal`: whether the damping of that preconditioner grows with the rows seen. Then its step stays as it is,
+            and the remaining part of a move is scaled by the gain squared.
+        `precision`: whether proposals come with a precision and are fused by it. This is a learnt Kalman gain for each
+            coordinate, times the value of `gain`.
+        `memory`: the number of tokens that are carried beside the latent. `Unrolled` trains them.
+        `history`: the number of past latents, and gradients if there are any, that a step sees and may move along.
 
     Raises:
         ValueError: `at_average` without `tail`, a learnt gain beside `precision`, `proximal` without `curvature` or

@@ -32,16 +32,19 @@ FEATURES = len(WINDOWS) * STATISTICS + 1
 class PrequentialStep(NamedTuple):
     """One step of a stream: the state after a mini-batch, and statistics of the mini-batch.
 
-    The columns of `statistics` are, for each task:
+    The columns of `statistics`, for each task:
 
-    - the loss of the mini-batch before it was learnt (the prequential loss);
-    - its loss after it was learnt;
-    - its loss under the initial state;
-    - the mean entropy of the predicted classes, or in a regression the mean squared change of the predictions.
+    - The loss of the mini-batch before it was learnt (the prequential loss).
+    - Its loss after it was learnt.
+    - Its loss under the initial state.
+    - The mean entropy of the predicted classes. In a regression, the mean squared change of the predictions.
 
     They are zero for a task without rows.
 
-    Fields: `state`: after the mini-batch; `statistics`: `[B, 4]`; `rows`: `[B]`, the sum of each task's row weights.
+    Fields:
+        `state`: the state after the mini-batch.
+        `statistics`: four numbers of each task, `[B, 4]`.
+        `rows`: the sum of each task's row weights, `[B]`.
     """
 
     state: Any

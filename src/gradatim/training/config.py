@@ -24,11 +24,24 @@ Another number of threads adds in another order, though, and so changes the last
 class TrainConfig:
     """The settings of meta-training. With the learner, the family and the scheme they determine the result.
 
-    Fields: `iterations`: optimizer steps; `tasks`: in each, over all processes; `lr`, `warmup` (iterations, linear),
-    `final_lr` (a cosine from lr to it); `weight_decay`, `betas` of AdamW; `clip`: largest gradient norm (None: any);
-    `ema`: decay of the averaged weights; `seed` of tasks and horizons; `threads` for this run, shared by its processes
-    (None: as they are); `log_every`, `checkpoint_every`: iterations; `devices`, `precision`, `accelerator`: see
-    `Engine`; `tensorboard`.
+    Fields:
+        `iterations`: the number of optimizer steps.
+        `tasks`: tasks of an iteration, over all processes.
+        `lr`: the largest learning rate.
+        `warmup`: iterations in which the rate rises linearly to lr.
+        `final_lr`: the rate at the end of a cosine from lr.
+        `weight_decay`: the weight decay of AdamW.
+        `betas`: the betas of AdamW.
+        `clip`: the largest gradient norm. None: any.
+        `ema`: the decay of the averaged weights.
+        `seed`: the seed of tasks and horizons.
+        `threads`: threads of this run, shared by its processes. None: as they are.
+        `log_every`: iterations between records of the log.
+        `checkpoint_every`: iterations between checkpoints.
+        `devices`: the number of processes, see `Engine`.
+        `precision`: the floating-point precision, see `Engine`.
+        `accelerator`: auto, cpu or cuda, see `Engine`.
+        `tensorboard`: whether to write TensorBoard files.
 
     Raises:
         ValueError: a number out of its range, naming the field.

@@ -38,10 +38,14 @@ __all__ = ["TrainConfig", "TrainingResult", "train"]
 class TrainingResult:
     """The result of a run of meta-training.
 
-    Fields: `learner`: the learner with its averaged weights, in eval mode; `iterations`: the number of iterations;
-    `seconds`: the training time, earlier parts of a resumed run included; `peak_memory`: bytes, of the process (on
-    CUDA: of the device); `log`: the records of `log.jsonl`; `files`: the files that were written; `notices`: sentences
-    for the user.
+    Fields:
+        `learner`: the learner with its averaged weights, in eval mode.
+        `iterations`: the number of iterations.
+        `seconds`: the training time, earlier parts of a resumed run included.
+        `peak_memory`: peak memory in bytes, of the process (on CUDA: of the device).
+        `log`: the records of `log.jsonl`.
+        `files`: the files that were written.
+        `notices`: sentences for the user.
 
     Example:
         >>> from gradatim.training.train import TrainingResult

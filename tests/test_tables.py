@@ -41,7 +41,7 @@ from studies.tables.protocol import errors, job, log_losses, prequential_pass, r
 from studies.tables.rows import RowEncoder, RunningScaler
 from studies.tables.streams import permuted, rotated
 
-from gradatim.compare.runs import Study
+from gradatim.comparison.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
 RIVER = "river-forest", "river-tree"

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from gradatim import Greedy, TrainConfig, parametric, train
-from gradatim.compare.plots import clouds
-from gradatim.compare.runs import sample
+from gradatim.comparison.plots import clouds
+from gradatim.comparison.runs import sample
 from gradatim.families import EmbeddingClassification, GaussianMixture
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate, sample_curve

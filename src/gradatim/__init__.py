@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import gradatim.metrics as metrics
 
     from .batch import Batch, Task
+    from .comparison.compare import compare
+    from .comparison.result import Comparison
     from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor
     from .families import (
         ImageClassification,
@@ -43,6 +45,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "": ("families", "metrics"),
     "batch": ("Batch", "Task"),
+    "comparison.compare": ("compare",),
+    "comparison.result": ("Comparison",),
     "estimators": ("DriftWarning", "RefinedClassifier", "RefinedRegressor"),
     "families": (
         "ImageClassification",
@@ -111,6 +115,8 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "Recipe",
     "RECIPES",
     "recipe",
+    "compare",
+    "Comparison",
     "load_state",
     "load_weights",
     "save_state",

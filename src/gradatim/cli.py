@@ -1,4 +1,4 @@
-"""The command line: list, fit, update, predict, train, eval, info, demo, train-demo. It alone prints.
+"""The command line: list, fit, update, predict, train, eval, info, compare, demo. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
 """
@@ -8,20 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import judge, listing, tables, train
+from .commands import compare, demo, judge, listing, tables, train
 from .commands.options import Command, parse
-from .commands.show import print_written
 from .commands.threads import wait_passively, with_threads
 from .names import hint
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,26 +85,9 @@ def _run(arguments: list[str], console: Console) -> None:
         exit_on_error=False,
     )
     commands = parser.add_subcommands(title="commands", metavar="COMMAND")
-    for known, command in COMMANDS.items():
-        commands.add_subcommand(known, command.parser(known, []), help=command.summary)
+    for title, command in COMMANDS.items():
+        commands.add_subcommand(title, command.parser(title, []), help=command.summary)
     parse(parser, arguments)
-
-
-def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: seconds, numbers without meaning")
-    parser.add_argument("--out", type=str, default="runs/demo", help="folder to write to")
-
-
-def _demo(options: Namespace, console: Console) -> None:
-    from studies.tables.demo import run
-
-    print_written(console, run(Path(options.out), options.smoke, console))
-
-
-def _train_demo(options: Namespace, console: Console) -> None:
-    from studies.core.train_demo import run
-
-    print_written(console, run(Path(options.out), options.smoke, console))
 
 
 COMMANDS: dict[str, Command] = {
@@ -152,17 +133,18 @@ COMMANDS: dict[str, Command] = {
         judge.info_options,
         judge.info,
     ),
+    "compare": Command(
+        "meta-train or tune methods, and show how well each predicts on unseen tasks, step by step",
+        "gradatim compare ridge,adam,maml,parametric-both --family LinearRegression --family.dim 4 --seeds 1 "
+        "--train.iterations 100 --plot curve.png",
+        compare.compare_options,
+        compare.compare,
+    ),
     "demo": Command(
         "learn a real table in one pass, mini-batch by mini-batch, beside other learners, and draw the curve",
         "gradatim demo",
-        _demo_options,
-        _demo,
-    ),
-    "train-demo": Command(
-        "meta-train on digits, adapt to unseen tasks beside the baselines, draw the curve",
-        "gradatim train-demo",
-        _demo_options,
-        _train_demo,
+        demo.demo_options,
+        demo.demo,
     ),
 }
 COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "predict")}

@@ -143,9 +143,16 @@ class Learner(nn.Module):
                 )
 
     def learn(
-        self, state: State, batch: Batch, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, State]:
+        self,
+        state: State,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        predict: bool = True,
+    ) -> tuple[Tensor | None, State]:
         """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
+
+        A refiner that weighs by predictions scores the rows before it learns them. `predict`: whether the prediction is
+        wanted; without it, None is returned in its place, and heads that only predictions need are not solved.
 
         Raises:
             ValueError: as `check` and `predict`.
@@ -160,9 +167,11 @@ class Learner(nn.Module):
             ...     prediction, state = learner.learn(state, batch)
         """
         self.check(batch)
-        with torch.no_grad():
-            state = self.refiner.settle(state)
-            prediction = self.predict(batch.x, state)
+        prediction = None
+        if predict:
+            with torch.no_grad():
+                state = self.refiner.settle(state)
+                prediction = self.predict(batch.x, state)
         return prediction, self.step(state, batch, generator=generator)
 
     def step(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradatim.compare.runs import Study, claim, interval
+from gradatim.comparison.runs import Study, claim, normal_interval
 from gradatim.learner import Learner
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
@@ -26,7 +26,7 @@ from gradatim.signal import CLOSED_FORM
 from .streams import FAMILY, ROWS, Streams, excess_errors, river, river_excess_errors, sample_streams
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
     from gradatim.refiner import Refiner
 
 KINDS = ("abrupt", "rotating")
@@ -119,7 +119,7 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     streams, steps = (2, (10, 30)) if smoke else (16, (10, 20, 50, 100, 200, 400))
     entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in COMPETITORS.items()}
     if smoke and find_spec("river") is None:
-        study.console.print("without river's models: pip install gradatim[studies]")
+        study.console.print(r"without river's models: pip install gradatim\[studies]")
         entries = {name: entry for name, entry in entries.items() if not name.startswith("river")}
     records: list[dict[str, Any]] = []
     measured: list[tuple[str, str, tuple[float, float, float]]] = []
@@ -199,7 +199,7 @@ def _evaluate(
         values["seconds"] = np.asarray((time.perf_counter() - start) / count)
         return values | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}
 
-    return study.arrays(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
+    return study.cached(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
 
 
 def _records(
@@ -209,7 +209,7 @@ def _records(
     setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}
     made = []
     for step in steps:
-        mean, low, high = interval(values["error"][:step].mean(0))
+        mean, low, high = normal_interval(values["error"][:step].mean(0))
         made.append(
             {
                 "name": name,

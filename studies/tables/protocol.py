@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from gradatim.compare.runs import Study
+from gradatim.comparison.runs import Study
 from gradatim.provenance import processes_on_threads
 
 from .batch import FOLDS, REFERENCES, fitted
@@ -28,7 +28,7 @@ from .data import Table, load
 from .peers import CENTRAL, OURS, OnePass, about, peers
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 SIZE, FLOOR, PROTOCOL = 32, 1e-6, 1
 TIE = 1e-12
@@ -127,7 +127,7 @@ def record(study: Study, made: Job) -> Values:
     depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
     if made.learner in REFERENCES:
         depends += [FOLDS, f"scikit-learn {version('scikit-learn')}"]
-        return study.arrays(made.key, depends, lambda: fitted(made.learner, table, made.order))
+        return study.cached(made.key, depends, lambda: fitted(made.learner, table, made.order))
     peer = peers(table.kind)[made.learner]
 
     def compute() -> Values:
@@ -137,7 +137,7 @@ def record(study: Study, made: Job) -> Values:
             metrics["bytes"] = np.asarray(saved_bytes(learner, study.folder / "states", made.table))
         return metrics
 
-    return study.arrays(made.key, [*depends, about(made.learner, table.kind)], compute)
+    return study.cached(made.key, [*depends, about(made.learner, table.kind)], compute)
 
 
 def saved_bytes(learner: Any, folder: Path, name: str) -> int:

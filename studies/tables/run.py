@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study, claim
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study, claim
 from gradatim.provenance import commit
 
 from .batch import REFERENCES
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 KINDS = ("classification", "regression")
 FEW = {
@@ -129,7 +129,7 @@ def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
     if find_spec("river") is None:
         if not smoke:
             raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[studies]")
-        study.console.print("without river's models: pip install gradatim[studies]")
+        study.console.print(r"without river's models: pip install gradatim\[studies]")
         taking = [name for name in taking if not name.startswith("river")]
     if smoke:
         return {name: peers(kind)[name].grid[0] for name in taking}

@@ -158,7 +158,7 @@ def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
 def value_of(arguments: list[str], option: str) -> str | None:
     """Return the last value the arguments give an option, or None."""
     result = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == option:
             result = following
         elif argument.startswith(f"{option}="):

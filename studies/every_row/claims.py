@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gradatim.comparison.experiment import Experiment, Values
     from gradatim.learner import Learner
 
-Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+RecordsAndClaims = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 SHARDS = 8
 
 FALLING = {"isotropic": 256, "classification": 64, "network": 16}
@@ -92,8 +92,10 @@ def claims(
     return [*entries, claim("gain.classification.excess160", *ratio(late, early), 0.15, "<=")]
 
 
-def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bool) -> Made:
-    """Return the claims on random networks: against MLPs and boosted trees fitted to convergence on the same rows."""
+def networks(study: Study, part: Experiment, results: dict[str, Values], smoke: bool) -> RecordsAndClaims:
+    """Return records and claims on random networks, against MLPs and boosted trees fitted to convergence on the same
+    rows.
+    """
     kinds = _fits(smoke)
     count = min(part.tasks, 2 if smoke else 8)
     validated = part.family.on("validation")
@@ -120,7 +122,7 @@ def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bo
                 "best": np.asarray(best),
             }
 
-        grid = [f"{made.keywords}" for made in settings]
+        grid = [f"{setting.keywords}" for setting in settings]
         values = study.cached(f"network-fit-{kind}", [*about, grid], compute)
         fours[kind] = values["error of four"]
         errors[kind] = float(values["tuning"]), values["error"]
@@ -133,22 +135,22 @@ def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bo
         "ratio160": [*part.recipes],
     }
     settings = {name: tuned_setting(study, part, name) for name in part.baselines}
-    made = []
+    entries = []
     for (name, group), bar in zip(groups.items(), (1.1, 0.9), strict=True):
         who = select_best(study, judged, group, part.steps[-1], 1, settings)
-        ours = found[who]["excess risk"][:, -1]
-        beside = {f"over {kind}": ratio(ours, e[None]) for kind, (_, e) in errors.items() if kind != rival}
+        risk = results[who]["excess risk"][:, -1]
+        beside = {f"over {kind}": ratio(risk, e[None]) for kind, (_, e) in errors.items() if kind != rival}
         beside[f"over the mean of four {rival}, on {count} tasks"] = ratio(
-            ours[:, :count], fours[rival][None]
+            risk[:, :count], fours[rival][None]
         )
         beside |= {
-            f"{candidate} instead": ratio(found[candidate]["excess risk"][:, -1], rival_risk)
+            f"{candidate} instead": ratio(results[candidate]["excess risk"][:, -1], rival_risk)
             for candidate in (*group, *settings)
             if candidate != who
         }
-        value = claim(f"gain.network.{name}", *ratio(ours, rival_risk), bar, "<=")
-        made.append({**value, "chosen": who, "against": rival, "beside": beside})
-    return records, made
+        value = claim(f"gain.network.{name}", *ratio(risk, rival_risk), bar, "<=")
+        entries.append({**value, "chosen": who, "against": rival, "beside": beside})
+    return records, entries
 
 
 def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
@@ -189,10 +191,10 @@ def _fit_risk(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndar
     return excess_risk(answers, task).numpy()
 
 
-def falling(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> Made:
-    """Return the claim that the default learner's mean excess risk does not rise: every step from 2 to 1000.
+def falling(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> RecordsAndClaims:
+    """Return the claim that the default learner's mean excess risk does not rise at any step from 2 to 1000.
 
-    The mean over all tasks of all seeds, as many as `FALLING` says: more than 1% up is a rise.
+    The mean is over all tasks of all seeds. `FALLING` gives their number. An increase of more than 1% is a rise.
     """
     last, shares = 10 if smoke else 1000, {}
     for name, count in FALLING.items():
@@ -224,10 +226,11 @@ def rises(means: np.ndarray) -> float:
     return float((np.diff(means) > 0.01 * np.abs(means[:-1])).mean())
 
 
-def merging(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> Made:
-    """Return the claim on the default learner: adapted to 8 shards apart and merged, over one pass in sequence.
+def merging(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> RecordsAndClaims:
+    """Return the claim on merged states of the default learner.
 
-    The worse of regression and classes.
+    It is the error after adapting to 8 shards apart and merging, over the error after one pass. The worse of
+    regression and classification counts.
     """
     measured: dict[str, tuple[float, float, float]] = {}
     for part_name, which in (

@@ -79,11 +79,11 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     parts["linear100"] = _wide(smoke)
     parts["classification"] = _classification(smoke)
     parts["network"] = _network(smoke)
-    found = {name: run_experiment(study, part, seeds, records) for name, part in parts.items()}
+    results = {name: run_experiment(study, part, seeds, records) for name, part in parts.items()}
     console.print("choosing refiners on validation tasks")
-    chosen = {name: _chosen(study, parts[name], seeds) for name in CONDITIONS}
-    claimed = claims(found, {name: part.steps for name, part in parts.items()}, chosen)
-    more = [networks(study, parts["network"], found["network"], smoke)]
+    chosen = {name: _best_learner(study, parts[name], seeds) for name in CONDITIONS}
+    claimed = claims(results, {name: part.steps for name, part in parts.items()}, chosen)
+    more = [networks(study, parts["network"], results["network"], smoke)]
     more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
     more += [drift(study, smoke), calibration(study, smoke)]
     for new_records, new_claims in more:
@@ -145,9 +145,9 @@ def _wide(smoke: bool) -> Experiment:
     """Return linear regression in 100 dimensions, 128 rows a step."""
     family = LinearRegression(100, 0.5)
     steps = (1, 2) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
-    made = _recipe(Bayesian(), family, Unrolled(batch_size=128, horizon=4))
+    bayesian = _recipe(Bayesian(), family, Unrolled(batch_size=128, horizon=4))
     judged = replace(family, support_rows=128 * steps[-1], query_rows=200)
-    recipes = _named("linear100", {"bayesian": made}, smoke)
+    recipes = _named("linear100", {"bayesian": bayesian}, smoke)
     return Experiment(
         "linear100",
         judged,
@@ -184,7 +184,10 @@ def _classification(smoke: bool) -> Experiment:
 
 
 def _network(smoke: bool) -> Experiment:
-    """Return regression on random networks; heads on features are trained on as many rows as they are judged on."""
+    """Return regression on random networks.
+
+    Heads on features are trained on as many rows as they are judged on.
+    """
     family = RandomNetworkRegression(8, 32, 0.1)
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     shorter = Greedy(batch_size=SIZE, horizon=10)
@@ -224,7 +227,7 @@ def averaged(learner: Learner, eta: float) -> Learner:
     return Learner(learner.predictor, new, learner.signal)
 
 
-def _chosen(study: Study, part: Experiment, seeds: int) -> str:
+def _best_learner(study: Study, part: Experiment, seeds: int) -> str:
     """Return the transformer refiner that is best on validation tasks, after 160 steps."""
     step = min(160, part.steps[-1])
     names = [*part.recipes, *part.derived]

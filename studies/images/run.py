@@ -58,12 +58,12 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     """Run the study. Return images.json, images.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
-    parts = {source: _part(source, smoke) for source in SOURCES}
-    found = {source: run_experiment(study, part, seeds, records) for source, part in parts.items()}
+    parts = {source: _experiment(source, smoke) for source in SOURCES}
+    results = {source: run_experiment(study, part, seeds, records) for source, part in parts.items()}
     console.print(
         "choosing signals on validation tasks, timing adaptation, comparing gradients of two processes"
     )
-    chosen = _chosen(study, parts["mnist"], seeds)
+    chosen = _best_learners(study, parts["mnist"], seeds)
     spent = costs(study, parts["mnist"], *(("parametric-both", "sgd") if smoke else ()))
     records = [{**r, **spent.get(r["name"], {})} if r["family"] == "mnist" else r for r in records]
     result = {
@@ -75,13 +75,13 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "recipes": {name: r.to_json() for name, r in parts["mnist"].recipes.items()},
         "chosen": chosen,
         "records": records,
-        "claims": [*_claims(parts, found, chosen), processes.ddp(study, smoke)],
+        "claims": [*_claims(parts, results, chosen), processes.ddp(study, smoke)],
     }
     return write_result(out, "images", json.loads(json.dumps(result)), PAGE)
 
 
-def _part(source: str, smoke: bool) -> Experiment:
-    """Return the panel judged on test tasks of a source: every learner, whichever source it was trained on."""
+def _experiment(source: str, smoke: bool) -> Experiment:
+    """Return the experiment on test tasks of a source. It has every learner, whichever source it was trained on."""
     steps = SMOKE_STEPS if smoke else STEPS
     rows = 100 * steps[-1]
     return Experiment(
@@ -103,9 +103,9 @@ def _part(source: str, smoke: bool) -> Experiment:
 
 
 def _twin(base: Recipe, method: str) -> Recipe:
-    """Return the one-step twin of a recipe: as many iterations on five times the tasks, of about as much work."""
-    made = one_step_recipe(base, method)
-    return replace(made, train=replace(made.train, tasks=5 * base.train.tasks))
+    """Return the one-step version of a recipe: as many iterations on five times the tasks, for about the same work."""
+    single = one_step_recipe(base, method)
+    return replace(single, train=replace(single.train, tasks=5 * base.train.tasks))
 
 
 def _recipes() -> dict[str, Recipe]:
@@ -167,8 +167,8 @@ def bagged(learner: Learner) -> Learner:
     return Learner(learner.predictor, Bagged(learner.refiner), learner.signal)
 
 
-def _chosen(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
-    """Return which of each group is best on validation tasks of MNIST, after as many steps as it is judged by."""
+def _best_learners(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
+    """Return the best learner of each group on validation tasks of MNIST, after the number of steps it is judged by."""
     family = replace(part.family.on("validation"), support_rows=1000)
     part = replace(part, name="validation", family=family)
     groups = {
@@ -183,14 +183,14 @@ def _chosen(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
 
 
 def _claims(
-    parts: dict[str, Experiment], found: dict[str, dict[str, Values]], chosen: dict[str, str]
+    parts: dict[str, Experiment], results: dict[str, dict[str, Values]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Return the claims on MNIST after 10 steps, and on transfer to Fashion-MNIST."""
     steps = parts["mnist"].steps
     first, tenth = steps.index(1), steps.index(10)
 
     def errors(name: str, at: int = tenth, source: str = "mnist") -> np.ndarray:
-        return found[source][name]["error"][:, at]
+        return results[source][name]["error"][:, at]
 
     def ratio(name: str, numerator: np.ndarray, denominator: np.ndarray, bar: float) -> dict[str, Any]:
         measured = bootstrap(lambda a, b: float(a.mean() / b.mean()), numerator, denominator)

@@ -47,10 +47,12 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     study = Study(out / "work" / ("core-smoke" if smoke else "core"), workers, console)
     records: list[dict[str, Any]] = []
     results: dict[str, dict[str, np.ndarray]] = {}
-    parts = (_linear(smoke), _digits(smoke))
-    for part in parts:
-        values = run_experiment(study, part, seeds, records)
-        results |= {n if n in part.recipes else f"{part.name}-{n}": value for n, value in values.items()}
+    experiments = (_linear(smoke), _digits(smoke))
+    for experiment in experiments:
+        values = run_experiment(study, experiment, seeds, records)
+        results |= {
+            n if n in experiment.recipes else f"{experiment.name}-{n}": value for n, value in values.items()
+        }
     console.print("measuring throughput, then killing and resuming runs")
     claims = [
         *_linear_claims(results),
@@ -64,7 +66,9 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "recipes": {name: r.to_json() for part in parts for name, r in part.recipes.items()},
+        "recipes": {
+            name: r.to_json() for experiment in experiments for name, r in experiment.recipes.items()
+        },
         "records": records,
         "claims": claims,
     }
@@ -173,9 +177,11 @@ def _best_recipe(study: Study, names: list[str], step: int, seeds: int, smoke: b
 
     The validation pool has rows for 7 steps without a repeat.
     """
-    part = _digits(smoke)
-    family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
-    recipes = {name: part.recipes[name] for name in names}
+    experiment = _digits(smoke)
+    family = replace(
+        experiment.family.on("validation"), support_rows=7 * experiment.batch_size, query_rows=99
+    )
+    recipes = {name: experiment.recipes[name] for name in names}
     return select_best(
-        study, replace(part, name="validation", family=family, recipes=recipes), names, step, seeds
+        study, replace(experiment, name="validation", family=family, recipes=recipes), names, step, seeds
     )

@@ -58,13 +58,16 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     """Run the study. Return images.json, images.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
-    parts = {source: _experiment(source, smoke) for source in SOURCES}
-    results = {source: run_experiment(study, part, seeds, records) for source, part in parts.items()}
+    experiments = {source: _experiment(source, smoke) for source in SOURCES}
+    results = {
+        source: run_experiment(study, experiment, seeds, records)
+        for source, experiment in experiments.items()
+    }
     console.print(
         "choosing signals on validation tasks, timing adaptation, comparing gradients of two processes"
     )
-    chosen = _best_learners(study, parts["mnist"], seeds)
-    spent = costs(study, parts["mnist"], *(("parametric-both", "sgd") if smoke else ()))
+    chosen = _best_learners(study, experiments["mnist"], seeds)
+    spent = costs(study, experiments["mnist"], *(("parametric-both", "sgd") if smoke else ()))
     records = [{**r, **spent.get(r["name"], {})} if r["family"] == "mnist" else r for r in records]
     result = {
         "benchmark": "images",
@@ -72,10 +75,10 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "recipes": {name: r.to_json() for name, r in parts["mnist"].recipes.items()},
+        "recipes": {name: r.to_json() for name, r in experiments["mnist"].recipes.items()},
         "chosen": chosen,
         "records": records,
-        "claims": [*_claims(parts, results, chosen), processes.ddp(study, smoke)],
+        "claims": [*_claims(experiments, results, chosen), processes.ddp(study, smoke)],
     }
     return write_result(out, "images", json.loads(json.dumps(result)), PAGE)
 
@@ -167,10 +170,10 @@ def bagged(learner: Learner) -> Learner:
     return Learner(learner.predictor, Bagged(learner.refiner), learner.signal)
 
 
-def _best_learners(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
+def _best_learners(study: Study, experiment: Experiment, seeds: int) -> dict[str, str]:
     """Return the best learner of each group on validation tasks of MNIST, after the number of steps it is judged by."""
-    family = replace(part.family.on("validation"), support_rows=1000)
-    part = replace(part, name="validation", family=family)
+    family = replace(experiment.family.on("validation"), support_rows=1000)
+    experiment = replace(experiment, name="validation", family=family)
     groups = {
         "ours": (ITERATED, 10),
         "single": (SINGLE, 1),
@@ -178,15 +181,16 @@ def _best_learners(study: Study, part: Experiment, seeds: int) -> dict[str, str]
         "any": (ANY, 10),
     }
     return {
-        group: select_best(study, part, list(names), step, seeds) for group, (names, step) in groups.items()
+        group: select_best(study, experiment, list(names), step, seeds)
+        for group, (names, step) in groups.items()
     }
 
 
 def _claims(
-    parts: dict[str, Experiment], results: dict[str, dict[str, Values]], chosen: dict[str, str]
+    experiments: dict[str, Experiment], results: dict[str, dict[str, Values]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Return the claims on MNIST after 10 steps, and on transfer to Fashion-MNIST."""
-    steps = parts["mnist"].steps
+    steps = experiments["mnist"].steps
     first, tenth = steps.index(1), steps.index(10)
 
     def errors(name: str, at: int = tenth, source: str = "mnist") -> np.ndarray:

@@ -153,9 +153,11 @@ def _panels(
         if rows and panel in panels and panel not in _MEASURED:
             study.console.print(f"{panel}: {len(rows)} learners")
             chosen |= _choices(study, panels, panel, rows, smoke)
-            part = _part(panels, panel, [chosen.get((panel, row), row) for row in rows], smoke)
-            results[panel] = run_experiment(study, part, seeds, records)
-            trained |= part.recipes | {bag: part.recipes[single] for bag, (single, _) in part.derived.items()}
+            experiment = _experiment(panels, panel, [chosen.get((panel, row), row) for row in rows], smoke)
+            results[panel] = run_experiment(study, experiment, seeds, records)
+            trained |= experiment.recipes | {
+                bag: experiment.recipes[single] for bag, (single, _) in experiment.derived.items()
+            }
     return records, results, chosen, trained
 
 
@@ -168,10 +170,10 @@ def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
     return {panel: list(names) for panel, names in rows.items()}
 
 
-def _part(
+def _experiment(
     panels: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool, validation: bool = False
 ) -> Experiment:
-    """Return the panel as a part of a study: these rows on its test tasks, or on its validation tasks."""
+    """Return the panel as an experiment: these rows on its test tasks, or on its validation tasks."""
     setting, trained = panels[panel], {}
     bags = {row: row.removeprefix("bagged-") for row in rows if row.startswith("bagged-")}
     for row in dict.fromkeys(bags.get(row, row) for row in rows):
@@ -214,9 +216,9 @@ def _choices(
         if len(variants) > 1:
             candidates = alternatives(home, row.removesuffix("-decaying"))
             names = [learner(home, candidate) for candidate in candidates]
-            part = _part(panels, home, candidates, smoke, validation=True)
-            step = 1 if row.endswith("-one-step") else part.steps[-1]
-            choices[panel, row] = variants[names.index(select_best(study, part, names, step, 1))]
+            experiment = _experiment(panels, home, candidates, smoke, validation=True)
+            step = 1 if row.endswith("-one-step") else experiment.steps[-1]
+            choices[panel, row] = variants[names.index(select_best(study, experiment, names, step, 1))]
     return choices
 
 
@@ -233,20 +235,22 @@ def _best(
         if name not in panels:
             continue
         rows = [row for row in rows if not unlearnt(row)]
-        part = _part(panels, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True)
+        experiment = _experiment(
+            panels, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True
+        )
         regimes = dict.fromkeys(row.partition("-")[0] for row in rows)
         best[name] = {}
         for regime in (*regimes, "any"):
             mine = [
                 candidate
-                for candidate in part.recipes
+                for candidate in experiment.recipes
                 if regime == "any" or candidate.startswith(f"{name}-{regime}-")
             ]
             single = [candidate for candidate in mine if candidate.endswith("one-step")]
             iterated = [candidate for candidate in mine if candidate not in single]
             best[name][regime] = (
-                select_best(study, part, iterated, part.steps[-1], seeds),
-                select_best(study, part, single, 1, seeds),
+                select_best(study, experiment, iterated, experiment.steps[-1], seeds),
+                select_best(study, experiment, single, 1, seeds),
             )
     return best
 
@@ -263,8 +267,10 @@ def _samples(
     for panel in GENERATED:
         if panel in panels:
             names = [best[panel][regime][0] for regime in best[panel] if regime != "any"]
-            part = _part(panels, panel, [label.removeprefix(f"{panel}-") for label in names], smoke)
-            learners = {label: runs[0] for label, runs in trained_runs(study, part, 1).items()}
+            experiment = _experiment(
+                panels, panel, [label.removeprefix(f"{panel}-") for label in names], smoke
+            )
+            learners = {label: runs[0] for label, runs in trained_runs(study, experiment, 1).items()}
             pictures += samples(out, "paper", panel, panels[panel], learners, STEPS)
     return pictures
 
@@ -277,7 +283,7 @@ def _costs(study: Study, panels: Mapping[str, Setting], seeds: int, smoke: bool)
 def _stops(study: Study, panels: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
     study.console.print("fitting estimates of the loss, stopping streams by them")
     rows = next(iter(TABLES[13].rows.values()))
-    runs = trained_runs(study, _part(panels, "linear-8", rows, smoke), seeds)
+    runs = trained_runs(study, _experiment(panels, "linear-8", rows, smoke), seeds)
     return stopping_records(
         study, {learner("linear-8", row): runs[learner("linear-8", row)] for row in rows}, smoke
     ), []

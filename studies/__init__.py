@@ -13,6 +13,7 @@ from gradatim.provenance import on_threads
 
 from .core import run as core
 from .every_row import run as every_row
+from .house import run as house
 from .images import run as images
 from .paper import run as paper
 from .tables import run as tables
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str] = {
     "core": "linear regression and digits in three regimes, throughput, kill and resume",
     "every_row": "gains, states that carry their precision, merging, drift and stopping, far past the trained horizon",
+    "house": "what can be counted: results that moved, names, shapes, examples, lines, memory, ragged tasks",
     "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
     "paper": "the paper's tables: three regimes on its families, greedy and constant, default gain, one step",
     "tables": "the estimators on real tables in one strict pass, against peers that also see each row once",
@@ -56,5 +58,5 @@ def run(
             return paper.run(out, smoke, seeds, workers, console, table)
     if table is not None:
         raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
-    module = {"core": core, "every_row": every_row, "images": images, "tables": tables}[name]
+    module = {"core": core, "every_row": every_row, "house": house, "images": images, "tables": tables}[name]
     return module.run(out, smoke, seeds, workers, console)

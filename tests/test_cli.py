@@ -52,7 +52,7 @@ def same_tensors(one: Path, other: Path) -> bool:
 
 def recipe_of(*arguments: str):
     parser = cli.COMMANDS["train"].parser("train", list(arguments))
-    return train.overridden(options.parse(parser, list(arguments)))
+    return train.recipe_from_options(options.parse(parser, list(arguments)))
 
 
 @pytest.fixture(scope="module")

@@ -90,8 +90,8 @@ def both(out):
     KEPT.append(engine.setup(weights, torch.optim.SGD(weights.parameters(), lr=0.1)))
     engine.backward(KEPT[0][0](torch.ones(3, 2)).sum())
     said = [
-        f"{engine.together(lambda: engine.rank)}",
-        said_of(lambda: engine.together(lambda: 1 // (1 - engine.rank))),
+        f"{engine.run_on_all(lambda: engine.rank)}",
+        said_of(lambda: engine.run_on_all(lambda: 1 // (1 - engine.rank))),
         said_of(lambda: train(make_learner(), FAMILY, SCHEME, PAIR, progress=False, on_log=refuse)),
     ]
     real = os.fsync

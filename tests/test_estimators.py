@@ -355,8 +355,9 @@ def test_a_learner_takes_the_place_of_the_shipped_one(given, tmp_path):
         RefinedClassifier.load(path, model=build("ridge", family, strength=2.0))
     with pytest.raises(ValueError, match="wants 4 inputs"):
         RefinedClassifier(model=learner).fit(x[:, :3], y)
-    with pytest.raises(ValueError, match="every row once"):
-        RefinedClassifier(model=learner).fit(x, y, sample_weight=np.full(300, 2.0))
+    twice = RefinedClassifier(model=learner).fit(x, y, sample_weight=np.full(300, 2.0))
+    repeated = RefinedClassifier(model=learner).fit(np.tile(x, (2, 1)), np.tile(y, 2))
+    np.testing.assert_allclose(twice.predict_proba(x), repeated.predict_proba(x))
     regressor = RefinedRegressor(model=build("ridge", LinearRegression(4, 0.5), strength=1.0)).fit(x, x[:, 0])
     assert regressor.score(x, x[:, 0]) > 0.99
 
@@ -482,8 +483,9 @@ def test_odd_calls_are_refused_in_a_sentence(cancer, learnt, tmp_path):
     with pytest.raises(ValueError, match="use another unit"):
         RefinedRegressor().partial_fit(x[:32], np.full(32, 1e160))
     given = RefinedClassifier(model=build("ridge", LinearClassification(30, 2), strength=1.0))
+    unweighted = RefinedClassifier(model=build("parametric-both", LinearClassification(30, 2)))
     with pytest.raises(ValueError, match="every row once"):
-        given.partial_fit(x[:50], y[:50], sample_weight=np.full(50, 2.0))
+        unweighted.partial_fit(x[:50], y[:50], sample_weight=np.full(50, 2.0))
     path = given.partial_fit(x[:50], y[:50]).save(tmp_path / "given")
     with pytest.raises(ValueError, match="model=learner"):
         RefinedClassifier.load(path)

@@ -23,13 +23,24 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 after one line on stderr for a wrong call, or 130 when interrupted.
+    """Run one command.
 
-    `argv`: the arguments behind the program's name (None: those of this process). With `--debug`, or GRADATIM_DEBUG=1
-    in the environment, an error keeps its traceback.
+    With `--debug`, or GRADATIM_DEBUG=1 in the environment, an error keeps its traceback.
+
+    Args:
+        argv: the arguments behind the program's name. None: those of this process.
+
+    Returns:
+        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted.
+
+    Raises:
+        ValueError: a wrong call, with `--debug` only.
 
     Example:
-        >>> main(["list"])
+        >>> from gradatim.cli import main
+        >>> main(["list", "maml"])
+        maml: gradient descent from a learnt start, trained through the gradients (second order)
+        ...
         0
     """
     if argv is None:
@@ -41,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=width, highlight=False, quiet=not train.is_first())
     try:
         _run(arguments, console)
-    except SystemExit as stop:  # --help and --version have said it all
+    except SystemExit as stop:  # raised by --help and --version after they have printed
         return stop.code if isinstance(stop.code, int) else 2
     except (ValueError, OSError) as error:
         if debug:
@@ -55,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """Return an error in one line; of the system's, the file and what is wrong with it."""
+    """Return an error in one line. An error of the system becomes the file and what is wrong with it."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}"

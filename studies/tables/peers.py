@@ -292,6 +292,7 @@ SOURCES = (
     "preprocessing",
     "predictors/committee.py",
     "refiners/experts.py",
+    "refiners/pending.py",
     "nn/fixed_features.py",
     "regimes.py",
 )

@@ -65,7 +65,7 @@ class Refined(BaseEstimator):
         self.device = device
         self.random_state = random_state
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, estimator: Self) -> Self:
         """Learn all that another estimator has learnt, and return self.
 
         Both must share one frozen map: make them with `fork()` from one that has seen the first rows. The statistics
@@ -83,18 +83,18 @@ class Refined(BaseEstimator):
             600.0
         """
         check_is_fitted(self)
-        if other is self:
+        if estimator is self:
             raise ValueError("an estimator does not merge with itself: its rows would count twice")
-        if type(other) is not type(self):
-            raise ValueError(f"a {type(self).__name__} merges with another; got a {type(other).__name__}")
-        check_is_fitted(other)
-        classes, more = ([] if each._labels() is None else each.classes_.tolist() for each in (self, other))
+        if type(estimator) is not type(self):
+            raise ValueError(f"a {type(self).__name__} merges with another; got a {type(estimator).__name__}")
+        check_is_fitted(estimator)
+        classes, more = (getattr(part, "classes_", np.empty(0)).tolist() for part in (self, estimator))
         if classes != more:
             raise ValueError(
-                f"merging needs the same classes, all of the first call; got {classes[:8]} and {more[:8]}"
+                f"merging needs the same classes; got {classes[:8]} and {more[:8]}: name all at first"
             )
         task = copy.copy(self.task_)
-        task.merge(other.task_)
+        task.merge(estimator.task_)
         self.task_ = task
         return self
 

@@ -130,29 +130,29 @@ class RefinedClassifier(ClassifierMixin, Refined):
         return self.classes_[probabilities.argmax(1)]
 
     def staged_predict_proba(self, X: Any, more: tuple[Any, Any]) -> Iterator[np.ndarray]:
-        """Yield the probabilities of X after each further mini-batch of rows `more = (X, y)`: the anytime curve.
+        """Yield probabilities of X, `[n, C]`, after each further mini-batch of rows `more = (X, y)`.
 
         A copy learns them; the estimator stays as it is. Columns are for all classes, known or in y; of those that are
-        not yet known the first answer is 0, and one that has not begun yields the uniform first.
+        not yet known the first answer is 0, and one that is not fitted yields the uniform first.
         """
         learner, (rows, y) = copy.deepcopy(self), more
         y = self._checked(y)
-        begun = hasattr(self, "task_")
-        labels = union(self.classes_, y) if begun else np.unique(y)
+        fitted = hasattr(self, "task_")
+        labels = union(self.classes_, y) if fitted else np.unique(y)
         uniform = np.full((_num_samples(X), len(labels)), 1 / len(labels))
-        yield align(self.predict_proba(X), self.classes_, labels) if begun else uniform
+        yield align(self.predict_proba(X), self.classes_, labels) if fitted else uniform
         for start in range(0, len(y), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
             yield learner.partial_fit(batch, y[part], classes=labels).predict_proba(X)
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
-        begun = hasattr(self, "task_")
-        labels = self.classes_ if begun else np.unique(rows.y if classes is None else self._checked(classes))
-        if classes is not None and begun and not np.array_equal(labels, classes):
+        fitted = hasattr(self, "task_")
+        labels = self.classes_ if fitted else np.unique(rows.y if classes is None else self._checked(classes))
+        if classes is not None and fitted and not np.array_equal(labels, classes):
             labels = union(labels, self._checked(classes))
         labels = union(labels, rows.y)
-        if not begun:
+        if not fitted:
             self.task_ = self._new_task(len(labels))
         elif len(labels) > len(self.classes_):
             self.task_.widen(np.searchsorted(labels, self.classes_), len(labels))

@@ -148,14 +148,14 @@ class TableTask:
         """Return probabilities `[n, C]`, or a regression's means `[n]`, at x `[1, n, d]`."""
         assert self.latents is not None
         pairs = zip(self.learners, self.latents, strict=True)
-        each = [learner.predictor(x, latent)[0] for learner, latent in pairs]
+        outputs = [learner.predictor(x, latent)[0] for learner, latent in pairs]
         if self.outputs is None:
             centre, scale = self.target
-            return centre + scale * torch.stack(each).mean(0)[:, 0]
-        return torch.stack([part.softmax(-1) for part in each]).mean(0)
+            return centre + scale * torch.stack(outputs).mean(0)[:, 0]
+        return torch.stack([part.softmax(-1) for part in outputs]).mean(0)
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution of a regression's y at x `[1, n, d]`.
+        """Return the predictive distribution of a regression's y `[1, n]` at x `[1, n, d]`.
 
         Raises:
             ValueError: the learner answers a mean only.
@@ -180,24 +180,24 @@ class TableTask:
             index = torch.from_numpy(place.astype(np.int64)).to(self.device)
             self.states = [learner.widen(state, index) for learner, state in self._members]
 
-    def merge(self, other: TableTask) -> None:
+    def merge(self, task: TableTask) -> None:
         """Learn what another task has learnt under the same map.
 
         Raises:
             ValueError: a map that is not fixed yet, other maps, scales or features.
         """
-        if self.encoder is None or other.encoder is None:
+        if self.encoder is None or task.encoder is None:
             raise ValueError(
                 f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
             )
-        self.encoder = self.encoder.merge(other.encoder)
-        if (self.target, self.seeds) != (other.target, other.seeds) or [*map(fingerprint, self.learners)] != [
-            *map(fingerprint, other.learners)
+        self.encoder = self.encoder.merge(task.encoder)
+        if (self.target, self.seeds) != (task.target, task.seeds) or [*map(fingerprint, self.learners)] != [
+            *map(fingerprint, task.learners)
         ]:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
-        pairs = zip(self._members, other.states, strict=True)
+        pairs = zip(self._members, task.states, strict=True)
         self.states = [learner.merge([state, further]) for (learner, state), further in pairs]
-        self.rows, self.latents = self.rows + other.rows, None
+        self.rows, self.latents = self.rows + task.rows, None
 
     def reset(self) -> None:
         """Forget all rows, and keep the map."""
@@ -218,11 +218,11 @@ class TableTask:
                     "an implicit learner answers only its own queries: give a parametric or explicit one as model"
                 )
             width, outputs = learner.predictor.x_dim, learner.predictor.output_dim
-            inputs, wanted = self.encoder.width, self.outputs or 1
-            if width not in (None, inputs) or outputs != wanted:
+            inputs, classes = self.encoder.width, self.outputs or 1
+            if width not in (None, inputs) or outputs != classes:
                 raise ValueError(
                     f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
-                    f"{inputs} inputs (categories a code each) and wants {wanted} outputs: give one of that size"
+                    f"{inputs} inputs (categories a code each) and wants {classes} outputs: give one of that size"
                 )
             self.learners = [learner]
             return

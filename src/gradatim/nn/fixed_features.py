@@ -159,7 +159,7 @@ class FixedFeatures(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return phi(x) `[..., D]` at x `[..., x_dim]`."""
+        """Return phi(x), shape `[..., D]`, at x, shape `[..., x_dim]`."""
         steps = self._above(x).mT.index_select(-1, self.place)
         return torch.cat(
             [x, torch.ones_like(x[..., :1]), self.near(x), self._pairs(x) / 2, steps / 2, self._ramps(x)],
@@ -167,7 +167,7 @@ class FixedFeatures(nn.Module):
         )
 
     def near(self, x: Tensor) -> Tensor:
-        """Return how near x `[..., x_dim]` is to each landmark, `[..., K]`."""
+        """Return how near x, shape `[..., x_dim]`, is to each landmark, shape `[..., K]`."""
         more = torch.cat([x, x.square().sum(-1, keepdim=True), torch.ones_like(x[..., :1])], dim=-1)
         return (more @ self.slope).exp_()
 

@@ -75,9 +75,9 @@ class Committee(Predictor):
         heads = theta[:, experts]
         # of softmax only differences matter
         scores = self.features.scores(x, heads[..., 1:] - heads[..., :1])
-        each = class_probabilities(torch.nn.functional.pad(scores, (1, 0)), variants)
+        probabilities = class_probabilities(torch.nn.functional.pad(scores, (1, 0)), variants)
         weight = log_weight[:, experts][:, :, variants].exp()
-        return torch.einsum("bnetc,bet->bnc", each, weight).log()
+        return torch.einsum("bnetc,bet->bnc", probabilities, weight).log()
 
     def distribution(self, x: Tensor, latent: Tensor) -> Mixture:
         """Return the predictive distribution of a regression's first output at x `[B, N, x_dim]`.

@@ -15,7 +15,7 @@ from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .pending import Pending
-from .statistics import Statistics, add, empty, pack_scaled, unpack_scaled
+from .statistics import Statistics, add, empty, pack_scaled, spread_classes, unpack_scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ class Experts(Refiner):
     likelihood that it gave to rows before it had learnt them. So the average of E T of them is behind the best by
     log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
 
-    The heads that score rows change only when the rows have grown by half. Until then rows wait as they came, at most
+    The heads that score rows change only when the rows have grown by half. Until then rows wait as they got, at most
     `LATE` of them, and are scored and added together.
 
     Args:
@@ -111,12 +111,11 @@ class Experts(Refiner):
         >>> x = torch.linspace(-1, 1, 100).repeat(2, 1).T[None]
         >>> state = learner.adapt(Batch(x, x.sum(2, keepdim=True)), batch_size=20)
         >>> round(learner.predict(torch.tensor([[[0.3, 0.3]]]), state).item(), 2)
-        0.6
+        0.54
 
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984, eq. 1; Raftery et al. 1997, eq. 1.
     """
 
-    capabilities = Capabilities(merge=True, widen=True, score=True, weights=True, learnt=False)
     needs_observations = True
     keeps_rows = True
     like: Tensor
@@ -126,6 +125,7 @@ class Experts(Refiner):
         self._shared = (features,)  # in a tuple: registered, the state_dict would hold its buffers twice
         self.blocks = features.blocks if any(features.blocks[1:]) else features.blocks[:1]
         self.outputs, self.classes = outputs, classes
+        self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
         self.views = tuple(dict.fromkeys(views))
@@ -221,20 +221,21 @@ class Experts(Refiner):
         return factors
 
     def widen(self, state: ExpertsState, place: Tensor) -> ExpertsState:
-        """Return the state of fewer outputs as one of this refiner's: output c becomes `place[c]`, `place [C]`."""
+        """Return the state of fewer classes as one of this refiner's: class c becomes `place[c]`, `place [C]`.
+
+        Raises:
+            ValueError: y is no class index, or places that are repeated or no classes.
+        """
+        if not self.classes:
+            return super().widen(state, place)
         state = self._absorbed(state)
-
-        def spread(part: Tensor, dim: int) -> Tensor:
-            shape = [*part.shape[:dim], self.outputs, *part.shape[dim + 1 :]]
-            return part.new_zeros(shape).index_copy(dim, place, part)
-
-        gram, cross, squares, rows = state.moments
-        moments = Statistics(gram, spread(cross, 2), spread(squares, 1), rows)
-        noise = torch.ones_like(spread(state.noise, 2)).index_copy(2, place, state.noise)
-        return state._replace(moments=moments, theta=spread(state.theta, 3), noise=noise)
+        moments, theta = spread_classes(state.moments, place, self.outputs), state.theta
+        theta = theta.new_zeros(*theta.shape[:3], self.outputs).index_copy(3, place, theta)
+        noise = theta.new_ones(*theta.shape[:2], self.outputs).index_copy(2, place, state.noise)
+        return state._replace(moments=moments, theta=theta, noise=noise)
 
     def latent(self, state: ExpertsState) -> Tensor:
-        """Return theta, log weights (-inf where negligible) and noise of all rows, flat, in the module's dtype."""
+        """Return theta, log weights (-inf where negligible) and noise of all rows, flat: `[B, S]`."""
         state = self._absorbed(state)
         stale = state.solved < state.moments.rows
         if bool(stale.any()):
@@ -245,7 +246,7 @@ class Experts(Refiner):
         return torch.cat([state.theta.flatten(1), log_weight, state.noise.flatten(1)], dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
-        """Return zeros: what enters a linear head does not depend on it."""
+        """Return zeros `[B, S]`: what enters a linear head does not depend on it."""
         width = self.count * ((sum(self.blocks) + 1) * self.outputs + self.variants)
         return self.like.expand(len(state.solved), width)
 
@@ -276,8 +277,8 @@ class Experts(Refiner):
         like = self.init(1)
         for name, part in self.pack(like)[1].items():
             if name not in tensors or tensors[name].shape[1:] != part.shape[1:]:
-                came = list(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"{name!r} must have shape {list(part.shape)}; got {came}")
+                got = list(tensors[name].shape) if name in tensors else "nothing"
+                raise ValueError(f"{name!r} must have shape {list(part.shape)}; got {got}")
         likelihood, noise = (tensors[name].to(like.theta) for name in ("log_likelihood", "noise"))
         state = like._replace(moments=unpack_scaled(tensors, like.moments.gram), log_likelihood=likelihood)
         return self.solve(state)._replace(noise=noise)
@@ -286,8 +287,8 @@ class Experts(Refiner):
         """Return the rows of a mini-batch."""
         batch = step_input.batch
         if batch is None or batch.x.shape[2:] != (self.features.x_dim,):
-            came = "no rows" if batch is None else f"x {tuple(batch.x.shape)}"
-            raise ValueError(f"experts need observations, x [tasks, rows, {self.features.x_dim}]; got {came}")
+            got = "no rows" if batch is None else f"x {tuple(batch.x.shape)}"
+            raise ValueError(f"experts need observations, x [tasks, rows, {self.features.x_dim}]; got {got}")
         return batch
 
     def _nothing(self, n_tasks: int) -> Pending:
@@ -350,10 +351,10 @@ class Experts(Refiner):
         """Return the summed log likelihoods `[B, E, T]` of scores `[B, N, E, C]`; what is at absent rows is dropped."""
         if self.classes:
             which = y[..., None, None, :].expand(*scores.shape[:3], self.variants, 1)
-            each = class_probabilities(scores).gather(-1, which)[..., 0].log()
+            density = class_probabilities(scores).gather(-1, which)[..., 0].log()
         else:
-            each = log_density(y.to(scores), scores, noise.expand_as(scores))
-        return (each * weight[..., None, None]).sum(1)
+            density = log_density(y.to(scores), scores, noise.expand_as(scores))
+        return (density * weight[..., None, None]).sum(1)
 
     def _codes(self, y: Tensor, outputs: int) -> Tensor:
         return torch.nn.functional.one_hot(y[..., 0], outputs) if self.classes else y

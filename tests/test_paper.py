@@ -16,7 +16,7 @@ from studies.paper.continual import in_turn, rehearsed
 from studies.paper.costs import training_seconds
 from studies.paper.findings import PairedErrors, _gains, _kernels, _shapes, _turns, crossings, verdict
 from studies.paper.recipes import recipes
-from studies.paper.run import _part, _rows
+from studies.paper.run import _experiment, _rows
 from studies.paper.settings import origin, settings
 from studies.paper.tables import (
     TABLES,
@@ -62,9 +62,9 @@ def test_every_row_has_a_recipe(tmp_path):
     for panel in set(wanted) & set(made):
         own = [row for row in wanted[panel] if (row.partition("@")[2] or origin(panel)) in made]
         rows = [one for row in own for one in alternatives(panel, row)]
-        part = _part(made, panel, rows, smoke=True)
+        experiment = _experiment(made, panel, rows, smoke=True)
         learnt = {learner(panel, row) for row in rows if not unlearnt(row)}
-        assert learnt <= {*part.recipes, *part.derived}
+        assert learnt <= {*experiment.recipes, *experiment.derived}
 
 
 def test_the_three_ways_of_training_differ_in_what_they_say_and_nothing_else(tmp_path):
@@ -96,7 +96,7 @@ def test_no_recipe_only_warms_up(tmp_path):
 def test_learners_for_one_step_are_chosen_after_one_step(tmp_path, monkeypatch):
     asked = {}
 
-    def choose(study, part, names, step, seeds):
+    def choose(study, experiment, names, step, seeds):
         asked[names[0]] = step
         return names[0]
 

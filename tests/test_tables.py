@@ -14,7 +14,7 @@ from studies.tables import checks as tables_checks
 from studies.tables import data as tables_data
 from studies.tables import peers as tables_peers
 from studies.tables import protocol as tables_protocol
-from studies.tables.batch import fitted
+from studies.tables.batch import evaluate_reference
 from studies.tables.data import COPIES, Table, family, load, names, side
 from studies.tables.figures import (
     calibration_error,
@@ -289,7 +289,7 @@ def test_a_temperature_is_chosen_by_the_log_loss(tmp_path, monkeypatch):
 
 
 def test_a_batch_reference_is_cross_validated_on_the_rows_of_the_stream():
-    found = fitted("batch-logistic-1", load("bundled-wine"), 0)
+    found = evaluate_reference("batch-logistic-1", load("bundled-wine"), 0)
     assert float(found["cross_validated"]) > 0.93
     assert float(found["final_error"]) < 0.07
 
@@ -308,8 +308,8 @@ def test_a_column_that_is_empty_in_a_fold_does_no_harm_to_boosting():
     x[0, -1] = 1.0
     beside = Table("small", x, table.y, table.categorical, table.classes)
     assert (
-        fitted("batch-boosting", beside, 0)["final_error"]
-        == fitted("batch-boosting", table, 0)["final_error"]
+        evaluate_reference("batch-boosting", beside, 0)["final_error"]
+        == evaluate_reference("batch-boosting", table, 0)["final_error"]
     )
 
 
@@ -409,7 +409,7 @@ def test_a_killed_update_is_whole_only_if_the_file_is_replaced_at_once(tmp_path,
 
     monkeypatch.setattr(tables_checks, "_gradatim", start)
     monkeypatch.setattr(tables_checks, "_is_loadable", lambda state: True)
-    found = tables_checks._killed(tmp_path, 4, 100)
+    found = tables_checks._kill_updates(tmp_path, 4, 100)
     assert len(found["whole"]) == 4
     assert found["whole"].all() == (how == "whole")
 

@@ -127,22 +127,22 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
     stream = random.Random(0)
     began = time.perf_counter()
     start_process(recipe, home / "undisturbed", 1).communicate()
-    whole = time.perf_counter() - began
+    duration = time.perf_counter() - began
     expected = _weights(home / "undisturbed")
     equal: list[bool] = []
     while len(equal) < times:
         folder = home / f"killed-{len(equal)}"
         shutil.rmtree(folder, ignore_errors=True)
         process = start_process(recipe, folder, 1)
-        time.sleep(whole * stream.random())
+        time.sleep(duration * stream.random())
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if (folder / "learner.safetensors").exists() or latest(folder) is None:
             continue  # not in the middle of training: another moment
         start_process(recipe, folder, 1).communicate()
-        found = _weights(folder)
+        resumed = _weights(folder)
         equal.append(
-            found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in expected)
+            resumed.keys() == expected.keys() and all(torch.equal(resumed[n], expected[n]) for n in expected)
         )
     return equal
 

@@ -46,15 +46,17 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     """Run the study. Return core.json, core.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("core-smoke" if smoke else "core"), workers, console)
     records: list[dict[str, Any]] = []
-    found: dict[str, dict[str, np.ndarray]] = {}
-    parts = (_linear(smoke), _digits(smoke))
-    for part in parts:
-        values = run_experiment(study, part, seeds, records)
-        found |= {n if n in part.recipes else f"{part.name}-{n}": value for n, value in values.items()}
+    results: dict[str, dict[str, np.ndarray]] = {}
+    experiments = (_linear(smoke), _digits(smoke))
+    for experiment in experiments:
+        values = run_experiment(study, experiment, seeds, records)
+        results |= {
+            n if n in experiment.recipes else f"{experiment.name}-{n}": value for n, value in values.items()
+        }
     console.print("measuring throughput, then killing and resuming runs")
     claims = [
-        *_linear_claims(found),
-        *_digits_claims(study, found, seeds, smoke),
+        *_linear_claims(results),
+        *_digits_claims(study, results, seeds, smoke),
         machine.throughput(study, smoke),
         machine.kill_resume(study, smoke),
     ]
@@ -64,7 +66,9 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "recipes": {name: r.to_json() for part in parts for name, r in part.recipes.items()},
+        "recipes": {
+            name: r.to_json() for experiment in experiments for name, r in experiment.recipes.items()
+        },
         "records": records,
         "claims": claims,
     }
@@ -72,7 +76,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
 
 
 def _linear(smoke: bool) -> Experiment:
-    """Return the linear regression part: the paper's learner, and the default gain under each signal."""
+    """Return the experiment on linear regression: the paper's learner, and the default gain under each signal."""
     base = recipe("linear")
     recipes = {"linear-constant": recipe("linear-constant")}
     recipes |= {
@@ -90,7 +94,7 @@ def _linear(smoke: bool) -> Experiment:
 
 
 def _digits(smoke: bool) -> Experiment:
-    """Return the digits part: every signal in the parametric regime, the other regimes, the one-step learners."""
+    """Return the experiment on digits: every signal in the parametric regime, the other regimes, one-step learners."""
     base = recipe("digits")
     recipes = {
         f"digits-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
@@ -145,8 +149,8 @@ def _digits_claims(
 
     The signals of both sides are chosen on validation tasks.
     """
-    refined = _choose(study, [f"digits-{signal}" for signal in SIGNALS], 7, seeds, smoke)
-    one_step = _choose(study, [name for name in ONCE if "parametric" in name], 1, seeds, smoke)
+    refined = _best_recipe(study, [f"digits-{signal}" for signal in SIGNALS], 7, seeds, smoke)
+    one_step = _best_recipe(study, [name for name in ONCE if "parametric" in name], 1, seeds, smoke)
     study.console.print(f"on validation tasks of the digits the best were {refined} and {one_step}")
 
     def ratio(a: np.ndarray, b: np.ndarray) -> float:
@@ -168,14 +172,16 @@ def _digits_claims(
     return [{**over, "chosen": refined, "against": one_step}, regimes]
 
 
-def _choose(study: Study, names: list[str], step: int, seeds: int, smoke: bool) -> str:
+def _best_recipe(study: Study, names: list[str], step: int, seeds: int, smoke: bool) -> str:
     """Return the recipe with the lowest error on validation tasks.
 
     The validation pool has rows for 7 steps without a repeat.
     """
-    part = _digits(smoke)
-    family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
-    recipes = {name: part.recipes[name] for name in names}
+    experiment = _digits(smoke)
+    family = replace(
+        experiment.family.on("validation"), support_rows=7 * experiment.batch_size, query_rows=99
+    )
+    recipes = {name: experiment.recipes[name] for name in names}
     return select_best(
-        study, replace(part, name="validation", family=family, recipes=recipes), names, step, seeds
+        study, replace(experiment, name="validation", family=family, recipes=recipes), names, step, seeds
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gradatim.comparison.experiment import Experiment, Values
     from gradatim.learner import Learner
 
-Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+RecordsAndClaims = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 SHARDS = 8
 
 FALLING = {"isotropic": 256, "classification": 64, "network": 16}
@@ -63,13 +63,13 @@ def claims(
 ) -> list[dict[str, Any]]:
     """Return the claims that follow from the experiments. A smoke run takes the last step where one is missing."""
 
-    def at(part: str, name: str, step: int) -> np.ndarray:
-        by_metric = results[part][name]
-        index = list(steps[part]).index(step) if step in steps[part] else -1
+    def at(family: str, name: str, step: int) -> np.ndarray:
+        by_metric = results[family][name]
+        index = list(steps[family]).index(step) if step in steps[family] else -1
         return next(iter(by_metric.values()))[:, index]
 
-    def over(part: str, name: str, step: int, best: str = "oracle") -> tuple[float, float, float]:
-        return ratio(at(part, name, step), at(part, best, step))
+    def over(family: str, name: str, step: int, best: str = "oracle") -> tuple[float, float, float]:
+        return ratio(at(family, name, step), at(family, best, step))
 
     entries = []
     for step, bar in ((10, 1.3), (160, 1.2), (1000, 1.2)):
@@ -79,10 +79,12 @@ def claims(
         entries.append({**entry, "chosen": chosen["isotropic"]})
     entry = claim("gain.transformer.correlated160", *over("correlated", chosen["correlated"], 160), 1.5, "<=")
     entries.append({**entry, "chosen": chosen["correlated"]})
-    ratios = {part: over(part, f"{part}-bayesian", 1000) for part in ("isotropic", "correlated")}
-    worse = max(ratios, key=lambda part: ratios[part][0])
+    ratios = {family: over(family, f"{family}-bayesian", 1000) for family in ("isotropic", "correlated")}
+    worse = max(ratios, key=lambda family: ratios[family][0])
     beside = {
-        f"{part}, step {step}": over(part, f"{part}-bayesian", step) for part in ratios for step in (10, 160)
+        f"{family}, step {step}": over(family, f"{family}-bayesian", step)
+        for family in ratios
+        for step in (10, 160)
     }
     entries.append(
         {**claim("gain.default.ratio1000", *ratios[worse], 1.05, "<="), "beside": beside, "worse": worse}
@@ -92,19 +94,23 @@ def claims(
     return [*entries, claim("gain.classification.excess160", *ratio(late, early), 0.15, "<=")]
 
 
-def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bool) -> Made:
-    """Return the claims on random networks: against MLPs and boosted trees fitted to convergence on the same rows."""
+def networks(
+    study: Study, experiment: Experiment, results: dict[str, Values], smoke: bool
+) -> RecordsAndClaims:
+    """Return records and claims on random networks, against MLPs and boosted trees fitted to convergence on the same
+    rows.
+    """
     kinds = _fits(smoke)
-    count = min(part.tasks, 2 if smoke else 8)
-    validated = part.family.on("validation")
+    count = min(experiment.tasks, 2 if smoke else 8)
+    validated = experiment.family.on("validation")
     validation = sample_tasks(validated, count, seed=5)
-    task = sample_tasks(part.family, part.tasks, seed=1)
-    about = [type(part.family).__name__, asdict(part.family), part.tasks, count]
+    task = sample_tasks(experiment.family, experiment.tasks, seed=1)
+    about = [type(experiment.family).__name__, asdict(experiment.family), experiment.tasks, count]
     records: list[dict[str, Any]] = []
     errors: dict[str, tuple[float, np.ndarray]] = {}
     fours: dict[str, np.ndarray] = {}
     for kind, settings in kinds.items():
-        study.console.print(f"fitting {kind} to convergence on the rows of {part.name}")
+        study.console.print(f"fitting {kind} to convergence on the rows of {experiment.name}")
 
         def compute(settings: list[partial[Any]] = settings) -> Values:
             tuning = [_fit_risk(make, validation).mean() for make in settings]
@@ -120,35 +126,39 @@ def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bo
                 "best": np.asarray(best),
             }
 
-        grid = [f"{made.keywords}" for made in settings]
+        grid = [f"{setting.keywords}" for setting in settings]
         values = study.cached(f"network-fit-{kind}", [*about, grid], compute)
         fours[kind] = values["error of four"]
         errors[kind] = float(values["tuning"]), values["error"]
-        records.append(_record(part, kind, "excess risk", part.steps[-1], values["error"], values, None))
+        records.append(
+            _record(experiment, kind, "excess risk", experiment.steps[-1], values["error"], values, None)
+        )
     rival = min(errors, key=lambda kind: errors[kind][0])
     rival_risk = errors[rival][1][None]
-    judged = replace(part, name="validation-network", family=validated, tasks=count, steps=(part.steps[-1],))
+    judged = replace(
+        experiment, name="validation-network", family=validated, tasks=count, steps=(experiment.steps[-1],)
+    )
     groups = {
         "moments160": ["network-bayesian"],
-        "ratio160": [*part.recipes],
+        "ratio160": [*experiment.recipes],
     }
-    settings = {name: tuned_setting(study, part, name) for name in part.baselines}
-    made = []
+    settings = {name: tuned_setting(study, experiment, name) for name in experiment.baselines}
+    entries = []
     for (name, group), bar in zip(groups.items(), (1.1, 0.9), strict=True):
-        who = select_best(study, judged, group, part.steps[-1], 1, settings)
-        ours = found[who]["excess risk"][:, -1]
-        beside = {f"over {kind}": ratio(ours, e[None]) for kind, (_, e) in errors.items() if kind != rival}
+        who = select_best(study, judged, group, experiment.steps[-1], 1, settings)
+        risk = results[who]["excess risk"][:, -1]
+        beside = {f"over {kind}": ratio(risk, e[None]) for kind, (_, e) in errors.items() if kind != rival}
         beside[f"over the mean of four {rival}, on {count} tasks"] = ratio(
-            ours[:, :count], fours[rival][None]
+            risk[:, :count], fours[rival][None]
         )
         beside |= {
-            f"{candidate} instead": ratio(found[candidate]["excess risk"][:, -1], rival_risk)
+            f"{candidate} instead": ratio(results[candidate]["excess risk"][:, -1], rival_risk)
             for candidate in (*group, *settings)
             if candidate != who
         }
-        value = claim(f"gain.network.{name}", *ratio(ours, rival_risk), bar, "<=")
-        made.append({**value, "chosen": who, "against": rival, "beside": beside})
-    return records, made
+        value = claim(f"gain.network.{name}", *ratio(risk, rival_risk), bar, "<=")
+        entries.append({**value, "chosen": who, "against": rival, "beside": beside})
+    return records, entries
 
 
 def _fits(smoke: bool) -> dict[str, list[partial[Any]]]:
@@ -189,29 +199,29 @@ def _fit_risk(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndar
     return excess_risk(answers, task).numpy()
 
 
-def falling(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> Made:
-    """Return the claim that the default learner's mean excess risk does not rise: every step from 2 to 1000.
+def falling(study: Study, experiments: dict[str, Experiment], seeds: int, smoke: bool) -> RecordsAndClaims:
+    """Return the claim that the default learner's mean excess risk does not rise at any step from 2 to 1000.
 
-    The mean over all tasks of all seeds, as many as `FALLING` says: more than 1% up is a rise.
+    The mean is over all tasks of all seeds. `FALLING` gives their number. An increase of more than 1% is a rise.
     """
     last, shares = 10 if smoke else 1000, {}
     for name, count in FALLING.items():
-        part = parts[name]
+        experiment = experiments[name]
         study.console.print(f"judging the default learner after every one of {last} steps of {name}")
-        runs = trained_runs(study, replace(part, derived={}), seeds)[f"{name}-bayesian"]
-        family = replace(part.family, support_rows=part.batch_size * last)
+        runs = trained_runs(study, replace(experiment, derived={}), seeds)[f"{name}-bayesian"]
+        family = replace(experiment.family, support_rows=experiment.batch_size * last)
         task = sample_tasks(family, 4 if smoke else count, seed=7)
         risks = [
             study.cached(
                 f"{name}-falling-{seed}",
                 [type(family).__name__, asdict(family), last, task.n_tasks, run.description],
-                lambda run=run, part=part, task=task: learning_curves(
-                    run.learner, task, part.batch_size, tuple(range(1, last + 1)), part.metrics
+                lambda run=run, experiment=experiment, task=task: learning_curves(
+                    run.learner, task, experiment.batch_size, tuple(range(1, last + 1)), experiment.metrics
                 ),
             )
             for seed, run in enumerate(runs)
         ]
-        metric = next(iter(part.metrics))
+        metric = next(iter(experiment.metrics))
         means = np.mean([values[metric].mean(1) for values in risks], axis=0)
         shares[name] = rises(means)
     value = float(np.mean(list(shares.values())))
@@ -224,34 +234,35 @@ def rises(means: np.ndarray) -> float:
     return float((np.diff(means) > 0.01 * np.abs(means[:-1])).mean())
 
 
-def merging(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> Made:
-    """Return the claim on the default learner: adapted to 8 shards apart and merged, over one pass in sequence.
+def merging(study: Study, experiments: dict[str, Experiment], seeds: int, smoke: bool) -> RecordsAndClaims:
+    """Return the claim on merged states of the default learner.
 
-    The worse of regression and classes.
+    It is the error after adapting to 8 shards apart and merging, over the error after one pass. The worse of
+    regression and classification counts.
     """
     measured: dict[str, tuple[float, float, float]] = {}
-    for part_name, which in (
+    for name, which in (
         ("isotropic", "bayesian"),
         ("classification", "bayesian"),
         ("isotropic", "decaying"),
     ):
-        part = parts[part_name]
-        runs = trained_runs(study, replace(part, derived={}), seeds)[f"{part_name}-{which}"]
-        rows = part.batch_size * (SHARDS if smoke else 160)
-        task = sample_tasks(replace(part.family, support_rows=rows), min(part.tasks, 64), seed=9)
-        metric = next(iter(part.metrics.values()))
+        experiment = experiments[name]
+        runs = trained_runs(study, replace(experiment, derived={}), seeds)[f"{name}-{which}"]
+        rows = experiment.batch_size * (SHARDS if smoke else 160)
+        task = sample_tasks(replace(experiment.family, support_rows=rows), min(experiment.tasks, 64), seed=9)
+        metric = next(iter(experiment.metrics.values()))
         values = [
             study.cached(
-                f"{part_name}-{which}-merged-{seed}",
-                [asdict(part.family), rows, task.n_tasks, run.description],
-                lambda run=run, part=part, task=task, metric=metric: _merged(
-                    run.learner, task, part.batch_size, metric
+                f"{name}-{which}-merged-{seed}",
+                [asdict(experiment.family), rows, task.n_tasks, run.description],
+                lambda run=run, experiment=experiment, task=task, metric=metric: _merged(
+                    run.learner, task, experiment.batch_size, metric
                 ),
             )
             for seed, run in enumerate(runs)
         ]
         apart, together = (np.stack([v[key] for v in values]) for key in ("merged", "sequential"))
-        measured[f"{part_name}, {which}"] = ratio(apart, together)
+        measured[f"{name}, {which}"] = ratio(apart, together)
     worse = max((name for name in measured if "bayesian" in name), key=lambda name: measured[name])
     entry = claim("gain.merge8", *measured.pop(worse), 1.02, "<=")
     return [], [{**entry, "worse": worse, "beside": measured}]
@@ -274,17 +285,23 @@ def _merged(
 
 
 def _record(
-    part: Experiment, name: str, metric: str, step: int, values: np.ndarray, stored: Values, setting: Any
+    experiment: Experiment,
+    name: str,
+    metric: str,
+    step: int,
+    values: np.ndarray,
+    stored: Values,
+    setting: Any,
 ) -> dict[str, Any]:
     """Return the record of a fit from scratch."""
     mean, low, high = normal_interval(values)
     return {
         "name": name,
         "method": name,
-        "family": part.name,
+        "family": experiment.name,
         "signal": None,
         "steps": step,
-        "rows": step * part.batch_size,
+        "rows": step * experiment.batch_size,
         "metric": metric,
         "seed": None,
         "mean": round(mean, 6),

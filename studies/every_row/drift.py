@@ -119,7 +119,7 @@ def drift(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     streams, steps = (2, (10, 30)) if smoke else (16, (10, 20, 50, 100, 200, 400))
     entries = {n: replace(e, grid=_shorter(e.grid)) if smoke else e for n, e in COMPETITORS.items()}
     if smoke and find_spec("river") is None:
-        study.console.print("without river's models: pip install gradatim[studies]")
+        study.console.print(r"without river's models: pip install gradatim\[studies]")
         entries = {name: entry for name, entry in entries.items() if not name.startswith("river")}
     records: list[dict[str, Any]] = []
     measured: list[tuple[str, str, tuple[float, float, float]]] = []
@@ -180,7 +180,7 @@ def _evaluate(
 ) -> Values:
     """Return the record of one competitor, tuned on streams of seed 2 and judged on those of seed 1."""
     count = max(2, round(streams * entry.share))
-    few = max(2, count // 2) if name.startswith("river") else count
+    n_tuning = max(2, count // 2) if name.startswith("river") else count
     grid = {key: list(values) for key, values in entry.grid.items()}
 
     def run(setting: dict[str, float], data: Streams) -> np.ndarray:
@@ -191,7 +191,7 @@ def _evaluate(
     def compute() -> Values:
         study.console.print(f"{name} on {kind} streams")
         settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-        tuning = sample_streams(kind, streams, steps, seed=2).first(few)
+        tuning = sample_streams(kind, streams, steps, seed=2).first(n_tuning)
         tried = [np.nan_to_num(run(setting, tuning), nan=np.inf, posinf=np.inf) for setting in settings]
         best = min(range(len(settings)), key=lambda i: float(tried[i].mean()))
         data, start = sample_streams(kind, streams, steps, seed=1).first(count), time.perf_counter()
@@ -199,7 +199,9 @@ def _evaluate(
         values["seconds"] = np.asarray((time.perf_counter() - start) / count)
         return values | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}
 
-    return study.cached(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
+    return study.cached(
+        f"drift-{kind}-{name}", [kind, streams, count, n_tuning, steps, grid, FACTORS], compute
+    )
 
 
 def _records(
@@ -207,10 +209,10 @@ def _records(
 ) -> list[dict[str, Any]]:
     """Return a record for each of `steps`: the mean of the mini-batches so far, with its interval over streams."""
     setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}
-    made = []
+    records = []
     for step in steps:
         mean, low, high = normal_interval(values["error"][:step].mean(0))
-        made.append(
+        records.append(
             {
                 "name": name,
                 "method": name,
@@ -232,4 +234,4 @@ def _records(
                 "threads": None,
             }
         )
-    return made
+    return records

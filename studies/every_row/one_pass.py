@@ -21,7 +21,7 @@ from gradatim.refiners import Conjugate
 from gradatim.refiners.statistics import pack, unpack
 from gradatim.signal import CLOSED_FORM
 
-from .claims import Made, ratio
+from .claims import RecordsAndClaims, ratio
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
@@ -50,7 +50,7 @@ GRIDS = {
 """What a record depends on."""
 
 
-def mnist(study: Study, smoke: bool) -> Made:
+def mnist(study: Study, smoke: bool) -> RecordsAndClaims:
     """Return the records and the claim of one pass in mini-batches of 100. The state is packed to float32 after each.
 
     The first 10,000 training images are the landmarks. They also choose the scales, the penalty and the kind of

@@ -75,16 +75,22 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     """Run the study. Return every_row.json, every_row.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("every_row-smoke" if smoke else "every_row"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
-    parts = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
-    parts["linear100"] = _wide(smoke)
-    parts["classification"] = _classification(smoke)
-    parts["network"] = _network(smoke)
-    found = {name: run_experiment(study, part, seeds, records) for name, part in parts.items()}
+    experiments = {name: _linear(name, condition, smoke) for name, condition in CONDITIONS.items()}
+    experiments["linear100"] = _wide(smoke)
+    experiments["classification"] = _classification(smoke)
+    experiments["network"] = _network(smoke)
+    results = {
+        name: run_experiment(study, experiment, seeds, records) for name, experiment in experiments.items()
+    }
     console.print("choosing refiners on validation tasks")
-    chosen = {name: _chosen(study, parts[name], seeds) for name in CONDITIONS}
-    claimed = claims(found, {name: part.steps for name, part in parts.items()}, chosen)
-    more = [networks(study, parts["network"], found["network"], smoke)]
-    more += [mnist(study, smoke), falling(study, parts, seeds, smoke), merging(study, parts, seeds, smoke)]
+    chosen = {name: _best_learner(study, experiments[name], seeds) for name in CONDITIONS}
+    claimed = claims(results, {name: experiment.steps for name, experiment in experiments.items()}, chosen)
+    more = [networks(study, experiments["network"], results["network"], smoke)]
+    more += [
+        mnist(study, smoke),
+        falling(study, experiments, seeds, smoke),
+        merging(study, experiments, seeds, smoke),
+    ]
     more += [drift(study, smoke), calibration(study, smoke)]
     for new_records, new_claims in more:
         records += new_records
@@ -95,7 +101,9 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "recipes": {name: r.to_json() for part in parts.values() for name, r in part.recipes.items()},
+        "recipes": {
+            name: r.to_json() for experiment in experiments.values() for name, r in experiment.recipes.items()
+        },
         "chosen": chosen,
         "records": records,
         "claims": claimed,
@@ -145,9 +153,9 @@ def _wide(smoke: bool) -> Experiment:
     """Return linear regression in 100 dimensions, 128 rows a step."""
     family = LinearRegression(100, 0.5)
     steps = (1, 2) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
-    made = _recipe(Bayesian(), family, Unrolled(batch_size=128, horizon=4))
+    bayesian = _recipe(Bayesian(), family, Unrolled(batch_size=128, horizon=4))
     judged = replace(family, support_rows=128 * steps[-1], query_rows=200)
-    recipes = _named("linear100", {"bayesian": made}, smoke)
+    recipes = _named("linear100", {"bayesian": bayesian}, smoke)
     return Experiment(
         "linear100",
         judged,
@@ -184,7 +192,10 @@ def _classification(smoke: bool) -> Experiment:
 
 
 def _network(smoke: bool) -> Experiment:
-    """Return regression on random networks; heads on features are trained on as many rows as they are judged on."""
+    """Return regression on random networks.
+
+    Heads on features are trained on as many rows as they are judged on.
+    """
     family = RandomNetworkRegression(8, 32, 0.1)
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     shorter = Greedy(batch_size=SIZE, horizon=10)
@@ -208,10 +219,10 @@ def _network(smoke: bool) -> Experiment:
     )
 
 
-def _named(part: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
+def _named(family: str, recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
     """Return the recipes under names that begin with the experiment. A smoke run has 3 iterations of 2 tasks."""
     return {
-        f"{part}-{name}": replace(r, train=replace(r.train, iterations=3, tasks=2)) if smoke else r
+        f"{family}-{name}": replace(r, train=replace(r.train, iterations=3, tasks=2)) if smoke else r
         for name, r in recipes.items()
     }
 
@@ -224,10 +235,12 @@ def averaged(learner: Learner, eta: float) -> Learner:
     return Learner(learner.predictor, new, learner.signal)
 
 
-def _chosen(study: Study, part: Experiment, seeds: int) -> str:
+def _best_learner(study: Study, experiment: Experiment, seeds: int) -> str:
     """Return the transformer refiner that is best on validation tasks, after 160 steps."""
-    step = min(160, part.steps[-1])
-    names = [*part.recipes, *part.derived]
-    names.remove(f"{part.name}-bayesian")
-    validation = replace(part, name=f"validation-{part.name}", tasks=min(part.tasks, 64), steps=(step,))
+    step = min(160, experiment.steps[-1])
+    names = [*experiment.recipes, *experiment.derived]
+    names.remove(f"{experiment.name}-bayesian")
+    validation = replace(
+        experiment, name=f"validation-{experiment.name}", tasks=min(experiment.tasks, 64), steps=(step,)
+    )
     return select_best(study, validation, names, step, seeds)

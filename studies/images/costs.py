@@ -31,34 +31,37 @@ if TYPE_CHECKING:
 TASKS, STEPS = 8, 10
 
 
-def costs(study: Study, part: Experiment, *only: str) -> dict[str, dict[str, Any]]:
-    """Return for each learner of a part `adapt_seconds`, a task over 10 mini-batches, and `adapt_memory`, bytes.
+def costs(study: Study, experiment: Experiment, *only: str) -> dict[str, dict[str, Any]]:
+    """Return `adapt_seconds` and `adapt_memory` of each learner of an experiment.
 
-    `only` these learners, all where none is named. One thread, 8 tasks side by side, prediction for the query rows
-    included; a process of its own for each learner. Memory is the peak above what the process held before.
+    `adapt_seconds` is for one task over 10 mini-batches, prediction of the query rows included. `adapt_memory` is
+    the peak, in bytes, above what the process used before. Each learner has its own process of one thread and 8
+    tasks.
+
+    `only`: the learners to measure. None given means all.
     """
-    found: dict[str, dict[str, Any]] = {}
-    task = sample_tasks(part.family, TASKS, seed=1)
-    task = Task(task.support.slice(0, STEPS * part.batch_size), task.query)
+    measured: dict[str, dict[str, Any]] = {}
+    task = sample_tasks(experiment.family, TASKS, seed=1)
+    task = Task(task.support.slice(0, STEPS * experiment.batch_size), task.query)
 
     def add(name: str, learner: Callable[[], Learner], about: Any) -> None:
         if only and name not in only:
             return
-        size = STEPS * part.batch_size if name in part.full_batch else part.batch_size
+        size = STEPS * experiment.batch_size if name in experiment.full_batch else experiment.batch_size
         values = study.cached(
-            f"{part.name}-{name}-cost",
-            [about, repr(part.family), size, TASKS],
+            f"{experiment.name}-{name}-cost",
+            [about, repr(experiment.family), size, TASKS],
             lambda: _in_new_process(learner(), task, size),
         )
         seconds, memory = round(float(values["seconds"]), 4), int(values["memory"])
-        found[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
+        measured[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
 
-    for name, (run, *_) in trained_runs(study, replace(part, votes={}), 1).items():
+    for name, (run, *_) in trained_runs(study, replace(experiment, votes={}), 1).items():
         add(name, lambda run=run: run.learner, run.recipe.to_json())
-    for name in part.baselines:
-        setting = tuned_setting(study, part, name)
-        add(name, partial(build, replace(part.baselines[name], **setting), part.family), setting)
-    return found
+    for name in experiment.baselines:
+        setting = tuned_setting(study, experiment, name)
+        add(name, partial(build, replace(experiment.baselines[name], **setting), experiment.family), setting)
+    return measured
 
 
 def _in_new_process(learner: Learner, task: Task, batch_size: int) -> dict[str, np.ndarray]:

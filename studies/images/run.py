@@ -58,13 +58,16 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     """Run the study. Return images.json, images.md and the pictures, written below `out`."""
     study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
-    parts = {source: _part(source, smoke) for source in SOURCES}
-    found = {source: run_experiment(study, part, seeds, records) for source, part in parts.items()}
+    experiments = {source: _experiment(source, smoke) for source in SOURCES}
+    results = {
+        source: run_experiment(study, experiment, seeds, records)
+        for source, experiment in experiments.items()
+    }
     console.print(
         "choosing signals on validation tasks, timing adaptation, comparing gradients of two processes"
     )
-    chosen = _chosen(study, parts["mnist"], seeds)
-    spent = costs(study, parts["mnist"], *(("parametric-both", "sgd") if smoke else ()))
+    chosen = _best_learners(study, experiments["mnist"], seeds)
+    spent = costs(study, experiments["mnist"], *(("parametric-both", "sgd") if smoke else ()))
     records = [{**r, **spent.get(r["name"], {})} if r["family"] == "mnist" else r for r in records]
     result = {
         "benchmark": "images",
@@ -72,16 +75,16 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "seeds": seeds,
         "commit": commit(),
         "torch": torch.__version__,
-        "recipes": {name: r.to_json() for name, r in parts["mnist"].recipes.items()},
+        "recipes": {name: r.to_json() for name, r in experiments["mnist"].recipes.items()},
         "chosen": chosen,
         "records": records,
-        "claims": [*_claims(parts, found, chosen), processes.ddp(study, smoke)],
+        "claims": [*_claims(experiments, results, chosen), processes.ddp(study, smoke)],
     }
     return write_result(out, "images", json.loads(json.dumps(result)), PAGE)
 
 
-def _part(source: str, smoke: bool) -> Experiment:
-    """Return the panel judged on test tasks of a source: every learner, whichever source it was trained on."""
+def _experiment(source: str, smoke: bool) -> Experiment:
+    """Return the experiment on test tasks of a source. It has every learner, whichever source it was trained on."""
     steps = SMOKE_STEPS if smoke else STEPS
     rows = 100 * steps[-1]
     return Experiment(
@@ -103,9 +106,9 @@ def _part(source: str, smoke: bool) -> Experiment:
 
 
 def _twin(base: Recipe, method: str) -> Recipe:
-    """Return the one-step twin of a recipe: as many iterations on five times the tasks, of about as much work."""
-    made = one_step_recipe(base, method)
-    return replace(made, train=replace(made.train, tasks=5 * base.train.tasks))
+    """Return the one-step version of a recipe: as many iterations on five times the tasks, for about the same work."""
+    single = one_step_recipe(base, method)
+    return replace(single, train=replace(single.train, tasks=5 * base.train.tasks))
 
 
 def _recipes() -> dict[str, Recipe]:
@@ -167,10 +170,10 @@ def bagged(learner: Learner) -> Learner:
     return Learner(learner.predictor, Bagged(learner.refiner), learner.signal)
 
 
-def _chosen(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
-    """Return which of each group is best on validation tasks of MNIST, after as many steps as it is judged by."""
-    family = replace(part.family.on("validation"), support_rows=1000)
-    part = replace(part, name="validation", family=family)
+def _best_learners(study: Study, experiment: Experiment, seeds: int) -> dict[str, str]:
+    """Return the best learner of each group on validation tasks of MNIST, after the number of steps it is judged by."""
+    family = replace(experiment.family.on("validation"), support_rows=1000)
+    experiment = replace(experiment, name="validation", family=family)
     groups = {
         "ours": (ITERATED, 10),
         "single": (SINGLE, 1),
@@ -178,19 +181,20 @@ def _chosen(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
         "any": (ANY, 10),
     }
     return {
-        group: select_best(study, part, list(names), step, seeds) for group, (names, step) in groups.items()
+        group: select_best(study, experiment, list(names), step, seeds)
+        for group, (names, step) in groups.items()
     }
 
 
 def _claims(
-    parts: dict[str, Experiment], found: dict[str, dict[str, Values]], chosen: dict[str, str]
+    experiments: dict[str, Experiment], results: dict[str, dict[str, Values]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Return the claims on MNIST after 10 steps, and on transfer to Fashion-MNIST."""
-    steps = parts["mnist"].steps
+    steps = experiments["mnist"].steps
     first, tenth = steps.index(1), steps.index(10)
 
     def errors(name: str, at: int = tenth, source: str = "mnist") -> np.ndarray:
-        return found[source][name]["error"][:, at]
+        return results[source][name]["error"][:, at]
 
     def ratio(name: str, numerator: np.ndarray, denominator: np.ndarray, bar: float) -> dict[str, Any]:
         measured = bootstrap(lambda a, b: float(a.mean() / b.mean()), numerator, denominator)

@@ -21,7 +21,7 @@ from gradatim.refiners import CONSTANT
 from gradatim.stopping import fit_estimate, stopping_times
 from gradatim.training.train import train
 
-from .tables import ADAPTATIONS, ASKED, STOPPED, TABLES, TIMED, learner
+from .tables import ADAPTATIONS, STOPPED, TABLES, THRESHOLDS, TIMED, learner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,30 +63,33 @@ def adaptation_costs(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], l
     return records, [exponent | about, ratio | about | {"beside": others}]
 
 
-def stopped(study: Study, learners: dict[str, list[TrainedRun]], smoke: bool) -> list[dict[str, Any]]:
-    """Return records of squared errors, and of rows used, where streams are left by an estimate of the loss.
+def stopping_records(
+    study: Study, learners: dict[str, list[TrainedRun]], smoke: bool
+) -> list[dict[str, Any]]:
+    """Return records of squared errors and of rows used, where an estimate of the loss stops the stream.
 
-    `learners`: by name, seed by seed, trained on linear regression. Thresholds are `ASKED` percent of the noise.
+    `learners`: by name, seed by seed, trained on linear regression. Thresholds are `THRESHOLDS` percent of the
+    noise.
     """
     family = LinearRegression(8, 0.5, support_rows=160 if smoke else 1600, query_rows=64)
     task = sample_tasks(family, 8 if smoke else 256, seed=1)
-    few = {"steps": 10, "tasks": 32, "iterations": 5} if smoke else {"steps": 100, "tasks": 512}
+    fit_options = {"steps": 10, "tasks": 32, "iterations": 5} if smoke else {"steps": 100, "tasks": 512}
     records = []
     for name, runs in learners.items():
-        found = [
+        stored = [
             study.cached(
                 f"stopped-{name}-{seed}",
-                [repr(family), few, ASKED, run.description],
-                lambda run=run: _stops(run.learner, family, task, few),
+                [repr(family), fit_options, THRESHOLDS, run.description],
+                lambda run=run: _stops(run.learner, family, task, fit_options),
             )
             for seed, run in enumerate(runs)
         ]
         peak = max(run.peak_memory for run in runs)
-        for place, percent in enumerate(ASKED):
+        for place, percent in enumerate(THRESHOLDS):
             for panel, metric in STOPPED.items():
-                stacked = np.stack([values[metric][place] for values in found])
+                stacked = np.stack([values[metric][place] for values in stored])
                 three = mean_interval(stacked)
-                records.append(_record(panel, name, percent, metric, three, found[0], peak))
+                records.append(_record(panel, name, percent, metric, three, stored[0], peak))
     return records
 
 
@@ -95,15 +98,17 @@ def training_seconds(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, f
 
     Recipes are timed one after another in this process, on one thread. Concurrent runs would distort the times.
     """
-    found = {}
+    seconds = {}
     for name, recipe in recipes.items():
         once = replace(recipe, train=replace(recipe.train, seed=0, threads=1))
-        values = study.cached(f"pace-{name}", once.to_json(), lambda once=once: {"seconds": _pace(once)})
-        found[name] = float(values["seconds"]) * recipe.train.iterations
-    return found
+        values = study.cached(
+            f"pace-{name}", once.to_json(), lambda once=once: {"seconds": _iteration_seconds(once)}
+        )
+        seconds[name] = float(values["seconds"]) * recipe.train.iterations
+    return seconds
 
 
-def _pace(recipe: Recipe, extra: int = 4) -> np.ndarray:
+def _iteration_seconds(recipe: Recipe, extra: int = 4) -> np.ndarray:
     """Return the seconds of an iteration, measured on `extra` iterations more than one. The start of a run does not
     count.
     """
@@ -122,7 +127,7 @@ def _pace(recipe: Recipe, extra: int = 4) -> np.ndarray:
     return np.asarray(max(0.0, spent[2] - spent[1]) / extra)
 
 
-def prefix(results: dict[str, dict[str, Values]]) -> dict[str, Any]:
+def prefix_claim(results: dict[str, dict[str, Values]]) -> dict[str, Any]:
     """Return the claim on one refiner for mini-batches of every length, over refiners trained for each length."""
     beside = {}
     for panel, rows in TABLES[19].rows.items():
@@ -167,7 +172,7 @@ def _stops(model: Learner, family: LinearRegression, task: Task, fit_options: di
     """Return squared errors and rows used, each `[thresholds, T]`."""
     estimate = fit_estimate(model, family, batch_size=16, **fit_options)
     errors, rows = [], []
-    for percent in ASKED:
+    for percent in THRESHOLDS:
         threshold = percent / 100 * family.noise_std**2
         stop = stopping_times(model, task.support.split(16), estimate, threshold)
         with torch.no_grad():

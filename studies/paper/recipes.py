@@ -81,9 +81,9 @@ def _training_variants(setting: Setting, regime: str, signal: str, smoke: bool) 
 
     The `signal` of an implicit learner is its state.
     """
-    given = setting.settings.get(regime, {})
+    options = setting.settings.get(regime, {})
     sizes: dict[str, Any] = {"width": 16, "layers": 1} if smoke else {}
-    if setting.curvature and (regime == "parametric" or "features" in given):
+    if setting.curvature and (regime == "parametric" or "features" in options):
         sizes["curvature"] = Gain(power=0.0)
     queries = 32 if regime == "implicit" else 64
     family = setting.family.on("train")
@@ -95,7 +95,7 @@ def _training_variants(setting: Setting, regime: str, signal: str, smoke: bool) 
     scheme = Greedy(setting.batch_size, HORIZON, relative=setting.relative)
     family = replace(family, support_rows=HORIZON * setting.batch_size)
     name = f"{regime}-{signal}"
-    paper = Recipe(method(name, gain=CONSTANT, **sizes, **given), family, scheme, training)
+    paper = Recipe(method(name, gain=CONSTANT, **sizes, **options), family, scheme, training)
     single = one_step_recipe(paper, name)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
     decaying = _with_options(paper, gain=DECAYING)

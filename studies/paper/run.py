@@ -23,7 +23,7 @@ from gradatim.refiners import Bagged
 
 from .causal_peers import PEERS, peers
 from .claims import causal_order, cells_missing, families_improved, generation, references
-from .costs import adaptation_costs, prefix, stopped, training_seconds
+from .costs import adaptation_costs, prefix_claim, stopping_records, training_seconds
 from .findings import crossings, findings, verdict_listing
 from .page import PAGE
 from .pictures import samples
@@ -31,7 +31,7 @@ from .recipes import WHOLE, recipes
 from .settings import Setting, origin, settings
 from .tables import (
     GENERATED,
-    MOST,
+    MAX_BATCHES,
     ORACLE,
     STEPS,
     STOPPED,
@@ -95,7 +95,7 @@ def run(
         best = _best(study, panels, chosen, smoke, seeds)
         claims += [families_improved(results, best, metrics), generation(results["mixture"], best["mixture"])]
         claims += causal_order(results["order"], best["order"]["any"][0])
-        claims += [prefix(results), *references(smoke)]
+        claims += [prefix_claim(results), *references(smoke)]
         verdicts = findings(results, chosen)
         pictures += _samples(study, out, panels, best, smoke)
     result = {
@@ -141,22 +141,24 @@ def _json_ready(value: Any) -> Any:
 
 
 def _panels(
-    study: Study, made: Mapping[str, Setting], panel_rows: Mapping[str, list[str]], smoke: bool, seeds: int
+    study: Study, panels: Mapping[str, Setting], panel_rows: Mapping[str, list[str]], smoke: bool, seeds: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]], Chosen, dict[str, Recipe]]:
     """Train and judge the rows of all available panels. Return records, values, choices and recipes."""
     records: list[dict[str, Any]] = []
-    found: dict[str, dict[str, Values]] = {}
+    results: dict[str, dict[str, Values]] = {}
     chosen: Chosen = {}
     trained: dict[str, Recipe] = {}
     for panel, listed_rows in panel_rows.items():
-        rows = [row for row in listed_rows if (row.partition("@")[2] or origin(panel)) in made]
-        if rows and panel in made and panel not in _MEASURED:
+        rows = [row for row in listed_rows if (row.partition("@")[2] or origin(panel)) in panels]
+        if rows and panel in panels and panel not in _MEASURED:
             study.console.print(f"{panel}: {len(rows)} learners")
-            chosen |= _choices(study, made, panel, rows, smoke)
-            part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
-            found[panel] = run_experiment(study, part, seeds, records)
-            trained |= part.recipes | {own: part.recipes[one] for own, (one, _) in part.derived.items()}
-    return records, found, chosen, trained
+            chosen |= _choices(study, panels, panel, rows, smoke)
+            experiment = _experiment(panels, panel, [chosen.get((panel, row), row) for row in rows], smoke)
+            results[panel] = run_experiment(study, experiment, seeds, records)
+            trained |= experiment.recipes | {
+                bag: experiment.recipes[single] for bag, (single, _) in experiment.derived.items()
+            }
+    return records, results, chosen, trained
 
 
 def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
@@ -168,17 +170,17 @@ def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
     return {panel: list(names) for panel, names in rows.items()}
 
 
-def _part(
-    made: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool, validation: bool = False
+def _experiment(
+    panels: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool, validation: bool = False
 ) -> Experiment:
-    """Return the panel as a part of a study: these rows on its test tasks, or on its validation tasks."""
-    setting, trained = made[panel], {}
+    """Return the panel as an experiment: these rows on its test tasks, or on its validation tasks."""
+    setting, trained = panels[panel], {}
     bags = {row: row.removeprefix("bagged-") for row in rows if row.startswith("bagged-")}
     for row in dict.fromkeys(bags.get(row, row) for row in rows):
         stem, _, home = row.partition("@")
         if not unlearnt(stem):
             home = home or origin(panel)
-            trained[learner(panel, row)] = recipes(home, made[home], smoke)[stem]
+            trained[learner(panel, row)] = recipes(home, panels[home], smoke)[stem]
     return Experiment(
         f"{panel}-validation" if validation else panel,
         setting.family.on("validation") if validation else setting.family,
@@ -188,8 +190,8 @@ def _part(
         setting.batch_size,
         tuple(c for c in columns(panel) if c * setting.batch_size <= setting.family.support_rows),
         setting.judged,
-        derived={learner(panel, row): (learner(panel, one), _bagged) for row, one in bags.items()},
-        full_batch={learner(panel, row): MOST for row in rows if row.endswith(WHOLE)},
+        derived={learner(panel, row): (learner(panel, single), _bagged) for row, single in bags.items()},
+        full_batch={learner(panel, row): MAX_BATCHES for row in rows if row.endswith(WHOLE)},
         peers={name: answers for name, answers in peers().items() if name in rows},
         curve=setting.judge,
     )
@@ -208,16 +210,16 @@ def _choices(
     The paper's training chooses the signal. The same signal is used with our gain. Learners for one step are
     chosen separately, after one step.
     """
-    home, found = origin(panel), {}
+    home, choices = origin(panel), {}
     for row in rows:
-        own = alternatives(home, row)
-        if len(own) > 1:
+        variants = alternatives(home, row)
+        if len(variants) > 1:
             candidates = alternatives(home, row.removesuffix("-decaying"))
             names = [learner(home, candidate) for candidate in candidates]
-            part = _part(panels, home, candidates, smoke, validation=True)
-            step = 1 if row.endswith("-one-step") else part.steps[-1]
-            found[panel, row] = own[names.index(select_best(study, part, names, step, 1))]
-    return found
+            experiment = _experiment(panels, home, candidates, smoke, validation=True)
+            step = 1 if row.endswith("-one-step") else experiment.steps[-1]
+            choices[panel, row] = variants[names.index(select_best(study, experiment, names, step, 1))]
+    return choices
 
 
 def _best(
@@ -233,20 +235,22 @@ def _best(
         if name not in panels:
             continue
         rows = [row for row in rows if not unlearnt(row)]
-        part = _part(panels, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True)
+        experiment = _experiment(
+            panels, name, [chosen.get((name, row), row) for row in rows], smoke, validation=True
+        )
         regimes = dict.fromkeys(row.partition("-")[0] for row in rows)
         best[name] = {}
         for regime in (*regimes, "any"):
             mine = [
                 candidate
-                for candidate in part.recipes
+                for candidate in experiment.recipes
                 if regime == "any" or candidate.startswith(f"{name}-{regime}-")
             ]
             single = [candidate for candidate in mine if candidate.endswith("one-step")]
-            ours = [candidate for candidate in mine if candidate not in single]
+            iterated = [candidate for candidate in mine if candidate not in single]
             best[name][regime] = (
-                select_best(study, part, ours, part.steps[-1], seeds),
-                select_best(study, part, single, 1, seeds),
+                select_best(study, experiment, iterated, experiment.steps[-1], seeds),
+                select_best(study, experiment, single, 1, seeds),
             )
     return best
 
@@ -254,18 +258,20 @@ def _best(
 def _samples(
     study: Study,
     out: Path,
-    made: Mapping[str, Setting],
+    panels: Mapping[str, Setting],
     best: Mapping[str, Mapping[str, tuple[str, str]]],
     smoke: bool,
 ) -> list[tuple[str, str]]:
     """Draw points of the best learner of each regime, trained with seed 0, for each family of points."""
     pictures = []
     for panel in GENERATED:
-        if panel in made:
+        if panel in panels:
             names = [best[panel][regime][0] for regime in best[panel] if regime != "any"]
-            part = _part(made, panel, [own.removeprefix(f"{panel}-") for own in names], smoke)
-            learners = {own: runs[0] for own, runs in trained_runs(study, part, 1).items()}
-            pictures += samples(out, "paper", panel, made[panel], learners, STEPS)
+            experiment = _experiment(
+                panels, panel, [label.removeprefix(f"{panel}-") for label in names], smoke
+            )
+            learners = {label: runs[0] for label, runs in trained_runs(study, experiment, 1).items()}
+            pictures += samples(out, "paper", panel, panels[panel], learners, STEPS)
     return pictures
 
 
@@ -274,11 +280,11 @@ def _costs(study: Study, panels: Mapping[str, Setting], seeds: int, smoke: bool)
     return adaptation_costs(study, smoke)
 
 
-def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
+def _stops(study: Study, panels: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
     study.console.print("fitting estimates of the loss, stopping streams by them")
     rows = next(iter(TABLES[13].rows.values()))
-    runs = trained_runs(study, _part(made, "linear-8", rows, smoke), seeds)
-    return stopped(
+    runs = trained_runs(study, _experiment(panels, "linear-8", rows, smoke), seeds)
+    return stopping_records(
         study, {learner("linear-8", row): runs[learner("linear-8", row)] for row in rows}, smoke
     ), []
 

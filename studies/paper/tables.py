@@ -29,7 +29,7 @@ from .settings import GRAPHS, LENGTHS, origin
 STEPS = (1, 5, HORIZON)
 FAR = (1, 5, 10, 20, 50, 98)
 FURTHER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 6250)
-MOST = 50
+MAX_BATCHES = 50
 """Limit on the mini-batches that a one-shot learner takes in one pass. Its work grows with their square."""
 
 EVERY_SIGNAL = ("linear-8", "linear-100", "mnist")
@@ -40,7 +40,7 @@ ADAPTATIONS = ("iterative", "one-shot")
 TIMED, ONE_SHOT_ROWS = (1_000, 2_000, 4_000, 8_000, 16_384, 32_000, 64_000, 100_000), 16_384
 """Rows at which `ADAPTATIONS` are timed, and the limit for one pass over all rows."""
 
-ASKED = (150, 120, 110)
+THRESHOLDS = (150, 120, 110)
 """Thresholds of the loss, in percent of the noise, at which a stream is stopped."""
 
 STOPPED = {"linear-8-stopped": "squared error", "linear-8-stopped-rows": "rows used"}
@@ -68,7 +68,7 @@ class PaperTable:
         """Return the columns of a row.
 
         - A learner for one step has the first column, and one of `PEERS` the last.
-        - A one-shot learner has the columns up to `MOST` or `ONE_SHOT_ROWS`.
+        - A one-shot learner has the columns up to `MAX_BATCHES` or `ONE_SHOT_ROWS`.
         - Others have all columns.
         """
         columns = self.columns.get(panel, STEPS)
@@ -77,7 +77,7 @@ class PaperTable:
             return columns[:1]
         if row in PEERS:
             return columns[-1:]
-        limit = MOST if row.endswith(WHOLE) else ONE_SHOT_ROWS if row == "one-shot" else max(columns)
+        limit = MAX_BATCHES if row.endswith(WHOLE) else ONE_SHOT_ROWS if row == "one-shot" else max(columns)
         return tuple(column for column in columns if column <= limit)
 
 
@@ -202,7 +202,7 @@ TABLES: dict[int, PaperTable] = {
     13: PaperTable(
         "Asked: steps chosen by the learner's own estimate of its loss (mean squared error, rows used)",
         dict.fromkeys(STOPPED, ("parametric-both-decaying", "bayesian")),
-        dict.fromkeys(STOPPED, ASKED),
+        dict.fromkeys(STOPPED, THRESHOLDS),
         "noise %",
     ),
     14: PaperTable(

@@ -32,7 +32,7 @@ REFERENCES = (
 """Candidates: logistic regressions by C, networks by their penalty, a random forest, boosted trees."""
 
 
-def fitted(name: str, table: Table, order: int) -> Values:
+def evaluate_reference(name: str, table: Table, order: int) -> Values:
     """Return the accuracy of a reference by cross-validation on the stream's rows, and its error on the held-out
     rows.
 

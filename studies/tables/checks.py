@@ -75,25 +75,25 @@ def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
       its defaults, row by row, on dictionaries made before. Without river, which a smoke run does not need,
       this claim is missing.
     """
-    asked, rows, repeats = (2_000, 256, 1) if smoke else (100_000, 4_096, REPEATS)
-    found = study.cached(
-        "speeds", [fingerprint(), asked, rows, repeats], lambda: _speeds(asked, rows, repeats)
+    n_queries, rows, repeats = (2_000, 256, 1) if smoke else (100_000, 4_096, REPEATS)
+    seconds = study.cached(
+        "speeds", [fingerprint(), n_queries, rows, repeats], lambda: _speeds(n_queries, rows, repeats)
     )
     bars = {"tables.predict_speed": ("predict", 0.3), "tables.update_speed": ("update", 15)}
     entries = []
     for name, (key, bar) in bars.items():
-        if f"{key}_other" not in found:
+        if f"{key}_other" not in seconds:
             continue
-        ratios = found[f"{key}_other"] / found[f"{key}_ours"]
+        ratios = seconds[f"{key}_other"] / seconds[f"{key}_ours"]
         entry = claim(name, float(np.median(ratios)), float(ratios.min()), float(ratios.max()), bar, ">=")
         entry["range"] = "least and most of the repeats"
-        count = asked if key == "predict" else rows
+        count = n_queries if key == "predict" else rows
         entry["rows_per_second"] = {
-            who: round(count / float(np.median(found[f"{key}_{who}"]))) for who in ("ours", "other")
+            who: round(count / float(np.median(seconds[f"{key}_{who}"]))) for who in ("ours", "other")
         }
         entries.append(entry)
-    if "update_other" in found:
-        ratios = found["update_other"] / found["asked_ours"]
+    if "update_other" in seconds:
+        ratios = seconds["update_other"] / seconds["asked_ours"]
         three = [round(float(f(ratios)), 3) for f in (np.median, np.min, np.max)]
         entries[-1]["beside"] = {"ours predicting every mini-batch before it learns it": three}
     return entries
@@ -157,15 +157,17 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
     order of a sum depends on memory alignment.
     """
     times, rows = (1, 300) if smoke else (20, 6_000)
-    found = study.cached(
-        "killed", [fingerprint(*COMMANDS), times, rows], lambda: _killed(study.folder / "kill", times, rows)
+    outcomes = study.cached(
+        "killed",
+        [fingerprint(*COMMANDS), times, rows],
+        lambda: _kill_updates(study.folder / "kill", times, rows),
     )
-    intact = int(found["whole"].sum())
+    intact = int(outcomes["whole"].sum())
     entry = claim("tables.killed_updates", intact, intact, intact, times, ">=")
-    return entry | {"already_new": int(found["new"].sum()), "of": times}
+    return entry | {"already_new": int(outcomes["new"].sum()), "of": times}
 
 
-def _killed(home: Path, times: int, rows: int) -> Values:
+def _kill_updates(home: Path, times: int, rows: int) -> Values:
     """Kill `gradatim update` at random moments of the last two thirds of its time. Return whether the state is
     intact.
 

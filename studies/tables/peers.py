@@ -313,7 +313,7 @@ def fingerprint(*more: str) -> str:
     return f"{version('gradatim')}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 
-def about(name: str, kind: str) -> str:
+def version_of(name: str, kind: str) -> str:
     """Return what a learner's records depend on besides its setting: the version of its package, or our fingerprint."""
     package = peers(kind)[name].package
     return fingerprint() if package == "gradatim" else f"{package} {version(package)}"

@@ -23,9 +23,9 @@ from rich.progress import Progress
 from gradatim.comparison.runs import Study
 from gradatim.provenance import processes_on_threads
 
-from .batch import FOLDS, REFERENCES, fitted
+from .batch import FOLDS, REFERENCES, evaluate_reference
 from .data import Table, load
-from .peers import CENTRAL, OURS, OnePass, about, peers
+from .peers import CENTRAL, OURS, OnePass, peers, version_of
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
@@ -121,23 +121,23 @@ def _scores(predictions: np.ndarray, y: np.ndarray, classes: int) -> Values:
     return scores
 
 
-def record(study: Study, made: Job) -> Values:
+def record(study: Study, job: Job) -> Values:
     """Return the record of a job. It is computed once: its key includes all that it depends on."""
-    table, setting = load(made.table), json.loads(made.setting)
-    depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
-    if made.learner in REFERENCES:
+    table, setting = load(job.table), json.loads(job.setting)
+    depends = [PROTOCOL, SIZE, table.digest, job.order, setting]
+    if job.learner in REFERENCES:
         depends += [FOLDS, f"scikit-learn {version('scikit-learn')}"]
-        return study.cached(made.key, depends, lambda: fitted(made.learner, table, made.order))
-    peer = peers(table.kind)[made.learner]
+        return study.cached(job.key, depends, lambda: evaluate_reference(job.learner, table, job.order))
+    peer = peers(table.kind)[job.learner]
 
     def compute() -> Values:
-        learner = peer.make(table, made.order, **setting)
-        metrics = prequential_pass(learner, table, made.order)
-        if made.learner == OURS and not made.order:
-            metrics["bytes"] = np.asarray(saved_bytes(learner, study.folder / "states", made.table))
+        learner = peer.make(table, job.order, **setting)
+        metrics = prequential_pass(learner, table, job.order)
+        if job.learner == OURS and not job.order:
+            metrics["bytes"] = np.asarray(saved_bytes(learner, study.folder / "states", job.table))
         return metrics
 
-    return study.cached(made.key, [*depends, about(made.learner, table.kind)], compute)
+    return study.cached(job.key, [*depends, version_of(job.learner, table.kind)], compute)
 
 
 def saved_bytes(learner: Any, folder: Path, name: str) -> int:

@@ -129,7 +129,7 @@ def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
     if find_spec("river") is None:
         if not smoke:
             raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[studies]")
-        study.console.print("without river's models: pip install gradatim[studies]")
+        study.console.print(r"without river's models: pip install gradatim\[studies]")
         taking = [name for name in taking if not name.startswith("river")]
     if smoke:
         return {name: peers(kind)[name].grid[0] for name in taking}

@@ -143,9 +143,11 @@ class Learner(nn.Module):
                 )
 
     def learn(
-        self, state: State, batch: Batch, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, State]:
+        self, state: State, batch: Batch, generator: torch.Generator | None = None, predict: bool = True
+    ) -> tuple[Any, State]:
         """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
+
+        `predict=False`: None in place of the prediction, which is then not computed.
 
         Raises:
             ValueError: as `check` and `predict`.
@@ -161,8 +163,8 @@ class Learner(nn.Module):
         """
         self.check(batch)
         with torch.no_grad():
-            state = self.refiner.settle(state)
-            prediction = self.predict(batch.x, state)
+            state = self.refiner.settle(state) if predict else state
+            prediction = self.predict(batch.x, state) if predict else None
         return prediction, self.step(state, batch, generator=generator)
 
     def step(

@@ -143,11 +143,7 @@ class Learner(nn.Module):
                 )
 
     def learn(
-        self,
-        state: State,
-        batch: Batch,
-        generator: torch.Generator | None = None,
-        predict: bool = True,
+        self, state: State, batch: Batch, generator: torch.Generator | None = None, predict: bool = True
     ) -> tuple[Tensor | None, State]:
         """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gradatim.compare.runs import Study
 
 FEATURES, REPEATS = 20, 3
-COMMANDS = ("cli.py", "commands", "training/checkpoint.py")
+COMMANDS = ("cli.py", "commands", "files")
 """What else an update from the command line goes through."""
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+import gradatim
+
 from .river import Classes, Numbers
 from .rows import Coded, Running
 
@@ -278,7 +280,14 @@ REGRESSORS: dict[str, Peer] = {
 }
 """All one-pass learners; a grid of one setting is frozen."""
 
-SOURCES = ("estimators*", "preprocessing*", "predictors/committee*", "refiners/experts*", "refiners/pending*", "nn/fixed*")
+SOURCES = (
+    "estimators*",
+    "preprocessing*",
+    "predictors/committee*",
+    "refiners/experts*",
+    "refiners/pending*",
+    "nn/fixed*",
+)
 """Source files and folders, in gradatim, that decide what our estimators answer."""
 
 
@@ -290,7 +299,7 @@ def peers(kind: str) -> dict[str, Peer]:
 @lru_cache(maxsize=4)
 def fingerprint(*more: str) -> str:
     """Return what decides our numbers: the version, and a hash of the source text of the estimators and of `more`."""
-    root = Path(__file__).parents[1]
+    root = Path(gradatim.__file__).parent
     found = sorted(path for pattern in (*SOURCES, *more) for path in root.glob(pattern))
     files = [file for path in found for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     text = b"".join(file.read_bytes() for file in files if file.suffix == ".py")

@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 WANTED := gradatim wants Python 3.11 or newer; say where it is: make PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo test lint docs study clean
+.PHONY: help setup demo test lint docs study clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +31,6 @@ setup: $(STAMP) ## Build .venv (every other target does so by itself)
 
 demo: $(STAMP) ## Learn a real table in one pass beside other learners, draw the curve (SMOKE=1: seconds)
 	$(BIN)/gradatim demo $(if $(SMOKE),--smoke) $(ARGS)
-
-train-demo: $(STAMP) ## Meta-train on digits, adapt to unseen tasks, draw the curve (SMOKE=1: seconds)
-	$(BIN)/gradatim train-demo $(if $(SMOKE),--smoke) $(ARGS)
 
 test: $(STAMP) ## Run the tests (WORKERS=0: in one process; ARGS="-k laws")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS)) $(ARGS)

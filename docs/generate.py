@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Predictors": ("predictors",),
     "Task families": ("families",),
     "Training": ("training",),
-    "Measuring and comparing": ("metrics", "compare", "stopping", "probing", "testing", "generation", "distances"),
+    "Measuring and comparing": ("metrics", "comparison", "stopping", "probing", "testing", "generation", "distances"),
     "Building blocks of networks": ("nn",),
     "Files and the command line": ("files", "commands", "cli", "__main__", "provenance"),
 }  # fmt: skip

@@ -11,9 +11,9 @@ from textwrap import dedent
 
 _VERBATIM = {"Example", "Examples", "Equation", "Equations"}
 _HEADING = re.compile(
-    r"(Args|Attributes|Equations?|Examples?|Notes?|Raises|Returns|Shapes?|Sources?|Yields):(?:\s+(.*))?"
+    r"(Args|Attributes|Equations?|Examples?|Fields|Notes?|Raises|Returns|Shapes?|Sources?|Yields):(?:\s+(.*))?"
 )
-_ENTRY = re.compile(r"(`*\**\w[\w.\[\], |]*`*): +(\S.*)")
+_ENTRY = re.compile(r"(`\w+`(?:, `\w+`)+|`*\**\w[\w.\[\], |]*`*): +(\S.*)")
 _BULLET = re.compile(r"(?:[-*]|\d+[.)]) +(\S.*)")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gradatim.commands.show import print_table, print_written
-from gradatim.compare.report import number
+from gradatim.comparison.report import number
 
 from . import STUDIES, run
 

@@ -7,7 +7,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from gradatim.compare.report import Page, render
+from gradatim.comparison.report import Page, render
 
 from . import STUDIES
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gradatim import Learner, bayesian, build
+from gradatim import Learner, build
 from gradatim.files import checkpoint
 from gradatim.files.checkpoint import latest, load_weights, read, save_checkpoint, step_files, write
 from gradatim.training.states import load_state, save_state
@@ -261,9 +261,23 @@ def test_states_that_do_not_fit_are_refused(tmp_path):
     assert names(tmp_path) == ["s"]
 
 
+def test_what_is_no_state_of_the_learner_is_not_written(tmp_path):
+    learner, stranger = build("ridge", FAMILY), build("sgd", FAMILY)
+    state = learner.init(2)
+    pair = learner.learn(state, FAMILY.sample(2, torch.Generator().manual_seed(1)).support)
+    for value in (None, pair, state._asdict(), tuple(state), [state], stranger.init(2), state[0]):
+        with pytest.raises(
+            ValueError, match=r"the state of this learner is a \w+; got \w+: give what learner"
+        ):
+            save_state(tmp_path / "s", value, learner)
+    with pytest.raises(ValueError, match=r"the state\.rows of this learner is a Tensor; got NoneType"):
+        save_state(tmp_path / "s", state._replace(rows=None), learner)
+    assert names(tmp_path) == []
+
+
 def test_a_state_is_its_own_learners(tmp_path):
     with torch.random.fork_rng():
-        one, other = (bayesian(FAMILY, features=8) for _ in range(2))
+        one, other = (build("bayesian", FAMILY, features=8) for _ in range(2))
     task = FAMILY.sample(2, torch.Generator().manual_seed(1))
     path = save_state(tmp_path / "s", one.adapt(task.support, 4), one)
     assert torch.equal(load_state(path, one).gram, one.adapt(task.support, 4).gram)

@@ -52,7 +52,7 @@ def same_tensors(one: Path, other: Path) -> bool:
 
 def recipe_of(*arguments: str):
     parser = cli.COMMANDS["train"].parser("train", list(arguments))
-    return train.overridden(options.parse(parser, list(arguments)))
+    return train.recipe_from_options(options.parse(parser, list(arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,6 @@ def test_a_folder_below_a_file_ends_in_one_line(capsys, tmp_path, linear):
     file = tmp_path / "file"
     file.write_text("mine")
     calls = (
-        ["train-demo", "--smoke"],
         ["demo", "--smoke"],
         ["train", "linear", *LINEAR],
         ["eval", linear, "--steps", "1", "--tasks", "2"],

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from studies.images import processes
 
-from gradatim.compare.runs import Study, start
+from gradatim.comparison.runs import Study, start_process
 from gradatim.files.checkpoint import read, step_files
 from gradatim.training.config import learning_rate, streams
 from gradatim.training.engine import Engine
@@ -90,8 +90,8 @@ def both(out):
     KEPT.append(engine.setup(weights, torch.optim.SGD(weights.parameters(), lr=0.1)))
     engine.backward(KEPT[0][0](torch.ones(3, 2)).sum())
     said = [
-        f"{engine.together(lambda: engine.rank)}",
-        said_of(lambda: engine.together(lambda: 1 // (1 - engine.rank))),
+        f"{engine.run_on_all(lambda: engine.rank)}",
+        said_of(lambda: engine.run_on_all(lambda: 1 // (1 - engine.rank))),
         said_of(lambda: train(make_learner(), FAMILY, SCHEME, PAIR, progress=False, on_log=refuse)),
     ]
     real = os.fsync
@@ -161,7 +161,7 @@ def test_two_processes_take_the_step_that_one_takes_on_all_their_tasks(undisturb
 
 def test_a_run_of_two_processes_that_was_killed_is_resumed_by_torchrun_bit_for_bit(undisturbed, tmp_path):
     run = processes.recipes(smoke=True)["parametric"]
-    killed = start(run, tmp_path, 2)
+    killed = start_process(run, tmp_path, 2)
     deadline = time.monotonic() + SECONDS
     while max(step_files(tmp_path), default=0) < run.train.iterations // 3 and killed.poll() is None:
         assert time.monotonic() < deadline, "the run writes nothing"
@@ -169,9 +169,9 @@ def test_a_run_of_two_processes_that_was_killed_is_resumed_by_torchrun_bit_for_b
     os.kill(killed.pid, signal.SIGKILL)
     ended(killed)  # and the other process with it
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "learner.safetensors").exists()
-    asked = json.loads((tmp_path / "asked.json").read_text())
+    asked = json.loads((tmp_path / "recipe.json").read_text())
     asked["train"]["devices"] = 1
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "recipe.json").write_text(json.dumps(asked))
     launcher = [
         "-m",
         "torch.distributed.run",
@@ -183,7 +183,7 @@ def test_a_run_of_two_processes_that_was_killed_is_resumed_by_torchrun_bit_for_b
         "train",
     ]
     resumed = begin(
-        *launcher, tmp_path / "asked.json", "--devices", 2, "--out", tmp_path, "--resume", "--quiet"
+        *launcher, tmp_path / "recipe.json", "--devices", 2, "--out", tmp_path, "--resume", "--quiet"
     )
     said = ended(resumed)
     assert resumed.returncode == 0, said

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import gradatim
+from gradatim.registry import FAMILIES, SCHEMES
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +29,13 @@ def test_the_face_is_lazy_and_whole():
     assert all(getattr(gradatim, name) is not None for name in gradatim.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gradatim.nothing
+
+
+def test_every_shipped_family_and_scheme_is_a_public_name():
+    assert {*FAMILIES, *SCHEMES} <= set(gradatim.__all__)
+    assert (
+        len(gradatim.__all__) == len(set(gradatim.__all__)) and gradatim.methods.METHODS is gradatim.METHODS
+    )
 
 
 def test_the_version_is_said_once():

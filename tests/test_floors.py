@@ -24,7 +24,7 @@ FLOORS = {
     8: ["registry", "preprocessing/"],
     9: ["methods/"],
     10: ["recipes", "testing/"],
-    11: ["estimators/", "compare/"],
+    11: ["estimators/", "comparison/"],
     12: ["__init__", "distributed"],
     13: ["commands/"],
     14: ["cli"],
@@ -37,8 +37,8 @@ RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
     "ray": ["distributed"],
-    "sklearn": ["estimators/", "families/datasets"],
-    "matplotlib": ["probing/plots", "compare/plots"],
+    "sklearn": ["estimators/", "families/datasets", "commands/demo"],
+    "matplotlib": ["probing/plots", "comparison/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
 LAZY = ["matplotlib", "ray", "pyarrow", "tensorboard", "torch.utils.tensorboard"]

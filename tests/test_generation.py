@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from gradatim.batch import Batch
-from gradatim.compare.plots import clouds
+from gradatim.comparison.plots import clouds
 from gradatim.distances import energy_distance, sliced_wasserstein
 from gradatim.families import Alphabets, GaussianMixture, LinearRegression
 from gradatim.families.alphabets import FILE

@@ -11,8 +11,8 @@ import torch
 from gradatim.families import LinearClassification, LinearRegression, Sinusoids
 from gradatim.family import TaskFamily
 from gradatim.methods import MAML, METHODS, Adam, Implicit, Parametric, build, method, name_of, variant
-from gradatim.recipes import Recipe, from_json, method_from_json, method_json
-from gradatim.registry import FAMILIES, Registry, imported
+from gradatim.recipes import Recipe, from_json, method_from_json, method_to_json
+from gradatim.registry import FAMILIES, Registry, import_class
 from gradatim.testing import check_family
 from gradatim.testing.options import ignored_options
 from gradatim.training.schemes import Greedy, Unrolled
@@ -36,8 +36,8 @@ def test_an_ignored_option_is_seen(monkeypatch):
 def test_a_method_survives_json_and_knows_its_name(name):
     made = method(name)
     assert name_of(made) == name
-    assert method_from_json(method_json(made)) == made == method_from_json(name)
-    assert set(method_json(made)) - {"name"} == set(METHODS[name].options)
+    assert method_from_json(method_to_json(made)) == made == method_from_json(name)
+    assert set(method_to_json(made)) - {"name"} == set(METHODS[name].options)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_module_that_fails_is_refused(tmp_path, monkeypatch):
     (tmp_path / "broken_module.py").write_text("raise RuntimeError('no data')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="cannot be imported: RuntimeError: no data"):
-        imported("broken_module:Mine", "family", TaskFamily)
+        import_class("broken_module:Mine", "family", TaskFamily)
 
 
 def test_a_class_inside_a_function_is_refused():

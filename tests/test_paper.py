@@ -32,8 +32,8 @@ from studies.paper.tables import (
 )
 
 from gradatim import Batch, Task
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
 from gradatim.families import LinearClassification, StructuralCausalModel
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, error_rate, mean_interval, reversed_by, reversed_edges

@@ -5,8 +5,8 @@ import math
 import pytest
 from matplotlib.figure import Figure
 
-from gradatim.compare.palette import METHODS, color_of, style_of, words_of
-from gradatim.compare.plots import GREY, NAMED, Curve, _draw, dots, lines, panels
+from gradatim.comparison.palette import METHODS, color_of, style_of, words_of
+from gradatim.comparison.plots import GREY, NAMED, Curve, _draw, dots, lines, panels
 from gradatim.methods import METHODS as REGISTERED
 
 
@@ -24,7 +24,7 @@ def curve(x, y, method="ridge"):
 def canvases(monkeypatch):
     """Figures that would have been written."""
     figures = []
-    monkeypatch.setattr("gradatim.compare.plots.save", lambda canvas, png: figures.append(canvas))
+    monkeypatch.setattr("gradatim.comparison.plots.save", lambda canvas, png: figures.append(canvas))
     return figures
 
 

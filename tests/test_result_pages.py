@@ -9,7 +9,7 @@ import pytest
 from studies import STUDIES
 from studies.render import RESULTS, main, page_of
 
-from gradatim.compare.report import Page, Question, Result, render, write_result
+from gradatim.comparison.report import Page, Question, Result, render, write_result
 
 DOCS = RESULTS.parent
 CLAIM = {

@@ -1,5 +1,6 @@
 """Studies: records that know what they depend on, runs of learners built otherwise, one-step twins, tuning, panels."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,9 +13,19 @@ import torch
 from rich.console import Console
 from studies import __main__ as command
 from studies.every_row.claims import claims, rises
+from studies.tables.checks import COMMANDS
+from studies.tables.peers import fingerprint
 
-from gradatim.compare.panel import Part, judged
-from gradatim.compare.runs import Costed, Study, fresh, once, sample, tune
+from gradatim.comparison.experiment import Experiment
+from gradatim.comparison.panel import evaluate
+from gradatim.comparison.runs import (
+    Study,
+    TrainedRun,
+    grid_search,
+    one_step_recipe,
+    prepare_folder,
+    sample_tasks,
+)
 from gradatim.families import EmbeddingClassification, LinearClassification, LinearRegression
 from gradatim.files.checkpoint import read, write
 from gradatim.methods import METHODS, Parametric, build, variant
@@ -36,17 +47,23 @@ TINY = Recipe(
 
 def test_a_record_is_kept_until_what_it_depends_on_changes(tmp_path):
     study = Study(tmp_path, 1, Console(quiet=True))
-    first = study.arrays("k", {"rows": 1}, lambda: {"v": np.asarray(1)})
-    again = study.arrays("k", {"rows": 1}, lambda: {"v": np.asarray(2)})
-    other = study.arrays("k", {"rows": 2}, lambda: {"v": np.asarray(3)})
+    first = study.cached("k", {"rows": 1}, lambda: {"v": np.asarray(1)})
+    again = study.cached("k", {"rows": 1}, lambda: {"v": np.asarray(2)})
+    other = study.cached("k", {"rows": 2}, lambda: {"v": np.asarray(3)})
     assert [int(values["v"]) for values in (first, again, other)] == [1, 1, 3]
     assert "commit" in first
+
+
+def test_records_of_tables_depend_on_the_source_of_the_estimators():
+    """The patterns were looked for among the studies, so that every version had the same fingerprint."""
+    nothing = hashlib.sha256(b"").hexdigest()[:12]
+    assert not fingerprint().endswith(nothing) and fingerprint() != fingerprint(*COMMANDS)
 
 
 def test_a_study_may_be_moved_with_the_files_it_made(tmp_path):
     """Embeddings that a study makes lie in its folder, and recipes name them."""
     first, later = (
-        Study(tmp_path / name, 1, Console(quiet=True), apart=False) for name in ("größe", "later")
+        Study(tmp_path / name, 1, Console(quiet=True), isolated=False) for name in ("größe", "later")
     )
     rng = np.random.default_rng(0)
 
@@ -59,15 +76,15 @@ def test_a_study_may_be_moved_with_the_files_it_made(tmp_path):
     first.folder.mkdir()
     np.savez(first.folder / "made.npz", embeddings=rng.normal(size=(400, 4)), labels=np.arange(400) % 20)
     first.train({"a": asked(first)})
-    first.arrays("k", asked(first).to_json(), lambda: {"v": np.asarray(1)})
+    first.cached("k", asked(first).to_json(), lambda: {"v": np.asarray(1)})
     first.folder.rename(later.folder)
-    found = later.arrays("k", asked(later).to_json(), lambda: {"v": np.asarray(2)})
+    found = later.cached("k", asked(later).to_json(), lambda: {"v": np.asarray(2)})
     assert int(found["v"]) == 1 and later._cost("a", asked(later)) is not None
 
 
 def test_a_one_step_twin_makes_as_many_refinements_with_the_same_settings():
     long = recipe("digits")
-    short = once(long, "parametric-one-step")
+    short = one_step_recipe(long, "parametric-one-step")
     assert short.scheme.horizon == 1
     assert short.train.tasks == long.train.tasks * long.scheme.horizon
     assert replace(short.train, tasks=long.train.tasks) == long.train
@@ -75,11 +92,11 @@ def test_a_one_step_twin_makes_as_many_refinements_with_the_same_settings():
 
 
 def test_the_run_of_another_recipe_is_removed_and_an_own_one_kept(tmp_path):
-    fresh(tmp_path, recipe("digits"))
+    prepare_folder(tmp_path, recipe("digits"))
     (tmp_path / "mark").touch()
-    fresh(tmp_path, recipe("digits"))
+    prepare_folder(tmp_path, recipe("digits"))
     assert (tmp_path / "mark").exists()
-    fresh(tmp_path, recipe("linear"))
+    prepare_folder(tmp_path, recipe("linear"))
     assert not (tmp_path / "mark").exists()
 
 
@@ -87,13 +104,13 @@ def test_a_run_is_gone_on_with_on_another_number_of_threads_and_begun_anew_where
     tmp_path,
 ):
     for threads in (1, 2):
-        asked = fresh(tmp_path, replace(TINY, train=replace(TINY.train, threads=threads)))
+        asked = prepare_folder(tmp_path, replace(TINY, train=replace(TINY.train, threads=threads)))
         (tmp_path / "mark").touch(exist_ok=threads == 2)
     assert json.loads(asked.read_text())["train"]["threads"] == 2
     for torn in (asked.read_text()[:50], "[]"):
         (tmp_path / "mark").touch()
         asked.write_text(torn)
-        fresh(tmp_path, TINY)
+        prepare_folder(tmp_path, TINY)
         assert not (tmp_path / "mark").exists() and asked.exists()
 
 
@@ -108,7 +125,7 @@ def test_an_interrupt_lets_no_run_begin_that_waits(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Study, "_run", run)
-    monkeypatch.setattr("gradatim.compare.runs.as_completed", interrupted)
+    monkeypatch.setattr("gradatim.comparison.runs.as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Study(tmp_path, 1, Console(quiet=True)).train(dict.fromkeys("abcd", TINY))
     assert begun in ([], ["a"])
@@ -168,11 +185,11 @@ def without(recipe, name):
 @pytest.mark.parametrize("file", ["learner.safetensors", "step-00000001.safetensors"])
 def test_the_run_of_a_learner_built_otherwise_is_removed(tmp_path, file):
     for change, kept in ((lambda header: header, True), (older, False)):
-        fresh(tmp_path, TINY)
+        prepare_folder(tmp_path, TINY)
         saved(tmp_path, change=change).rename(tmp_path / file)
-        fresh(tmp_path, TINY)
+        prepare_folder(tmp_path, TINY)
         assert (tmp_path / file).exists() == kept
-        assert (tmp_path / "asked.json").exists()
+        assert (tmp_path / "recipe.json").exists()
 
 
 def test_weights_left_out_are_made_again_when_they_are_asked_for(tmp_path):
@@ -190,7 +207,7 @@ def test_weights_left_out_are_made_again_when_they_are_asked_for(tmp_path):
         first.peak_memory,
         first.threads,
     )
-    assert again.about == first.about
+    assert again.description == first.description
     assert (path.parent / "cost.json").exists()
     for name, value in again.learner.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -203,9 +220,9 @@ def test_weights_left_out_are_made_again_when_they_are_asked_for(tmp_path):
 
 def test_damaged_weights_are_made_again(tmp_path):
     path = tmp_path / "runs" / "a" / "learner.safetensors"
-    first = Study(tmp_path, 1, Console(quiet=True), apart=False).train({"a": TINY})["a"]
+    first = Study(tmp_path, 1, Console(quiet=True), isolated=False).train({"a": TINY})["a"]
     path.write_bytes(path.read_bytes()[:-1])
-    again = Study(tmp_path, 1, Console(quiet=True), apart=False).train({"a": TINY})["a"]
+    again = Study(tmp_path, 1, Console(quiet=True), isolated=False).train({"a": TINY})["a"]
     for name, value in again.learner.state_dict().items():
         assert torch.equal(value, first.learner.state_dict()[name])
 
@@ -233,9 +250,9 @@ def test_a_run_of_a_learner_built_otherwise_is_trained_anew(tmp_path):
 
 def test_tuning_takes_the_best_of_the_grid():
     family = LinearRegression(3, 0.5, support_rows=40)
-    task = sample(family, 16, seed=2)
+    task = sample_tasks(family, 16, seed=2)
     grid = METHODS["sgd"].grid
-    setting = tune(lambda rate: build("sgd", family, rate=rate), grid, task, 8, 5, squared_error)
+    setting = grid_search(lambda rate: build("sgd", family, rate=rate), grid, task, 8, 5, squared_error)
     scores = {
         rate: curve(build("sgd", family, rate=rate), task, 8, [5], {"e": squared_error})["e"].mean()
         for rate in grid["rate"]
@@ -245,7 +262,7 @@ def test_tuning_takes_the_best_of_the_grid():
 
 def test_evaluation_tasks_are_a_function_of_their_seed():
     family = LinearRegression(3, 0.5)
-    one, same, other = (sample(family, 2, seed=s).support.x for s in (1, 1, 2))
+    one, same, other = (sample_tasks(family, 2, seed=s).support.x for s in (1, 1, 2))
     assert (one == same).all()
     assert not (one == other).all()
 
@@ -273,7 +290,9 @@ print(held / 2**20, (peak_memory() - before) / 2**20)
 
 def panel(made, **changes):
     """Return a part of a panel with one recipe, called own."""
-    part = Part("part", TINY.family, {"own": made}, (), {"error": error_rate, "loss": loss}, 4, (1, 2, 3), 18)
+    part = Experiment(
+        "part", TINY.family, {"own": made}, {}, {"error": error_rate, "loss": loss}, 4, (1, 2, 3), 18
+    )
     return replace(part, **changes)
 
 
@@ -285,15 +304,15 @@ def loss(outputs, task):
 def untrained(made):
     torch.manual_seed(0)
     learner = randomised(made.learner()).float().eval()
-    return Costed(made, 0.0, 0, 1, lambda: learner)
+    return TrainedRun(made, 0.0, 0, 1, lambda: learner)
 
 
 @pytest.mark.parametrize("method", ["parametric-one-step", "implicit-one-step"])
 def test_a_whole_recipe_takes_one_step_over_all_rows_so_far(tmp_path, method):
     made = replace(TINY, method=variant(TINY.method, method), scheme=Greedy(batch_size=12, horizon=1))
-    run, part = untrained(made), panel(made, whole={"own": 2})
-    task = sample(TINY.family, 18, seed=1)
-    found = judged(Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, part, task)
+    run, part = untrained(made), panel(made, full_batch={"own": 2})
+    task = sample_tasks(TINY.family, 18, seed=1)
+    found = evaluate(Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, part, task)
     assert found["steps"].tolist() == [1, 2], "not beyond the step said"
     for place, step in enumerate((1, 2)):
         rows = task.support.slice(0, step * part.batch_size)
@@ -302,8 +321,8 @@ def test_a_whole_recipe_takes_one_step_over_all_rows_so_far(tmp_path, method):
             outputs = run.learner.predict(task.query.x, run.learner.step(start, rows))
         np.testing.assert_array_equal(found["error"][place], error_rate(outputs, task).numpy())
         np.testing.assert_allclose(found["loss"][place], loss(outputs, task).numpy(), rtol=1e-5)
-    iterated = judged(
-        Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, replace(part, whole={}), task
+    iterated = evaluate(
+        Study(tmp_path, 1, Console(quiet=True)), "own", "own", run, replace(part, full_batch={}), task
     )
     assert iterated["steps"].tolist() == [1, 2, 3], "another record than the one of whole steps"
     np.testing.assert_array_equal(iterated["loss"][0], found["loss"][0])

@@ -39,7 +39,7 @@ from studies.tables.protocol import errors, follow, job, log_losses, record, tun
 from studies.tables.rows import Coded, Running
 from studies.tables.streams import permuted, rotated
 
-from gradatim.compare.runs import Study
+from gradatim.comparison.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
 RIVER = "river-forest", "river-tree"

@@ -8,7 +8,7 @@ import torch
 from gradatim.families.simulators import LinearRegression
 from gradatim.learner import Learner
 from gradatim.predictors import Network, SquaredError
-from gradatim.refiners.transformer import TransformerConfig, TransformerRefiner
+from gradatim.refiners import TransformerConfig, TransformerRefiner
 from gradatim.signal import BOTH, Signal
 from gradatim.training.schemes import Greedy, Scheme
 from gradatim.training.train import TrainConfig, TrainingResult, train

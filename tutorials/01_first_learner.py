@@ -8,7 +8,7 @@ import os
 import torch
 from rich.console import Console
 
-from gradatim import Greedy, LinearRegression, TrainConfig, TransformerConfig, parametric, train
+from gradatim import Greedy, LinearRegression, TrainConfig, build, train
 from gradatim.metrics import curve, excess_risk
 
 smoke = os.environ.get("GRADATIM_SMOKE") == "1"
@@ -19,7 +19,7 @@ family = LinearRegression(dim=4, noise_std=0.5, support_rows=80)
 
 # A parametric learner: the model is linear, its weights are the state, and a small transformer refines them.
 torch.manual_seed(0)
-learner = parametric(family, config=TransformerConfig(width=32))
+learner = build("parametric-both", family, width=32)
 
 # Greedy is the scheme of the paper: every step is trained by itself, and no gradient crosses a step.
 scheme = Greedy(batch_size=8, horizon=10, relative=True)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from gradatim import load_state, recipe, save_state, train
-from gradatim.compare.runs import sample
+from gradatim.comparison.runs import sample
 from gradatim.metrics import curve, error_rate
 from gradatim.recipes import from_json
 

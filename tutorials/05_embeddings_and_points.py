@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gradatim import Greedy, TrainConfig, parametric, train
-from gradatim.compare.plots import clouds
-from gradatim.compare.runs import sample
+from gradatim import Greedy, TrainConfig, train
+from gradatim.comparison.plots import clouds
+from gradatim.comparison.runs import sample
 from gradatim.families import EmbeddingClassification, GaussianMixture
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate, sample_curve
@@ -33,7 +33,8 @@ np.savez(
     labels=labels,
 )
 family = EmbeddingClassification(str(folder / "mine.npz"), dim=32, ways=5, support_rows=80, query_rows=40)
-learner, length = parametric(family), TrainConfig(iterations=3 if smoke else 200, tasks=2 if smoke else 16)
+learner = build("parametric-both", family)
+length = TrainConfig(iterations=3 if smoke else 200, tasks=2 if smoke else 16)
 train(learner, family, Greedy(batch_size=8, horizon=10), length)
 task = sample(family.on("test"), 4 if smoke else 64, seed=0)
 errors = curve(learner, task, 8, (1, 5, 10), {"error": error_rate})["error"].mean(axis=1)
@@ -44,7 +45,7 @@ console.print(
 # Generation by flow matching: a row is a point on its way from noise, and the learner predicts its velocity. The
 # method `kernel` is not meta-trained. It follows the kernel density of the points, and is the baseline to beat.
 mixture = GaussianMixture(dim=2, support_rows=320, query_rows=128)
-flow = parametric(mixture, hidden=(32, 32))
+flow = build("parametric-both", mixture, hidden=(32, 32))
 train(flow, mixture, Greedy(batch_size=32, horizon=10), length)
 task = sample(mixture, 4, seed=0)
 for name, candidate in {"parametric": flow, "kernel": build("kernel", mixture, width=0.2)}.items():

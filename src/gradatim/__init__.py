@@ -12,25 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import gradatim.families as families
+    import gradatim.methods as methods
     import gradatim.metrics as metrics
+    import gradatim.stopping as stopping
 
     from .batch import Batch, Task
+    from .comparison.compare import compare
+    from .comparison.result import Comparison
     from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor
     from .families import (
+        Alphabets,
+        EmbeddingClassification,
+        GaussianMixture,
         ImageClassification,
         LinearClassification,
         LinearRegression,
         RandomNetworkRegression,
+        Sinusoids,
+        StructuralCausalModel,
     )
     from .family import TaskFamily
     from .files.checkpoint import load_weights
     from .learner import Learner
+    from .likelihood import CrossEntropy, Likelihood, SquaredError
     from .methods import METHODS, Method, build, method
     from .predictor import Predictor
-    from .recipes import RECIPES, Recipe, recipe
+    from .recipes import RECIPES, Recipe, rebuild, recipe
     from .refiner import Capabilities, Refiner
-    from .refiners import CONSTANT, DECAYING, Gain, TransformerConfig
-    from .regimes import bayesian, explicit, implicit, parametric
+    from .refiners import Gain
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal, StepInput
     from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.evolution import Evolution
@@ -41,23 +50,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "": ("families", "metrics"),
+    "": ("families", "methods", "metrics", "stopping"),
     "batch": ("Batch", "Task"),
+    "comparison.compare": ("compare",),
+    "comparison.result": ("Comparison",),
     "estimators": ("DriftWarning", "RefinedClassifier", "RefinedRegressor"),
     "families": (
+        "Alphabets",
+        "EmbeddingClassification",
+        "GaussianMixture",
         "ImageClassification",
         "LinearClassification",
         "LinearRegression",
         "RandomNetworkRegression",
+        "Sinusoids",
+        "StructuralCausalModel",
     ),
     "family": ("TaskFamily",),
     "learner": ("Learner",),
+    "likelihood": ("CrossEntropy", "Likelihood", "SquaredError"),
     "methods": ("METHODS", "Method", "build", "method"),
     "predictor": ("Predictor",),
-    "recipes": ("RECIPES", "Recipe", "recipe"),
+    "recipes": ("RECIPES", "Recipe", "rebuild", "recipe"),
     "refiner": ("Capabilities", "Refiner"),
-    "refiners": ("CONSTANT", "DECAYING", "Gain", "TransformerConfig"),
-    "regimes": ("bayesian", "explicit", "implicit", "parametric"),
+    "refiners": ("Gain",),
     "signal": ("BOTH", "GRADIENTS", "OBSERVATIONS", "PLAIN", "StepInput", "Signal"),
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
     "files.checkpoint": ("load_weights",),
@@ -68,40 +84,43 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabet)
+# In the order in which a reader needs them: tables; tasks; the parts of a learner; methods; training; judging.
+__all__ = [  # noqa: RUF022
     "RefinedClassifier",
     "RefinedRegressor",
     "DriftWarning",
     "Batch",
     "Task",
     "TaskFamily",
+    "Likelihood",
+    "SquaredError",
+    "CrossEntropy",
+    "families",
+    "LinearRegression",
+    "LinearClassification",
+    "RandomNetworkRegression",
+    "Sinusoids",
+    "ImageClassification",
+    "EmbeddingClassification",
+    "GaussianMixture",
+    "Alphabets",
+    "StructuralCausalModel",
     "Predictor",
     "Signal",
     "OBSERVATIONS",
-    "PLAIN",
     "GRADIENTS",
     "BOTH",
+    "PLAIN",
     "StepInput",
     "Refiner",
     "Capabilities",
-    "Gain",
-    "CONSTANT",
-    "DECAYING",
-    "TransformerConfig",
     "Learner",
-    "parametric",
-    "explicit",
-    "implicit",
-    "bayesian",
+    "methods",
     "METHODS",
     "Method",
     "method",
     "build",
-    "families",
-    "ImageClassification",
-    "LinearClassification",
-    "LinearRegression",
-    "RandomNetworkRegression",
+    "Gain",
     "Scheme",
     "Greedy",
     "Unrolled",
@@ -111,13 +130,17 @@ __all__ = [  # noqa: RUF022  (in the order of DESIGN's words, not of the alphabe
     "Recipe",
     "RECIPES",
     "recipe",
+    "compare",
+    "Comparison",
+    "rebuild",
+    "save_state",
     "load_state",
     "load_weights",
-    "save_state",
+    "metrics",
+    "stopping",
     "LossEstimate",
     "fit_estimate",
     "stop_when",
-    "metrics",
 ]
 
 

@@ -24,8 +24,8 @@ class Batch:
     Args:
         x: `[B, N, *X]`, floating point, or int64 tokens.
         y: `[B, N, *Y]`, floating point, or int64 class indices `[B, N, 1]`.
-        weight: `[B, N]`, finite and at least 0. A row of weight 0 is absent: whatever stands there is set to zero.
-            Default: every row counts once. A bool tensor says which rows are present.
+        weight: `[B, N]`, finite and at least 0. A row of weight 0 is absent, and its values are set to zero. None:
+            every row counts once. A bool tensor says which rows are present.
 
     Raises:
         ValueError: a wrong rank, dtype or device; no rows; a task without a present row; a weight that is negative or
@@ -82,7 +82,7 @@ class Batch:
 
     @classmethod
     def from_rows(cls, tasks: Sequence[Batch | tuple[Tensor, ...]]) -> Batch:
-        """Return one batch of tasks with different numbers of rows; shorter ones are filled up with rows of weight 0.
+        """Return one batch of tasks with different numbers of rows. Shorter ones get rows of weight 0 at their end.
 
         Args:
             tasks: for each task a tuple `(x [N, *X], y [N, *Y])`, or with `weight [N]` behind; or a batch `[B, N, *X]`.
@@ -115,12 +115,12 @@ class Batch:
 
     @cached_property
     def mask(self) -> Tensor:
-        """Return which rows are present, `[B, N]` bool: those of a weight above 0."""
+        """Return which rows are present, `[B, N]` bool: those with a weight above 0."""
         return self.weight > 0
 
     @cached_property
     def is_weighted(self) -> bool:
-        """Return whether a present row counts other than once."""
+        """Return whether a weight is neither 0 nor 1."""
         return not bool((self.weight == self.mask).all())
 
     @property
@@ -139,14 +139,14 @@ class Batch:
         return self.weight.sum(dim=1)
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Return the places start to stop - 1 of every task, `[B, stop - start, ...]`.
+        """Return rows start to stop - 1 of every task, `[B, stop - start, ...]`.
 
-        A task with fewer rows may have none there.
+        A shorter task may have no present row among them.
         """
         return self._map(lambda part: part[:, start:stop])
 
     def split(self, size: int) -> Iterator[Batch]:
-        """Yield mini-batches of `size` places in order, `[B, size, ...]`; the last one may be shorter.
+        """Yield mini-batches of `size` rows in order, `[B, size, ...]`. The last one may be shorter.
 
         Raises:
             ValueError: size below 1.
@@ -267,11 +267,14 @@ def _padded(batch: Batch, rows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """B tasks of a family: what the learner may see and what it is judged on.
+    """B tasks of a family: what a learner sees, and what it is evaluated on.
 
-    `support` and `query` are batches of the same B tasks and the same widths. `target [B, ...]` is the answer where
-    it is not a row's y. `truth [B, Nq, Do]` is the noiseless answer at the query rows where the family knows it
-    (`E[y | x]`, or the true logits): for judging only, no learner sees it.
+    Args:
+        support: the rows to learn from, x `[B, N, *X]`.
+        query: the rows to predict, x `[B, Nq, *X]`, of the same tasks and widths.
+        target: `[B, ...]`, the answer if it is not the y of a row.
+        truth: `[B, Nq, Do]`, the noiseless answer at the query rows if the family knows it: `E[y | x]`, or the true
+            logits. It is for evaluation only; no learner sees it.
 
     Raises:
         ValueError: support or query is no batch, or they disagree in tasks or widths.
@@ -306,11 +309,11 @@ class Task:
         return self.support.n_tasks
 
     def to(self, target: torch.device | str | torch.dtype) -> Task:
-        """Return the tasks on another device or in another floating dtype."""
+        """Return the tasks, `[B, N, ...]` as they are, on another device or in another floating dtype."""
 
-        def moved(part: Tensor | None) -> Tensor | None:
+        def convert(part: Tensor | None) -> Tensor | None:
             if part is None or (isinstance(target, torch.dtype) and not part.is_floating_point()):
                 return part
             return part.to(target)
 
-        return Task(self.support.to(target), self.query.to(target), moved(self.target), moved(self.truth))
+        return Task(self.support.to(target), self.query.to(target), convert(self.target), convert(self.truth))

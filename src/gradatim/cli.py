@@ -1,4 +1,4 @@
-"""The command line: list, fit, update, predict, train, eval, info, demo, train-demo. It alone prints.
+"""The command line: list, fit, update, predict, train, eval, info, compare, demo. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
 """
@@ -8,30 +8,39 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import judge, listing, tables, train
+from .commands import compare, demo, judge, listing, tables, train
 from .commands.options import Command, parse
-from .commands.show import print_written
 from .commands.threads import wait_passively, with_threads
 from .names import hint
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 after one line on stderr for a wrong call, or 130 when interrupted.
+    """Run one command.
 
-    `argv`: the arguments behind the program's name (None: those of this process). With `--debug`, or GRADATIM_DEBUG=1
-    in the environment, an error keeps its traceback.
+    With `--debug`, or GRADATIM_DEBUG=1 in the environment, an error keeps its traceback.
+
+    Args:
+        argv: the arguments behind the program's name. None: those of this process.
+
+    Returns:
+        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted.
+
+    Raises:
+        ValueError: a wrong call, with `--debug` only.
 
     Example:
-        >>> main(["list"])
+        >>> from gradatim.cli import main
+        >>> main(["list", "maml"])
+        maml: gradient descent from a learnt start, trained through the gradients (second order)
+        ...
         0
     """
     if argv is None:
@@ -43,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=width, highlight=False, quiet=not train.is_first())
     try:
         _run(arguments, console)
-    except SystemExit as stop:  # --help and --version have said it all
+    except SystemExit as stop:  # raised by --help and --version after they have printed
         return stop.code if isinstance(stop.code, int) else 2
     except (ValueError, OSError) as error:
         if debug:
@@ -57,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """Return an error in one line; of the system's, the file and what is wrong with it."""
+    """Return an error in one line. An error of the system becomes the file and what is wrong with it."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}"
@@ -87,26 +96,9 @@ def _run(arguments: list[str], console: Console) -> None:
         exit_on_error=False,
     )
     commands = parser.add_subcommands(title="commands", metavar="COMMAND")
-    for known, command in COMMANDS.items():
-        commands.add_subcommand(known, command.parser(known, []), help=command.summary)
+    for title, command in COMMANDS.items():
+        commands.add_subcommand(title, command.parser(title, []), help=command.summary)
     parse(parser, arguments)
-
-
-def _demo_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: seconds, numbers without meaning")
-    parser.add_argument("--out", type=str, default="runs/demo", help="folder to write to")
-
-
-def _demo(options: Namespace, console: Console) -> None:
-    from studies.tables.demo import run
-
-    print_written(console, run(Path(options.out), options.smoke, console))
-
-
-def _train_demo(options: Namespace, console: Console) -> None:
-    from studies.core.train_demo import run
-
-    print_written(console, run(Path(options.out), options.smoke, console))
 
 
 COMMANDS: dict[str, Command] = {
@@ -152,17 +144,18 @@ COMMANDS: dict[str, Command] = {
         judge.info_options,
         judge.info,
     ),
+    "compare": Command(
+        "meta-train or tune methods, and show how well each predicts on unseen tasks, step by step",
+        "gradatim compare ridge,adam,maml,parametric-both --family LinearRegression --family.dim 4 --seeds 1 "
+        "--train.iterations 100 --plot curve.png",
+        compare.compare_options,
+        compare.compare,
+    ),
     "demo": Command(
         "learn a real table in one pass, mini-batch by mini-batch, beside other learners, and draw the curve",
         "gradatim demo",
-        _demo_options,
-        _demo,
-    ),
-    "train-demo": Command(
-        "meta-train on digits, adapt to unseen tasks beside the baselines, draw the curve",
-        "gradatim train-demo",
-        _demo_options,
-        _train_demo,
+        demo.demo_options,
+        demo.demo,
     ),
 }
 COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "predict")}

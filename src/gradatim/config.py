@@ -29,7 +29,10 @@ def to_json(value: Any) -> dict[str, Any]:
 def from_json(kind: type, value: Any, where: str) -> Any:
     """Return a dataclass made of a JSON object, each value held against its field's type; lists become tuples.
 
-    `where`: what the object is called in error messages.
+    Args:
+        kind: the dataclass.
+        value: the object.
+        where: what it is called in error messages.
 
     Raises:
         ValueError: no object, an unknown field (the nearest is suggested), a missing one, or a value of another type.
@@ -41,31 +44,38 @@ def from_json(kind: type, value: Any, where: str) -> Any:
         16
     """
     if not isinstance(value, dict):
-        raise ValueError(f"{where} must be {_wanted(kind)}; got {value!r}")
+        raise ValueError(f"{where} must be {_describe(kind)}; got {value!r}")
     valid = init_fields(kind)
-    refuse_unknown(kind.__name__, value, [field.name for field in valid])
+    check_fields(kind.__name__, value, [field.name for field in valid])
     for field in valid:
         if field.name not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{where} needs {field.name!r}; got {sorted(value)}")
     hints = get_type_hints(kind)
-    return kind(**{key: typed(f"{where}.{key}", part, hints[key]) for key, part in value.items()})
+    return kind(**{key: convert(f"{where}.{key}", part, hints[key]) for key, part in value.items()})
 
 
 def init_fields(kind: type) -> list[Field[Any]]:
-    """Return the fields that a dataclass is made with."""
+    """Return the fields that a dataclass is made with.
+
+    Example:
+        >>> from gradatim.config import init_fields
+        >>> from gradatim.training.schemes import Greedy
+        >>> [field.name for field in init_fields(Greedy)][:2]
+        ['batch_size', 'horizon']
+    """
     assert is_dataclass(kind)
     return [field for field in fields(kind) if field.init]
 
 
-def typed(where: str, value: Any, hint: Any) -> Any:
+def convert(where: str, value: Any, hint: Any) -> Any:
     """Return a JSON value as a field of this type takes it.
 
     Raises:
         ValueError: a value of another type.
 
     Example:
-        >>> from gradatim.config import typed
-        >>> typed("betas", [0.9, 0.95], tuple[float, float])
+        >>> from gradatim.config import convert
+        >>> convert("betas", [0.9, 0.95], tuple[float, float])
         (0.9, 0.95)
     """
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -74,12 +84,27 @@ def typed(where: str, value: Any, hint: Any) -> Any:
             if isinstance(value, dict) or len(kinds) == 1:
                 return from_json(kind, value, where)
         elif _fits(value, kind):
-            return _tupled(value)
-    raise ValueError(f"{where} must be {' or '.join(map(_wanted, kinds))}; got {value!r}")
+            return _as_tuples(value)
+    raise ValueError(f"{where} must be {' or '.join(map(_describe, kinds))}; got {value!r}")
 
 
-def refuse_unknown(what: str, value: Iterable[str], valid: Iterable[str]) -> None:
-    """Raise ValueError where one of the keys is not known; the nearest known one is suggested."""
+def check_fields(what: str, value: Iterable[str], valid: Iterable[str]) -> None:
+    """Check that all keys are fields.
+
+    Args:
+        what: the word for the object in error messages.
+        value: the keys.
+        valid: the fields.
+
+    Raises:
+        ValueError: an unknown key; the nearest field is suggested.
+
+    Example:
+        >>> from gradatim.config import check_fields
+        >>> check_fields("scheme", ["batch"], ["batch_size", "horizon"])
+        Traceback (most recent call last):
+        ValueError: scheme has no field 'batch': ...
+    """
     valid = list(valid)
     for key in value:
         if key not in valid:
@@ -87,8 +112,8 @@ def refuse_unknown(what: str, value: Iterable[str], valid: Iterable[str]) -> Non
             raise ValueError(f"{what} has no field {key!r}: {near}")
 
 
-def _tupled(value: Any) -> Any:
-    return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -107,7 +132,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return not isinstance(base, type) or isinstance(value, base)
 
 
-def _wanted(kind: Any) -> str:
+def _describe(kind: Any) -> str:
     """Return a type in words."""
     if is_dataclass(kind):
         return f"an object, the fields of {getattr(kind, '__name__', kind)}"

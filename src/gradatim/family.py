@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 class TaskFamily(ABC):
     """A distribution over tasks: same generator state, same tasks.
 
-    Fields: `support_rows`, `query_rows`: rows of each task; `min_support_rows`: when given, each task's support
-    keeps a random number of rows between it and `support_rows`, the others are masked.
+    Fields:
+        `support_rows`: the rows of each task's support.
+        `query_rows`: the rows of each task's query.
+        `min_support_rows`: if given, a support has a random number of rows from this one to `support_rows`. The places
+            behind them are masked.
 
-    A family of your own is a frozen, kw_only dataclass with
+    A family of your own is a frozen, kw_only dataclass with these members.
 
-    - `x_dim`: the width of x;
-    - `likelihood`: what y is, such as `SquaredError(1)`, or `CrossEntropy(3)` for three classes;
-    - `sample`: how tasks are drawn;
-    - and, where a linear model of it needs no intercept, `intercept = False`.
+    - `x_dim`: the width of x.
+    - `likelihood`: what y is, such as `SquaredError(1)`, or `CrossEntropy(3)` for three classes.
+    - `sample`: how tasks are drawn.
+    - `intercept = False`, if a linear model of it needs no intercept.
 
     Example:
         >>> from dataclasses import dataclass
@@ -60,15 +63,18 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
-        """Return n_tasks tasks drawn with `generator`, a CPU generator."""
+        """Return n_tasks tasks drawn with `generator`, a CPU generator.
+
+        Their support is x `[n_tasks, support_rows, x_dim]`, their query x `[n_tasks, query_rows, x_dim]`.
+        """
 
     def on(self, split: str) -> Self:
-        """Return the family over another pool, `train`, `validation` or `test`: itself where tasks are simulated."""
+        """Return the family over another pool: `train`, `validation` or `test`. A simulated family returns itself."""
         return self
 
     def oracle(self, task: Task, rows: int | None = None) -> torch.Tensor | None:
         """Return the best possible outputs `[B, Nq, Do]` at the query, from the first `rows` of the support.
 
-        None where no closed form exists.
+        It is None if there is no closed form.
         """
         return None

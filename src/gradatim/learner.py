@@ -9,10 +9,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
 from .batch import Batch
-from .tree import concatenate, detach, flatten, select, tree_map
+from .tree import check_mergeable, concatenate, detach, flatten, select, tree_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .signal import Signal, StepInput
 
 FEWER = 0.5
-"""The share of tasks with rows left at which those that have ended are set aside: moving states has a price."""
+"""Tasks whose rows have ended are set aside once at most this share of tasks has rows. Moving states has a price."""
 
 
 class Learner(nn.Module):
     """`state_{t+1} = refiner.step(state_t, signal(predictor, refiner.linearization_point(state_t), batch_t))`.
 
-    `learner(x, state)` predicts. Adapting builds no autograd graph unless it is asked to (`differentiable`).
+    `learner(x, state)` predicts. Adapting builds no autograd graph unless `differentiable` is True.
 
     Args:
         predictor: f_gamma.
@@ -62,11 +62,11 @@ class Learner(nn.Module):
     def init(self, n_tasks: int = 1, query: Batch | None = None, differentiable: bool = False) -> State:
         """Return the state of `n_tasks` tasks before any row is seen.
 
-        `query`: for a per-query (implicit) learner, the rows `[n_tasks, Nq, ...]` that will be predicted.
+        `query`: for a per-query (implicit) learner, the rows that will be predicted, x `[n_tasks, Nq, *X]`.
         `differentiable`: keep the graph of a learnt start.
 
         Raises:
-            ValueError: a query that is not this learner's.
+            ValueError: a query of another width or dtype.
         """
         if query is not None:
             _check_batch(query)
@@ -86,15 +86,19 @@ class Learner(nn.Module):
         generator: torch.Generator | None = None,
         differentiable: bool = False,
     ) -> Iterator[State]:
-        """Yield state_0, state_1, ..., one more after each mini-batch `[B, N, ...]`.
+        """Yield state_0, state_1, ..., one more after each mini-batch.
 
-        `query`: for a per-query (implicit) learner, the rows asked about. `carry` is what is handed from one step to
-        the next (schemes detach there). With `lengths [P]`, each step yields a state for each of the first `lengths`
-        rows, `[B * P, ...]`, and `carry` must choose one per task. `generator`: for losses that draw.
-        `differentiable`: keep the graph of all steps, for meta-training; memory then grows with them.
+        Args:
+            batches: the mini-batches of B tasks, x `[B, N, *X]` each.
+            query: for a per-query (implicit) learner, the rows that will be predicted, x `[B, Nq, *X]`.
+            carry: maps a state to the one that the next step starts from. Schemes detach there.
+            lengths: prefix lengths `[P]`. A step then yields states `[B * P, ...]`, one for each prefix of each task,
+                and `carry` must choose one per task.
+            generator: for losses that draw random numbers.
+            differentiable: keep the graph of all steps, for meta-training. Memory then grows with the steps.
 
         Raises:
-            ValueError: no mini-batch at all, or one that is not this learner's or of another number of tasks.
+            ValueError: no mini-batch at all, one that does not fit this learner, or one of another number of tasks.
         """
         if isinstance(batches, Batch):
             raise ValueError(
@@ -117,11 +121,11 @@ class Learner(nn.Module):
             yield state
 
     def check(self, batch: Batch) -> None:
-        """Check that a batch can be this learner's.
+        """Check that a batch fits this learner.
 
         Raises:
-            ValueError: no batch, unknown classes, other widths or another dtype, or weights that the refiner has no
-                place for.
+            ValueError: no batch, unknown classes, other widths or another dtype, or weights if the refiner counts
+                every row once.
         """
         _check_batch(batch)
         self._check_dtype(batch.x, batch.y)
@@ -134,12 +138,12 @@ class Learner(nn.Module):
 
     def _check_dtype(self, *rows: Tensor) -> None:
         parts = (part.dtype for part in chain(self.parameters(), self.buffers()) if part.is_floating_point())
-        own = next(parts, rows[0].dtype)
+        dtype = next(parts, rows[0].dtype)
         for part in rows:
-            if part.is_floating_point() and part.dtype != own:
+            if part.is_floating_point() and part.dtype != dtype:
                 raise ValueError(
-                    f"this learner computes in {own}; got rows in {part.dtype}: convert the rows with "
-                    f"batch.to({own}), or the learner with learner.to({part.dtype})"
+                    f"this learner computes in {dtype}; got rows in {part.dtype}: convert the rows with "
+                    f"batch.to({dtype}), or the learner with learner.to({part.dtype})"
                 )
 
     def learn(
@@ -178,10 +182,12 @@ class Learner(nn.Module):
         generator: torch.Generator | None = None,
         differentiable: bool = False,
     ) -> State:
-        """Return the state after one more mini-batch, or after each of its prefixes of `lengths [P]`.
+        """Return the state after one more mini-batch, or after each of its prefixes.
 
-        A refiner that weighs by predictions scores the rows, before it learns them. Tasks without a row in the
+        A refiner that weighs by predictions scores the rows before it learns them. Tasks without a row in the
         mini-batch keep their state.
+
+        `batch`, `lengths`, `generator` and `differentiable` are those of `states`.
 
         Raises:
             ValueError: rows that are no batch.
@@ -221,7 +227,12 @@ class Learner(nn.Module):
     def adapt(self, support: Batch, batch_size: int, query: Batch | None = None) -> State:
         """Return the state after one pass over the support `[B, N, ...]` in mini-batches of `batch_size` rows.
 
-        Tasks whose rows have ended wait apart, so that a few long tasks beside many short ones cost what they are.
+        Tasks whose rows have ended are set aside, so that a few long tasks cost no more beside many short ones.
+
+        `query`: as in `states`.
+
+        Raises:
+            ValueError: a support or query that does not fit this learner.
         """
         _check_batch(support)
         state, active = self.init(support.n_tasks, query), None
@@ -264,10 +275,10 @@ class Learner(nn.Module):
             return self.refiner.score(state, self._seen(state, support), learnt=True)
 
     def merge(self, states: Sequence[State]) -> State:
-        """Return one state of what all the states have seen: adapt to shards apart, then combine.
+        """Return one state of all rows that the states have seen: adapt to shards apart, then combine.
 
-        Every state must come from this learner. Exact where the state is additive; weighted by rows, or by
-        precision, where it is not.
+        Every state must come from this learner. The result is exact if states are additive. Otherwise it is an average
+        that is weighted by rows or by precision.
 
         Raises:
             ValueError: no state, states of different shapes, or a refiner whose states do not merge.
@@ -282,17 +293,7 @@ class Learner(nn.Module):
         """
         if not states:
             raise ValueError("merging needs at least one state; got none")
-        like = flatten(self.refiner.init(1)) if self.refiner.capabilities.merge else {}
-        shapes = [
-            {name: _fixed(part, like.get(name)) for name, part in flatten(state).items()} for state in states
-        ]
-        for other in shapes[1:]:
-            for name in shapes[0] | other:
-                if shapes[0].get(name) != other.get(name):
-                    raise ValueError(
-                        f"merging needs states of one learner and as many tasks; {name} is "
-                        f"{_shape(shapes[0], name)} in the first and {_shape(other, name)} in another"
-                    )
+        check_mergeable(states, self.refiner.init(1) if self.refiner.capabilities.merge else None)
         with torch.no_grad():
             return self.refiner.merge(states)
 
@@ -319,20 +320,28 @@ class Learner(nn.Module):
     def widen(self, state: State, place: Tensor) -> State:
         """Return a state of a learner of fewer classes as one of this learner's.
 
-        `place [C]` int64: what was class c is now class `place[c]`.
+        `place [C]` int64: class c becomes class `place[c]`.
 
         Raises:
             ValueError: a refiner whose states have a fixed number of outputs.
+
+        Example:
+            >>> import torch
+            >>> from gradatim import LinearClassification, build
+            >>> small, large = (build("bayesian", LinearClassification(2, classes)) for classes in (2, 3))
+            >>> state = large.widen(small.init(n_tasks=1), place=torch.tensor([2, 0]))
+            >>> large.predict(torch.zeros(1, 4, 2), state).shape
+            torch.Size([1, 4, 3])
         """
         with torch.no_grad():
             return self.refiner.widen(state, place)
 
     def predict(self, x: Tensor, state: State) -> Tensor:
-        """Return outputs `[B, N, Do]` at x `[B, N, Dx]`.
+        """Return outputs `[B, N, Do]` at x `[B, N, *X]`.
 
         Raises:
-            ValueError: x of another width or dtype, a state of another number of tasks, or, for an implicit learner,
-                x that are not the queries of the state.
+            ValueError: x of another width or dtype, a state of another number of tasks, or, in an implicit learner, x
+                that are not the queries of the state.
         """
         self._check_dtype(x)
         self.predictor.check_x(x)
@@ -349,14 +358,16 @@ class Learner(nn.Module):
         return self.predictor(x, latent)
 
     def forward(self, x: Tensor, state: State) -> Tensor:
-        """Return outputs `[B, N, Do]` at x `[B, N, Dx]`: `predict`."""
+        """Return outputs `[B, N, Do]` at x `[B, N, *X]`, as `predict` does."""
         return self.predict(x, state)
 
     def loss(self, query: Batch, state: State, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean loss over the query rows of each task, `[B]`.
 
+        `query`: the rows to predict, x `[B, Nq, *X]`. `generator`: for losses that draw random numbers.
+
         Raises:
-            ValueError: a query that is not this learner's, or of other tasks than the state.
+            ValueError: a query that does not fit this learner, or of another number of tasks than the state.
         """
         _check_batch(query)
         self._check_dtype(query.x, query.y)
@@ -386,14 +397,3 @@ def _ordinary(part: Tensor) -> Tensor:
 def _fixed_size(state: State) -> bool:
     """Return whether a state keeps its shape: one that grows with the rows begins with a width of 0."""
     return all(0 not in part.shape for part in flatten(state).values())
-
-
-def _fixed(part: Tensor, like: Tensor | None) -> Size:
-    """Return a tensor's shape, with 0 for a width that grows with the rows seen: one that is 0 before any (`like`)."""
-    if like is None or like.dim() != part.dim():
-        return part.shape
-    return Size(0 if none == 0 else width for width, none in zip(part.shape, like.shape, strict=True))
-
-
-def _shape(shapes: dict[str, Size], name: str) -> str:
-    return str(list(shapes[name])) if name in shapes else "missing"

@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 
 
 class Likelihood(ABC):
-    """What y is, and a loss for outputs `[B, N, output_dim]` against y `[B, N, y_dim]`, row by row."""
+    """What y is, and a loss for outputs `[B, N, output_dim]` against y `[B, N, y_dim]`, row by row.
+
+    A subclass defines `row_loss` and `check`, and sets `output_dim`.
+
+    Example:
+        >>> from gradatim import CrossEntropy, SquaredError
+        >>> CrossEntropy(3).classes, SquaredError(2).classes, SquaredError(2).y_dim
+        (3, None, 2)
+    """
 
     output_dim: int
 
     @property
     def classes(self) -> int | None:
-        """Return the number of classes, None where y is no class."""
+        """Return the number of classes, or None if y is no class."""
         return None
 
     @property
@@ -35,11 +43,15 @@ class Likelihood(ABC):
 
     @abstractmethod
     def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of each row, `[B, N]`."""
+        """Return the loss of each row, `[B, N]`, of outputs `[B, N, output_dim]` against y `[B, N, y_dim]`."""
 
     @abstractmethod
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where y cannot be scored."""
+        """Check that y can be scored.
+
+        Raises:
+            ValueError: y of another dtype or width, or unknown classes.
+        """
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class SquaredError(Likelihood):
     """`sum_d (f_d - y_d)^2`: the negative log-likelihood of Gaussian noise up to scale.
 
     Example:
+        >>> import torch
+        >>> from gradatim import SquaredError
         >>> SquaredError(1).row_loss(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 2.0))
         tensor([[4.]])
     """
@@ -54,11 +68,15 @@ class SquaredError(Likelihood):
     output_dim: int = 1
 
     def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the squared error of each row, `[B, N]`."""
+        """Return the squared error of each row, `[B, N]`, of outputs `[B, N, Do]` against y `[B, N, Do]`."""
         return (outputs - y).square().sum(-1)
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where y is not floating point of width output_dim."""
+        """Check that y is floating point of width output_dim.
+
+        Raises:
+            ValueError: another dtype or width.
+        """
         if not batch.y.is_floating_point() or batch.y.shape[2] != self.output_dim:
             raise ValueError(
                 f"a regression wants y floating point of width {self.output_dim}; got {batch.y.dtype} of width "
@@ -71,6 +89,8 @@ class CrossEntropy(Likelihood):
     """`-log softmax(f)_y`, f the logits of `output_dim` classes, in nats.
 
     Example:
+        >>> import torch
+        >>> from gradatim import CrossEntropy
         >>> CrossEntropy(2).row_loss(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1, dtype=torch.int64))
         tensor([[0.6931]])
     """
@@ -88,11 +108,15 @@ class CrossEntropy(Likelihood):
         return 1
 
     def row_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the cross-entropy of each row, `[B, N]`."""
+        """Return the cross-entropy of each row, `[B, N]`, of logits `[B, N, C]` against int64 y `[B, N, 1]`."""
         return -outputs.log_softmax(-1).gather(-1, y).squeeze(-1)
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where y is not int64 in 0 .. classes - 1."""
+        """Check that y is a class index.
+
+        Raises:
+            ValueError: y that is not int64, or not in 0 .. classes - 1.
+        """
         if batch.y.dtype != torch.int64:
             raise ValueError(
                 f"a classification wants y as int64 class indices; got {batch.y.dtype}: use y.long()"
@@ -140,7 +164,11 @@ class Order(Likelihood):
         return (y * F.softplus(-outputs)).sum(-1)
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where y is not floating point of width output_dim."""
+        """Check that y is floating point of width output_dim.
+
+        Raises:
+            ValueError: another dtype or width.
+        """
         if not batch.y.is_floating_point() or batch.y.shape[2] != self.output_dim:
             raise ValueError(
                 f"an order of {self.output_dim} variables wants y floating point of that width: the children of "

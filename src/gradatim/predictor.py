@@ -17,11 +17,31 @@ if TYPE_CHECKING:
 
 
 class Predictor(nn.Module, ABC):
-    """`outputs = f_gamma(x, latent)`; a task reaches it through the latent alone.
+    """`outputs = f_gamma(x, latent)`. A task reaches the predictor through the latent alone.
 
-    A subclass sets `latent_shape` (the latent's shape without tasks, e.g. `(S,)` or `(K, W)`; empty for a readout,
-    whose latent belongs to the query rows), `output_dim`, and `x_dim` where only one width of x will do. One that
-    answers a regression with a `distribution` sets `probabilistic`.
+    A subclass defines `forward` and `row_loss`, and sets these attributes.
+
+    Attributes:
+        latent_shape: the latent's shape without tasks, such as `(S,)` or `(K, W)`. It is empty for a readout, whose
+            latent belongs to the query rows.
+        output_dim: the width of the outputs.
+        x_dim: the width of x. None: any.
+        probabilistic: whether `distribution` returns the predictive distribution of a regression.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Predictor
+        >>> class Line(Predictor):
+        ...     latent_shape, output_dim = (2,), 1
+        ...
+        ...     def forward(self, x, latent):
+        ...         return x * latent[:, None, :1] + latent[:, None, 1:]
+        ...
+        ...     def row_loss(self, batch, latent, generator=None):
+        ...         return (self(batch.x, latent) - batch.y).square().sum(-1)
+        >>> Line()(torch.ones(1, 2, 1), latent=torch.tensor([[2.0, 1.0]]))
+        tensor([[[3.],
+                 [3.]]])
     """
 
     latent_shape: tuple[int, ...]
@@ -35,14 +55,14 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the loss of each row `[B, N]`; what stands at absent rows is ignored."""
+        """Return the loss of each row `[B, N]` under latent `[B, *latent_shape]`. Values at absent rows are ignored."""
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return a latent to start from, `latent_shape`: zeros unless the form of f needs symmetry broken."""
+        """Return a latent to start from, of shape `[*latent_shape]`: zeros, unless f needs its symmetry broken."""
         return torch.zeros(self.latent_shape)
 
     def loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the mean loss over the rows of each task, weighted, `[B]`; 0 for a task without rows."""
+        """Return the weighted mean loss over the rows of each task, `[B]`. It is 0 for a task without rows."""
         return weighted_mean(self.row_loss(batch, latent, generator), batch)
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
@@ -75,7 +95,7 @@ class Predictor(nn.Module, ABC):
         )
 
     def check_x(self, x: Tensor) -> None:
-        """Check that x is numbers `[B, N, x_dim]`; a predictor of images or tokens says what it wants instead.
+        """Check that x is numbers `[B, N, x_dim]`. A predictor of images or tokens overrides this.
 
         Raises:
             ValueError: tokens, or another shape.
@@ -91,13 +111,17 @@ class Predictor(nn.Module, ABC):
             )
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError where the batch cannot be this predictor's: unknown classes, other widths."""
+        """Check that a batch fits this predictor; here every batch does.
+
+        Raises:
+            ValueError: in a subclass, unknown classes or other widths.
+        """
 
 
 def weighted_mean(values: Tensor, batch: Batch) -> Tensor:
     """Return the mean of `values [B, N]` over the rows of each task, `[B]`: each row counts its weight.
 
-    What stands at absent rows plays no part; a task without rows has the mean 0.
+    Values at absent rows are ignored. A task without rows has the mean 0.
 
     Example:
         >>> import torch

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .config import from_json as make
-from .config import refuse_unknown, to_json
+from .config import check_fields, to_json
+from .config import from_json as dataclass_from_json
 from .families import (
     Alphabets,
     GaussianMixture,
@@ -49,8 +49,11 @@ if TYPE_CHECKING:
 class Recipe:
     """A whole run.
 
-    Fields: `method`: what is trained, a `Method` or the name of one; `family`: the tasks; `scheme`: how it is
-    meta-trained; `train`: iterations, rate, seed.
+    Fields:
+        `method`: what is trained, a `Method` or the name of one.
+        `family`: the tasks.
+        `scheme`: the loss that it is meta-trained on.
+        `train`: iterations, learning rate, seed and the like.
 
     Raises:
         ValueError: an unknown method, or an episode that needs more support rows than the family gives.
@@ -97,9 +100,9 @@ class Recipe:
             ValueError: a method, family or scheme of a class that no other program can import.
         """
         return {
-            "method": method_json(self.method),
-            "family": _named(FAMILIES, self.family),
-            "scheme": _named(SCHEMES, self.scheme),
+            "method": method_to_json(self.method),
+            "family": _to_named(FAMILIES, self.family),
+            "scheme": _to_named(SCHEMES, self.scheme),
             "train": asdict(self.train),
         }
 
@@ -118,7 +121,7 @@ def from_json(value: dict[str, Any]) -> Recipe:
     """
     if not isinstance(value, dict):
         raise ValueError(f"a recipe must be an object; got {value!r}")
-    refuse_unknown("recipe", value, [f.name for f in fields(Recipe)])
+    check_fields("recipe", value, [f.name for f in fields(Recipe)])
     missing = sorted({"method", "family", "scheme"} - set(value))
     if missing:
         raise ValueError(f"a recipe needs {missing[0]!r}; got {sorted(value)}")
@@ -126,11 +129,11 @@ def from_json(value: dict[str, Any]) -> Recipe:
         method_from_json(value["method"]),
         _from_named(FAMILIES, "family", value["family"]),
         _from_named(SCHEMES, "scheme", value["scheme"]),
-        make(TrainConfig, value.get("train", {}), "train"),
+        dataclass_from_json(TrainConfig, value.get("train", {}), "train"),
     )
 
 
-def method_json(value: Method) -> dict[str, Any]:
+def method_to_json(value: Method) -> dict[str, Any]:
     """Return a method as JSON: its name and its options.
 
     Raises:
@@ -138,8 +141,8 @@ def method_json(value: Method) -> dict[str, Any]:
 
     Example:
         >>> from gradatim.methods import Adam
-        >>> from gradatim.recipes import method_json
-        >>> method_json(Adam(rate=0.1))
+        >>> from gradatim.recipes import method_to_json
+        >>> method_to_json(Adam(rate=0.1))
         {'name': 'adam', 'hidden': (), 'rate': 0.1}
     """
     name = name_of(value)
@@ -148,7 +151,7 @@ def method_json(value: Method) -> dict[str, Any]:
 
 
 def method_from_json(value: Any) -> Method:
-    """Return the method that `method_json` wrote, or of a name alone.
+    """Return the method that `method_to_json` wrote, or of a name alone.
 
     Raises:
         ValueError: an unknown method, an option that it does not have, or a value of another type.
@@ -164,11 +167,18 @@ def method_from_json(value: Any) -> Method:
     return METHODS[name]("method", **{key: part for key, part in value.items() if key != "name"})
 
 
-def unwrapped(value: Any, path: Path) -> dict[str, Any]:
+def recipe_json(value: Any, path: Path) -> dict[str, Any]:
     """Return the recipe's JSON in what a run.json or a checkpoint's header holds.
 
     Raises:
         ValueError: there is none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.recipes import recipe, recipe_json
+        >>> record = {"recipe": recipe("linear").to_json(), "torch": "2.13.0"}
+        >>> recipe_json(record, Path("run.json"))["method"]["name"]
+        'parametric-both'
     """
     value = value.get("recipe", value) if isinstance(value, dict) else value
     if not isinstance(value, dict) or not {"method", "family", "scheme"} <= value.keys():
@@ -181,9 +191,20 @@ def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
 
     Raises:
         ValueError: a file that is missing, truncated, foreign, or written without a recipe.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim import Greedy, LinearRegression, Recipe, TrainConfig, rebuild, train
+        >>> config = TrainConfig(iterations=1, tasks=2, warmup=1)
+        >>> run = Recipe("parametric-gradients", LinearRegression(3), Greedy(batch_size=8, horizon=2), config)
+        >>> record = {"recipe": run.to_json()}
+        >>> _ = train(run.learner(), run.family, run.scheme, config, "run", record, progress=False)
+        >>> learner, recipe, header = rebuild(Path("run/learner.safetensors"))
+        >>> recipe == run, header["iteration"]
+        (True, 1)
     """
     header = read_header(path, "checkpoint")
-    recipe = from_json(unwrapped(header.get("recipe"), path))
+    recipe = from_json(recipe_json(header.get("recipe"), path))
     learner = recipe.learner()
     if recipe.train.precision == "64-true":
         learner = learner.to(torch.float64)
@@ -251,7 +272,7 @@ def linear() -> Recipe:
 def linear_constant() -> Recipe:
     """Linear regression with the paper's constant gain, greedily, by observations.
 
-    Beyond the paper, rows come with the predictions that stand at them, and steps are weighted alike (`relative`).
+    Beyond the paper, rows come with the predictions at them, and all steps have the same weight (`relative`).
     """
     base = linear()
     training = replace(base.train, iterations=2800)
@@ -317,19 +338,24 @@ def recipe(name: str) -> Recipe:
 
     Raises:
         ValueError: an unknown name; the nearest known one is suggested.
+
+    Example:
+        >>> from gradatim import recipe
+        >>> recipe("linear").scheme.horizon
+        10
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe is called {name!r}: {hint(name, RECIPES)}")
     return RECIPES[name]()
 
 
-def _named(table: Registry[Any], value: Any) -> dict[str, Any]:
+def _to_named(table: Registry[Any], value: Any) -> dict[str, Any]:
     return {"name": table.name_of(value), **to_json(value)}
 
 
 def _from_named(table: Registry[type[Any]], what: str, value: Any) -> Any:
     kind = table[_name(what, value)]
-    return make(kind, {key: part for key, part in value.items() if key != "name"}, what)
+    return dataclass_from_json(kind, {key: part for key, part in value.items() if key != "name"}, what)
 
 
 def _name(what: str, value: Any) -> str:

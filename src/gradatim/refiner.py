@@ -29,14 +29,26 @@ State = Any
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a refiner's state can do; who needs more asks here and refuses with a sentence.
+    """What a refiner's state can do. What it cannot do is refused with a sentence.
 
-    Fields: `per_query`: the state belongs to its queries (implicit), so it cannot be saved, merged or used for others;
-    `merge`: states of disjoint rows combine; `forget`: rows that were learnt can be subtracted; `widen`: new classes
-    can be added; `score`: a step is weighed by how well the state predicts its rows before they are learnt;
-    `weights`: rows may count other than once; `discounts`: old rows are discounted; `greedy`: every learnt part of
-    the state is read in the step that writes it; `prefixes`: one pass answers for many prefix lengths;
-    `bounded`: the state does not grow with the rows; `learnt`: it has parameters to meta-train.
+    Fields:
+        `per_query`: the state belongs to its queries (implicit). It cannot be saved, merged or used for others.
+        `merge`: states of disjoint rows combine.
+        `forget`: rows that were learnt can be subtracted.
+        `widen`: new classes can be added.
+        `score`: a step is weighed by how well the state predicts its rows before they are learnt.
+        `weights`: rows may have any weight, not only 0 or 1.
+        `discounts`: old rows are discounted.
+        `greedy`: every learnt part of the state is read in the step that writes it.
+        `prefixes`: one pass returns the states of many prefix lengths.
+        `bounded`: the state does not grow with the rows.
+        `learnt`: the refiner has parameters to meta-train.
+
+    Example:
+        >>> from gradatim import LinearRegression, build
+        >>> can = build("ridge", LinearRegression(3)).refiner.capabilities
+        >>> can.merge, can.forget, can.learnt
+        (True, True, False)
     """
 
     per_query: bool = False
@@ -53,10 +65,34 @@ class Capabilities:
 
 
 class Refiner(nn.Module, ABC):
-    """`state_0 = init(tasks, query);  state_{t+1} = step(state_t, evidence_t);  latent = read(state)`.
+    """`state_0 = init(tasks, query);  state_{t+1} = step(state_t, step_input_t);  theta_t = latent(state_t)`.
 
-    Class attributes: `capabilities`; `needs_observations`, `needs_gradients`, `needs_inputs`: what its steps cannot do
-    without; `keeps_rows`: whether the state holds rows as they came, so that whoever has it can read them.
+    A subclass defines these three methods, and sets these class attributes.
+
+    Attributes:
+        capabilities: what its states can do.
+        needs_observations: whether its steps need the rows.
+        needs_gradients: whether its steps need the gradient.
+        needs_inputs: whether its steps need the inputs of the latent's weight matrices.
+        keeps_rows: whether the state holds rows as they came, so that anyone who has the state can read them.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch, Refiner, StepInput
+        >>> class Mean(Refiner):
+        ...     needs_observations = True
+        ...
+        ...     def init(self, n_tasks, query=None):
+        ...         return torch.zeros(n_tasks, 2)
+        ...
+        ...     def step(self, state, step_input):
+        ...         return state + torch.stack([step_input.batch.y.sum((1, 2)), step_input.rows], dim=1)
+        ...
+        ...     def latent(self, state):
+        ...         return state[:, :1] / state[:, 1:].clamp(min=1)
+        >>> batch, mean = Batch(torch.ones(1, 3, 1), torch.tensor([[[1.0], [2.0], [6.0]]])), Mean()
+        >>> mean.latent(mean.step(mean.init(n_tasks=1), StepInput(batch.rows, batch)))
+        tensor([[3.]])
     """
 
     capabilities = Capabilities()
@@ -67,11 +103,14 @@ class Refiner(nn.Module, ABC):
 
     @abstractmethod
     def init(self, n_tasks: int, query: Batch | None = None) -> State:
-        """Return the state before any row is seen; a per-query refiner looks at `query.x`, never at `query.y`."""
+        """Return the state of n_tasks tasks before any row is seen.
+
+        A per-query refiner uses `query.x [n_tasks, Nq, *X]`, and never `query.y`.
+        """
 
     @abstractmethod
     def step(self, state: State, step_input: StepInput) -> State:
-        """Return the state after one more mini-batch; a task without rows in it keeps its state."""
+        """Return the state after one more mini-batch. A task without rows in it keeps its state."""
 
     @abstractmethod
     def latent(self, state: State) -> Tensor:
@@ -139,9 +178,12 @@ class Refiner(nn.Module, ABC):
         return unflatten(self.init(1), tensors)
 
     def serves(self, state: State, x: Tensor) -> bool:
-        """Return whether the state answers at x; a per-query state only at its own queries."""
+        """Return whether the state can predict at x `[B, N, *X]`. A per-query state can at its own queries only."""
         return True
 
     def linearization_point(self, state: State) -> Tensor:
-        """Return the latent at which the next signal is taken; where iterates are averaged, not the average."""
+        """Return the latent `[B, *latent_shape]` at which the next signal is taken.
+
+        Where predictions use an average of iterates, this is the last iterate.
+        """
         return self.latent(state)

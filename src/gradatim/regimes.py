@@ -57,6 +57,12 @@ def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
     """Return the predictor of known form for a family: (softmax-)linear, or a tanh network with `hidden` layers.
 
     A linear model of a family without an intercept has no bias.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import linear
+        >>> linear(LinearRegression(3)).latent_shape, linear(LinearRegression(3), hidden=(8,)).latent_shape
+        ((3,), (41,))
     """
     bias = family.intercept or bool(hidden)
     return Network(family.x_dim, y_likelihood(family), hidden, bias)
@@ -71,8 +77,18 @@ def parametric(
 ) -> Learner:
     """Return a parametric learner: f of known form, its weights theta refined by h_phi.
 
-    `hidden`: widths of f's hidden layers; `token_per_row`: a token for each row of each weight matrix, or one for all
-    of theta (the paper). Where `config.curvature` asks for it, the rows' inputs are seen as well.
+    Args:
+        family: the tasks.
+        signal: what a step sees. With `config.curvature` it sees the inputs of the weights as well.
+        config: the transformer of h_phi.
+        hidden: widths of f's hidden layers.
+        token_per_row: one token for each row of each weight matrix, or one for all of theta (the paper).
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import parametric
+        >>> parametric(LinearRegression(3)).init(n_tasks=2).latent.shape
+        torch.Size([2, 3])
     """
     signal = replace(signal, inputs=config.curvature is not None)
     predictor = linear(family, hidden)
@@ -95,15 +111,24 @@ def explicit(
 ) -> Learner:
     """Return an explicit learner: a learnt f_gamma, a decoder, on a learnt embedding z.
 
-    z are `tokens` vectors (16) of `token_width` (32). With `modulated`, f_gamma is one network with hidden
-    layers of these widths, and z scales and shifts its hidden units: few numbers, however many weights it has.
-
-    With `features`, f_gamma is that many learnt features of x and z the head on them, one vector for each output; then
-    `config.curvature` is for z what it is for the weights of a parametric learner.
+    Args:
+        family: the tasks.
+        signal: what a step sees.
+        config: the transformer. With `features`, `config.curvature` preconditions z as it does parametric weights.
+        tokens: z is this number of vectors (16).
+        token_width: the width of these vectors (32).
+        features: z is the head on this number of learnt features of x instead, one vector for each output.
+        modulated: z scales and shifts the hidden units of one network with hidden layers of these widths instead.
 
     Raises:
-        ValueError: `config.curvature` without `features`: an embedding has none; more than one of tokens, `features`
-            and `modulated`: each says what z is.
+        ValueError: `config.curvature` without `features`, because an embedding has none; or more than one of tokens,
+            `features` and `modulated`, because each says what z is.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import explicit
+        >>> explicit(LinearRegression(3)).init(n_tasks=2).latent.shape
+        torch.Size([2, 16, 32])
     """
     kinds = ((tokens, token_width) != (None, None), features is not None, modulated is not None)
     if sum(kinds) > 1:
@@ -138,8 +163,18 @@ def explicit(
 def closed_form(family: TaskFamily, features: int = 512, strength: float = 1.0) -> Learner:
     """Return a learner with meta-learnt features, shared by all tasks, and a head solved from sufficient statistics.
 
-    f and its features are learnt, g is analytic, the head's natural parameters are the state: exact, additive.
-    `strength`: where the learnt ridge penalty starts.
+    The features are learnt. The state is the head's sufficient statistics, so it is exact and additive.
+
+    Args:
+        family: the tasks.
+        features: the number of learnt features.
+        strength: where the learnt ridge penalty starts.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import closed_form
+        >>> closed_form(LinearRegression(3), features=16).refiner.capabilities.merge
+        True
 
     Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6.
     """
@@ -159,9 +194,22 @@ def bayesian(
 ) -> Learner:
     """Return the default learner: a head on x and on meta-learnt features that knows how sure it is.
 
-    Every row counts, early and late: a regression's posterior is exact (`Conjugate`), that of classes nearly so
-    (`Laplace`). Priors with and without the features are averaged by what the task's own rows say, so that features
-    do no harm where a linear f is right. `precisions`: the priors' start, for (x, features, 1; no 1 without intercept).
+    - The posterior of a regression is exact (`Conjugate`), that of classes nearly so (`Laplace`).
+    - Priors with and without the features are averaged by the likelihood of the task's rows. So features do no harm
+      where a linear f is right.
+
+    Args:
+        family: the tasks.
+        features: the number of learnt features.
+        precisions: where the priors start, each for (x, features, 1). The 1 is left out without an intercept.
+        learnt: whether features and priors are meta-trained.
+        activation: the activation of the features, on tensors `[B, N, features]`.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import bayesian
+        >>> bayesian(LinearRegression(3), features=16).refiner.capabilities.merge
+        True
 
     Source: Harrison et al. 2018 (ALPaCA); Raftery et al. 1997 (averaging).
     """
@@ -226,10 +274,20 @@ def implicit(
 ) -> Learner:
     """Return an implicit learner: r_gamma refines the prediction itself, one per query row.
 
-    `state`: logits (or a regression's outputs), latents or probabilities.
+    Args:
+        family: the tasks.
+        signal: PLAIN.
+        config: the transformer of r_gamma.
+        state: what is refined: `logits` (outputs in a regression), `latents` or `probabilities`.
 
     Raises:
         ValueError: any signal but PLAIN, an unknown state, or probabilities in a regression.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import implicit
+        >>> implicit(LinearRegression(3)).refiner.capabilities.per_query
+        True
     """
     if signal != PLAIN:
         raise ValueError(
@@ -260,12 +318,23 @@ def ordering(
     config: TransformerConfig = DEFAULT,
     token_width: int | None = 32,
 ) -> Learner:
-    """Return a learner of orders of the columns: explicit, a token for each variable and a learnt score of tokens.
+    """Return a learner that predicts an order of x's columns.
 
-    `token_width`: of the tokens; None: implicit, the state is the scores themselves, the prediction, and f is fixed.
+    Args:
+        family: the tasks, whose answer is an order.
+        signal: PLAIN.
+        config: the transformer.
+        token_width: the width of a token for each variable, which a learnt score reads (explicit). None: the state is
+            the scores themselves (implicit).
 
     Raises:
         ValueError: a family whose answer is no order, or any signal but PLAIN.
+
+    Example:
+        >>> from gradatim import StructuralCausalModel
+        >>> from gradatim.regimes import ordering
+        >>> ordering(StructuralCausalModel(variables=5)).init(n_tasks=2).latent.shape
+        torch.Size([2, 5, 32])
 
     Source: Mittal et al. 2025, topological order; Lorch et al. 2022 (the attention).
     """
@@ -287,6 +356,12 @@ def y_likelihood(family: TaskFamily) -> Likelihood:
 
     Raises:
         ValueError: a family without one, or whose support rows have no y.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.regimes import y_likelihood
+        >>> y_likelihood(LinearRegression(3))
+        SquaredError(output_dim=1)
     """
     if not isinstance(family.likelihood, Likelihood):
         raise ValueError(

@@ -38,8 +38,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Names and aliases are looked up in any case, with or without hyphens.
 
-    Args: `what`: the word for an entry in error messages; `base`: the class that entries derive from; `entries` by
-    name; `aliases`: other spellings of a name.
+    Args:
+        what: the word for an entry in error messages.
+        base: the class that entries derive from.
+        entries: the entries by name.
+        aliases: other spellings, each with its name.
 
     Raises:
         ValueError: two entries of one name.
@@ -79,7 +82,7 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: an unknown name (the nearest is suggested), or a path that leads to no such class.
         """
         if isinstance(name, str) and ":" in name:
-            return self._entry(imported(name, self.what, self.base))
+            return self._entry(import_class(name, self.what, self.base))
         if not isinstance(name, str) or _plain(name) not in self._names:
             defined = hint(str(name), self._entries)
             raise ValueError(
@@ -130,14 +133,23 @@ class Registry(Mapping[str, T], Generic[T]):
         return cast("T", kind)
 
 
-def imported(path: str, what: str, base: type) -> type:
-    """Return the class at an import path `module:Class`; `what` and `base` say what is wanted.
+def import_class(path: str, what: str, base: type) -> type:
+    """Return the class at an import path `module:Class`. The script that is run is not imported a second time.
 
-    A class of the script that is run is not imported a second time.
+    Args:
+        path: the import path.
+        what: the word for the class in error messages.
+        base: the class that it must derive from.
 
     Raises:
         ValueError: a path of another form, a module that is missing or fails, no such class, or a class of another
             kind.
+
+    Example:
+        >>> from gradatim import TaskFamily
+        >>> from gradatim.registry import import_class
+        >>> import_class("gradatim.families:Sinusoids", "family", TaskFamily).__name__
+        'Sinusoids'
     """
     module_name, _, inner = path.partition(":")
     if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path):
@@ -156,7 +168,7 @@ def imported(path: str, what: str, base: type) -> type:
 
 
 def import_path(kind: type, what: str = "class") -> str:
-    """Return where a class can be imported from, `module:Class`; of a script that is run, by the script's name.
+    """Return where a class can be imported from, `module:Class`. A script that is run counts under its own name.
 
     Raises:
         ValueError: a class that is defined inside a function, or in no file.

@@ -18,14 +18,25 @@ if TYPE_CHECKING:
 
 
 class StepInput(NamedTuple):
-    """What a refiner is handed: one mini-batch of B tasks, seen through a `Signal`.
+    """What a refiner gets of a mini-batch of B tasks, through a `Signal`. What the signal leaves out is None.
 
-    Fields: `rows [B]`: the number of rows present (with lengths: in each prefix, `[B * P]`); `batch`: the observations,
-    or None; `outputs [B, N, Do]`: what f says at them now, or None; `gradient`, like the latent (with lengths:
-    `[B * P, ...]`): of the mean loss, or None; `lengths [P]`: the prefixes to answer for, or None: all the rows;
-    `inputs`: what multiplies each weight matrix of the latent, `[B, N, width]` (with lengths: `[B * P, N, width]`),
-    zero at absent rows, or None; `weight [B, N]` (with lengths: `[B * P, N]`) of the rows where some count other than
-    once, or None.
+    Fields:
+        `rows`: the number of present rows of each task, `[B]`.
+        `batch`: the observations, x `[B, N, *X]` and y `[B, N, *Y]`.
+        `outputs`: the predictions at the rows before the step, `[B, N, Do]`.
+        `gradient`: the gradient of each task's mean loss, of the latent's shape `[B, *latent_shape]`.
+        `lengths`: the prefix lengths to return a state for, `[P]`. None: the whole mini-batch.
+        `inputs`: what multiplies each weight matrix of the latent, `[B, N, width]` each, zero at absent rows.
+        `weight`: the weights of the rows, `[B, N]`. None: every present row counts once.
+
+    With `lengths` the first axis of rows, gradient, inputs and weight is `B * P`: every task once for each prefix.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch, StepInput
+        >>> batch = Batch(torch.ones(2, 5, 3), torch.ones(2, 5, 1))
+        >>> StepInput(batch.rows, batch).gradient is None
+        True
     """
 
     rows: Tensor
@@ -41,20 +52,30 @@ class StepInput(NamedTuple):
 class Signal:
     """`step_input = signal(f, latent, batch)`: what a step sees.
 
-    Fields: `observations`: the rows (x, y); `gradients`: `d loss(batch, latent) / d latent`; `outputs`: with the
-    observations also `f(x, latent)`, the predictions there as they stand (they follow from latent and x, but a
-    transformer would have to learn to multiply to find them; False is the paper's plain observation);
-    `keep_graph`: what is seen stays differentiable, in the latent (MAML, second order) and in f's own parameters;
-    `inputs`: also what multiplies each weight matrix of the latent (x for a linear f): the features of a closed form;
-    their second moments are the factor of the Hessian that all rows of a matrix share.
+    Fields:
+        `observations`: show the rows (x, y).
+        `gradients`: show `d loss(batch, latent) / d latent`.
+        `outputs`: beside the observations show the predictions `f(x, latent)`. False is the paper's plain observation.
+        `keep_graph`: keep all that is shown differentiable, in the latent and in the predictor's parameters.
+        `inputs`: show what multiplies each weight matrix of the latent, which is x for a linear f.
+
+    - A transformer could compute the outputs from x and the latent only if it learnt to multiply.
+    - MAML needs the graph for its second-order gradient.
+    - The inputs are the features of a closed form. Their second moments are the factor of the Hessian that all rows of
+      a weight matrix share.
 
     Raises:
         ValueError: neither observations nor gradients.
 
     Example:
+        >>> import torch
+        >>> from gradatim import BOTH, Batch
+        >>> from gradatim.predictors import Network, SquaredError
+        >>> batch, f = Batch(torch.ones(2, 5, 3), torch.ones(2, 5, 1)), Network(3, SquaredError())
+        >>> theta = torch.zeros(2, *f.latent_shape)
         >>> step_input = BOTH(f, theta, batch)
-        >>> step_input.gradient.shape == theta.shape
-        True
+        >>> step_input.gradient.shape == theta.shape, step_input.outputs.shape
+        (True, torch.Size([2, 5, 1]))
     """
 
     observations: bool = True
@@ -80,9 +101,14 @@ class Signal:
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> StepInput:
-        """Return what is seen of `batch` at `latent [B, ...]`, for the whole batch or for each of `lengths [P]`.
+        """Return what is seen of a mini-batch.
 
-        `generator` is for losses that draw (the noise of a generative one).
+        Args:
+            predictor: f.
+            latent: where predictions and gradients are taken, `[B, *latent_shape]`.
+            batch: the rows of B tasks, x `[B, N, *X]`.
+            lengths: prefix lengths `[P]`. None: the whole mini-batch.
+            generator: for losses that draw random numbers.
         """
         rows, outputs, gradient, inputs = batch.rows, None, None, None
         if self.sees_outputs:
@@ -96,8 +122,8 @@ class Signal:
             gradient = self._gradient(predictor, latent, answered, generator)
         if self.inputs:
             entered = predictor.inputs(answered.x, latent)
-            kept = entered if self.keep_graph else [part.detach() for part in entered]
-            inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in kept)
+            factors = entered if self.keep_graph else [part.detach() for part in entered]
+            inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in factors)
         weight = answered.weight if batch.is_weighted else None
         return StepInput(
             rows, batch if self.observations else None, outputs, gradient, lengths, inputs, weight
@@ -106,7 +132,8 @@ class Signal:
     def _gradient(
         self, predictor: Predictor, latent: Tensor, batch: Batch, generator: torch.Generator | None
     ) -> Tensor:
-        """Return the gradient of each task's mean loss; tasks do not meet, so one sum serves all."""
+        """Return the gradient of each task's mean loss, of the latent's shape."""
+        # Tasks do not meet, so the gradient of the sum over tasks holds that of each task.
         keep = self.keep_graph and torch.is_grad_enabled()
         with torch.enable_grad():
             point = latent if keep and latent.requires_grad else latent.detach().requires_grad_()
@@ -116,8 +143,19 @@ class Signal:
 
 
 OBSERVATIONS = Signal()
+"""Rows and the predictions at them."""
+
 PLAIN = Signal(outputs=False)
+"""Rows alone."""
+
 CLOSED_FORM = Signal(outputs=False, keep_graph=True, inputs=True)
+"""Rows, and the features that multiply the weights: what sufficient statistics are made of."""
+
 GRADIENTS = Signal(observations=False, gradients=True)
+"""The gradient alone."""
+
 SECOND_ORDER = Signal(observations=False, gradients=True, keep_graph=True)
+"""The gradient alone, through which meta-training differentiates."""
+
 BOTH = Signal(gradients=True)
+"""Rows, the predictions at them, and the gradient."""

@@ -154,3 +154,39 @@ def unflatten(like: Any, tensors: dict[str, Tensor], prefix: str = "state") -> A
         unflatten(part, tensors, f"{prefix}.{field}") for field, part in zip(like._fields, like, strict=True)
     )
     return type(like)(*parts)
+
+
+def check_mergeable(states: Sequence[Any], template: Any = None) -> None:
+    """Check that states have the same structure, and tensors of the same shapes `[B, ...]`.
+
+    A width that is 0 in `template`, a state before any row, grows with the rows. It may differ.
+
+    Raises:
+        ValueError: a part has another shape in one of the states, or is missing there.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import check_mergeable
+        >>> check_mergeable([torch.ones(1, 2), torch.ones(1, 3)])
+        Traceback (most recent call last):
+        ValueError: merging needs states of one learner and as many tasks; state is [1, 2] in the first and [1, 3] ...
+    """
+    empty = flatten(template)
+    first, *others = (
+        {name: _fixed_shape(part, empty.get(name)) for name, part in flatten(state).items()}
+        for state in states
+    )
+    for shapes in others:
+        for name in first | shapes:
+            if first.get(name) != shapes.get(name):
+                raise ValueError(
+                    f"merging needs states of one learner and as many tasks; {name} is "
+                    f"{first.get(name, 'missing')} in the first and {shapes.get(name, 'missing')} in another"
+                )
+
+
+def _fixed_shape(part: Tensor, empty: Tensor | None) -> list[int]:
+    """Return a tensor's shape, with 0 for a width that is 0 before any row."""
+    if empty is None or empty.dim() != part.dim():
+        return list(part.shape)
+    return [0 if start == 0 else width for width, start in zip(part.shape, empty.shape, strict=True)]

@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from gradatim.compare.runs import Study, claim, start
+from gradatim.comparison.runs import Study, claim, start_process
 from gradatim.families import LinearRegression
 from gradatim.files.checkpoint import latest, read
 from gradatim.methods import Parametric
@@ -39,7 +39,7 @@ def throughput(study: Study, smoke: bool) -> dict[str, Any]:
     sampling, clipping, AdamW, averaging and logging included. Both are timed in turns in one run; medians.
     """
     rounds, iterations = (1, 3) if smoke else (5, 6)
-    values = study.arrays("throughput", [rounds, iterations], lambda: _throughput(rounds, iterations))
+    values = study.cached("throughput", [rounds, iterations], lambda: _throughput(rounds, iterations))
     ratios = values["flops"] / values["seconds"] / (2 * 2048**3 / values["matmul_seconds"])
     low, high = (float(ratios.min()), float(ratios.max()))
     result = claim("core.throughput", float(np.median(ratios)), low, high, 0.45, ">=")
@@ -108,7 +108,7 @@ def _matmul_seconds() -> float:
 def kill_resume(study: Study, smoke: bool) -> dict[str, Any]:
     """Return `core.kill_resume`: runs killed at a random moment whose weights end bitwise the same."""
     times = 1 if smoke else 5
-    values = study.arrays(
+    values = study.cached(
         "kill-resume", times, lambda: {"equal": np.asarray(_kill_resume(study.folder / "kill", times))}
     )
     equal = int(values["equal"].sum())
@@ -125,20 +125,20 @@ def _kill_resume(home: Path, times: int) -> list[bool]:
     shutil.rmtree(home, ignore_errors=True)
     stream = random.Random(0)
     began = time.perf_counter()
-    start(recipe, home / "undisturbed", 1).communicate()
+    start_process(recipe, home / "undisturbed", 1).communicate()
     whole = time.perf_counter() - began
     wanted = _weights(home / "undisturbed")
     equal: list[bool] = []
     while len(equal) < times:
         folder = home / f"killed-{len(equal)}"
         shutil.rmtree(folder, ignore_errors=True)
-        process = start(recipe, folder, 1)
+        process = start_process(recipe, folder, 1)
         time.sleep(whole * stream.random())
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if (folder / "learner.safetensors").exists() or latest(folder) is None:
             continue  # not in the middle of training: another moment
-        start(recipe, folder, 1).communicate()
+        start_process(recipe, folder, 1).communicate()
         found = _weights(folder)
         equal.append(found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted))
     return equal

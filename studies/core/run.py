@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.panel import SIGNALS, Part, choose, measure
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study, claim, once
+from gradatim.comparison.experiment import SIGNALS, Experiment, methods_by_name
+from gradatim.comparison.panel import run_experiment, select_best
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study, claim, one_step_recipe
 from gradatim.families import ImageClassification, LinearRegression
 from gradatim.methods import variant
 from gradatim.metrics import bootstrap, error_rate, excess_risk, squared_error
@@ -48,7 +49,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     found: dict[str, dict[str, np.ndarray]] = {}
     parts = (_linear(smoke), _digits(smoke))
     for part in parts:
-        values = measure(study, part, seeds, records)
+        values = run_experiment(study, part, seeds, records)
         found |= {n if n in part.recipes else f"{part.name}-{n}": value for n, value in values.items()}
     console.print("measuring throughput, then killing and resuming runs")
     claims = [
@@ -70,7 +71,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     return write_result(out, "core", json.loads(json.dumps(result)), PAGE)
 
 
-def _linear(smoke: bool) -> Part:
+def _linear(smoke: bool) -> Experiment:
     """Return the linear regression part: the paper's learner, and the default gain under each signal."""
     base = recipe("linear")
     recipes = {"linear-constant": recipe("linear-constant")}
@@ -78,15 +79,17 @@ def _linear(smoke: bool) -> Part:
         f"linear-{signal}": replace(base, method=variant(base.method, f"parametric-{signal}"))
         for signal in SIGNALS
     }
-    recipes["linear-one-step"] = once(base, "parametric-one-step")
+    recipes["linear-one-step"] = one_step_recipe(base, "parametric-one-step")
     steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
     family = LinearRegression(8, 0.5, support_rows=16 * steps[-1], query_rows=64 if smoke else 256)
     metrics: dict[str, Metric] = {"squared error": squared_error, "excess risk": excess_risk}
-    baselines = ("sgd", "momentum", "adam", "ridge")
-    return Part("linear", family, _sized(recipes, smoke), baselines, metrics, 16, steps, 32 if smoke else 512)
+    baselines = methods_by_name("sgd", "momentum", "adam", "ridge")
+    return Experiment(
+        "linear", family, _sized(recipes, smoke), baselines, metrics, 16, steps, 32 if smoke else 512
+    )
 
 
-def _digits(smoke: bool) -> Part:
+def _digits(smoke: bool) -> Experiment:
     """Return the digits part: every signal in the parametric regime, the other regimes, the one-step learners."""
     base = recipe("digits")
     recipes = {
@@ -95,12 +98,14 @@ def _digits(smoke: bool) -> Part:
     }
     recipes["digits-explicit"] = recipe("digits-explicit")
     recipes["digits-implicit"] = recipe("digits-implicit")
-    recipes |= {name: once(recipes[twin], method) for name, (twin, method) in ONCE.items()}
+    recipes |= {name: one_step_recipe(recipes[twin], method) for name, (twin, method) in ONCE.items()}
     steps = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
     family = ImageClassification("digits", 32, 10, "test", support_rows=50 * steps[-1], query_rows=100)
     metrics: dict[str, Metric] = {"error": error_rate}
-    baselines = ("sgd", "momentum", "adam", "ridge", "lbfgs")
-    return Part("digits", family, _sized(recipes, smoke), baselines, metrics, 50, steps, 16 if smoke else 256)
+    baselines = methods_by_name("sgd", "momentum", "adam", "ridge", "lbfgs")
+    return Experiment(
+        "digits", family, _sized(recipes, smoke), baselines, metrics, 50, steps, 16 if smoke else 256
+    )
 
 
 def _sized(recipes: dict[str, Recipe], smoke: bool) -> dict[str, Recipe]:
@@ -165,4 +170,6 @@ def _choose(study: Study, names: list[str], step: int, seeds: int, smoke: bool) 
     part = _digits(smoke)
     family = replace(part.family.on("validation"), support_rows=7 * part.batch_size, query_rows=99)
     recipes = {name: part.recipes[name] for name in names}
-    return choose(study, replace(part, name="validation", family=family, recipes=recipes), names, step, seeds)
+    return select_best(
+        study, replace(part, name="validation", family=family, recipes=recipes), names, step, seeds
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim, sample
+from gradatim.comparison.runs import claim, sample_tasks
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
@@ -24,7 +24,7 @@ from .reliability import chance, error, worst
 
 if TYPE_CHECKING:
     from gradatim.batch import Task
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.runs import Study
     from gradatim.family import TaskFamily
     from gradatim.learner import Learner
 
@@ -120,14 +120,14 @@ def _judged(
         estimate = fit_estimate(learner, family, SIZE, steps, fitted, seed, iterations)
         seconds = time.perf_counter() - begun
         (tuning, losses), (test, realised) = (
-            _paths(estimate, learner, sample(family, counts[kind], number))
+            _paths(estimate, learner, sample_tasks(family, counts[kind], number))
             for kind, number in (("tuning", 2), ("test", 1))
         )
         thresholds = tuning.cummin(1).values[:, [step - 1 for step in times]].median(0).values  # [K, 1 + W]
         made = {"tuning": _stops(tuning, losses, thresholds), "test": _stops(test, realised, thresholds)}
         return {**made, "thresholds": thresholds[:, 0].numpy(), "seconds": np.asarray(seconds)}
 
-    return study.arrays(f"calibration-{key}-{seed}", about, compute)
+    return study.cached(f"calibration-{key}-{seed}", about, compute)
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gradatim.batch import Task
-from gradatim.compare.panel import choose, curves, runs_of, tuned
-from gradatim.compare.runs import Study, claim, interval, sample
+from gradatim.comparison.panel import learning_curves, select_best, trained_runs, tuned_setting
+from gradatim.comparison.runs import Study, claim, normal_interval, sample_tasks
 from gradatim.metrics import bootstrap, excess_risk
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gradatim.compare.panel import Part, Values
+    from gradatim.comparison.experiment import Experiment, Values
     from gradatim.learner import Learner
 
 Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
@@ -86,13 +86,13 @@ def claims(
     return [*made, claim("gain.classification.excess160", *ratio(late, early), 0.15, "<=")]
 
 
-def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) -> Made:
+def networks(study: Study, part: Experiment, found: dict[str, Values], smoke: bool) -> Made:
     """Return the claims on random networks: against MLPs and boosted trees fitted to convergence on the same rows."""
     kinds = _fits(smoke)
     count = min(part.tasks, 2 if smoke else 8)
     validated = part.family.on("validation")
-    validation = sample(validated, count, seed=5)
-    task = sample(part.family, part.tasks, seed=1)
+    validation = sample_tasks(validated, count, seed=5)
+    task = sample_tasks(part.family, part.tasks, seed=1)
     about = [type(part.family).__name__, asdict(part.family), part.tasks, count]
     records: list[dict[str, Any]] = []
     errors: dict[str, tuple[float, np.ndarray]] = {}
@@ -115,7 +115,7 @@ def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) ->
             }
 
         grid = [f"{made.keywords}" for made in settings]
-        values = study.arrays(f"network-fit-{kind}", [*about, grid], compute)
+        values = study.cached(f"network-fit-{kind}", [*about, grid], compute)
         fours[kind] = values["error of four"]
         errors[kind] = float(values["tuning"]), values["error"]
         records.append(_record(part, kind, "excess risk", part.steps[-1], values["error"], values, None))
@@ -126,10 +126,10 @@ def networks(study: Study, part: Part, found: dict[str, Values], smoke: bool) ->
         "moments160": ["network-bayesian"],
         "ratio160": [*part.recipes],
     }
-    settings = {name: tuned(study, part, name) for name in part.baselines}
+    settings = {name: tuned_setting(study, part, name) for name in part.baselines}
     made = []
     for (name, group), bar in zip(groups.items(), (1.1, 0.9), strict=True):
-        who = choose(study, judged, group, part.steps[-1], 1, settings)
+        who = select_best(study, judged, group, part.steps[-1], 1, settings)
         ours = found[who]["excess risk"][:, -1]
         beside = {f"over {kind}": ratio(ours, e[None]) for kind, (_, e) in errors.items() if kind != rival}
         beside[f"over the mean of four {rival}, on {count} tasks"] = ratio(
@@ -183,7 +183,7 @@ def _fitted(make: Callable[..., Any], task: Task, members: int = 1) -> np.ndarra
     return excess_risk(answers, task).numpy()
 
 
-def falling(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Made:
+def falling(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> Made:
     """Return the claim that the default learner's mean excess risk does not rise: every step from 2 to 1000.
 
     The mean over all tasks of all seeds, as many as `FALLING` says: more than 1% up is a rise.
@@ -192,14 +192,14 @@ def falling(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Ma
     for name, count in FALLING.items():
         part = parts[name]
         study.console.print(f"judging the default learner after every one of {last} steps of {name}")
-        runs = runs_of(study, replace(part, derived={}), seeds)[f"{name}-bayesian"]
+        runs = trained_runs(study, replace(part, derived={}), seeds)[f"{name}-bayesian"]
         family = replace(part.family, support_rows=part.batch_size * last)
-        task = sample(family, 4 if smoke else count, seed=7)
+        task = sample_tasks(family, 4 if smoke else count, seed=7)
         risks = [
-            study.arrays(
+            study.cached(
                 f"{name}-falling-{seed}",
-                [type(family).__name__, asdict(family), last, task.n_tasks, run.about],
-                lambda run=run, part=part, task=task: curves(
+                [type(family).__name__, asdict(family), last, task.n_tasks, run.description],
+                lambda run=run, part=part, task=task: learning_curves(
                     run.learner, task, part.batch_size, tuple(range(1, last + 1)), part.metrics
                 ),
             )
@@ -218,7 +218,7 @@ def rises(means: np.ndarray) -> float:
     return float((np.diff(means) > 0.01 * np.abs(means[:-1])).mean())
 
 
-def merging(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Made:
+def merging(study: Study, parts: dict[str, Experiment], seeds: int, smoke: bool) -> Made:
     """Return the claim on the default learner: adapted to 8 shards apart and merged, over one pass in sequence.
 
     The worse of regression and classes.
@@ -230,14 +230,14 @@ def merging(study: Study, parts: dict[str, Part], seeds: int, smoke: bool) -> Ma
         ("isotropic", "decaying"),
     ):
         part = parts[part_name]
-        runs = runs_of(study, replace(part, derived={}), seeds)[f"{part_name}-{which}"]
+        runs = trained_runs(study, replace(part, derived={}), seeds)[f"{part_name}-{which}"]
         rows = part.batch_size * (SHARDS if smoke else 160)
-        task = sample(replace(part.family, support_rows=rows), min(part.tasks, 64), seed=9)
+        task = sample_tasks(replace(part.family, support_rows=rows), min(part.tasks, 64), seed=9)
         metric = next(iter(part.metrics.values()))
         values = [
-            study.arrays(
+            study.cached(
                 f"{part_name}-{which}-merged-{seed}",
-                [asdict(part.family), rows, task.n_tasks, run.about],
+                [asdict(part.family), rows, task.n_tasks, run.description],
                 lambda run=run, part=part, task=task, metric=metric: _merged(
                     run.learner, task, part.batch_size, metric
                 ),
@@ -268,10 +268,10 @@ def _merged(
 
 
 def _record(
-    part: Part, name: str, metric: str, step: int, values: np.ndarray, stored: Values, setting: Any
+    part: Experiment, name: str, metric: str, step: int, values: np.ndarray, stored: Values, setting: Any
 ) -> dict[str, Any]:
     """Return the record of a fit from scratch."""
-    mean, low, high = interval(values)
+    mean, low, high = normal_interval(values)
     return {
         "name": name,
         "method": name,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradatim.compare.runs import Study, claim, interval
+from gradatim.comparison.runs import Study, claim, normal_interval
 from gradatim.learner import Learner
 from gradatim.methods import build
 from gradatim.metrics import bootstrap
@@ -26,7 +26,7 @@ from gradatim.signal import CLOSED_FORM
 from .streams import FAMILY, ROWS, Streams, draw, follow, follow_river, river
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
     from gradatim.refiner import Refiner
 
 KINDS = ("abrupt", "rotating")
@@ -185,7 +185,7 @@ def _judged(
         found["seconds"] = np.asarray((time.perf_counter() - start) / count)
         return found | {f"setting {key}": np.asarray(value) for key, value in settings[best].items()}
 
-    return study.arrays(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
+    return study.cached(f"drift-{kind}-{name}", [kind, streams, count, few, steps, grid, FACTORS], compute)
 
 
 def _records(
@@ -195,7 +195,7 @@ def _records(
     setting = {k.removeprefix("setting "): v.item() for k, v in values.items() if k.startswith("setting ")}
     made = []
     for step in steps:
-        mean, low, high = interval(values["error"][:step].mean(0))
+        mean, low, high = normal_interval(values["error"][:step].mean(0))
         made.append(
             {
                 "name": name,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gradatim.batch import Batch
-from gradatim.compare.runs import Study, claim, interval
+from gradatim.comparison.runs import Study, claim, normal_interval
 from gradatim.families.images import image_folder, load_images
 from gradatim.learner import Learner
 from gradatim.predictors import CrossEntropy, Features, Landmarks
@@ -24,7 +24,7 @@ from gradatim.signal import CLOSED_FORM
 from .claims import Made, ratio
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 DIM, HELD, SIZE = 64, 10_000, 100
 KINDS = ("random", "landmarks")
@@ -72,12 +72,12 @@ def mnist(study: Study, smoke: bool) -> Made:
                 if name == "mlp-64"
                 else partial(_stream, *name.split("-"), seed, smoke)
             )
-            values.append(study.arrays(f"one-pass-{name}-{seed}", [DIM, SIZE, smoke, *grid], make))
+            values.append(study.cached(f"one-pass-{name}-{seed}", [DIM, SIZE, smoke, *grid], make))
         errors[name] = np.stack([v["wrong"].astype(float) for v in values])
         sizes[name] = int(values[0]["bytes"])
         if name != "mlp-64":
             tuning[name] = float(np.mean([v["tuning"] for v in values]))
-        mean, low, high = interval(errors[name].mean(0))
+        mean, low, high = normal_interval(errors[name].mean(0))
         records.append(_record(name, mean, low, high, errors[name].shape[1], sizes[name], values[0]))
     fitting = [name for name in errors if name != "mlp-64" and (sizes[name] <= MOST or smoke)]
     ours = min(fitting, key=lambda name: tuning[name])

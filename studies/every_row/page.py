@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, TextTable
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 GAINS = ("constant", "decaying", "precision", "proximal", "bayesian", "newton", "sgd", "oracle")
 """Learners of the first picture, by the end of their names in records."""

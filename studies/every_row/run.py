@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.panel import Part, choose, measure
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study
+from gradatim.comparison.experiment import Experiment, methods_by_name
+from gradatim.comparison.panel import run_experiment, select_best
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
 from gradatim.families import LinearClassification, LinearRegression, RandomNetworkRegression
 from gradatim.learner import Learner
 from gradatim.methods import Bayesian, Method, Parametric
@@ -77,7 +78,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     parts["linear100"] = _wide(smoke)
     parts["classification"] = _classification(smoke)
     parts["network"] = _network(smoke)
-    found = {name: measure(study, part, seeds, records) for name, part in parts.items()}
+    found = {name: run_experiment(study, part, seeds, records) for name, part in parts.items()}
     console.print("choosing refiners on validation tasks")
     chosen = {name: _chosen(study, parts[name], seeds) for name in CONDITIONS}
     claimed = claims(found, {name: part.steps for name, part in parts.items()}, chosen)
@@ -114,7 +115,7 @@ def _recipe(
     return Recipe(method, family, scheme, training)
 
 
-def _linear(name: str, condition: float | None, smoke: bool) -> Part:
+def _linear(name: str, condition: float | None, smoke: bool) -> Experiment:
     """Return linear regression in 8 dimensions with every gain, trained on ten steps, judged on a thousand."""
     family = LinearRegression(8, 0.5, condition)
     recipes = {
@@ -123,11 +124,11 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Part:
     }
     recipes["bayesian"] = _recipe(Bayesian(), family, Unrolled(batch_size=SIZE, horizon=10))
     steps = (1, 2, 10) if smoke else STEPS
-    return Part(
+    return Experiment(
         name,
         replace(family, support_rows=SIZE * steps[-1], query_rows=200),
         _named(name, recipes, smoke),
-        ("sgd", "newton", "ridge"),
+        methods_by_name("sgd", "newton", "ridge"),
         {"excess risk": excess_risk},
         SIZE,
         steps,
@@ -139,19 +140,26 @@ def _linear(name: str, condition: float | None, smoke: bool) -> Part:
     )
 
 
-def _wide(smoke: bool) -> Part:
+def _wide(smoke: bool) -> Experiment:
     """Return linear regression in 100 dimensions, 128 rows a step."""
     family = LinearRegression(100, 0.5)
     steps = (1, 2) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
     made = _recipe(Bayesian(), family, Unrolled(batch_size=128, horizon=4))
     judged = replace(family, support_rows=128 * steps[-1], query_rows=200)
     recipes = _named("linear100", {"bayesian": made}, smoke)
-    return Part(
-        "linear100", judged, recipes, ("ridge",), {"excess risk": excess_risk}, 128, steps, 4 if smoke else 32
+    return Experiment(
+        "linear100",
+        judged,
+        recipes,
+        methods_by_name("ridge"),
+        {"excess risk": excess_risk},
+        128,
+        steps,
+        4 if smoke else 32,
     )
 
 
-def _classification(smoke: bool) -> Part:
+def _classification(smoke: bool) -> Experiment:
     """Return linear classification: 8 dimensions, 4 classes."""
     family = LinearClassification(8, 4)
     steps = (1, 2, 10) if smoke else STEPS[:8]
@@ -162,11 +170,11 @@ def _classification(smoke: bool) -> Part:
         "curvature": _recipe(replace(SMALL, curvature=DECAYING), family, scheme),
         "bayesian": _recipe(Bayesian(), family, Unrolled(batch_size=SIZE, horizon=10)),
     }
-    return Part(
+    return Experiment(
         "classification",
         replace(family, support_rows=SIZE * steps[-1], query_rows=400),
         _named("classification", recipes, smoke),
-        ("sgd", "adam", "newton"),
+        methods_by_name("sgd", "adam", "newton"),
         {"excess loss": excess_loss},
         SIZE,
         steps,
@@ -174,7 +182,7 @@ def _classification(smoke: bool) -> Part:
     )
 
 
-def _network(smoke: bool) -> Part:
+def _network(smoke: bool) -> Experiment:
     """Return regression on random networks; heads on features are trained on as many rows as they are judged on."""
     family = RandomNetworkRegression(8, 32, 0.1)
     steps = (1, 2, 10) if smoke else (1, 2, 5, 10, 20, 40, 80, 160)
@@ -187,11 +195,11 @@ def _network(smoke: bool) -> Part:
     }
     head = _recipe(Bayesian(), family, whole)
     recipes["bayesian"] = replace(head, train=replace(head.train, tasks=4))
-    return Part(
+    return Experiment(
         "network",
         replace(family, support_rows=SIZE * steps[-1], query_rows=500),
         _named("network", recipes, smoke),
-        ("random-features", "kalman", "smoother"),
+        methods_by_name("random-features", "kalman", "smoother"),
         {"excess risk": excess_risk},
         SIZE,
         steps,
@@ -215,10 +223,10 @@ def averaged(learner: Learner, eta: float) -> Learner:
     return Learner(learner.predictor, new, learner.signal)
 
 
-def _chosen(study: Study, part: Part, seeds: int) -> str:
+def _chosen(study: Study, part: Experiment, seeds: int) -> str:
     """Return the transformer refiner that is best on validation tasks, after 160 steps."""
     step = min(160, part.steps[-1])
     names = [*part.recipes, *part.derived]
     names.remove(f"{part.name}-bayesian")
     validation = replace(part, name=f"validation-{part.name}", tasks=min(part.tasks, 64), steps=(step,))
-    return choose(study, validation, names, step, seeds)
+    return select_best(study, validation, names, step, seeds)

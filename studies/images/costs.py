@@ -16,36 +16,36 @@ import numpy as np
 import torch
 
 from gradatim.batch import Task
-from gradatim.compare.panel import runs_of, tuned
-from gradatim.compare.runs import sample
+from gradatim.comparison.panel import trained_runs, tuned_setting
+from gradatim.comparison.runs import sample_tasks
 from gradatim.methods import build
 from gradatim.provenance import peak_memory, processes_on_threads, reset_peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gradatim.compare.panel import Part
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.experiment import Experiment
+    from gradatim.comparison.runs import Study
     from gradatim.learner import Learner
 
 TASKS, STEPS = 8, 10
 
 
-def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
+def costs(study: Study, part: Experiment, *only: str) -> dict[str, dict[str, Any]]:
     """Return for each learner of a part `adapt_seconds`, a task over 10 mini-batches, and `adapt_memory`, bytes.
 
     `only` these learners, all where none is named. One thread, 8 tasks side by side, prediction for the query rows
     included; a process of its own for each learner. Memory is the peak above what the process held before.
     """
     found: dict[str, dict[str, Any]] = {}
-    task = sample(part.family, TASKS, seed=1)
+    task = sample_tasks(part.family, TASKS, seed=1)
     task = Task(task.support.slice(0, STEPS * part.batch_size), task.query)
 
     def add(name: str, learner: Callable[[], Learner], about: Any) -> None:
         if only and name not in only:
             return
-        size = STEPS * part.batch_size if name in part.whole else part.batch_size
-        values = study.arrays(
+        size = STEPS * part.batch_size if name in part.full_batch else part.batch_size
+        values = study.cached(
             f"{part.name}-{name}-cost",
             [about, repr(part.family), size, TASKS],
             lambda: _apart(learner(), task, size),
@@ -53,11 +53,11 @@ def costs(study: Study, part: Part, *only: str) -> dict[str, dict[str, Any]]:
         seconds, memory = round(float(values["seconds"]), 4), int(values["memory"])
         found[name] = {"adapt_seconds": seconds, "adapt_memory": memory}
 
-    for name, (run, *_) in runs_of(study, replace(part, votes={}), 1).items():
+    for name, (run, *_) in trained_runs(study, replace(part, votes={}), 1).items():
         add(name, lambda run=run: run.learner, run.recipe.to_json())
     for name in part.baselines:
-        setting = tuned(study, part, name)
-        add(name, partial(build, name, part.family, **setting), setting)
+        setting = tuned_setting(study, part, name)
+        add(name, partial(build, replace(part.baselines[name], **setting), part.family), setting)
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, TextTable
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 SOURCES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST, learners of MNIST"}
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gradatim.batch import Batch, Task
-from gradatim.compare.runs import claim
+from gradatim.comparison.runs import claim
 from gradatim.families import LinearClassification
 from gradatim.files.checkpoint import read, select_prefix, step_files
 from gradatim.methods import method
@@ -28,7 +28,7 @@ from gradatim.training.schemes import Greedy
 from gradatim.training.train import TrainConfig, streams, train
 
 if TYPE_CHECKING:
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.runs import Study
 
 REGIMES = {"parametric": "digits", "explicit": "digits-explicit", "implicit": "digits-implicit"}
 """The recipe of each regime."""
@@ -55,7 +55,7 @@ def ddp(study: Study, smoke: bool) -> dict[str, Any]:
     """
     runs = recipes(smoke)
     about = {name: run.to_json() for name, run in runs.items()}
-    values = study.arrays("ddp", about, lambda: _distances(study.folder / "ddp", runs))
+    values = study.cached("ddp", about, lambda: _distances(study.folder / "ddp", runs))
     distances = {name: float(f"{float(values[name]):.3g}") for name in runs}
     least, largest = min(distances.values()), max(distances.values())
     exact = {"value": largest, "low": least, "high": largest}  # claim rounds to what is above the bar

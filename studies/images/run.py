@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.panel import SIGNALS, Part, Values, choose, measure
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study, claim, once
+from gradatim.comparison.experiment import SIGNALS, Experiment, Values, methods_by_name
+from gradatim.comparison.panel import run_experiment, select_best
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study, claim, one_step_recipe
 from gradatim.families import ImageClassification
 from gradatim.learner import Learner
 from gradatim.methods import Method, method, variant
@@ -57,7 +58,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     study = Study(out / "work" / ("images-smoke" if smoke else "images"), workers, console, not smoke)
     records: list[dict[str, Any]] = []
     parts = {source: _part(source, smoke) for source in SOURCES}
-    found = {source: measure(study, part, seeds, records) for source, part in parts.items()}
+    found = {source: run_experiment(study, part, seeds, records) for source, part in parts.items()}
     console.print(
         "choosing signals on validation tasks, timing adaptation, comparing gradients of two processes"
     )
@@ -78,31 +79,31 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     return write_result(out, "images", json.loads(json.dumps(result)), PAGE)
 
 
-def _part(source: str, smoke: bool) -> Part:
+def _part(source: str, smoke: bool) -> Experiment:
     """Return the panel judged on test tasks of a source: every learner, whichever source it was trained on."""
     steps = SMOKE_STEPS if smoke else STEPS
     rows = 100 * steps[-1]
-    return Part(
+    return Experiment(
         source,
         ImageClassification(
             "digits" if smoke else source, 64, 10, "test", support_rows=rows, query_rows=50 if smoke else 200
         ),
         _sized(_recipes(), smoke),
-        BASELINES,
+        methods_by_name(*BASELINES),
         {"error": error_rate, "accuracy": accuracy},
         100,
         steps,
         8 if smoke else 64,
         derived={bag: (name, bagged) for bag, name in zip(BAGGED, SINGLE, strict=True)},
         votes=dict(zip(VOTED, SINGLE, strict=True)),
-        whole={"parametric-one-step-all": 50, "implicit-one-step-all": 20},
+        full_batch={"parametric-one-step-all": 50, "implicit-one-step-all": 20},
         costly={"lbfgs": steps},
     )
 
 
 def _twin(base: Recipe, method: str) -> Recipe:
     """Return the one-step twin of a recipe: as many iterations on five times the tasks, of about as much work."""
-    made = once(base, method)
+    made = one_step_recipe(base, method)
     return replace(made, train=replace(made.train, tasks=5 * base.train.tasks))
 
 
@@ -163,7 +164,7 @@ def bagged(learner: Learner) -> Learner:
     return Learner(learner.predictor, Bagged(learner.refiner), learner.signal)
 
 
-def _chosen(study: Study, part: Part, seeds: int) -> dict[str, str]:
+def _chosen(study: Study, part: Experiment, seeds: int) -> dict[str, str]:
     """Return which of each group is best on validation tasks of MNIST, after as many steps as it is judged by."""
     family = replace(part.family.on("validation"), support_rows=1000)
     part = replace(part, name="validation", family=family)
@@ -173,11 +174,13 @@ def _chosen(study: Study, part: Part, seeds: int) -> dict[str, str]:
         "bagged": ((*BAGGED, *VOTED), 10),
         "any": (ANY, 10),
     }
-    return {group: choose(study, part, list(names), step, seeds) for group, (names, step) in groups.items()}
+    return {
+        group: select_best(study, part, list(names), step, seeds) for group, (names, step) in groups.items()
+    }
 
 
 def _claims(
-    parts: dict[str, Part], found: dict[str, dict[str, Values]], chosen: dict[str, str]
+    parts: dict[str, Experiment], found: dict[str, dict[str, Values]], chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Return the figures on MNIST after 10 steps, and of transfer to Fashion-MNIST."""
     steps = parts["mnist"].steps

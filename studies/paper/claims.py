@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim
+from gradatim.comparison.runs import claim
 from gradatim.families import LinearRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, mean_interval
@@ -21,7 +21,7 @@ from gradatim.training.evolution import Evolution, cosine_ratios
 from .causal_peers import CLASSICAL, PEERS
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 Best = Mapping[str, tuple[str, str]]
 """For each regime our best learner after ten steps, and the best trained for one, by name."""

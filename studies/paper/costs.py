@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim, sample
+from gradatim.comparison.runs import claim, sample_tasks
 from gradatim.families import LinearRegression
 from gradatim.methods import build
 from gradatim.metrics import bootstrap, mean_interval, squared_error
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gradatim.batch import Batch, Task
-    from gradatim.compare.panel import Values
-    from gradatim.compare.runs import Costed, Study
+    from gradatim.comparison.experiment import Values
+    from gradatim.comparison.runs import Study, TrainedRun
     from gradatim.learner import Learner
     from gradatim.recipes import Recipe
 
@@ -44,7 +44,7 @@ def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     """
     timed = TIMED[:2] if smoke else TIMED
     last = timed[-1] if smoke else AT
-    values = study.arrays(
+    values = study.cached(
         "cost", [timed, SIZE, OTHERS, last, REPEATS], lambda: _seconds(timed, last, 1 if smoke else REPEATS)
     )
     records = [
@@ -62,20 +62,20 @@ def spent(study: Study, smoke: bool) -> tuple[list[dict[str, Any]], list[dict[st
     return records, [exponent | about, ratio | about | {"beside": others}]
 
 
-def stopped(study: Study, learners: dict[str, list[Costed]], smoke: bool) -> list[dict[str, Any]]:
+def stopped(study: Study, learners: dict[str, list[TrainedRun]], smoke: bool) -> list[dict[str, Any]]:
     """Return records of squared errors, and of rows used, where streams are left by an estimate of the loss.
 
     `learners`: by name, seed by seed, trained on linear regression. Thresholds are `ASKED` percent of the noise.
     """
     family = LinearRegression(8, 0.5, support_rows=160 if smoke else 1600, query_rows=64)
-    task = sample(family, 8 if smoke else 256, seed=1)
+    task = sample_tasks(family, 8 if smoke else 256, seed=1)
     few = {"steps": 10, "tasks": 32, "iterations": 5} if smoke else {"steps": 100, "tasks": 512}
     records = []
     for name, runs in learners.items():
         found = [
-            study.arrays(
+            study.cached(
                 f"stopped-{name}-{seed}",
-                [repr(family), few, ASKED, run.about],
+                [repr(family), few, ASKED, run.description],
                 lambda run=run: _stops(run.learner, family, task, few),
             )
             for seed, run in enumerate(runs)
@@ -97,7 +97,7 @@ def paced(study: Study, recipes: Mapping[str, Recipe]) -> dict[str, float]:
     found = {}
     for name, recipe in recipes.items():
         once = replace(recipe, train=replace(recipe.train, seed=0, threads=1))
-        values = study.arrays(f"pace-{name}", once.to_json(), lambda once=once: {"seconds": _pace(once)})
+        values = study.cached(f"pace-{name}", once.to_json(), lambda once=once: {"seconds": _pace(once)})
         found[name] = float(values["seconds"]) * recipe.train.iterations
     return found
 

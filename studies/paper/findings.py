@@ -17,7 +17,7 @@ from .recipes import UNCURVED, VARIANTS, WHOLE
 from .tables import CHOSEN, EVERY_SIGNAL, GENERATED, STEPS, TABLES, Cell, learner, unlearnt
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 Gap = tuple[float, float, float]
 VERDICTS = ("reproduced", "not reproduced", "depends")

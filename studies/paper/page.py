@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradatim.compare import plots
-from gradatim.compare.palette import words_of
-from gradatim.compare.report import Page, Question, Result, TextTable
+from gradatim.comparison import plots
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.report import Page, Question, Result, TextTable
 
 from .tables import learner
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.palette import words_of
-from gradatim.compare.plots import clouds
-from gradatim.compare.runs import sample
+from gradatim.comparison.palette import words_of
+from gradatim.comparison.plots import clouds
+from gradatim.comparison.runs import sample_tasks
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate
 
@@ -21,7 +21,7 @@ from .tables import TABLES, titled
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gradatim.compare.runs import Costed
+    from gradatim.comparison.runs import TrainedRun
 
     from .settings import Setting
 
@@ -34,11 +34,11 @@ def samples(
     name: str,
     panel: str,
     setting: Setting,
-    learners: Mapping[str, Costed],
+    learners: Mapping[str, TrainedRun],
     steps: tuple[int, ...],
 ) -> list[tuple[str, str]]:
     """Draw points generated after `steps` mini-batches beside the truth, for four test tasks, a picture a learner."""
-    task = sample(setting.family, 4, seed=1)
+    task = sample_tasks(setting.family, 4, seed=1)
     truth, made = flow_points(task.query), []
     for own, run in learners.items():
         shown: dict[str, Any] = {"truth": truth.numpy()}

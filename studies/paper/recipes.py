@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gradatim.compare.panel import SIGNALS
-from gradatim.compare.runs import once
+from gradatim.comparison.experiment import SIGNALS
+from gradatim.comparison.runs import one_step_recipe
 from gradatim.methods import method, variant
 from gradatim.recipes import Recipe
 from gradatim.refiners import CONSTANT, DECAYING, Gain
@@ -91,7 +91,7 @@ def _trained(setting: Setting, regime: str, signal: str, smoke: bool) -> dict[st
     family = replace(family, support_rows=HORIZON * setting.batch_size)
     name = f"{regime}-{signal}"
     paper = Recipe(method(name, gain=CONSTANT, **sizes, **given), family, scheme, training)
-    single = once(paper, name)
+    single = one_step_recipe(paper, name)
     single = replace(single, family=replace(family, support_rows=setting.batch_size))
     decaying = _with(paper, gain=DECAYING)
     made = dict(zip((f"{name}{ending}" for ending in VARIANTS), (paper, decaying, single), strict=True))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.compare.panel import Part, Values, choose, measure, runs_of
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study
+from gradatim.comparison.experiment import Experiment, Values, methods_by_name
+from gradatim.comparison.panel import run_experiment, select_best, trained_runs
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
 from gradatim.learner import Learner
 from gradatim.provenance import commit
 from gradatim.refiners import Bagged
@@ -149,7 +150,7 @@ def _panels(
             study.console.print(f"{panel}: {len(rows)} learners")
             chosen |= _choices(study, made, panel, rows, smoke)
             part = _part(made, panel, [chosen.get((panel, row), row) for row in rows], smoke)
-            found[panel] = measure(study, part, seeds, records)
+            found[panel] = run_experiment(study, part, seeds, records)
             trained |= part.recipes | {own: part.recipes[one] for own, (one, _) in part.derived.items()}
     return records, found, chosen, trained
 
@@ -165,7 +166,7 @@ def _rows(numbers: Iterable[int]) -> dict[str, list[str]]:
 
 def _part(
     made: Mapping[str, Setting], panel: str, rows: Iterable[str], smoke: bool, validation: bool = False
-) -> Part:
+) -> Experiment:
     """Return the panel as a part of a study: these rows on its test tasks, or on its validation tasks."""
     setting, trained = made[panel], {}
     bags = {row: row.removeprefix("bagged-") for row in rows if row.startswith("bagged-")}
@@ -174,19 +175,19 @@ def _part(
         if not unlearnt(stem):
             home = home or origin(panel)
             trained[learner(panel, row)] = recipes(home, made[home], smoke)[stem]
-    return Part(
+    return Experiment(
         f"{panel}-validation" if validation else panel,
         setting.family.on("validation") if validation else setting.family,
         trained,
-        tuple(row for row in rows if unlearnt(row) and row != ORACLE and row not in PEERS),
+        methods_by_name(*(row for row in rows if unlearnt(row) and row != ORACLE and row not in PEERS)),
         setting.metrics,
         setting.batch_size,
         tuple(c for c in columns(panel) if c * setting.batch_size <= setting.family.support_rows),
         setting.judged,
         derived={learner(panel, row): (learner(panel, one), _bagged) for row, one in bags.items()},
-        whole={learner(panel, row): MOST for row in rows if row.endswith(WHOLE)},
+        full_batch={learner(panel, row): MOST for row in rows if row.endswith(WHOLE)},
         peers={name: answers for name, answers in peers().items() if name in rows},
-        judge=setting.judge,
+        curve=setting.judge,
     )
 
 
@@ -211,7 +212,7 @@ def _choices(
             names = [learner(home, candidate) for candidate in candidates]
             part = _part(made, home, candidates, smoke, validation=True)
             step = 1 if row.endswith("-one-step") else part.steps[-1]
-            found[panel, row] = own[names.index(choose(study, part, names, step, 1))]
+            found[panel, row] = own[names.index(select_best(study, part, names, step, 1))]
     return found
 
 
@@ -235,8 +236,8 @@ def _best(
             single = [own for own in mine if own.endswith("one-step")]
             ours = [own for own in mine if own not in single]
             best[name][regime] = (
-                choose(study, part, ours, part.steps[-1], seeds),
-                choose(study, part, single, 1, seeds),
+                select_best(study, part, ours, part.steps[-1], seeds),
+                select_best(study, part, single, 1, seeds),
             )
     return best
 
@@ -254,7 +255,7 @@ def _samples(
         if panel in made:
             names = [best[panel][regime][0] for regime in best[panel] if regime != "any"]
             part = _part(made, panel, [own.removeprefix(f"{panel}-") for own in names], smoke)
-            learners = {own: runs[0] for own, runs in runs_of(study, part, 1).items()}
+            learners = {own: runs[0] for own, runs in trained_runs(study, part, 1).items()}
             pictures += samples(out, "paper", panel, made[panel], learners, STEPS)
     return pictures
 
@@ -267,7 +268,7 @@ def _costs(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -
 def _stops(study: Study, made: Mapping[str, Setting], seeds: int, smoke: bool) -> Any:
     study.console.print("fitting estimates of the loss, stopping streams by them")
     rows = next(iter(TABLES[13].rows.values()))
-    runs = runs_of(study, _part(made, "linear-8", rows, smoke), seeds)
+    runs = trained_runs(study, _part(made, "linear-8", rows, smoke), seeds)
     return stopped(
         study, {learner("linear-8", row): runs[learner("linear-8", row)] for row in rows}, smoke
     ), []

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from gradatim.compare.panel import SIGNALS
+from gradatim.comparison.experiment import SIGNALS
 from gradatim.methods import METHODS
 
 from .causal_peers import PEERS

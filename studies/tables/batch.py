@@ -15,7 +15,7 @@ from .data import levels
 from .rows import Coded
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
     from .data import Table
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.runs import claim
+from gradatim.comparison.runs import claim
 
 from .peers import fingerprint
 from .protocol import SIZE
@@ -28,8 +28,8 @@ from .river import build
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gradatim.compare.panel import Values
-    from gradatim.compare.runs import Study
+    from gradatim.comparison.experiment import Values
+    from gradatim.comparison.runs import Study
 
 FEATURES, REPEATS = 20, 3
 COMMANDS = ("cli.py", "commands", "files")
@@ -46,7 +46,7 @@ def checks_failed(study: Study, smoke: bool) -> dict[str, Any]:
         failed = [name for make in makers for name in _failed(make())]
         return {"failed": np.asarray(failed, dtype=np.str_)}
 
-    failed = study.arrays("checks", [fingerprint(), smoke], compute)["failed"].tolist()
+    failed = study.cached("checks", [fingerprint(), smoke], compute)["failed"].tolist()
     number = len(failed)
     return claim("tables.checks_failed", number, number, number, 0, "<=") | {"failed": failed}
 
@@ -71,7 +71,7 @@ def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
     without river, which a smoke run does not need, that figure is left out.
     """
     asked, rows, repeats = (2_000, 256, 1) if smoke else (100_000, 4_096, REPEATS)
-    found = study.arrays(
+    found = study.cached(
         "speeds", [fingerprint(), asked, rows, repeats], lambda: _speeds(asked, rows, repeats)
     )
     bars = {"tables.predict_speed": ("predict", 0.3), "tables.update_speed": ("update", 15)}
@@ -151,7 +151,7 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
     Two updates by the same rows differ in the last digits now and then: sums are added up as memory lies.
     """
     times, rows = (1, 300) if smoke else (20, 6_000)
-    found = study.arrays(
+    found = study.cached(
         "killed", [fingerprint(*COMMANDS), times, rows], lambda: _killed(study.folder / "kill", times, rows)
     )
     whole = int(found["whole"].sum())

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata, t
 
-from gradatim.compare.runs import claim
+from gradatim.comparison.runs import claim
 from gradatim.metrics import bootstrap
 
 from .peers import CENTRAL, OURS, RIDGE
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 Passes = dict[str, list[list["Values"]]]
 """By learner: for each table, for each order of its rows, the record of one strict pass."""

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from gradatim.compare.runs import Study
+from gradatim.comparison.runs import Study
 from gradatim.provenance import processes_on_threads
 
 from .batch import FOLDS, REFERENCES, fitted
@@ -27,7 +27,7 @@ from .data import Table, load
 from .peers import CENTRAL, OURS, OnePass, about, peers
 
 if TYPE_CHECKING:
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 SIZE, FLOOR, PROTOCOL = 32, 1e-6, 1
 TIE = 1e-12
@@ -113,7 +113,7 @@ def record(study: Study, made: Job) -> Values:
     depends = [PROTOCOL, SIZE, table.digest, made.order, setting]
     if made.learner in REFERENCES:
         depends += [FOLDS, f"scikit-learn {version('scikit-learn')}"]
-        return study.arrays(made.key, depends, lambda: fitted(made.learner, table, made.order))
+        return study.cached(made.key, depends, lambda: fitted(made.learner, table, made.order))
     peer = peers(table.kind)[made.learner]
 
     def compute() -> Values:
@@ -123,7 +123,7 @@ def record(study: Study, made: Job) -> Values:
             found["bytes"] = np.asarray(saved(learner, study.folder / "states", made.table))
         return found
 
-    return study.arrays(made.key, [*depends, about(made.learner, table.kind)], compute)
+    return study.cached(made.key, [*depends, about(made.learner, table.kind)], compute)
 
 
 def saved(learner: Any, folder: Path, name: str) -> int:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gradatim.compare.report import write_result
-from gradatim.compare.runs import Study, claim
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study, claim
 from gradatim.provenance import commit
 
 from .batch import REFERENCES
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gradatim.compare.panel import Values
+    from gradatim.comparison.experiment import Values
 
 KINDS = ("classification", "regression")
 FEW = {

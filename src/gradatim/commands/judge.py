@@ -1,6 +1,6 @@
-"""`gradatim eval` and `gradatim info`: what a checkpoint can do, and what it holds.
+"""`gradatim eval` and `gradatim info`: how well a checkpoint predicts, and what it holds.
 
-Source: DESIGN.md, Results (the form of a record); intervals by `gradatim.metrics.bootstrap`.
+Source: Efron, Tibshirani 1993, chapter 13 (the percentile intervals of `gradatim.metrics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ def eval_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def evaluate(options: Namespace, console: Console) -> None:
-    """Adapt a trained learner to unseen tasks and show how wrong it is after each number of steps.
+    """Adapt a trained learner to unseen tasks and print its error after each number of steps.
 
     Raises:
         ValueError: no usable checkpoint, or impossible options.
     """
     import torch
 
-    refuse_impossible(options)
-    path = found(options.checkpoint)
+    check_options(options)
+    path = checkpoint_path(options.checkpoint)
     from ..recipes import rebuild
 
     learner, recipe, header = rebuild(path)
-    steps = counts(options.steps)
+    steps = step_numbers(options.steps)
     batch_size = recipe.scheme.batch_size if options.batch_size is None else options.batch_size
     rows = max(max(steps) * batch_size, 1)
     family = replace(recipe.family.on(options.split), support_rows=rows, min_support_rows=None)
     task = family.sample(options.tasks, torch.Generator().manual_seed(options.seed))
     task = task.to(next(learner.parameters()).dtype)
-    records = judged(learner, recipe, task, batch_size, steps)
+    records = evaluation_records(learner, recipe, task, batch_size, steps)
     about = {"seed": recipe.train.seed, "seconds": header["seconds"], "peak_memory": header["peak_memory"]}
     console.print(
         f"{recipe.name} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
@@ -80,8 +80,12 @@ def evaluate(options: Namespace, console: Console) -> None:
         print_written(console, [Path(options.out)])
 
 
-def refuse_impossible(options: Namespace) -> None:
-    """Raise ValueError where an option of `eval` has a value that none can have, naming it."""
+def check_options(options: Namespace) -> None:
+    """Check the options of `eval`.
+
+    Raises:
+        ValueError: an impossible value; the sentence names the option.
+    """
     if options.split not in SPLITS:
         splits, near = ", ".join(SPLITS), nearest(options.split, SPLITS)
         hint = "" if near is None else f": did you mean {near}?"
@@ -94,12 +98,29 @@ def refuse_impossible(options: Namespace) -> None:
         raise ValueError(f"--seed must be below 2**63; got {options.seed}")
 
 
-def judged(
+def evaluation_records(
     learner: Learner, recipe: Recipe, task: Task, batch_size: int, steps: list[int]
 ) -> list[dict[str, Any]]:
     """Return a record for each metric and number of steps: the mean over tasks and its 95% interval.
 
-    Where the best possible answer is known, its risk is recorded as the method `oracle`.
+    If the best possible prediction is known, its risk is recorded as the method `oracle`.
+
+    Args:
+        learner: the learner that is evaluated.
+        recipe: its recipe.
+        task: the tasks, with enough support rows for the last step.
+        batch_size: rows of a mini-batch.
+        steps: the numbers of mini-batches to evaluate after, ascending.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Greedy, LinearRegression, Recipe
+        >>> from gradatim.commands.judge import evaluation_records
+        >>> run = Recipe("ridge", LinearRegression(3), Greedy())
+        >>> task = run.family.sample(8, torch.Generator().manual_seed(0))
+        >>> records = evaluation_records(run.learner(), run, task, batch_size=8, steps=[1, 2])
+        >>> sorted({(record["method"], record["metric"]) for record in records})
+        [('oracle', 'excess risk'), ('ridge', 'excess risk'), ('ridge', 'squared error')]
     """
     from ..likelihood import Order
     from ..metrics import (
@@ -119,14 +140,14 @@ def judged(
         metrics = {"squared error": squared_error}
         if task.truth is not None:
             metrics["excess risk"] = excess_risk
-    found = {(recipe.name, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
+    scores = {(recipe.name, m): v for m, v in curve(learner, task, batch_size, steps, metrics).items()}
     best = [recipe.family.oracle(task, step * batch_size) for step in steps]
     if "excess risk" in metrics and best[0] is not None:
-        found["oracle", "excess risk"] = np.stack(
+        scores["oracle", "excess risk"] = np.stack(
             [excess_risk(b, task).numpy() for b in best if b is not None]
         )
     records = []
-    for (method, metric), values in found.items():
+    for (method, metric), values in scores.items():
         for step, per_task in zip(steps, values, strict=True):
             mean, low, high = bootstrap(lambda a: float(a.mean()), per_task[None])
             record = {"method": method, "family": type(recipe.family).__name__, "steps": step}
@@ -136,7 +157,7 @@ def judged(
 
 
 def show(console: Console, records: list[dict[str, Any]], steps: list[int], batch_size: int) -> None:
-    """Show records as a table, a line for each number of steps."""
+    """Print records as a table, a line for each number of steps."""
     columns = list(dict.fromkeys((r["method"], r["metric"]) for r in records))
     titles = ["steps", "rows"]
     lines = [[str(step), str(step * batch_size)] for step in steps]
@@ -152,11 +173,16 @@ def show(console: Console, records: list[dict[str, Any]], steps: list[int], batc
     print_table(console, "", titles, lines, align_right=True)
 
 
-def counts(text: str) -> list[int]:
-    """Return the step numbers in "1,2,5", ascending.
+def step_numbers(text: str) -> list[int]:
+    """Return the step numbers in a text, ascending.
 
     Raises:
-        ValueError: something else.
+        ValueError: a text that is no list of whole numbers.
+
+    Example:
+        >>> from gradatim.commands.judge import step_numbers
+        >>> step_numbers("5, 1,2")
+        [1, 2, 5]
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
@@ -164,19 +190,24 @@ def counts(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def found(name: str) -> Path:
-    """Return the file of a name: itself, or in a run's folder the finished learner or the last checkpoint.
+def checkpoint_path(name: str) -> Path:
+    """Return the checkpoint of a name: the file itself, or in a run's folder the finished learner or the last step.
 
     Raises:
-        ValueError: a folder without one.
+        ValueError: a folder without a checkpoint.
+
+    Example:
+        >>> from gradatim.commands.judge import checkpoint_path
+        >>> checkpoint_path("learner.safetensors").name
+        'learner.safetensors'
     """
     from ..files.checkpoint import latest
 
     path = Path(name)
     if not path.is_dir():
         return path
-    done = path / "learner.safetensors"
-    file = done if done.exists() else latest(path)
+    finished = path / "learner.safetensors"
+    file = finished if finished.exists() else latest(path)
     if file is None:
         raise ValueError(f"{path} holds no checkpoint: give a folder that gradatim train wrote")
     return file
@@ -188,15 +219,15 @@ def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def info(options: Namespace, console: Console) -> None:
-    """Show what a checkpoint or saved state holds.
+    """Print what a checkpoint or saved state holds.
 
     Raises:
         ValueError: a file that is missing, truncated or foreign.
     """
     from ..files.checkpoint import read, select_prefix
-    from ..recipes import unwrapped
+    from ..recipes import recipe_json
 
-    path = found(options.checkpoint)
+    path = checkpoint_path(options.checkpoint)
     tensors, header = read(path)
     lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
     lines.append(["size", format_bytes(path.stat().st_size)])
@@ -210,7 +241,7 @@ def info(options: Namespace, console: Console) -> None:
         lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
     run = header.get("recipe") or {}
     if "recipe" in run or "method" in run:
-        lines += of_recipe(unwrapped(run, path))
+        lines += recipe_lines(recipe_json(run, path))
     lines += [
         [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
     ]
@@ -221,8 +252,14 @@ def info(options: Namespace, console: Console) -> None:
     print_table(console, "", ["", ""], lines)
 
 
-def of_recipe(value: dict[str, Any]) -> list[list[str]]:
-    """Return a line for each part of a recipe's JSON: its name, and its fields."""
+def recipe_lines(value: dict[str, Any]) -> list[list[str]]:
+    """Return two lines for each part of a recipe's JSON: its name, and its fields.
+
+    Example:
+        >>> from gradatim.commands.judge import recipe_lines
+        >>> recipe_lines({"method": {"name": "adam", "rate": 0.1}})[:2]
+        [['method', 'adam'], ['', 'rate 0.1']]
+    """
     lines = []
     for part in ("method", "family", "scheme", "train"):
         fields = value.get(part, {})

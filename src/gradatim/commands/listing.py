@@ -30,7 +30,7 @@ def list_options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def show_list(options: Namespace, console: Console) -> None:
-    """Show the tables that names are taken from, or the options of a name.
+    """Print the tables that names are taken from, or the options of a name.
 
     Raises:
         ValueError: a name that is in no table.
@@ -51,20 +51,27 @@ def show_list(options: Namespace, console: Console) -> None:
 
 
 def show_options(name: str, console: Console) -> None:
-    """Show what a method, family or scheme is, and its options with their defaults.
+    """Print what a method, family or scheme is, and its options with their defaults.
 
     Raises:
         ValueError: a name that is in no table, or an import path that leads to no such class.
+
+    Example:
+        >>> from rich.console import Console
+        >>> from gradatim.commands.listing import show_options
+        >>> show_options("implicit-order-one", Console())
+        Traceback (most recent call last):
+        ValueError: nothing is called 'implicit-order-one': ...
     """
     from ..config import init_fields
     from ..methods import METHODS
     from ..methods.base import Method
-    from ..registry import FAMILIES, SCHEMES, imported
+    from ..registry import FAMILIES, SCHEMES, import_class
 
     tables: dict[str, Any] = {"method": METHODS, "family": FAMILIES, "scheme": SCHEMES}
     what = next((what for what, names in tables.items() if name in names), None)
     if what is None and ":" in name:
-        kind = imported(name, "method, family or scheme", object)
+        kind = import_class(name, "method, family or scheme", object)
         bases = {what: names.base for what, names in tables.items()}
         what = next((what for what, base in bases.items() if issubclass(kind, base)), None)
         if what is None:
@@ -82,7 +89,7 @@ def show_options(name: str, console: Console) -> None:
         console.print(f"also: {', '.join(spellings)}", soft_wrap=True, markup=False)
     texts = field_texts(kind)
     rows = [
-        [f"--{what}.{field.name}", shown(default_of(field)), texts.get(field.name, "")]
+        [f"--{what}.{field.name}", format_default(default_of(field)), texts.get(field.name, "")]
         for field in init_fields(kind)
         if field.name not in fixed
     ]
@@ -93,18 +100,32 @@ def show_options(name: str, console: Console) -> None:
 
 
 def default_of(field: Any) -> Any:
-    """Return the default of a dataclass's field; of one without, the text "needed"."""
+    """Return the default of a dataclass's field, or the text "needed" if it has none.
+
+    Example:
+        >>> from dataclasses import fields
+        >>> from gradatim import Greedy
+        >>> from gradatim.commands.listing import default_of
+        >>> [default_of(field) for field in fields(Greedy)][:2]
+        [16, 10]
+    """
     if field.default_factory is not MISSING:
         return field.default_factory()
     return "needed" if field.default is MISSING else field.default
 
 
-def shown(value: Any) -> str:
-    """Return a default as the command line takes it."""
+def format_default(value: Any) -> str:
+    """Return a default as the command line takes it.
+
+    Example:
+        >>> from gradatim.commands.listing import format_default
+        >>> format_default((32, 32)), format_default(None), format_default(True)
+        ('[32,32]', 'null', 'true')
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return ", ".join(f"{key} {shown(part)}" for key, part in asdict(value).items())
+        return ", ".join(f"{key} {format_default(part)}" for key, part in asdict(value).items())
     if isinstance(value, tuple):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{','.join(map(format_default, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

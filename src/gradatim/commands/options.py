@@ -9,6 +9,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
@@ -23,8 +24,19 @@ if TYPE_CHECKING:
 class Command:
     """One command.
 
-    Fields: `summary`, `example`: its help; `options(parser, arguments)` adds its options, which may depend on the
-    arguments; `run(options, console)`.
+    Fields:
+        `summary`: what it does, in one line.
+        `example`: a call of it.
+        `options`: a function of the parser and the arguments, on which options may depend. It adds the options.
+        `run`: a function of the options and the console.
+
+    Example:
+        >>> from gradatim.commands.options import Command, parse
+        >>> def options(parser, arguments):
+        ...     parser.add_argument("--rows", type=int, default=1)
+        >>> count = Command("count rows", "count --rows 3", options, lambda options, console: None)
+        >>> parse(count.parser("count", []), ["--rows", "3"]).rows
+        3
     """
 
     summary: str
@@ -45,12 +57,12 @@ class Command:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Return the options; None may be written for null, and a field of an object that may be null by a dot.
+    """Return the options. Arguments may write None for null, and `--part.field` for a field of an object.
 
     Raises:
         ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
     """
-    arguments = _named_in_full(parser, arguments)
+    arguments = _with_full_names(parser, arguments)
     refuse_unknown(parser, arguments)
     try:
         return parser.parse_args([re.sub(r"(\A|=)None\Z", r"\1null", argument) for argument in arguments])
@@ -72,8 +84,12 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 
 def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
-    """Raise ValueError where an argument is an option that the parser does not have."""
-    spellings = _known(parser)
+    """Check that the parser has all options among the arguments.
+
+    Raises:
+        ValueError: an unknown option; the nearest is suggested.
+    """
+    spellings = _spellings(parser)
     for argument in arguments:
         option = argument.split("=")[0]
         if re.match(r"--?[A-Za-z]", option) and option not in spellings:
@@ -88,7 +104,7 @@ def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:
             raise ValueError(f"{name} has no option {option}: {hint(option, long, quote=str)}")
 
 
-def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
+def _with_full_names(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
     """Return the arguments with `--PART` written as `--PART.name` where the parser has that option alone."""
     spellings = parser._option_string_actions
     result = []
@@ -99,10 +115,10 @@ def _named_in_full(parser: ArgumentParser, arguments: Iterable[str]) -> list[str
     return result
 
 
-def _known(parser: ArgumentParser) -> list[str]:
+def _spellings(parser: ArgumentParser) -> list[str]:
     """Return the parser's options, and for an object that may be null one for each of its fields.
 
-    jsonargparse takes those without being told: the object starts from its value, or where it is null its defaults.
+    jsonargparse accepts those by itself. The object starts from its value, or if that is null from its defaults.
     """
     spellings = []
     for option, action in parser._option_string_actions.items():
@@ -115,9 +131,13 @@ def _known(parser: ArgumentParser) -> list[str]:
 
 
 def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -> None:
-    """Add an option for each field of a dataclass value, nested ones too; the value's own are the defaults.
+    """Add an option for each field of a dataclass value, nested ones too. The value's fields are the defaults.
 
-    `fixed`: fields that are no options.
+    Args:
+        group: a parser, or a group of it.
+        prefix: the options are `--PREFIX.FIELD`.
+        value: the dataclass value.
+        fixed: fields that are no options.
     """
     hints, texts = get_type_hints(type(value)), field_texts(type(value))
     for field in fields(value):
@@ -127,25 +147,49 @@ def add_fields(group: Any, prefix: str, value: Any, fixed: Iterable[str] = ()) -
         if is_dataclass(hints[field.name]):
             add_fields(group, name, inner)
         else:
-            text = escaped(texts.get(field.name, field.name.replace("_", " ")))
+            text = escape_percent(texts.get(field.name, field.name.replace("_", " ")))
             default = asdict(inner) if is_dataclass(inner) and not isinstance(inner, type) else inner
             group.add_argument(f"--{name}", type=hints[field.name], default=default, help=text)
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """Return what the `Fields:` paragraphs in the docstrings of a class and its bases say of each field."""
+    """Return what the `Fields:` sections in the docstrings of a class and its bases say of each field.
+
+    A section is one sentence, such as "Fields: `low`: text; `high`: text.", or a list, one "`low`: text." on a line.
+
+    Example:
+        >>> from gradatim import Greedy
+        >>> from gradatim.commands.options import field_texts
+        >>> field_texts(Greedy)["batch_size"]
+        'rows of a mini-batch'
+    """
     result: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        paragraph = re.search(r"Fields: (.*?)(?:(?<! \.)\.\s|\.?\Z|\n\s*\n)", base.__doc__ or "", re.DOTALL)
-        for piece in re.split(r";\s+(?=`)", paragraph[1] if paragraph else ""):
+        for piece in _field_entries(cleandoc(base.__doc__ or "")):
             names, colon, text = " ".join(piece.split()).partition(": ")
             words = text if colon and not re.sub(r"`\w+`|, ", "", names) else f"{names}{colon}{text}"
             result |= dict.fromkeys(re.findall(r"`(\w+)`", names), words.replace("`", ""))
     return result
 
 
-def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
-    """Return the first argument that is neither an option nor an option's value; `flags` are options without one."""
+def _field_entries(docstring: str) -> list[str]:
+    """Return the entries of the `Fields:` section of a docstring."""
+    if items := re.search(r"^Fields:\n((?: +\S.*(?:\n|\Z))+)", docstring, re.MULTILINE):
+        return [entry.strip().removesuffix(".") for entry in re.split(r"\n *(?=`)", items[1])]
+    paragraph = re.search(r"Fields: (.*?)(?:(?<! \.)\.\s|\.?\Z|\n\s*\n)", docstring, re.DOTALL)
+    return re.split(r";\s+(?=`)", paragraph[1]) if paragraph else []
+
+
+def first_positional(arguments: list[str], flags: Iterable[str]) -> str | None:
+    """Return the first argument that is neither an option nor an option's value, or None.
+
+    `flags`: options without a value.
+
+    Example:
+        >>> from gradatim.commands.options import first_positional
+        >>> first_positional(["--resume", "--out", "runs/a", "digits"], flags=["--resume"])
+        'digits'
+    """
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("-"):
@@ -155,10 +199,16 @@ def positional(arguments: list[str], flags: Iterable[str]) -> str | None:
     return None
 
 
-def value_of(arguments: list[str], option: str) -> str | None:
-    """Return the last value the arguments give an option, or None."""
+def option_value(arguments: list[str], option: str) -> str | None:
+    """Return the last value that the arguments give an option, or None.
+
+    Example:
+        >>> from gradatim.commands.options import option_value
+        >>> option_value(["--out", "a", "--out=b"], "--out")
+        'b'
+    """
     result = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == option:
             result = following
         elif argument.startswith(f"{option}="):
@@ -167,10 +217,23 @@ def value_of(arguments: list[str], option: str) -> str | None:
 
 
 def first_line(value: Any) -> str:
-    """Return the first line of a docstring, its formulae without marks."""
+    """Return the first line of a docstring, without backticks.
+
+    Example:
+        >>> from gradatim import Greedy
+        >>> from gradatim.commands.options import first_line
+        >>> first_line(Greedy)
+        'Train each step on its own, with no gradient across steps, as in the paper.'
+    """
     return (value.__doc__ or "").strip().split("\n")[0].replace("`", "")
 
 
-def escaped(text: str) -> str:
-    """Return text that argparse prints as it is."""
+def escape_percent(text: str) -> str:
+    """Return text that argparse prints as it is.
+
+    Example:
+        >>> from gradatim.commands.options import escape_percent
+        >>> escape_percent("95% intervals")
+        '95%% intervals'
+    """
     return text.replace("%", "%%")

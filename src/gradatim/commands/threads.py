@@ -1,6 +1,6 @@
 """How many threads a command computes with: one for tables, unless the user says otherwise.
 
-The learners of tables work in many small steps. Threads would wait for one another longer than they compute, and on a
+The learners of tables work in many small steps, so threads would wait for one another longer than they compute. On a
 machine that others use as well, a fit would take many times as long.
 
 Source: the OpenMP 5.2 specification, sections 21.1.2 (OMP_NUM_THREADS) and 21.1.7 (OMP_WAIT_POLICY).
@@ -23,17 +23,24 @@ if TYPE_CHECKING:
 
 
 def wait_passively() -> None:
-    """Let waiting threads sleep instead of spin, where the environment does not say otherwise.
+    """Let waiting threads sleep instead of spin, unless the environment sets OMP_WAIT_POLICY.
 
-    It has an effect only before torch is imported: OpenMP reads OMP_WAIT_POLICY once.
+    It has an effect only before torch is imported, because OpenMP reads OMP_WAIT_POLICY once.
+
+    Example:
+        >>> from gradatim.commands.threads import wait_passively
+        >>> wait_passively()
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def with_threads(command: Command) -> Command:
-    """Return a command of tables with an option `--threads`, which runs on that many threads.
+    """Return a command of tables with an option `--threads`, which runs on that number of threads.
 
-    Without the option OMP_NUM_THREADS of the environment holds, and without that one thread.
+    By default it runs on OMP_NUM_THREADS threads, or on one if the environment does not set that.
+
+    Raises:
+        ValueError: when it runs with fewer than 1 thread.
 
     Example:
         >>> from gradatim.cli import COMMANDS

@@ -1,4 +1,4 @@
-"""`gradatim train`: a recipe, changed by options, meta-trained in a folder that says all it takes to do it again.
+"""`gradatim train`: a recipe, changed by options, is meta-trained in a folder that records how to repeat it.
 
 Source: Mittal et al. 2025, eq. 6, by `gradatim.training`.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..provenance import provenance
-from .options import add_fields, escaped, first_line, positional, value_of
+from .options import add_fields, escape_percent, first_line, first_positional, option_value
 from .show import print_written
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ NAMED = PARTS[:3]
 
 
 def options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add the options of `train`: where the arguments name a recipe, one for each of its fields as well."""
+    """Add the options of `train`. If the arguments name a recipe, each of its fields is an option as well."""
     parser.add_argument(
         "recipe", help="name (gradatim list) or JSON file of a recipe, or a run's folder or run.json"
     )
@@ -39,19 +39,19 @@ def options(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument(
         "--devices", type=int | None, help="processes to train with, short for --train.devices"
     )
-    name = positional(arguments, FLAGS)
+    name = first_positional(arguments, FLAGS)
     if name is None:
         parser.epilog = f"{parser.epilog}. gradatim train RECIPE --help shows the fields of a recipe."
         return
     parser.usage = "gradatim train RECIPE [--out DIR] [--resume] [--quiet] [--devices N] [--FIELD VALUE ...]"
-    base = chosen(name, *(named(arguments, part) for part in NAMED))
+    base = select_recipe(name, *(part_name(arguments, part) for part in NAMED))
     for part in PARTS:
         value = getattr(base, part)
         kind, fixed = type(value).__name__, ()
         if part in NAMED:
-            kind = names(part).name_of(value)
-            fixed = names(part)[kind].fixed if part == "method" else ()
-        group = parser.add_argument_group(f"{part}: {kind}", escaped(first_line(type(value))))
+            kind = registry_of(part).name_of(value)
+            fixed = registry_of(part)[kind].fixed if part == "method" else ()
+        group = parser.add_argument_group(f"{part}: {kind}", escape_percent(first_line(type(value))))
         if part in NAMED:
             text = f"another {part}, by name or import path; --{part} for short"
             group.add_argument(f"--{part}.name", type=str, default=kind, help=text)
@@ -59,7 +59,7 @@ def options(parser: ArgumentParser, arguments: list[str]) -> None:
 
 
 def run(options: Namespace, console: Console) -> None:
-    """Write run.json, meta-train, and say what was written.
+    """Write run.json, meta-train, and print which files were written.
 
     Raises:
         ValueError: an impossible recipe, a folder that holds another run, or what `gradatim.training.train` refuses.
@@ -70,15 +70,15 @@ def run(options: Namespace, console: Console) -> None:
     from ..training.engine import check_processes
     from ..training.train import train
 
-    recipe = overridden(options)
+    recipe = recipe_from_options(options)
     check_processes(recipe.train.devices)
-    out = Path(options.out or default_out(options.recipe, options.resume))
+    out = Path(options.out or default_folder(options.recipe, options.resume))
     log = out / "log.jsonl"
     if not options.resume and (step_files(out) or (log.exists() and log.stat().st_size)):
         raise ValueError(f"{out} already holds a run: resume it with --resume, or choose another folder")
     if recipe.train.threads is None:  # the last bits depend on it, so the record says it
         resumed = options.resume and (out / "run.json").exists()
-        threads = stored(out / "run.json").get("train", {}).get("threads") if resumed else None
+        threads = read_recipe(out / "run.json").get("train", {}).get("threads") if resumed else None
         recipe = replace(recipe, train=replace(recipe.train, threads=threads or torch.get_num_threads()))
     learner, quiet = recipe.learner(), options.quiet
     record = {"recipe": recipe.to_json(), **provenance(), "threads": recipe.train.threads}
@@ -101,59 +101,94 @@ def run(options: Namespace, console: Console) -> None:
     print_written(console, [*written, *trained.files])
 
 
-def named(arguments: list[str], part: str) -> str | None:
-    """Return the name that the arguments give a part of the recipe, or None."""
-    return value_of(arguments, f"--{part}.name") or value_of(arguments, f"--{part}")
+def part_name(arguments: list[str], part: str) -> str | None:
+    """Return the name that the arguments give a part of the recipe, or None.
+
+    Example:
+        >>> from gradatim.commands.train import part_name
+        >>> part_name(["linear", "--method", "maml"], "method")
+        'maml'
+    """
+    return option_value(arguments, f"--{part}.name") or option_value(arguments, f"--{part}")
 
 
-def names(part: str) -> Registry[Any]:
-    """Return the table that the names of a part of the recipe are taken from."""
+def registry_of(part: str) -> Registry[Any]:
+    """Return the table that the names of a part of the recipe are taken from.
+
+    Example:
+        >>> from gradatim.commands.train import registry_of
+        >>> list(registry_of("scheme"))
+        ['Evolution', 'Greedy', 'Unrolled']
+    """
     from ..methods import METHODS
     from ..registry import FAMILIES, SCHEMES
 
     return {"method": METHODS, "family": FAMILIES, "scheme": SCHEMES}[part]
 
 
-def chosen(
+def select_recipe(
     name: str, method: str | None = None, family: str | None = None, scheme: str | None = None
 ) -> Recipe:
-    """Return the recipe of a name or path, with another method, family or scheme where one is named.
+    """Return the recipe of a name or path, with another method, family or scheme if one is named.
 
-    Fields of a family or scheme that the new one has too keep their values. Options of a method do so where the
-    recipe changed them from their defaults.
+    Fields of a family or scheme that the new one has too keep their values. So do options of a method that the recipe
+    changed from their defaults.
 
     Raises:
         ValueError: an unknown recipe, name or field (the nearest is suggested), or a file that holds no recipe.
+
+    Example:
+        >>> from gradatim.commands.train import select_recipe
+        >>> select_recipe("linear", method="maml").name
+        'maml'
     """
-    from ..recipes import from_json, method_from_json, method_json, recipe
+    from ..recipes import from_json, method_from_json, method_to_json, recipe
 
     path = Path(name) / "run.json" if (Path(name) / "run.json").exists() else Path(name)
-    value = stored(path) if path.suffix == ".json" else recipe(name).to_json()
+    value = read_recipe(path) if path.suffix == ".json" else recipe(name).to_json()
     if method is not None:
-        old, preset = method_from_json(value["method"]), names("method")[method]
-        before = names("method")[names("method").name_of(old)].options
+        old, preset = method_from_json(value["method"]), registry_of("method")[method]
+        before = registry_of("method")[registry_of("method").name_of(old)].options
         if type(old) is not preset.kind or any(getattr(old, key) != v for key, v in preset.fixed.items()):
-            changed = {k: v for k, v in method_json(old).items() if k in before and v != plain(before[k])}
+            changed = {
+                k: v for k, v in method_to_json(old).items() if k in before and v != as_json(before[k])
+            }
             shared_options = {k: v for k, v in changed.items() if k in preset.options}
             value["method"] = {"name": method} | shared_options
     for part, new_name in (("family", family), ("scheme", scheme)):
         stored_part = value[part]
         if new_name is not None and isinstance(stored_part, dict) and new_name != stored_part.get("name"):
-            shared = {field.name for field in fields(names(part)[new_name])}
+            shared = {field.name for field in fields(registry_of(part)[new_name])}
             value[part] = {"name": new_name} | {k: v for k, v in stored_part.items() if k in shared}
     return from_json(value)
 
 
-def plain(value: Any) -> Any:
-    """Return a dataclass as a dictionary, and any other value as it is."""
+def as_json(value: Any) -> Any:
+    """Return a dataclass as a dictionary, and any other value as it is.
+
+    Example:
+        >>> from gradatim import Gain
+        >>> from gradatim.commands.train import as_json
+        >>> as_json(Gain())["power"], as_json(3)
+        (1.0, 3)
+    """
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def stored(path: Path) -> dict[str, Any]:
-    """Return the recipe's JSON in a file: of `Recipe.to_json()`, or in a run.json.
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return the recipe's JSON in a file that holds `Recipe.to_json()`, or in a run.json.
 
     Raises:
         ValueError: a file that cannot be read or holds no recipe.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from gradatim import recipe
+        >>> from gradatim.commands.train import read_recipe
+        >>> _ = Path("mine.json").write_text(json.dumps(recipe("linear").to_json()))
+        >>> read_recipe(Path("mine.json"))["method"]["name"]
+        'parametric-both'
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -165,20 +200,20 @@ def stored(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} must hold a recipe in JSON ({error}): give one that gradatim wrote"
         ) from error
-    from ..recipes import unwrapped
+    from ..recipes import recipe_json
 
-    return unwrapped(value, path)
+    return recipe_json(value, path)
 
 
-def overridden(options: Namespace) -> Recipe:
+def recipe_from_options(options: Namespace) -> Recipe:
     """Return the recipe with the options' values.
 
     Raises:
-        ValueError: values that a part of the recipe refuses, or a method that cannot be trained so.
+        ValueError: values that a part of the recipe refuses, or a method that cannot be trained by them.
     """
     from ..recipes import from_json
 
-    value = chosen(options.recipe, *(options[part].name for part in NAMED)).to_json()
+    value = select_recipe(options.recipe, *(options[part].name for part in NAMED)).to_json()
     value |= {part: options[part].as_dict() for part in PARTS}
     if options.devices is not None:
         value["train"]["devices"] = options.devices
@@ -191,8 +226,14 @@ def overridden(options: Namespace) -> Recipe:
     return recipe
 
 
-def default_out(name: str, resume: bool) -> Path:
-    """Return where a recipe is trained when nobody says: runs/NAME; a resumed run.json goes on in its folder."""
+def default_folder(name: str, resume: bool) -> Path:
+    """Return the folder that a recipe is trained in by default: runs/NAME. A resumed run.json keeps its folder.
+
+    Example:
+        >>> from gradatim.commands.train import default_folder
+        >>> default_folder("linear", resume=False).as_posix()
+        'runs/linear'
+    """
     path = Path(name)
     folder = path if (path / "run.json").exists() else path.parent if path.name == "run.json" else None
     if folder is not None and resume:
@@ -201,5 +242,11 @@ def default_out(name: str, resume: bool) -> Path:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one of a distributed run that writes and shows."""
+    """Return whether this process is the first of a distributed run, which writes and prints.
+
+    Example:
+        >>> from gradatim.commands.train import is_first
+        >>> is_first()
+        True
+    """
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))

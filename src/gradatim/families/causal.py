@@ -71,10 +71,10 @@ class StructuralCausalModel(TaskFamily):
     intercept = False
 
     def __post_init__(self) -> None:
-        check_count("variables", self.variables, least=2)
+        check_count("variables", self.variables, minimum=2)
         object.__setattr__(self, "query_rows", self.variables)
         check_rows(self)
-        check_count("hidden", self.hidden, least=1)
+        check_count("hidden", self.hidden, minimum=1)
         for name, options in (("graph", GRAPHS), ("mechanism", MECHANISMS), ("noise", NOISES)):
             value = getattr(self, name)
             if value not in options:

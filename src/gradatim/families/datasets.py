@@ -124,7 +124,7 @@ class ImageClassification(PooledClassification):
 
     def __post_init__(self) -> None:
         check_source(self.source)
-        check_count("dim", self.dim, least=1)
+        check_count("dim", self.dim, minimum=1)
         super().__post_init__()
 
     @property

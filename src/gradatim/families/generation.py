@@ -56,12 +56,12 @@ class GaussianMixture(FlowFamily):
 
     def __post_init__(self) -> None:
         check_rows(self)
-        check_count("dim", self.dim, least=1)
-        check_count("components_max", self.components_max, least=1)
+        check_count("dim", self.dim, minimum=1)
+        check_count("components_max", self.components_max, minimum=1)
         check_amount("std", self.std, above=0)
         check_amount("stretch", self.stretch, above=1, inclusive=True)
         if self.components_min is not None:
-            check_count("components_min", self.components_min, least=1)
+            check_count("components_min", self.components_min, minimum=1)
             if self.components_min > self.components_max:
                 raise ValueError(
                     f"components_min must be at most components_max = {self.components_max}; got "

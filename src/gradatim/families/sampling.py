@@ -26,20 +26,20 @@ SPLITS = ("train", "validation", "test")
 """The pools that a family of real rows is divided into."""
 
 
-def check_count(name: str, value: object, least: int) -> None:
-    """Check that a field is an integer of at least `least`.
+def check_count(name: str, value: object, minimum: int) -> None:
+    """Check that a field is an integer of at least `minimum`.
 
     Raises:
         ValueError: it is something else.
 
     Example:
         >>> from gradatim.families.sampling import check_count
-        >>> check_count("dim", 0, least=1)
+        >>> check_count("dim", 0, minimum=1)
         Traceback (most recent call last):
         ValueError: dim must be an integer of at least 1; got 0
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
 
 
 def check_amount(name: str, value: object, above: float, inclusive: bool = False) -> None:
@@ -74,11 +74,11 @@ def check_rows(family: TaskFamily) -> None:
         >>> from gradatim.families.sampling import check_rows
         >>> check_rows(LinearRegression(8, support_rows=20, min_support_rows=5))
     """
-    check_count("support_rows", family.support_rows, least=1)
-    check_count("query_rows", family.query_rows, least=1)
+    check_count("support_rows", family.support_rows, minimum=1)
+    check_count("query_rows", family.query_rows, minimum=1)
     if family.min_support_rows is None:
         return
-    check_count("min_support_rows", family.min_support_rows, least=1)
+    check_count("min_support_rows", family.min_support_rows, minimum=1)
     if family.min_support_rows > family.support_rows:
         raise ValueError(
             f"min_support_rows must be at most support_rows = {family.support_rows}; got "
@@ -97,7 +97,7 @@ def check_sample(n_tasks: object, generator: object) -> None:
         >>> from gradatim.families.sampling import check_sample
         >>> check_sample(16, torch.Generator().manual_seed(0))
     """
-    check_count("n_tasks", n_tasks, least=1)
+    check_count("n_tasks", n_tasks, minimum=1)
     if not isinstance(generator, torch.Generator):
         raise ValueError(
             f"sample needs an explicit torch.Generator; got {type(generator).__name__}: "
@@ -280,8 +280,8 @@ class PooledClassification(TaskFamily):
     def __post_init__(self) -> None:
         check_rows(self)
         if self.dim is not None:
-            check_count("dim", self.dim, least=1)
-        check_count("ways", self.ways, least=2)
+            check_count("dim", self.dim, minimum=1)
+        check_count("ways", self.ways, minimum=2)
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
 

@@ -72,7 +72,7 @@ class LinearRegression(TaskFamily):
 
     def __post_init__(self) -> None:
         check_rows(self)
-        check_count("dim", self.dim, least=1)
+        check_count("dim", self.dim, minimum=1)
         check_amount("noise_std", self.noise_std, above=0)
         if self.condition is not None:
             check_amount("condition", self.condition, above=1)
@@ -151,7 +151,7 @@ class LinearRegression(TaskFamily):
     def _posterior(self, task: Task, rows: int | None) -> tuple[Tensor, Tensor]:
         """Return the Cholesky factor of `X'X + noise_std^2 I` and `X'Y`, float64, from the rows present."""
         if rows is not None:
-            check_count("rows", rows, least=0)
+            check_count("rows", rows, minimum=0)
         if task.support.x.shape[2] != self.dim or task.support.y.shape[2] != 1:
             raise ValueError(
                 f"the oracle needs tasks with x of width {self.dim} and y of width 1; got "
@@ -194,8 +194,8 @@ class LinearClassification(TaskFamily):
 
     def __post_init__(self) -> None:
         check_rows(self)
-        check_count("dim", self.dim, least=1)
-        check_count("classes", self.classes, least=2)
+        check_count("dim", self.dim, minimum=1)
+        check_count("classes", self.classes, minimum=2)
 
     @property
     def x_dim(self) -> int:
@@ -258,8 +258,8 @@ class RandomNetworkRegression(TaskFamily):
 
     def __post_init__(self) -> None:
         check_rows(self)
-        check_count("dim", self.dim, least=1)
-        check_count("hidden", self.hidden, least=1)
+        check_count("dim", self.dim, minimum=1)
+        check_count("hidden", self.hidden, minimum=1)
         check_amount("noise", self.noise, above=0, inclusive=True)
 
     @property

@@ -29,7 +29,7 @@ from .refined import (
     ImplicitOneStep,
     Parametric,
     ParametricOneStep,
-    texts,
+    preset_summaries,
 )
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ _PLAIN = {"signal": "plain", "at_average": False}
 _REFINED = {
     **{
         f"parametric-{signal}": Preset(Parametric, _PLAIN if signal == "plain" else {"signal": signal}, text)
-        for signal, text in texts("parametric").items()
+        for signal, text in preset_summaries("parametric").items()
     },
     **{
         f"explicit-{signal}": Preset(Explicit, {"signal": signal}, text)
-        for signal, text in texts("explicit").items()
+        for signal, text in preset_summaries("explicit").items()
         if signal != "plain"
     },
     **{
         f"implicit-{state}": Preset(Implicit, {"state": state}, text)
-        for state, text in texts("implicit").items()
+        for state, text in preset_summaries("implicit").items()
     },
     "explicit-order": Preset(ExplicitOrder),
     "implicit-order": Preset(ImplicitOrder),

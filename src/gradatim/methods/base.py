@@ -60,8 +60,10 @@ class Method(ABC):
 class Preset:
     """A class of methods with some options fixed: what a name in the table of methods stands for.
 
-    Fields: `kind`: the class; `fixed`: options with their values, which are options no more; `text`: a summary in
-    place of the class's.
+    Fields:
+        `kind`: the class.
+        `fixed`: values of options that are fixed, and so are options no more.
+        `text`: a summary in place of the class's.
 
     Example:
         >>> from gradatim.methods import METHODS
@@ -129,7 +131,13 @@ class Preset:
 
 
 class MethodRegistry(Registry[Preset]):
-    """The table of methods: a preset for each name."""
+    """The table of methods: a preset for each name.
+
+    Example:
+        >>> from gradatim.methods import METHODS
+        >>> METHODS["maml"].options
+        {'hidden': (), 'rate': 0.03, 'learnt_rate': False}
+    """
 
     def name_of(self, value: Any) -> str:
         """Return the name of a method: of the first preset of its class whose fixed options it has.

@@ -33,7 +33,15 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 class Ridge(Method):
     """Ridge regression on all rows seen, from sufficient statistics.
 
-    Fields: `strength` of the penalty.
+    Fields:
+        `strength`: the ridge penalty.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Ridge
+        >>> learner = Ridge(strength=0.1).build(LinearRegression(dim=3))
+        >>> learner.refiner.capabilities.forget
+        True
     """
 
     summary: ClassVar[str] = "closed form on all rows seen, from sufficient statistics"
@@ -54,7 +62,16 @@ class Ridge(Method):
 class RandomFeatures(Method):
     """Ridge regression on fixed random features of all rows seen.
 
-    Fields: `strength` of the penalty; `features`: how many.
+    Fields:
+        `strength`: the ridge penalty.
+        `features`: the number of random features.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import RandomFeatures
+        >>> learner = RandomFeatures(features=16).build(LinearRegression(dim=3))
+        >>> learner.predictor.latent_shape
+        (17,)
     """
 
     summary: ClassVar[str] = "closed form on random features of all rows seen"
@@ -79,7 +96,15 @@ class RandomFeatures(Method):
 class Kernel(Method):
     """The kernel average of all rows seen; of points, the flow to their kernel density.
 
-    Fields: `width` of the kernel, in units of x, or of points.
+    Fields:
+        `width`: the kernel's width, in units of x, or of points.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Kernel
+        >>> learner = Kernel(width=0.5).build(LinearRegression(dim=3))
+        >>> learner.refiner.capabilities.per_query
+        True
     """
 
     summary: ClassVar[str] = (
@@ -102,8 +127,20 @@ class Kernel(Method):
 class GaussianProcess(Method):
     """Gaussian process regression on all rows seen, its hyper-parameters by marginal likelihood.
 
-    Fields: `shortest`, `longest`: range of the kernel's length scale, in units of x; `noise`: smallest noise variance,
-    as a share of the signal's.
+    Fields:
+        `shortest`: the smallest length scale of the kernel, in units of x.
+        `longest`: the largest length scale.
+        `noise`: the smallest noise variance, as a share of the signal's.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import GaussianProcess
+        >>> family = LinearRegression(dim=1, noise_std=0.1, support_rows=16)
+        >>> learner, task = GaussianProcess().build(family), family.sample(2, torch.Generator().manual_seed(0))
+        >>> state = learner.adapt(task.support, batch_size=16, query=task.query)
+        >>> bool((learner.predict(task.query.x, state) - task.truth).abs().mean() < 0.2)
+        True
 
     Source: Rasmussen, Williams 2006, algorithm 2.1 and section 5.4.1.
     """
@@ -138,7 +175,16 @@ class GaussianProcess(Method):
 class Experts(Method):
     """Ridge heads on families of fixed features, averaged by prequential likelihood.
 
-    Fields: `landmarks`: rows that nearness is measured to; `seed` of the rows and of the features.
+    Fields:
+        `landmarks`: the number of rows that nearness is measured to.
+        `seed`: the seed of these rows and of the random features.
+
+    Example:
+        >>> from gradatim import LinearClassification
+        >>> from gradatim.methods import Experts
+        >>> learner = Experts(landmarks=16).build(LinearClassification(2, 3))
+        >>> sum(part.numel() for part in learner.parameters())
+        0
     """
 
     summary: ClassVar[str] = (
@@ -161,7 +207,16 @@ class Experts(Method):
 class ClosedForm(Method):
     """A linear head on learnt features, solved from sufficient statistics.
 
-    Fields: `features`: how many; `strength`: where the learnt penalty starts.
+    Fields:
+        `features`: the number of learnt features.
+        `strength`: where the learnt penalty starts.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import ClosedForm
+        >>> learner = ClosedForm(features=16).build(LinearRegression(dim=3))
+        >>> learner.refiner.capabilities.learnt
+        True
 
     Source: Bertinetto et al. 2019 (R2-D2), eqs. 4-6.
     """
@@ -179,8 +234,17 @@ class ClosedForm(Method):
 class Bayesian(Method):
     """A Bayesian head on x and learnt features, its priors averaged by the likelihood of the task's rows.
 
-    Fields: `features`: how many; `precisions`: where the priors start, for x, features and 1 each (null: with the
-    features and without them); `activation` of the features.
+    Fields:
+        `features`: the number of learnt features.
+        `precisions`: where the priors start, each for (x, features, 1). null: priors with and without features.
+        `activation`: the activation of the features.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Bayesian
+        >>> learner = Bayesian(features=16).build(LinearRegression(dim=3))
+        >>> learner.refiner.capabilities.merge
+        True
 
     Source: Harrison et al. 2018 (ALPaCA); Raftery et al. 1997 (averaging).
     """

@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 class MAML(Method):
     """Gradient descent from a learnt start, trained through the gradients.
 
-    Fields: `hidden`: widths of the network's hidden layers, none for a linear model; `rate` of a step; `learnt_rate`:
-    whether the rate is meta-trained as well.
+    Fields:
+        `hidden`: widths of the network's hidden layers. Without any the model is linear.
+        `rate`: the learning rate of a step.
+        `learnt_rate`: whether the rate is meta-trained as well.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import MAML
+        >>> learner = MAML(hidden=(8,), rate=0.1).build(LinearRegression(dim=3))
+        >>> learner.predictor.latent_shape
+        (41,)
 
     Source: Finn, Abbeel, Levine 2017, eq. 1.
     """
@@ -50,6 +59,12 @@ class MAML(Method):
 class FirstOrderMAML(MAML):
     """Gradient descent from a learnt start, gradients taken as constants in training.
 
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import FirstOrderMAML
+        >>> FirstOrderMAML(rate=0.1).build(LinearRegression(dim=3)).signal.keep_graph
+        False
+
     Source: Finn, Abbeel, Levine 2017, section 5.2.
     """
 
@@ -61,7 +76,16 @@ class FirstOrderMAML(MAML):
 class MetaSGD(Method):
     """Gradient descent from a learnt start, with a learnt rate for each parameter.
 
-    Fields: `hidden`: widths of the network's hidden layers, none for a linear model; `rate`: where the rates start.
+    Fields:
+        `hidden`: widths of the network's hidden layers. Without any the model is linear.
+        `rate`: where the rates start.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import MetaSGD
+        >>> learner = MetaSGD(rate=0.1).build(LinearRegression(dim=3))
+        >>> learner.refiner.rate.shape
+        torch.Size([3])
 
     Source: Li et al. 2017, eq. 3.
     """
@@ -83,8 +107,18 @@ class MetaSGD(Method):
 class LearnedOptimizer(Method):
     """Weights moved coordinate by coordinate by one small network that sees gradients alone.
 
-    Fields: `hidden`: widths of the moved network's hidden layers, none for a linear model; `width` of the small
-    network; `gain`: how far a step moves; `rate`: where the learnt rate starts.
+    Fields:
+        `hidden`: widths of the fitted network's hidden layers. Without any the model is linear.
+        `width`: the width of the small network that proposes steps.
+        `gain`: how far a step moves.
+        `rate`: where the learnt rate starts.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import LearnedOptimizer
+        >>> learner = LearnedOptimizer(width=16).build(LinearRegression(dim=3))
+        >>> learner.signal.observations, learner.signal.gradients
+        (False, True)
 
     Source: Andrychowicz et al. 2016, eq. 3.
     """
@@ -110,7 +144,17 @@ class LearnedOptimizer(Method):
 class NeuralProcess(Method):
     """The mean of encoded rows and a learnt decoder.
 
-    Fields: `width` of the hidden layers; `tokens`, `token_width`: the mean is so many vectors of that width.
+    Fields:
+        `width`: the width of the hidden layers.
+        `tokens`: the mean is this number of vectors.
+        `token_width`: the width of these vectors.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import NeuralProcess
+        >>> learner = NeuralProcess(tokens=4, token_width=8).build(LinearRegression(dim=3))
+        >>> learner.predictor.latent_shape
+        (4, 8)
 
     Source: Garnelo et al. 2018, eqs. 2-4.
     """
@@ -132,7 +176,16 @@ class NeuralProcess(Method):
 class AttentiveNeuralProcess(Method):
     """Each query's attention over encoded rows.
 
-    Fields: `width` of the hidden layers; `heads` of the attention.
+    Fields:
+        `width`: the width of the hidden layers.
+        `heads`: the number of attention heads.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import AttentiveNeuralProcess
+        >>> learner = AttentiveNeuralProcess(width=32).build(LinearRegression(dim=3))
+        >>> learner.refiner.capabilities.per_query
+        True
 
     Source: Kim et al. 2019, section 3.
     """

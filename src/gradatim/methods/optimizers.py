@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted(Method):
+class WeightsMethod(Method):
     """A method that fits a linear model, or a tanh network, to each task by itself.
 
-    Fields: `hidden`: widths of the network's hidden layers, none for a linear model.
+    Fields:
+        `hidden`: widths of the network's hidden layers. Without any the model is linear.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import SGD
+        >>> predictor, start = SGD(hidden=(8,)).start(LinearRegression(dim=3))
+        >>> start.shape
+        torch.Size([41])
     """
 
     learnt: ClassVar[bool] = False
@@ -43,10 +51,17 @@ class Fitted(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Fitted):
+class SGD(WeightsMethod):
     """Gradient descent, one step a mini-batch.
 
-    Fields: `rate`: the learning rate.
+    Fields:
+        `rate`: the learning rate.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import SGD
+        >>> SGD(rate=0.3).build(LinearRegression(dim=3)).refiner.lr
+        0.3
     """
 
     summary: ClassVar[str] = "gradient descent, one step a mini-batch"
@@ -60,10 +75,18 @@ class SGD(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Momentum(Fitted):
+class Momentum(WeightsMethod):
     """Gradient descent with momentum, one step a mini-batch.
 
-    Fields: `rate`: the learning rate; `momentum` in [0, 1): the share of the last velocity that stays.
+    Fields:
+        `rate`: the learning rate.
+        `momentum`: the share of the last velocity that stays, in [0, 1).
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Momentum
+        >>> Momentum(momentum=0.9).build(LinearRegression(dim=3)).refiner.momentum
+        0.9
     """
 
     summary: ClassVar[str] = "gradient descent with momentum"
@@ -78,10 +101,17 @@ class Momentum(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam(Fitted):
+class Adam(WeightsMethod):
     """Adam, one step a mini-batch.
 
-    Fields: `rate`: the learning rate.
+    Fields:
+        `rate`: the learning rate.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Adam
+        >>> Adam(rate=0.1).build(LinearRegression(dim=3)).refiner.lr
+        0.1
     """
 
     summary: ClassVar[str] = "Adam, one step a mini-batch"
@@ -95,11 +125,19 @@ class Adam(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Newton(Fitted):
+class Newton(WeightsMethod):
     """Damped Newton, one step a mini-batch; of a network, a block for each weight matrix.
 
-    Fields: `rate`: the length of a step; `damping`, in units of the mean curvature; `power` of the gain by which steps
-    shrink as rows are seen.
+    Fields:
+        `rate`: the length of a step.
+        `damping`: the damping, in units of the mean curvature.
+        `power`: the power of the gain by which steps shrink as rows are seen.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Newton
+        >>> Newton(rate=0.5).build(LinearRegression(dim=3)).signal.inputs
+        True
     """
 
     summary: ClassVar[str] = "damped Newton, one step a mini-batch"
@@ -121,10 +159,17 @@ class Newton(Fitted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Fitted):
+class LBFGS(WeightsMethod):
     """L-BFGS to convergence on all rows seen.
 
-    Fields: `strength` of the L2 penalty.
+    Fields:
+        `strength`: the L2 penalty.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import LBFGS
+        >>> LBFGS(strength=0.1).build(LinearRegression(dim=3)).refiner.keeps_rows
+        True
     """
 
     summary: ClassVar[str] = "L-BFGS to convergence on all rows seen"
@@ -144,11 +189,19 @@ class LBFGS(Fitted):
 class Kalman(Method):
     """An extended Kalman filter on the weights of tanh networks, whose predictions are averaged.
 
-    Fields: `strength`: the precision of the prior on the weights; `hidden`: widths of hidden layers; `members`: how
-    many networks.
+    Fields:
+        `strength`: the precision of the prior on the weights.
+        `hidden`: widths of the networks' hidden layers.
+        `members`: the number of networks.
 
     Raises:
         ValueError: when it is built for a family with classes.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Kalman
+        >>> Kalman(hidden=(8,), members=2).build(LinearRegression(dim=3)).predictor.latent_shape
+        (2, 41)
     """
 
     summary: ClassVar[str] = "an extended Kalman filter on the weights of networks (regression)"
@@ -185,7 +238,15 @@ class Kalman(Method):
 class Smoother(Kalman):
     """Tanh networks fitted to a window of rows, with a Gaussian for those before.
 
-    Fields: `lag`: rows in the window; `damping` of a step.
+    Fields:
+        `lag`: the number of rows in the window.
+        `damping`: the damping of a step.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Smoother
+        >>> Smoother(lag=64, hidden=(8,)).build(LinearRegression(dim=3)).refiner.keeps_rows
+        True
     """
 
     summary: ClassVar[str] = "networks fitted to a window of rows, a Gaussian for those before (regression)"

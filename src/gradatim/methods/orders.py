@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..regimes import ordering
-from .refined import Sized
+from .refined import TransformerMethod
 
 if TYPE_CHECKING:
     from ..family import TaskFamily
@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplicitOrder(Sized):
+class ExplicitOrder(TransformerMethod):
     """An order of x's columns: a token for each, refined by rows, and a learnt score of tokens.
 
-    Fields: `token_width` of the tokens.
+    Fields:
+        `token_width`: the width of the tokens.
+
+    Example:
+        >>> from gradatim.families import StructuralCausalModel
+        >>> from gradatim.methods import ExplicitOrder
+        >>> learner = ExplicitOrder(token_width=8).build(StructuralCausalModel(variables=5))
+        >>> learner.init(n_tasks=2).latent.shape
+        torch.Size([2, 5, 8])
     """
 
     summary: ClassVar[str] = (
@@ -36,15 +44,29 @@ class ExplicitOrder(Sized):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplicitOrderOneStep(ExplicitOrder):
-    """An order of x's columns from a single refinement."""
+    """An order of x's columns from a single refinement.
+
+    Example:
+        >>> from gradatim.methods import ExplicitOrderOneStep
+        >>> ExplicitOrderOneStep(width=32).one_step
+        True
+    """
 
     summary: ClassVar[str] = "an order of x's columns from a single refinement"
     one_step: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImplicitOrder(Sized):
-    """An order of x's columns: their scores, refined by rows."""
+class ImplicitOrder(TransformerMethod):
+    """An order of x's columns: their scores, refined by rows.
+
+    Example:
+        >>> from gradatim.families import StructuralCausalModel
+        >>> from gradatim.methods import ImplicitOrder
+        >>> learner = ImplicitOrder(width=32).build(StructuralCausalModel(variables=5))
+        >>> learner.init(n_tasks=2).latent.shape
+        torch.Size([2, 5, 1])
+    """
 
     summary: ClassVar[str] = "an order of x's columns: their scores, refined by rows"
     orders: ClassVar[bool] = True

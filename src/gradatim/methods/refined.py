@@ -21,10 +21,19 @@ SIGNALS = {"observations": OBSERVATIONS, "gradients": GRADIENTS, "both": BOTH, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sized(Method):
-    """A method with a transformer.
+class TransformerMethod(Method):
+    """A method whose update is a transformer.
 
-    Fields: `width`, `layers`, `heads` of the transformer; `gain`: how far a step moves.
+    Fields:
+        `width`: the width of the transformer's tokens.
+        `layers`: the number of the transformer's layers.
+        `heads`: the number of its attention heads.
+        `gain`: how far a step moves.
+
+    Example:
+        >>> from gradatim.methods import Implicit
+        >>> Implicit(width=32).transformer().width
+        32
     """
 
     width: int = 64
@@ -39,16 +48,24 @@ class Sized(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refined(Sized):
+class LatentMethod(TransformerMethod):
     """A method whose latent a transformer refines, see `TransformerConfig`.
 
-    Fields: `signal`: what a step sees of a mini-batch: its rows with the predictions that stand at them (observations),
-    gradients, both, or the rows alone (plain); `prefixes`: one pass predicts for many prefix lengths, and rows see only
-    themselves and the state; `tail`: eta of the tail average that predictions read (null: the last iterate);
-    `at_average`: signals are taken there too; `curvature`: a gain for second moments of what multiplies the weights,
-    by which gradients are preconditioned (null: none); `proximal`: damping grows with the rows seen; `precision`:
-    proposals come with a precision and are fused by it; `memory`: tokens carried beside the latent; `history`: past
-    latents and gradients that a step sees.
+    Fields:
+        `signal`: what a step sees. Observations are rows with the predictions at them; plain is rows alone.
+        `prefixes`: one pass predicts for many prefix lengths, and rows see only themselves and the state.
+        `tail`: eta of the tail average that predictions use. null: the last iterate.
+        `at_average`: signals are taken at the tail average too.
+        `curvature`: the gain of the second moments that precondition gradients. null: no preconditioning.
+        `proximal`: damping grows with the rows seen.
+        `precision`: proposals come with a precision and are fused by it.
+        `memory`: tokens that are carried beside the latent.
+        `history`: past latents and gradients that a step sees.
+
+    Example:
+        >>> from gradatim.methods import Explicit, Parametric
+        >>> Parametric(tail=0.0).tail, Explicit(memory=2).memory
+        (0.0, 2)
     """
 
     signal: Literal["observations", "gradients", "both", "plain"] = "both"
@@ -63,11 +80,12 @@ class Refined(Sized):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parametric(Refined):
+class Parametric(LatentMethod):
     """f of known form, a linear model or a tanh network, whose weights are refined.
 
-    Fields: `hidden`: widths of f's hidden layers; `token_per_row`: a token for each row of each weight matrix, or one
-    for all weights.
+    Fields:
+        `hidden`: widths of f's hidden layers. Without any f is linear.
+        `token_per_row`: one token for each row of each weight matrix, or one token for all weights.
 
     Example:
         >>> from gradatim.families import LinearRegression
@@ -91,7 +109,13 @@ class Parametric(Refined):
 
 @dataclass(frozen=True, kw_only=True)
 class ParametricOneStep(Parametric):
-    """Weights of a known form from a single refinement."""
+    """Weights of a known form from a single refinement.
+
+    Example:
+        >>> from gradatim.methods import Parametric, ParametricOneStep
+        >>> ParametricOneStep().one_step, Parametric().one_step
+        (True, False)
+    """
 
     summary: ClassVar[str] = "weights from a single refinement"
     one_step: ClassVar[bool] = True
@@ -99,7 +123,15 @@ class ParametricOneStep(Parametric):
 
 @dataclass(frozen=True, kw_only=True)
 class BaggedOneStep(Parametric):
-    """The mean of single refinements, one for each mini-batch."""
+    """The mean of single refinements, one for each mini-batch.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import BaggedOneStep
+        >>> learner = BaggedOneStep(width=32).build(LinearRegression(dim=3))
+        >>> learner.init(n_tasks=2).latent.shape
+        torch.Size([2, 3])
+    """
 
     summary: ClassVar[str] = "the mean of single refinements, one for each mini-batch"
     one_step: ClassVar[bool] = True
@@ -111,11 +143,21 @@ class BaggedOneStep(Parametric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explicit(Refined):
+class Explicit(LatentMethod):
     """A learnt f on a learnt embedding z of the task, which is refined.
 
-    Fields: `tokens`, `token_width`: z are so many vectors of that width (null: 16 of width 32); `features`: z is a
-    linear head on so many learnt features; `modulated`: z scales and shifts hidden layers of these widths.
+    Fields:
+        `tokens`: z is this number of vectors. null: 16.
+        `token_width`: the width of these vectors. null: 32.
+        `features`: z is a linear head on this number of learnt features instead.
+        `modulated`: z scales and shifts hidden layers of these widths instead.
+
+    Example:
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Explicit
+        >>> learner = Explicit(tokens=4, token_width=8).build(LinearRegression(dim=3))
+        >>> learner.init(n_tasks=2).latent.shape
+        torch.Size([2, 4, 8])
 
     Source: Mittal et al. 2025, eq. 7.
     """
@@ -134,18 +176,34 @@ class Explicit(Refined):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplicitOneStep(Explicit):
-    """A task embedding from a single refinement."""
+    """A task embedding from a single refinement.
+
+    Example:
+        >>> from gradatim.methods import ExplicitOneStep
+        >>> ExplicitOneStep(width=32).one_step
+        True
+    """
 
     summary: ClassVar[str] = "a task embedding from a single refinement"
     one_step: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Implicit(Sized):
+class Implicit(TransformerMethod):
     """The prediction of each query row is the state, refined by rows.
 
-    Fields: `state`: what is refined: the query's logits (of a regression, its outputs), latents or probabilities;
-    `prefixes`: one pass predicts for many prefix lengths, and rows see only themselves.
+    Fields:
+        `state`: what is refined: the query's logits (outputs in a regression), latents or probabilities.
+        `prefixes`: one pass predicts for many prefix lengths, and rows see only themselves.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import LinearRegression
+        >>> from gradatim.methods import Implicit
+        >>> family = LinearRegression(dim=3)
+        >>> learner, task = Implicit(width=32).build(family), family.sample(2, torch.Generator().manual_seed(0))
+        >>> learner.predict(task.query.x, learner.init(n_tasks=2, query=task.query)).shape
+        torch.Size([2, 64, 1])
 
     Source: Mittal et al. 2025, eq. 8.
     """
@@ -170,14 +228,26 @@ class Implicit(Sized):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitOneStep(Implicit):
-    """One-shot in-context learning."""
+    """One-shot in-context learning.
+
+    Example:
+        >>> from gradatim.methods import ImplicitOneStep
+        >>> ImplicitOneStep(width=32).state
+        'logits'
+    """
 
     summary: ClassVar[str] = "one-shot in-context learning (as a PFN)"
     one_step: ClassVar[bool] = True
 
 
-def texts(regime: str) -> dict[str, Any]:
-    """Return the summaries of a regime's presets, by signal or state."""
+def preset_summaries(regime: str) -> dict[str, Any]:
+    """Return the summaries of a regime's presets, by signal or state.
+
+    Example:
+        >>> from gradatim.methods.refined import preset_summaries
+        >>> preset_summaries("parametric")["gradients"]
+        'weights of a known form, refined by gradients'
+    """
     seen = "by rows (x, y) alone"
     if regime == "parametric":
         form = "weights of a known form, refined by {}"

@@ -30,7 +30,7 @@ class TransformerConfig:
             with `history`, a negative memory or history.
 
     Example:
-        >>> from gradatim import TransformerConfig
+        >>> from gradatim.refiners import TransformerConfig
         >>> TransformerConfig(width=32, layers=1).heads
         4
     """

@@ -51,8 +51,7 @@ class VariableRefiner(Refiner):
             observations.
 
     Example:
-        >>> from gradatim import TransformerConfig
-        >>> from gradatim.refiners import VariableRefiner
+        >>> from gradatim.refiners import TransformerConfig, VariableRefiner
         >>> refiner = VariableRefiner(TransformerConfig(), variables=10, width=32)
         >>> refiner.init(4).latent.shape
         torch.Size([4, 10, 32])

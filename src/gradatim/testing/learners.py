@@ -16,7 +16,7 @@ from torch import Tensor
 from ..batch import Batch
 from ..training.states import load_state, save_state
 from ..tree import flatten, select, tree_map
-from .tools import assert_close, assert_refused, ragged, randomised, take_rows
+from .tools import assert_close, assert_refused, ragged_tasks, randomised, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def check_refiner(learner: Learner, family: TaskFamily, tolerance: float = 1e-9,
         >>> family = LinearRegression(4)
         >>> check_refiner(build("sgd", family), family)
     """
-    support, query, size = ragged(family, seed)
+    support, query, size = ragged_tasks(family, seed)
     case = _Case(randomised(learner, seed), list(support.split(size)), query, tolerance)
     with torch.no_grad():
         for law in _LAWS:

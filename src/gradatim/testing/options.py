@@ -50,7 +50,11 @@ VALUES: dict[str, Any] = {
 
 
 def fitting(name: str, values: Any) -> dict[str, Any]:
-    """Return those of the values that are options of a method; `values`: a dictionary, or a dataclass's fields.
+    """Return those of the values that are options of a method.
+
+    Args:
+        name: the name of the method.
+        values: a dictionary, or a dataclass value whose fields are meant.
 
     Example:
         >>> from gradatim.testing.options import fitting
@@ -70,7 +74,7 @@ def fitting(name: str, values: Any) -> dict[str, Any]:
 
 
 def ignored_options(names: Mapping[str, Any] = METHODS) -> list[str]:
-    """Return the options without effect, as METHOD.OPTION: what is built and how it adapts is the same without them.
+    """Return the options without effect, as METHOD.OPTION. Other values of them change no prediction.
 
     Example:
         >>> from gradatim.testing.options import ignored_options
@@ -81,7 +85,13 @@ def ignored_options(names: Mapping[str, Any] = METHODS) -> list[str]:
 
 
 def ignores(name: str, option: str) -> bool:
-    """Return whether another value of an option changes nothing, in any of a few families."""
+    """Return whether another value of an option changes nothing, in each of a few families.
+
+    Example:
+        >>> from gradatim.testing.options import ignores
+        >>> ignores("adam", "rate")
+        False
+    """
     return not any(_differs(*pair, family) for pair in _pairs(name, option) for family in _families(pair[0]))
 
 
@@ -93,10 +103,10 @@ def _pairs(name: str, option: str) -> Iterator[tuple[Method, Method]]:
     base = method(name, **sizes)
     base = replace(base, **fitting(name, NEEDED.get(option, {})))
     now = getattr(base, option)
-    yield base, replace(base, **{option: _other(option, now)})
+    yield base, replace(base, **{option: _another_value(option, now)})
 
 
-def _other(option: str, now: Any) -> Any:
+def _another_value(option: str, now: Any) -> Any:
     """Return another value of an option."""
     if option in VALUES:
         return VALUES[option]

@@ -17,7 +17,7 @@ from ..learner import Learner
 from ..refiners import SGD
 from ..signal import GRADIENTS
 from ..training.episode import Episode
-from .tools import assert_close, assert_refused, ragged, randomised
+from .tools import assert_close, assert_refused, ragged_tasks, randomised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ def check_predictor(predictor: Predictor, family: TaskFamily, tolerance: float =
         >>> from gradatim.testing import check_predictor
         >>> check_predictor(Network(4, SquaredError()), LinearRegression(4))
     """
-    f, (batch, _, _) = randomised(predictor, seed), ragged(family, seed)
+    f, (batch, _, _) = randomised(predictor, seed), ragged_tasks(family, seed)
     generator, per_row = torch.Generator().manual_seed(seed), not predictor.latent_shape
     shape = (batch.n_rows, getattr(f, "state_width", f.output_dim)) if per_row else f.latent_shape
     latent = torch.randn(4, *shape, generator=generator, dtype=torch.float64)

@@ -86,7 +86,7 @@ def assert_close(law: str, actual: dict[str, Tensor], expected: dict[str, Tensor
             assert gap <= tolerance * scale, f"{law}; but {name} differs by {gap:.2g}"
 
 
-def ragged(family: TaskFamily, seed: int) -> tuple[Batch, Batch, int]:
+def ragged_tasks(family: TaskFamily, seed: int) -> tuple[Batch, Batch, int]:
     """Return four ragged tasks of a family in float64.
 
     One task has a hole, one has no row in the first mini-batch, and one has rows there only.
@@ -103,8 +103,8 @@ def ragged(family: TaskFamily, seed: int) -> tuple[Batch, Batch, int]:
 
     Example:
         >>> from gradatim import LinearRegression
-        >>> from gradatim.testing.tools import ragged
-        >>> support, query, size = ragged(LinearRegression(4), seed=0)
+        >>> from gradatim.testing.tools import ragged_tasks
+        >>> support, query, size = ragged_tasks(LinearRegression(4), seed=0)
         >>> support.mask.sum(1).tolist(), size
         ([14, 10, 5, 14], 5)
     """
@@ -123,7 +123,16 @@ def ragged(family: TaskFamily, seed: int) -> tuple[Batch, Batch, int]:
 
 
 def take_rows(batch: Batch, index: slice | Tensor) -> tuple[Tensor, Tensor]:
-    """Return x `[B, n, Dx]` and y `[B, n, Dy]` of the n rows of every task that `index` chooses."""
+    """Return x `[B, n, Dx]` and y `[B, n, Dy]` of the n rows of every task that `index` chooses.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import Batch
+        >>> from gradatim.testing.tools import take_rows
+        >>> x, y = take_rows(Batch(torch.ones(2, 5, 3), torch.ones(2, 5, 1)), slice(2))
+        >>> x.shape, y.shape
+        (torch.Size([2, 2, 3]), torch.Size([2, 2, 1]))
+    """
     return batch.x[:, index], batch.y[:, index]
 
 

@@ -166,7 +166,7 @@ class Engine:
         """Return values of any shape averaged over processes."""
         return values if self.world_size == 1 else self._fabric.all_reduce(values, reduce_op="mean")
 
-    def together(self, work: Callable[[], _Result]) -> _Result:
+    def run_on_all(self, work: Callable[[], _Result]) -> _Result:
         """Run a function in every process and return its result in this one. Where one process fails, all stop.
 
         Raises:

@@ -18,10 +18,26 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """A loss to meta-train on: a scheme, or a part of one."""
+    """A loss to meta-train on: a scheme, or a part of one.
+
+    Example:
+        >>> import torch
+        >>> from gradatim import LinearRegression, build
+        >>> from gradatim.training.episode import Episode
+        >>> class FirstPrediction:
+        ...     def loss(self, learner, task, generator):
+        ...         return learner.loss(task.query, learner.init(task.n_tasks, differentiable=True)).mean()
+        >>> family = LinearRegression(2)
+        >>> episode = Episode(build("maml", family), FirstPrediction())
+        >>> episode(family.sample(4, torch.Generator().manual_seed(0)), torch.Generator()).shape
+        torch.Size([])
+    """
 
     def loss(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the loss of one episode, all its steps included, `[]`."""
+        """Return the loss of one episode, all its steps included, of shape `[]`.
+
+        `task`: support x `[B, N, *X]` and query x `[B, Nq, *X]`.
+        """
         ...
 
 
@@ -51,5 +67,8 @@ class Episode(nn.Module):
         self.learner, self.objective = learner, objective
 
     def forward(self, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the loss of one episode, `[]`."""
+        """Return the loss of one episode, of shape `[]`.
+
+        `task`: support x `[B, N, *X]` and query x `[B, Nq, *X]`.
+        """
         return self.objective.loss(self.learner, task, generator)

@@ -35,9 +35,12 @@ class Evolution(Scheme):
     L_s(+-i) is the loss of segment s. It belongs to a learner that runs its own complete episode, with parameters phi
     +- sigma e_is in that segment. No graph is kept, so the memory does not grow with the horizon.
 
-    Fields: as `Scheme`; `pairs`: the number P of antithetic pairs; `sigma`: the size of a perturbation, the same for
-    every parameter, well above the rounding error of the precision; `truncation`: steps of a segment, or None for one
-    segment (plain evolution strategies).
+    Fields:
+        `pairs`: the number P of antithetic pairs.
+        `sigma`: the size of a perturbation, the same for every parameter. It must be well above the rounding error.
+        `truncation`: the number of steps of a segment. None: one segment (plain evolution strategies).
+
+    The other fields are those of `Scheme`.
 
     - The value of the loss is that of the unperturbed learner.
     - The gradient is that of the loss averaged over perturbations. It follows every path, also through signals that
@@ -128,22 +131,22 @@ class Evolution(Scheme):
         slopes = {name: torch.zeros_like(p) for name, p in parameters.items()}
         length = self.truncation or steps
         for _ in range(self.pairs):
-            sides = [self._losses(learner, task, _generator(episode)) for _ in range(2)]
-            walked = {name: torch.zeros_like(p) for name, p in parameters.items()}
+            episodes = [self._losses(learner, task, _generator(episode)) for _ in range(2)]
+            noise_sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
             for start in range(0, steps, length):
-                fresh = {name: _normal(p, generator) for name, p in parameters.items()}
-                shares = []
-                for sign, losses in zip((1, -1), sides, strict=True):
+                noise = {name: _normal(p, generator) for name, p in parameters.items()}
+                sums = []
+                for sign, losses in zip((1, -1), episodes, strict=True):
                     shifted = {
-                        f"learner.{name}": p + sign * self.sigma * fresh[name]
+                        f"learner.{name}": p + sign * self.sigma * noise[name]
                         for name, p in parameters.items()
                     }
                     segment = Episode(learner, _Segment(self, losses, min(length, steps - start)))
-                    shares.append(functional_call(segment, shifted, (task, generator)))
-                weight = (shares[0] - shares[1]) / (2 * self.sigma * self.pairs * steps)
+                    sums.append(functional_call(segment, shifted, (task, generator)))
+                weight = (sums[0] - sums[1]) / (2 * self.sigma * self.pairs * steps)
                 for name, slope in slopes.items():
-                    walked[name] += fresh[name]
-                    slope += weight * walked[name]
+                    noise_sums[name] += noise[name]
+                    slope += weight * noise_sums[name]
         return slopes
 
 
@@ -190,9 +193,9 @@ def expected_cosine(pairs: int, dimensions: int) -> float:
     """
     if min(pairs, dimensions) < 1:
         raise ValueError(f"a cosine needs at least 1 pair and 1 dimension; got {pairs} and {dimensions}")
-    whole = (pairs + dimensions) / 2
-    upper = math.lgamma((pairs + 1) / 2) + math.lgamma(whole - 0.5)
-    return math.exp(upper - math.lgamma(pairs / 2) - math.lgamma(whole))
+    half_sum = (pairs + dimensions) / 2
+    upper = math.lgamma((pairs + 1) / 2) + math.lgamma(half_sum - 0.5)
+    return math.exp(upper - math.lgamma(pairs / 2) - math.lgamma(half_sum))
 
 
 def cosine_ratios(
@@ -227,21 +230,21 @@ def cosine_ratios(
             f"{scheme.truncation} and {draws} draws"
         )
     scheme.check(learner)
-    whole = Learner(learner.predictor, learner.refiner, replace(learner.signal, keep_graph=True))
-    parameters, episode = _trained(whole), _seed(generator)
+    with_graph = Learner(learner.predictor, learner.refiner, replace(learner.signal, keep_graph=True))
+    parameters, episode = _trained(with_graph), _seed(generator)
     shared = (scheme.batch_size, scheme.horizon, scheme.random_horizon, scheme.prefixes, scheme.relative)
     unrolled = Unrolled(*shared)
-    losses = unrolled._of_steps(unrolled.losses(whole, task, _generator(episode)))
-    found = torch.autograd.grad(
+    losses = unrolled._of_steps(unrolled.losses(with_graph, task, _generator(episode)))
+    exact_slopes = torch.autograd.grad(
         losses.mean(), list(parameters.values()), allow_unused=True, materialize_grads=True
     )
-    wanted = torch.cat([slope.flatten() for slope in found])
+    exact = torch.cat([slope.flatten() for slope in exact_slopes])
     ratios = []
     for _ in range(draws):
-        slopes = scheme._slopes(whole, task, episode, len(losses), generator)
-        guess = torch.cat([slopes[name].flatten() for name in parameters])
-        ratios.append(torch.dot(guess, wanted) / (guess.norm() * wanted.norm()))
-    return torch.stack(ratios) / expected_cosine(scheme.pairs, wanted.numel())
+        slopes = scheme._slopes(with_graph, task, episode, len(losses), generator)
+        estimate = torch.cat([slopes[name].flatten() for name in parameters])
+        ratios.append(torch.dot(estimate, exact) / (estimate.norm() * exact.norm()))
+    return torch.stack(ratios) / expected_cosine(scheme.pairs, exact.numel())
 
 
 def _trained(learner: Learner) -> dict[str, Tensor]:

@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 
 
 class Penalty(Protocol):
-    """A term that is added to a scheme's loss, computed from a meta-batch; a frozen dataclass."""
+    """A term that is added to a scheme's loss, computed from a meta-batch; a frozen dataclass.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from gradatim import Greedy
+        >>> @dataclass(frozen=True)
+        ... class LastStep:
+        ...     weight: float
+        ...
+        ...     def __call__(self, learner, task, losses):
+        ...         return self.weight * losses[-1].mean()
+        >>> Greedy(penalties=(LastStep(0.1),)).penalties
+        (LastStep(weight=0.1),)
+    """
 
     def __call__(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
         """Return the term `[]` for a meta-batch of B tasks, whose query losses are `[steps, B]`."""
@@ -36,10 +49,13 @@ class Penalty(Protocol):
 class Scheme(ABC):
     """A loss of whole episodes: up to `horizon` mini-batches of `batch_size` rows.
 
-    Fields: `batch_size`: rows of a mini-batch; `horizon`: the largest number of steps of an episode; `random_horizon`:
-    draw the number of steps uniformly from 1 .. horizon, else it is horizon; `prefixes`: train each step on this many
-    prefixes of its mini-batch (1: the whole mini-batch only); `relative`: average the logarithm of each step's loss;
-    `penalties`: terms that are added to the loss.
+    Fields:
+        `batch_size`: rows of a mini-batch.
+        `horizon`: the largest number of steps of an episode.
+        `random_horizon`: draw the number of steps uniformly from 1 .. horizon. Else it is horizon.
+        `prefixes`: train each step on this many prefixes of its mini-batch. 1: the complete mini-batch only.
+        `relative`: average the logarithm of each step's loss.
+        `penalties`: terms that are added to the loss.
 
     Prefix lengths are uniform in 1 .. batch_size - 1, and the whole mini-batch is always one of the prefixes. Each
     task continues from one of them.
@@ -119,20 +135,20 @@ class Scheme(ABC):
         batches = list(self._batches(task.support, generator))
         lengths = self._lengths(generator)
         query = task.query
-        fan = 1 if lengths is None else len(lengths)
+        n_prefixes = 1 if lengths is None else len(lengths)
         steps = iter(range(len(batches)))
 
         def carry(state: State) -> State:
             step = next(steps)
-            if fan > 1 and step:
-                chosen = torch.randint(fan, (task.n_tasks,), generator=generator)
-                state = select(state, (torch.arange(task.n_tasks) * fan + chosen).to(query.x.device))
+            if n_prefixes > 1 and step:
+                chosen = torch.randint(n_prefixes, (task.n_tasks,), generator=generator)
+                state = select(state, (torch.arange(task.n_tasks) * n_prefixes + chosen).to(query.x.device))
             return self.carry(state, step)
 
-        asked = query.repeat(fan)
+        repeated_query = query.repeat(n_prefixes)
         states = learner.states(batches, query, carry, lengths, generator, differentiable=True)
         for state in islice(states, 1, None):
-            yield learner.loss(asked, state, generator).unflatten(0, (-1, fan)).mean(1)
+            yield learner.loss(repeated_query, state, generator).unflatten(0, (-1, n_prefixes)).mean(1)
 
     def _of_steps(self, losses: Tensor) -> Tensor:
         """Return what each step counts, `[steps]`: the mean of its losses `[steps, tasks]`, or the log of it."""
@@ -220,7 +236,10 @@ class Unrolled(Scheme):
 
         loss = 1/T sum_t L(query, state_t),  state_t differentiable in up to `truncation` steps before it
 
-    Fields: as `Scheme`; `truncation`: the number of steps between cuts, or None for no cut.
+    Fields:
+        `truncation`: the number of steps between cuts. None: no cut.
+
+    The other fields are those of `Scheme`.
 
     Raises:
         ValueError: as `Scheme`, or truncation below 1.

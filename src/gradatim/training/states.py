@@ -57,7 +57,8 @@ def save_state(
         The path.
 
     Raises:
-        ValueError: the states of this learner belong to their queries; or as `files.checkpoint.write`.
+        ValueError: the states of this learner belong to their queries; the value is no state of this learner, such as
+            None or the pair that `Learner.learn` returns; or as `files.checkpoint.write`.
 
     Example:
         >>> import torch
@@ -76,6 +77,7 @@ def save_state(
             "an implicit learner's state belongs to the queries it was made for and cannot be saved: save the rows, "
             "or use a parametric or explicit learner"
         )
+    _check_structure(state, learner.refiner.init(1), "state")
     identity = {"kind": "state", "learner": fingerprint(learner)}
     return write(path, flatten(state), {**(header or {}), **identity})
 
@@ -116,3 +118,15 @@ def load_state(path: Path | str, learner: Learner) -> State:
             "load it with the learner that made it"
         )
     return unflatten(template, tensors)
+
+
+def _check_structure(state: object, template: State, name: str) -> None:
+    """Raise ValueError where a value has not the structure of a learner's state: the same named tuples and tensors."""
+    expected = torch.Tensor if isinstance(template, torch.Tensor) else type(template)
+    if not isinstance(state, expected):
+        raise ValueError(
+            f"the {name} of this learner is a {expected.__name__}; got {type(state).__name__}: give what learner.adapt "
+            "or learner.step returned"
+        )
+    for field in getattr(template, "_fields", ()):
+        _check_structure(getattr(state, field), getattr(template, field), f"{name}.{field}")

@@ -204,7 +204,7 @@ class _Run:
             self._restore(checkpoint)
         is_first = self.engine.is_first
         folder = self.out if is_first else None
-        self.log = self.engine.together(lambda: Log(folder, self.iteration, self.config.tensorboard))
+        self.log = self.engine.run_on_all(lambda: Log(folder, self.iteration, self.config.tensorboard))
         self.watch = Watch(progress and is_first, self.config.iterations, self.iteration)
         for notice in self.notices:
             self.watch.print(notice)
@@ -220,9 +220,9 @@ class _Run:
                 is_last = self.iteration == config.iterations
                 if is_last or self.iteration % config.log_every == 0:
                     record = self._record()
-                    self.engine.together(lambda record=record: self._publish(record, on_log))
+                    self.engine.run_on_all(lambda record=record: self._publish(record, on_log))
                 if is_last or self.iteration % config.checkpoint_every == 0:
-                    self.engine.together(self._save)
+                    self.engine.run_on_all(self._save)
 
     def finish(self) -> TrainingResult:
         """Load the averaged weights, write the files of the run and return the result."""
@@ -232,7 +232,7 @@ class _Run:
         self.learner.eval().zero_grad(set_to_none=True)
         seconds, peak = self._seconds(), max(self.peak, self.engine.peak_memory())
         facts = {"iteration": self.iteration, "seconds": seconds, "peak_memory": peak}
-        files = self.engine.together(lambda: self._write(facts))
+        files = self.engine.run_on_all(lambda: self._write(facts))
         return TrainingResult(
             self.learner, self.iteration, seconds, peak, self.log.records, tuple(files), tuple(self.notices)
         )

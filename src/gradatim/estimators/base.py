@@ -134,7 +134,9 @@ class Refined(BaseEstimator):
         """
         check_is_fitted(self)
         seed = self.random_state if isinstance(self.random_state, int | None) else None
-        params: dict[str, Any] = {name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")}
+        params: dict[str, Any] = {
+            name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")
+        }
         params["model"] = "given" if isinstance(self.model, Learner) else str(self.model)
         about = {
             **(header or {}),

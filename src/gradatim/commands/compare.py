@@ -9,10 +9,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .judge import counts
-from .options import add_fields, escaped, first_line
+from .judge import step_numbers
+from .options import add_fields, escape_percent, first_line
 from .show import print_written
-from .train import named, names
+from .train import part_name, registry_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -44,10 +44,10 @@ def compare_options(parser: ArgumentParser, arguments: list[str]) -> None:
     from ..comparison.plan import TRAINING
 
     for part, default in (("family", FAMILY), ("scheme", None)):
-        name = named(arguments, part) or default
-        value = None if name is None else _defaults(names(part)[name])
+        name = part_name(arguments, part) or default
+        value = None if name is None else _defaults(registry_of(part)[name])
         about = "the default is chosen for each method" if value is None else first_line(type(value))
-        group = parser.add_argument_group(f"{part}: {name or 'by method'}", escaped(about))
+        group = parser.add_argument_group(f"{part}: {name or 'by method'}", escape_percent(about))
         text = f"another {part}, by name or import path; --{part} for short"
         group.add_argument(f"--{part}.name", type=str if name else str | None, default=name, help=text)
         if value is not None:
@@ -72,7 +72,7 @@ def compare(options: Namespace, console: Console) -> None:
         result = run(
             [name.strip() for name in options.methods.split(",") if name.strip()],
             family,
-            steps=counts(options.steps),
+            steps=step_numbers(options.steps),
             batch_size=options.batch_size,
             tasks=options.tasks,
             seeds=options.seeds,
@@ -103,7 +103,7 @@ def _value(options: Namespace, part: str) -> Any:
 
     value = options[part].as_dict()
     name = value.pop("name")
-    return None if name is None else from_json(names(part)[name], value, part)
+    return None if name is None else from_json(registry_of(part)[name], value, part)
 
 
 def _defaults(kind: type) -> Any:

@@ -233,6 +233,13 @@ def test_learn_predicts_before_it_learns():
         wanted = learner.predict(batch.x, state)
         prediction, state = learner.learn(state, batch)
         assert torch.equal(prediction, wanted)
+    alone = learner.init(2)
+    for batch in task.support.split(4):
+        prediction, alone = learner.learn(alone, batch, predict=False)
+        assert prediction is None
+    assert all(
+        torch.equal(a, b) for a, b in zip(flatten(alone).values(), flatten(state).values(), strict=True)
+    )
     assert torch.equal(learner.refiner.latent(state), learner.refiner.latent(learner.adapt(task.support, 4)))
 
 

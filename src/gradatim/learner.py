@@ -147,16 +147,11 @@ class Learner(nn.Module):
                 )
 
     def learn(
-        self,
-        state: State,
-        batch: Batch,
-        generator: torch.Generator | None = None,
-        predict: bool = True,
-    ) -> tuple[Tensor | None, State]:
+        self, state: State, batch: Batch, generator: torch.Generator | None = None, predict: bool = True
+    ) -> tuple[Any, State]:
         """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
 
-        A refiner that weighs by predictions scores the rows before it learns them. `predict`: whether the prediction is
-        wanted; without it, None is returned in its place, and heads that only predictions need are not solved.
+        `predict=False`: None in place of the prediction, which is then not computed.
 
         Raises:
             ValueError: as `check` and `predict`.
@@ -171,11 +166,9 @@ class Learner(nn.Module):
             ...     prediction, state = learner.learn(state, batch)
         """
         self.check(batch)
-        prediction = None
-        if predict:
-            with torch.no_grad():
-                state = self.refiner.settle(state)
-                prediction = self.predict(batch.x, state)
+        with torch.no_grad():
+            state = self.refiner.settle(state) if predict else state
+            prediction = self.predict(batch.x, state) if predict else None
         return prediction, self.step(state, batch, generator=generator)
 
     def step(

@@ -101,9 +101,7 @@ class TableTask:
         size = max(1, ENCODED // batch_size) * batch_size if x is None else len(rows)
         for piece in rows.split(size) if len(rows) else ():
             for batch in self._batches(piece, batch_size, x):
-                self.states = [
-                    learner.learn(state, batch, predict=False)[1] for learner, state in self._members
-                ]
+                self.states = [f.learn(state, batch, predict=False)[1] for f, state in self._members]
         self.rows += float(rows.weight.sum())
 
     def _batches(self, rows: Rows, batch_size: int, x: np.ndarray | None) -> Iterator[Batch]:

@@ -100,7 +100,6 @@ def networks(
     """Return records and claims on random networks, against MLPs and boosted trees fitted to convergence on the same
     rows.
     """
-    kinds = _fits(smoke)
     count = min(experiment.tasks, 2 if smoke else 8)
     validated = experiment.family.on("validation")
     validation = sample_tasks(validated, count, seed=5)
@@ -109,7 +108,7 @@ def networks(
     records: list[dict[str, Any]] = []
     errors: dict[str, tuple[float, np.ndarray]] = {}
     fours: dict[str, np.ndarray] = {}
-    for kind, settings in kinds.items():
+    for kind, settings in _fits(smoke).items():
         study.console.print(f"fitting {kind} to convergence on the rows of {experiment.name}")
 
         def compute(settings: list[partial[Any]] = settings) -> Values:
@@ -138,10 +137,7 @@ def networks(
     judged = replace(
         experiment, name="validation-network", family=validated, tasks=count, steps=(experiment.steps[-1],)
     )
-    groups = {
-        "moments160": ["network-bayesian"],
-        "ratio160": [*experiment.recipes],
-    }
+    groups = {"moments160": ["network-bayesian"], "ratio160": [*experiment.recipes]}
     settings = {name: tuned_setting(study, experiment, name) for name in experiment.baselines}
     entries = []
     for (name, group), bar in zip(groups.items(), (1.1, 0.9), strict=True):

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 HORIZON = 10
 VARIANTS = ("", "-decaying", "-one-step")
-"""The three ways of training: the paper's, with a constant gain; with our default gain; for one step only."""
+"""Three ways of training: as the paper does, with a constant gain, then with our default gain, then for one step
+only.
+"""
 
 RATES = (0.1, 0.3, 1.0)
 RATED = ("maml", "first-order-maml", "meta-sgd")

@@ -4,8 +4,7 @@ Names by example: the row `parametric-both@fashion-mnist` of the panel `mnist-lo
 
 - `origin` gives the family of the panel, `mnist`.
 - After the @ is another family, on which the learner was trained.
-- `learner` gives its name in records, fashion-mnist-parametric-both.
-- Its recipe is `recipes("fashion-mnist", ...)["parametric-both"]`.
+- `learner` gives its name in records, fashion-mnist-parametric-both. Its recipe is one of `recipes`.
 - A row `parametric-chosen` stands for one of its `alternatives`.
 
 Source: Mittal et al. 2025, tables 2 (parametric), 3 (explicit), 4 (implicit), and what its reviewers asked.
@@ -67,9 +66,8 @@ class PaperTable:
     def of(self, panel: str, row: str) -> tuple[int, ...]:
         """Return the columns of a row.
 
-        - A learner for one step has the first column, and one of `PEERS` the last.
-        - A one-shot learner has the columns up to `MAX_BATCHES` or `ONE_SHOT_ROWS`.
-        - Others have all columns.
+        A learner for one step has the first column, one of `PEERS` the last. A one-shot learner has the columns up
+        to `MAX_BATCHES` or `ONE_SHOT_ROWS`. Others have all columns.
         """
         columns = self.columns.get(panel, STEPS)
         stem = row.partition("@")[0]
@@ -269,10 +267,7 @@ TABLES: dict[int, PaperTable] = {
 
 
 def alternatives(panel: str, row: str) -> tuple[str, ...]:
-    """Return the candidates for a row: signals, inner rates, or only the row.
-
-    One is chosen on validation tasks with one seed.
-    """
+    """Return the candidates for a row, of which validation tasks choose one: signals, inner rates, or only the row."""
     if CHOSEN in row:
         candidates = signals(origin(panel), row.partition("-")[0])
         return tuple(row.replace(CHOSEN, signal) for signal in candidates)
@@ -347,13 +342,9 @@ def filled(
     chosen: Mapping[tuple[str, str], str],
     metrics: Mapping[str, str],
 ) -> dict[Cell, Mapping[str, Any] | None]:
-    """Return the record of each cell over all seeds, or None where there is none.
+    """Return the record of each cell of `targets` over all seeds, or None where there is none.
 
-    Args:
-        targets: the cells.
-        records: of all learners.
-        chosen: the row that stands for each row with `alternatives`, by (panel, row).
-        metrics: the deciding metric of each panel.
+    `chosen`: the row that stands for each row with `alternatives`. `metrics`: the deciding metric of each panel.
     """
     by_key = {
         (r["family"], r["name"], r["steps"]): r

@@ -587,10 +587,13 @@ def test_every_mini_batch_is_a_step_of_the_loop(model, monkeypatch):
     x = rng.normal(size=(960, 4))
     learner = build("ridge", LinearRegression(4, 0.5), strength=1.0) if model == "given" else model
     estimator = RefinedRegressor(model=learner).partial_fit(x[:320], x[:320, 0])
-    steps, step = [], Learner.step
-    monkeypatch.setattr(
-        Learner, "step", lambda self, *rest: steps.append(rest[1].n_rows) or step(self, *rest)
-    )
+    steps, learn = [], Learner.learn
+
+    def counted(self, state, batch, *rest, **settings):
+        steps.append(batch.n_rows)
+        return learn(self, state, batch, *rest, **settings)
+
+    monkeypatch.setattr(Learner, "learn", counted)
     estimator.partial_fit(x[320:640], x[320:640, 0])
     estimator.predict_then_learn(x[640:], x[640:, 0])
     assert steps == [32] * 20

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gradatim import Greedy, TrainConfig, train
 from gradatim.comparison.plots import clouds
-from gradatim.comparison.runs import sample
+from gradatim.comparison.runs import sample_tasks
 from gradatim.families import EmbeddingClassification, GaussianMixture
 from gradatim.families.flows import flow_points
 from gradatim.generation import generate, sample_curve
@@ -36,7 +36,7 @@ family = EmbeddingClassification(str(folder / "mine.npz"), dim=32, ways=5, suppo
 learner = build("parametric-both", family)
 length = TrainConfig(iterations=3 if smoke else 200, tasks=2 if smoke else 16)
 train(learner, family, Greedy(batch_size=8, horizon=10), length)
-task = sample(family.on("test"), 4 if smoke else 64, seed=0)
+task = sample_tasks(family.on("test"), 4 if smoke else 64, seed=0)
 errors = curve(learner, task, 8, (1, 5, 10), {"error": error_rate})["error"].mean(axis=1)
 console.print(
     f"five new classes: error {errors[0]:.2f} after 8 rows, {errors[1]:.2f} after 40, {errors[2]:.2f} after 80"
@@ -47,7 +47,7 @@ console.print(
 mixture = GaussianMixture(dim=2, support_rows=320, query_rows=128)
 flow = build("parametric-both", mixture, hidden=(32, 32))
 train(flow, mixture, Greedy(batch_size=32, horizon=10), length)
-task = sample(mixture, 4, seed=0)
+task = sample_tasks(mixture, 4, seed=0)
 for name, candidate in {"parametric": flow, "kernel": build("kernel", mixture, width=0.2)}.items():
     energy = sample_curve(candidate, task, 32, (1, 5, 10))["energy"].mean(axis=1)
     console.print(f"{name}: energy distance {energy[0]:.3f} after 32 points, {energy[2]:.3f} after 320")

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from gradatim import load_state, recipe, save_state, train
-from gradatim.comparison.runs import sample
+from gradatim.comparison.runs import sample_tasks
 from gradatim.metrics import curve, error_rate
 from gradatim.recipes import from_json
 
@@ -25,7 +25,7 @@ for name in ("digits", "digits-explicit", "digits-implicit"):
     run["train"] |= {"iterations": 3 if smoke else 100, "tasks": 2 if smoke else 16}
     run = from_json(run)
     learners[name] = train(run.learner(), run.family, run.scheme, run.train).learner
-    task = sample(run.family.on("test"), 4 if smoke else 64, seed=0)
+    task = sample_tasks(run.family.on("test"), 4 if smoke else 64, seed=0)
     errors = curve(learners[name], task, 50, (1, 5, 10), {"error": error_rate})["error"].mean(axis=1)
     console.print(
         f"{name}: error {errors[0]:.2f} after 50 rows, {errors[1]:.2f} after 250, {errors[2]:.2f} after 500"

@@ -166,7 +166,7 @@ def _sizes(wheel: Wheel) -> dict[str, float]:
     sizes = {
         "lines of src": wording.lines(wording.ROOT / "src"),
         "lines of studies": wording.lines(wording.ROOT / "studies"),
-        "seconds to import gradatim": round(import_seconds(wheel), 2),
+        "seconds to import gradatim's Learner": round(import_seconds(wheel), 2),
         "kilobytes of the wheel": round(wheel.kilobytes),
     }
     if SECONDS in os.environ:

@@ -94,7 +94,7 @@ def build(name: str, kind: str, seed: int, **setting: Any) -> Any:
         ValueError: river is not installed.
     """
     try:
-        from river import forest, tree
+        from river import forest, tree  # type: ignore[reportAttributeAccessIssue]
     except ImportError as error:
         raise ValueError("river's peers are not installed: pip install gradatim[studies]") from error
     if name == "tree":

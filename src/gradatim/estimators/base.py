@@ -134,7 +134,9 @@ class Refined(BaseEstimator):
         """
         check_is_fitted(self)
         seed = self.random_state if isinstance(self.random_state, int | None) else None
-        params = {name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")}
+        params: dict[str, Any] = {
+            name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")
+        }
         params["model"] = "given" if isinstance(self.model, Learner) else str(self.model)
         about = {
             **(header or {}),
@@ -259,8 +261,8 @@ class Refined(BaseEstimator):
         """Learn rows, `x [n, d]` if they are encoded; begin a task where there is none."""
         raise NotImplementedError
 
-    def _ahead(self, rows: Rows, classes: Any = None) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-        """Yield the classes so far and what is predicted of the next rows `[n, ...]`, after learning them.
+    def _ahead(self, rows: Rows, classes: Any = None) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield the classes so far (of a regression None) and what is predicted of the next rows `[n, ...]`.
 
         They are whole mini-batches, and more of them the more rows are learnt: heads are solved for each prediction.
         """

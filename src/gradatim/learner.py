@@ -151,7 +151,7 @@ class Learner(nn.Module):
     ) -> tuple[Any, State]:
         """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
 
-        `predict=False`: None in place of the prediction, which is then not computed.
+        With `predict=False` no prediction is computed, and None is returned in its place.
 
         Raises:
             ValueError: as `check` and `predict`.

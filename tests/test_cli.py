@@ -91,6 +91,7 @@ def digits(tmp_path_factory) -> Path:
         ("train linear --method implicit-one-step", "--scheme.horizon 1"),
         ("train linear digits", "digits"),
         ("eval", "required: checkpoint"),
+        ("predict rows.csv --state task.safetensors", "required: --out"),
         ("eval nowhere", "cannot be read"),
         ("eval . --step 3", "did you mean --steps?"),
         (

@@ -229,7 +229,7 @@ class Learner(nn.Module):
         `query`: as in `states`.
 
         Raises:
-            ValueError: a support or query that does not fit this learner.
+            ValueError: a support or query that does not fit this learner, a batch_size below 1.
         """
         _check_batch(support)
         state, active = self.init(support.n_tasks, query), None
@@ -238,7 +238,7 @@ class Learner(nn.Module):
         last = support.mask.int().mul(counts).amax(1)
         # sorted on the host: a device is asked once, not at every step
         ends = sorted(last.tolist()) if _fixed_size(state) else []
-        for start in range(0, support.n_rows, batch_size):
+        for start in support.starts(batch_size):
             if ends and sum(end > start for end in ends) <= FEWER * len(ends):
                 going, ends = last > start, [end for end in ends if end > start]
                 index = torch.arange(support.n_tasks, device=last.device) if active is None else active

@@ -271,7 +271,8 @@ class Refined(BaseEstimator):
             batches = 0 if task is None else int(task.rows) // (8 * self.batch_size)
             size = self.batch_size * min(max(1, batches), max(1, AHEAD // self.batch_size))
             piece, rows = rows.take(slice(size)), rows.take(slice(size, None))
-            if task is None:
+            # a task may be there that has not seen a row: those before were of weight 0
+            if task is None or (task.encoder is None and task.warm is None):
                 self._learn(piece, None, classes)
                 classes_before, size = self._labels(), len(piece)
                 if classes_before is None:

@@ -230,6 +230,7 @@ class Experts(Refiner):
             return super().widen(state, place)
         state = self._absorbed(state)
         moments, theta = spread_classes(state.moments, place, self.outputs), state.theta
+        place = place.to(theta.device)
         theta = theta.new_zeros(*theta.shape[:3], self.outputs).index_copy(3, place, theta)
         noise = theta.new_ones(*theta.shape[:2], self.outputs).index_copy(2, place, state.noise)
         return state._replace(moments=moments, theta=theta, noise=noise)
@@ -265,6 +266,9 @@ class Experts(Refiner):
         Moments are those of features brought to a mean square of 1 / rows.
         """
         state = self.solve(self._absorbed(state))
+        # experts far behind are not solved anew from the file: their heads are zero there, and so here
+        alive = self._alive(state)[:, :, None, None]
+        state = state._replace(theta=torch.where(alive, state.theta, 0.0))
         parts = {"noise": state.noise, "log_likelihood": state.log_likelihood}
         return state, pack_scaled(state.moments) | parts
 

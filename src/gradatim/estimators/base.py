@@ -215,7 +215,7 @@ class Refined(BaseEstimator):
             name = str(self.model)
             if not Path(name).exists():
                 near = hint(name, SHIPPED)
-                raise ValueError(f"no model or file is called {name!r}: {near} or give a checkpoint")
+                raise ValueError(f"no model or file is called {name!r}: {near} (or give a checkpoint)")
             template = rebuild(Path(name))[0]
         if template is None and self.n_passes != 1:
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")

@@ -40,6 +40,7 @@ FULL = torch.ones(2, 3, dtype=torch.bool)
         (X, Y, FULL.int(), "weight must be floating point or bool"),
         (X, Y, -FULL.float(), r"weights must be finite and at least 0; got -1.0 at task 0, row 0"),
         (X, Y, FULL / 0.0, "weights must be finite and at least 0; got inf"),
+        (X, Y, FULL.double() * 1e39, "got 1e.39 at task 0, row 0, too large for torch.float32"),
         (X, Y, [1.0], r"weight must be a tensor \[tasks, rows\]; got list"),
         (X, Y, FULL[:, :2], r"weight must be floating point or bool, \(2, 3\)"),
         (X, Y, ~FULL, r"weight is 0 in all rows of tasks \[0, 1\]"),

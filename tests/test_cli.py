@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -513,3 +513,27 @@ def test_help_texts_come_from_either_form_of_a_docstrings_fields():
         "depth": "sizes of a network",
     }
     assert options.field_texts(Listed) == options.field_texts(Base) | listed
+
+
+@dataclass(frozen=True)
+class Last:
+    weight: float
+
+    def __call__(self, learner, task, losses):
+        return self.weight * losses[-1].mean()
+
+
+def test_options_leave_the_penalties_of_a_recipe(tmp_path):
+    run = recipe("linear")
+    run = replace(run, scheme=replace(run.scheme, penalties=(Last(0.1),)))
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(run.to_json()))
+    changed = recipe_of(str(path), "--scheme.batch_size", "4")
+    assert changed.scheme == replace(run.scheme, batch_size=4)
+
+
+def test_a_file_of_the_current_folder_stands_in_for_no_module_of_python(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert call(capsys, "list")[0] == 0
+    assert sys.path[-1] == str(tmp_path) and sys.path.count(str(tmp_path)) == 1

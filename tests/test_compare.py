@@ -153,6 +153,21 @@ def test_other_tasks_in_the_same_folder_are_another_comparison(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_records_of_code_that_has_changed_since_are_not_reused(tmp_path, monkeypatch):
+    def compared(**metrics):
+        return compare(["ridge"], FAMILY, out=tmp_path, metrics=metrics or None, **SMALL)
+
+    first = compared(error=squared_error)
+    second = compared(error=lambda outputs, task: 100 * squared_error(outputs, task))
+    assert means(second, "ridge", "error") == pytest.approx([100 * e for e in means(first, "ridge", "error")])
+
+    before, oracle = compared(), LinearRegression.oracle
+    with monkeypatch.context() as patch:
+        patch.setattr(LinearRegression, "oracle", lambda *arguments: oracle(*arguments) + 5)
+        assert means(compared(), "oracle")[-1] > means(before, "oracle")[-1] + 1
+    assert means(compared(), "oracle") == means(before, "oracle")
+
+
 def test_processes_of_their_own_give_the_same_numbers(tmp_path):
     small = SMALL | {"seeds": 1, "train": replace(SHORT, threads=1)}
     alone, apart = (compare(["maml"], FAMILY, workers=n, **small) for n in (1, 2))

@@ -637,3 +637,15 @@ def test_no_estimator_knows_a_concrete_refiner_or_predictor():
                     "CrossEntropy",
                     "SquaredError",
                 }
+
+
+@pytest.mark.parametrize("kind", [RefinedClassifier, RefinedRegressor])
+def test_a_stream_may_begin_with_rows_of_weight_zero(cancer, kind):
+    x, y = cancer
+    weight = np.ones(200)
+    weight[:70] = 0
+    model, plain = kind(), kind()
+    assert len(model.predict_then_learn(x[:200], y[:200], sample_weight=weight)) == 200
+    plain.partial_fit(x[70:200], y[70:200])
+    assert model.task_.rows == 130
+    np.testing.assert_allclose(model.predict(x), plain.predict(x))

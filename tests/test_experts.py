@@ -14,7 +14,7 @@ from gradatim.nn.fixed_features import FILLED, FixedFeatures, choose_landmarks, 
 from gradatim.nn.mixture import SHARPNESS, TAILS, class_probabilities, cumulative, log_density
 from gradatim.predictors import Committee, CrossEntropy, SquaredError
 from gradatim.refiners import Experts
-from gradatim.refiners.experts import LATE, ROUNDING, STRENGTHS, VIEWS
+from gradatim.refiners.experts import BEHIND, LATE, ROUNDING, STRENGTHS, VIEWS
 from gradatim.signal import PLAIN, StepInput
 
 STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]
@@ -204,6 +204,20 @@ def test_a_packed_state_goes_on(classes):
         )
     with pytest.raises(ValueError, match="'gram'"):
         made.refiner.unpack({name: part for name, part in tensors.items() if name != "gram"})
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_experts_far_behind_go_on_alike_from_a_file(classes):
+    made, batch = learner(classes), rows(900, classes)
+    state, tensors = made.refiner.pack(made.adapt(batch.slice(0, 600), 20))
+    best = state.log_likelihood.amax(2)
+    assert bool((best < best.amax(1, keepdim=True) - BEHIND).any())
+    further = batch.slice(600, 900)
+    states = [
+        made.refiner.settle(made.step(start, further)) for start in (state, made.refiner.unpack(tensors))
+    ]
+    likelihoods = [made.log_likelihood for made in states]
+    torch.testing.assert_close(*likelihoods, rtol=1e-3, atol=1e-1)
 
 
 def test_the_map_is_in_the_file_of_weights_once_and_moves_with_the_learner():

@@ -206,7 +206,7 @@ class Spread:
 # --- no graph unless asked, predict then learn, tasks that end
 
 
-@pytest.mark.parametrize("name", ["parametric-both", "maml", "bayesian", "implicit-logits", "sgd"])
+@pytest.mark.parametrize("name", ["parametric-both", "maml", "bayesian", "implicit-logits", "sgd", "lbfgs"])
 def test_adapting_builds_no_graph_unless_asked(name):
     family = LinearRegression(3, support_rows=12)
     learner, task = build(name, family), family.sample(2, torch.Generator().manual_seed(0))
@@ -266,7 +266,7 @@ def test_a_state_of_other_tasks_is_refused():
     state = learner.adapt(task.support.tasks(slice(0, 2)), 4)
     with pytest.raises(ValueError, match="same tasks; got x of 4 and a state of 2"):
         learner.predict(task.query.x, state)
-    with pytest.raises(ValueError, match="same tasks; got 4 and 2"):
+    with pytest.raises(ValueError, match="same tasks; got x of 4 and a state of 2"):
         learner.loss(task.query, state)
 
 
@@ -390,6 +390,8 @@ def test_an_implicit_state_refuses_other_queries():
     assert learner.predict(task.query.x, state).shape == (task.n_tasks, task.query.n_rows, 3)
     with pytest.raises(ValueError, match="answers the queries it was made for"):
         learner.predict(task.query.x + 1, state)
+    with pytest.raises(ValueError, match="answers the queries it was made for"):
+        learner.loss(Batch(task.query.x + 1, task.query.y), state)
 
 
 def test_queries_and_mini_batches_of_another_kind_are_refused():

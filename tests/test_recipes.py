@@ -1,13 +1,14 @@
 """Recipes as JSON: what was written is read, and every value is held against its field's type."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import pytest
 
 from gradatim import config
 from gradatim.recipes import RECIPES, from_json, recipe
+from gradatim.registry import import_path
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -127,3 +128,30 @@ def test_unknown_names_are_refused_with_the_nearest():
         from_json(changed("method.gain", {"pwer": 1}))
     with pytest.raises(ValueError, match="no scheme is called 'Gredy': did you mean 'Greedy'"):
         from_json(changed("scheme.name", "Gredy"))
+
+
+@dataclass(frozen=True)
+class Last:
+    weight: float
+
+    def __call__(self, learner, task, losses):
+        return self.weight * losses[-1].mean()
+
+
+def test_penalties_survive_json():
+    run = recipe("linear")
+    run = replace(run, scheme=replace(run.scheme, penalties=(Last(0.1), Last(2.0))))
+    value = json.loads(json.dumps(run.to_json()))
+    assert from_json(value) == run
+    value["scheme"]["penalties"] = [{"name": "gradatim.methods:Ridge"}]
+    with pytest.raises(ValueError, match="Ridge must be a penalty"):
+        from_json(value)
+    value["scheme"]["penalties"] = [{"weight": 0.1}]
+    with pytest.raises(ValueError, match="penalty must be an object with a name"):
+        from_json(value)
+
+
+def test_a_class_of_a_file_that_cannot_be_imported_is_refused(monkeypatch):
+    monkeypatch.setattr(Last, "__module__", "my-script")
+    with pytest.raises(ValueError, match=r"my-script\.py, a name that Python cannot import"):
+        import_path(Last, "penalty")

@@ -237,12 +237,16 @@ def _checked_weight(weight: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
         )
     if weight.device != x.device:
         raise ValueError(f"x, y and weight must be on one device; got {x.device} and {weight.device}")
-    if weight.dtype != torch.bool and not bool((weight.isfinite() & (weight >= 0)).all()):
-        b, n = (~(weight.isfinite() & (weight >= 0))).nonzero()[0].tolist()
+    # a large weight may be infinite in the dtype of the rows
+    converted = weight.to(dtype)
+    valid = converted.isfinite() & (converted >= 0)
+    if not bool(valid.all()):
+        b, n = (~valid).nonzero()[0].tolist()
+        why = f", too large for {dtype}" if bool(weight[b, n].isfinite() & (weight[b, n] > 0)) else ""
         raise ValueError(
-            f"weights must be finite and at least 0; got {weight[b, n].item()} at task {b}, row {n}"
+            f"weights must be finite and at least 0; got {weight[b, n].item()} at task {b}, row {n}{why}"
         )
-    return weight.to(dtype)
+    return converted
 
 
 def _over(mask: Tensor, part: Tensor) -> Tensor:

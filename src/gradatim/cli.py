@@ -82,8 +82,10 @@ def _run(arguments: list[str], console: Console) -> None:
     name = arguments[0]
     if name in COMMANDS:
         command = COMMANDS[name]
-        if os.getcwd() not in sys.path:  # import paths such as mymodule:MyFamily begin in the current folder
-            sys.path.insert(0, os.getcwd())
+        # Import paths such as mymodule:MyFamily begin in the current folder. It comes last: a statistics.py beside a
+        # table must not stand in for Python's own.
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
         command.run(parse(command.parser(name, arguments[1:]), arguments[1:]), console)
         return
     if not name.startswith("-"):

@@ -345,17 +345,7 @@ class Learner(nn.Module):
         """
         self.predictor.check_x(x)
         self._check_dtype(x)
-        if not self.refiner.serves(state, x):
-            raise ValueError(
-                "an implicit learner's state answers the queries it was made for; got other x: begin again with "
-                "query=..., or use a parametric or explicit learner"
-            )
-        latent = self.refiner.latent(state)
-        if len(latent) != len(x):
-            raise ValueError(
-                f"x and the state must be of the same tasks; got x of {len(x)} and a state of {len(latent)}"
-            )
-        return self.predictor(x, latent)
+        return self.predictor(x, self._latent(x, state))
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         """Return outputs `[B, N, Do]` at x `[B, N, *X]`, as `predict` does."""
@@ -367,17 +357,26 @@ class Learner(nn.Module):
         `query`: the rows to predict, x `[B, Nq, *X]`. `generator`: for losses that draw random numbers.
 
         Raises:
-            ValueError: a query that does not fit this learner, or of another number of tasks than the state.
+            ValueError: a query that does not fit this learner or its state, as in `predict`.
         """
         _check_batch(query)
         self._check_dtype(query.x, query.y)
         self.predictor.check(query)
-        latent = self.refiner.latent(state)
-        if len(latent) != query.n_tasks:
+        return self.predictor.loss(query, self._latent(query.x, state), generator)
+
+    def _latent(self, x: Tensor, state: State) -> Tensor:
+        """Return the latent to predict at x `[B, N, *X]` with, or raise ValueError where the state is of others."""
+        if not self.refiner.serves(state, x):
             raise ValueError(
-                f"query and state must be of the same tasks; got {query.n_tasks} and {len(latent)}"
+                "an implicit learner's state answers the queries it was made for; got other x: begin again with "
+                "query=..., or use a parametric or explicit learner"
             )
-        return self.predictor.loss(query, latent, generator)
+        latent = self.refiner.latent(state)
+        if len(latent) != len(x):
+            raise ValueError(
+                f"x and the state must be of the same tasks; got x of {len(x)} and a state of {len(latent)}"
+            )
+        return latent
 
 
 _NONE: Any = object()

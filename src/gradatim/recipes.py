@@ -6,7 +6,7 @@ Source: the config of a run as a Python function, after torchtitan (Liang et al.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,8 +35,8 @@ from .methods import (
 )
 from .names import hint
 from .refiners import CONSTANT, Gain
-from .registry import FAMILIES, SCHEMES, Registry
-from .training.schemes import Greedy, Scheme, Unrolled
+from .registry import FAMILIES, SCHEMES, Registry, import_class, import_path
+from .training.schemes import Greedy, Penalty, Scheme, Unrolled
 from .training.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Recipe:
         """Return a JSON value that `from_json` turns back into an equal recipe.
 
         Raises:
-            ValueError: a method, family or scheme of a class that no other program can import.
+            ValueError: a method, family, scheme or penalty of a class that no other program can import.
         """
         return {
             "method": method_to_json(self.method),
@@ -350,12 +350,33 @@ def recipe(name: str) -> Recipe:
 
 
 def _to_named(table: Registry[Any], value: Any) -> dict[str, Any]:
-    return {"name": table.name_of(value), **to_json(value)}
+    named = {"name": table.name_of(value), **to_json(value)}
+    if penalties := getattr(value, "penalties", ()):
+        named["penalties"] = [_penalty_to_json(penalty) for penalty in penalties]
+    return named
 
 
 def _from_named(table: Registry[type[Any]], what: str, value: Any) -> Any:
-    kind = table[_name(what, value)]
-    return dataclass_from_json(kind, {key: part for key, part in value.items() if key != "name"}, what)
+    kind, options = table[_name(what, value)], {key: part for key, part in value.items() if key != "name"}
+    if isinstance(options.get("penalties"), list | tuple):
+        options["penalties"] = [_penalty_from_json(part) for part in options["penalties"]]
+    return dataclass_from_json(kind, options, what)
+
+
+def _penalty_to_json(value: Any) -> dict[str, Any]:
+    """Return a penalty as JSON: its import path, since there is no table of penalties, and its fields."""
+    path = import_path(type(value), "penalty")
+    if not is_dataclass(value):
+        raise ValueError(f"the penalty {path} must be a frozen dataclass, whose fields JSON can hold")
+    return {"name": path, **to_json(value)}
+
+
+def _penalty_from_json(value: Any) -> Any:
+    name = _name("penalty", value)
+    kind = import_class(name, "penalty", object)
+    if not (is_dataclass(kind) and issubclass(kind, Penalty)):
+        raise ValueError(f"{name} must be a penalty, a frozen dataclass with __call__(learner, task, losses)")
+    return dataclass_from_json(kind, {key: part for key, part in value.items() if key != "name"}, "penalty")
 
 
 def _name(what: str, value: Any) -> str:

@@ -198,6 +198,11 @@ def import_path(kind: type, what: str = "class") -> str:
                 f"the {what} {kind.__name__} is defined in no file, so nothing can import it: put the class into a "
                 "file and import it from there"
             )
+    if not re.fullmatch(r"\w+(\.\w+)*", module):
+        raise ValueError(
+            f"the {what} {kind.__name__} is defined in {module}.py, a name that Python cannot import: rename the file, "
+            "such as with _ in place of -"
+        )
     return f"{module}:{kind.__qualname__}"
 
 

@@ -214,7 +214,9 @@ def recipe_from_options(options: Namespace) -> Recipe:
     from ..recipes import from_json
 
     value = select_recipe(options.recipe, *(options[part].name for part in NAMED)).to_json()
+    penalties = value["scheme"]["penalties"]  # no option says them
     value |= {part: options[part].as_dict() for part in PARTS}
+    value["scheme"]["penalties"] = penalties
     if options.devices is not None:
         value["train"]["devices"] = options.devices
     recipe = from_json(value)

@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,15 @@ from .result import Comparison
 from .runs import Study
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..family import TaskFamily
     from ..learner import Learner
     from ..methods import Method
     from ..metrics import Metric
     from ..training.schemes import Scheme
     from ..training.train import TrainConfig
+    from .experiment import Experiment
 
 
 def compare(
@@ -99,17 +103,37 @@ def _folder(out: Path | str | None) -> AbstractContextManager[Path | str]:
 
 
 def _digest(family: TaskFamily) -> str:
-    """Return a hash of a family's fields and of two of its tasks: other tasks are another comparison."""
+    """Return a hash of a family's fields and of two of its tasks: learners of other tasks are other learners."""
     task = family.on("train").sample(2, torch.Generator().manual_seed(0))
-    digest = hashlib.sha256(json.dumps(describe(family), sort_keys=True).encode())
-    for tensor in (task.support.x, task.support.y):
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:8]
+    fields = json.dumps(describe(family), sort_keys=True)
+    return _hash(fields, task.support.x, task.support.y, task.query.x, task.query.y)[:8]
+
+
+def _judgement(experiment: Experiment) -> str:
+    """Return a hash of two of the tasks that are judged, of their best answers and of the errors of some outputs.
+
+    The code of a family or of a metric may change while its name stays.
+    """
+    family, generator = experiment.family, torch.Generator().manual_seed(0)
+    task = family.sample(2, generator)
+    rows = task.support.x, task.support.y, task.query.x, task.query.y
+    outputs = torch.randn(2, task.query.n_rows, family.likelihood.output_dim, generator=generator)
+    errors = [metric(outputs, task) for metric in experiment.metrics.values()]
+    return _hash("", *rows, task.truth, family.oracle(task, experiment.batch_size), *errors)
+
+
+def _hash(text: str, *tensors: Tensor | None) -> str:
+    """Return a hash of a text and of tensors of any shape."""
+    digest = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _measure(study: Study, plan: Plan, seeds: int) -> Comparison:
     """Run the experiment of a plan and return its records."""
-    experiment, rows = plan.experiment, []
+    experiment, rows = replace(plan.experiment, judgement=_judgement(plan.experiment)), []
     with np.errstate(all="ignore"):  # errors of methods that diverge
         results = run_experiment(study, experiment, seeds, rows)
     runs = trained_runs(study, experiment, seeds)

@@ -54,6 +54,7 @@ class Experiment:
         learners: by name, used as they are.
         curve: computes the metrics, as `metrics.curve` does.
         tuning_step: the number of mini-batches after which the settings of baselines are compared.
+        judgement: a hash of tasks, oracle and metrics, where their code may change between runs.
     """
 
     name: str
@@ -72,11 +73,13 @@ class Experiment:
     learners: dict[str, Learner] = field(default_factory=dict)
     curve: Callable[..., Values] = metric_curve
     tuning_step: int = 10
+    judgement: str = ""
 
     @property
     def inputs(self) -> list[Any]:
         """Return as JSON what every record depends on besides its method."""
-        return [describe(self.family), self.tasks, self.batch_size, list(self.metrics)]
+        names = [describe(self.family), self.tasks, self.batch_size, list(self.metrics)]
+        return [*names, self.judgement] if self.judgement else names
 
 
 def methods_by_name(*names: str) -> dict[str, Method]:

@@ -228,7 +228,7 @@ class Experts(Refiner):
         """
         if not self.classes:
             return super().widen(state, place)
-        state = self._absorbed(state)
+        state, place = self._absorbed(state), place.to(state.theta.device)
         moments, theta = spread_classes(state.moments, place, self.outputs), state.theta
         theta = theta.new_zeros(*theta.shape[:3], self.outputs).index_copy(3, place, theta)
         noise = theta.new_ones(*theta.shape[:2], self.outputs).index_copy(2, place, state.noise)
@@ -262,9 +262,10 @@ class Experts(Refiner):
     def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
         """Return the state with all heads solved, and its tensors `[B, ...]` by name: moments in float32, no heads.
 
-        Moments are those of features brought to a mean square of 1 / rows.
+        Moments are those of features brought to a mean square of 1 / rows. Heads of experts far behind are zero.
         """
         state = self.solve(self._absorbed(state))
+        state = state._replace(theta=torch.where(self._alive(state)[:, :, None, None], state.theta, 0.0))
         parts = {"noise": state.noise, "log_likelihood": state.log_likelihood}
         return state, pack_scaled(state.moments) | parts
 
@@ -274,8 +275,7 @@ class Experts(Refiner):
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
-        like = self.init(1)
-        for name, part in self.pack(like)[1].items():
+        for name, part in self.pack(like := self.init(1))[1].items():
             if name not in tensors or tensors[name].shape[1:] != part.shape[1:]:
                 got = list(tensors[name].shape) if name in tensors else "nothing"
                 raise ValueError(f"{name!r} must have shape {list(part.shape)}; got {got}")

@@ -130,7 +130,7 @@ class GaussianProcess(Refiner):
         if not batch.y.is_floating_point():
             raise ValueError(
                 f"a Gaussian process fits regressions: y must be floating point; got {batch.y.dtype}: use a method "
-                "for classes, such as 'laplace'"
+                "for classes, such as 'bayesian'"
             )
         new = (batch.x, batch.y, batch.weight)
         x, y, weight = (torch.cat(pair, dim=1) for pair in zip(state[:3], new, strict=True))

@@ -119,7 +119,11 @@ class Refit(Refiner):
 
     def _fit(self, batch: Batch) -> Tensor:
         """Return one task's theta `[S]`, float64."""
-        batch = batch.to(torch.float64)
+        # tensors that were made in inference mode cannot be saved for a gradient: outside of it, copies can
+        with torch.inference_mode(False):
+            return self._minimize(batch._map(torch.clone).to(torch.float64))
+
+    def _minimize(self, batch: Batch) -> Tensor:
         rows = batch.rows.double()
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:

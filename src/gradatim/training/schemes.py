@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..refiner import State
 
 
+@runtime_checkable
 class Penalty(Protocol):
     """A term that is added to a scheme's loss, computed from a meta-batch; a frozen dataclass.
 

@@ -429,3 +429,10 @@ def test_a_kept_graph_reaches_the_predictor_from_a_fixed_start():
 def test_adapting_refuses_mini_batches_without_rows(size):
     with pytest.raises(ValueError, match=f"a mini-batch needs at least one row; got size {size}"):
         build("sgd", REGRESSION).double().adapt(drawn(REGRESSION).support, size)
+
+
+@pytest.mark.parametrize("name", ["sgd", "implicit-logits"])
+def test_predicting_refuses_a_batch(name):
+    learner, task = build(name, REGRESSION).double(), drawn(REGRESSION)
+    with pytest.raises(ValueError, match=r"x must be a tensor .* got Batch: of a Batch give batch.x"):
+        learner.predict(task.query, learner.init(3, task.query))

@@ -343,8 +343,8 @@ class Learner(nn.Module):
             ValueError: x of another width or dtype, a state of another number of tasks, or, in an implicit learner, x
                 that are not the queries of the state.
         """
-        self._check_dtype(x)
         self.predictor.check_x(x)
+        self._check_dtype(x)
         return self.predictor(x, self._latent(x, state))
 
     def forward(self, x: Tensor, state: State) -> Tensor:

@@ -98,8 +98,12 @@ class Predictor(nn.Module, ABC):
         """Check that x is numbers `[B, N, x_dim]`. A predictor of images or tokens overrides this.
 
         Raises:
-            ValueError: tokens, or another shape.
+            ValueError: no tensor, tokens, or another shape.
         """
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"x must be a tensor [tasks, rows, width]; got {type(x).__name__}: of a Batch give batch.x"
+            )
         if not x.is_floating_point():
             raise ValueError(
                 f"this learner wants numbers: x floating point; got tokens ({x.dtype}): embed them, or use a predictor "

@@ -213,7 +213,7 @@ class Refined(BaseEstimator):
         template = self.model if isinstance(self.model, Learner) else None
         if not isinstance(self.model, Learner) and self.model not in SHIPPED:
             if not Path(name := str(self.model)).exists():
-                near = hint(name, SHIPPED, "give a checkpoint, or")
+                near = f"{hint(name, SHIPPED)} (or give a checkpoint)"
                 raise ValueError(f"no model or file is called {name!r}: {near}")
             template = rebuild(Path(name))[0]
         if template is None and self.n_passes != 1:

@@ -94,6 +94,8 @@ def test_split_is_a_partition_in_order(n, size):
 def test_split_refuses_size_zero():
     with pytest.raises(ValueError, match="at least one row; got size 0"):
         next(rows().split(0))
+    with pytest.raises(ValueError, match="at least one row; got size -1"):
+        rows().starts(-1)
 
 
 @given(start=st.integers(0, 7), stop=st.integers(0, 9))

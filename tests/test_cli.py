@@ -91,6 +91,7 @@ def digits(tmp_path_factory) -> Path:
         ("train linear --method implicit-one-step", "--scheme.horizon 1"),
         ("train linear digits", "digits"),
         ("eval", "required: checkpoint"),
+        ("predict rows.csv --state task.safetensors", "required: --out"),
         ("eval nowhere", "cannot be read"),
         ("eval . --step 3", "did you mean --steps?"),
         (
@@ -479,6 +480,39 @@ def test_info_counts(capsys, linear):
     assert code == 0 and said["parameters"].startswith(f"{count:,} in ")
     assert said["iterations"].strip() == "6" and said["method"].strip() == run.name
     assert f"{path.stat().st_size / 1000:.1f} kB" in said["size"]
+
+
+def test_help_texts_come_from_either_form_of_a_docstrings_fields():
+    class Base:
+        """Words.
+
+        Fields: `low`, `high`: bounds; `size` of a step (None: any).
+
+        More words.
+        """
+
+    class Listed(Base):
+        """Words.
+
+        Fields:
+            `low`: the lower bound. None: any.
+            `width`, `depth`: sizes
+                of a network.
+
+        `other`: no field.
+        """
+
+    assert options.field_texts(Base) == {
+        "low": "bounds",
+        "high": "bounds",
+        "size": "size of a step (None: any)",
+    }
+    listed = {
+        "low": "the lower bound. None: any",
+        "width": "sizes of a network",
+        "depth": "sizes of a network",
+    }
+    assert options.field_texts(Listed) == options.field_texts(Base) | listed
 
 
 @dataclass(frozen=True)

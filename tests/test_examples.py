@@ -4,20 +4,8 @@ import pytest
 
 from gradatim.testing.examples import examples, module_names, run_examples
 
-# Modules whose examples do not stand on their own yet: one that runs is struck off.
-PENDING = {
-    "gradatim.estimators.base",
-    "gradatim.estimators.classifier",
-    "gradatim.estimators.regressor",
-    "gradatim.refiners.experts",
-}
 
-LATER = pytest.mark.xfail(reason="its examples do not stand on their own yet", strict=False)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[LATER] if name in PENDING else []) for name in module_names()]
-)
+@pytest.mark.parametrize("name", module_names())
 def test_examples(name):
     report = []
     _, failed = run_examples(name, report.append)

@@ -25,7 +25,7 @@ FLOORS = {
     9: ["methods/"],
     10: ["recipes", "testing/"],
     11: ["estimators/", "comparison/"],
-    12: ["__init__", "distributed"],
+    12: ["__init__"],
     13: ["commands/"],
     14: ["cli"],
     15: ["__main__"],
@@ -36,12 +36,11 @@ FORBIDDEN = {"refiners/": ["predictors/", "families/"], "families/": ["learner",
 RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
-    "ray": ["distributed"],
     "sklearn": ["estimators/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
-LAZY = ["matplotlib", "ray", "pyarrow", "tensorboard", "torch.utils.tensorboard"]
+LAZY = ["matplotlib", "pyarrow", "tensorboard", "torch.utils.tensorboard"]
 PRINTERS = ["cli"]
 FILE_LINES = 400  # a file is shorter
 FUNCTION_LINES = 60  # so is a function

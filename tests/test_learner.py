@@ -442,3 +442,9 @@ def test_a_kept_graph_reaches_the_predictor_from_a_fixed_start():
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
     assert any(part.abs().max() > 1e-6 for part in plain)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_adapting_refuses_mini_batches_without_rows(size):
+    with pytest.raises(ValueError, match=f"a mini-batch needs at least one row; got size {size}"):
+        build("sgd", REGRESSION).double().adapt(drawn(REGRESSION).support, size)

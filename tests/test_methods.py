@@ -72,12 +72,19 @@ def test_aliases_in_any_case(alias, name):
         ("gradatim.methods:Mine", {}, "module 'gradatim.methods' has no 'Mine'"),
         ("gradatim.batch:Batch", {}, "gradatim.batch:Batch must be a method"),
         ("gradatim.methods:Method", {}, "must be a method, a concrete subclass of Method"),
+        ("gradatim.methods:Method", {}, "which does not define build"),
         ("a b:c", {}, "an import path has the form module:Class"),
     ],
 )
 def test_unknown_names_and_options_are_refused(name, options, said):
     with pytest.raises(ValueError, match=said):
         method(name, **options)
+
+
+@pytest.mark.parametrize("family", [LinearRegression, "LinearRegression"])
+def test_a_family_is_a_value(family):
+    with pytest.raises(ValueError, match=r"a family is a value of a TaskFamily; got .*: make one"):
+        build("maml", family)
 
 
 def test_a_value_is_a_method_too():

@@ -151,10 +151,18 @@ class Batch:
         Raises:
             ValueError: size below 1.
         """
+        for start in self.starts(size):
+            yield self.slice(start, start + size)
+
+    def starts(self, size: int) -> range:
+        """Return the first row of each mini-batch of `size` rows.
+
+        Raises:
+            ValueError: size below 1.
+        """
         if size < 1:
             raise ValueError(f"a mini-batch needs at least one row; got size {size}")
-        for start in range(0, self.n_rows, size):
-            yield self.slice(start, start + size)
+        return range(0, self.n_rows, size)
 
     def tasks(self, index: slice | Tensor) -> Batch:
         """Return the tasks chosen by `index`, a slice or int64 indices `[K]`, as a batch `[K, N, ...]`."""

@@ -123,7 +123,7 @@ COMMANDS: dict[str, Command] = {
         tables.update,
     ),
     "predict": Command(
-        "answer the rows of a file from a state",
+        "predict the rows of a file from a state",
         "gradatim predict test.csv --state task.safetensors --out predictions.csv --proba",
         tables.predict_options,
         tables.predict,

@@ -151,7 +151,7 @@ class Learner(nn.Module):
     ) -> tuple[Any, State]:
         """Return the prediction `[B, N, Do]` of a mini-batch's rows before they are learnt, and the state after.
 
-        `predict=False`: None in place of the prediction, which is then not computed.
+        With `predict=False` no prediction is computed, and None is returned in its place.
 
         Raises:
             ValueError: as `check` and `predict`.
@@ -229,7 +229,7 @@ class Learner(nn.Module):
         `query`: as in `states`.
 
         Raises:
-            ValueError: a support or query that does not fit this learner.
+            ValueError: a support or query that does not fit this learner, a batch_size below 1.
         """
         _check_batch(support)
         state = self.init(support.n_tasks, query)
@@ -239,7 +239,7 @@ class Learner(nn.Module):
         last = support.mask.int().mul(counts).amax(1)
         # sorted on the host: a device is asked once, not at every step
         ends, shapes = sorted(last.tolist()), _shapes(state)
-        for start in range(0, support.n_rows, batch_size):
+        for start in support.starts(batch_size):
             few = ends and sum(end > start for end in ends) <= FEWER * len(ends)
             # states that have grown with their rows, to different lengths, would not meet again
             if few and _shapes(state := self.refiner.settle(state)) == shapes:

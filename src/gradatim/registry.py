@@ -86,7 +86,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if not isinstance(name, str) or _plain(name) not in self._names:
             defined = hint(str(name), self._entries)
             raise ValueError(
-                f"no {self.what} is called {name!r}: {defined}, or give an import path module:Class"
+                f"no {self.what} is called {name!r}: {defined} (or give an import path module:Class)"
             )
         return self._entries[self._names[_plain(name)]]
 
@@ -163,7 +163,13 @@ def import_class(path: str, what: str, base: type) -> type:
             raise ValueError(f"module {module_name!r} has no {inner!r}: {defined}")
         target = getattr(target, part)
     if not _is_kind(target, base):
-        raise ValueError(f"{path} must be a {what}, a concrete subclass of {base.__name__}; got {target!r}")
+        derived = isinstance(target, type) and issubclass(target, base)
+        lacking = (
+            f", which does not define {', '.join(sorted(target.__abstractmethods__))}" if derived else ""
+        )
+        raise ValueError(
+            f"{path} must be a {what}, a concrete subclass of {base.__name__}; got {target!r}{lacking}"
+        )
     return target
 
 

@@ -84,7 +84,7 @@ def show_options(name: str, console: Console) -> None:
     fixed = () if isinstance(entry, type) else entry.fixed
     about = entry.summary if issubclass(kind, Method) and not isinstance(entry, type) else first_line(kind)
     spellings = tables[what].aliases(name)
-    console.print(f"{name}: {about}", soft_wrap=True, markup=False)
+    console.print(f"{name}: {about}" if about else name, soft_wrap=True, markup=False)
     if spellings:
         console.print(f"also: {', '.join(spellings)}", soft_wrap=True, markup=False)
     texts = field_texts(kind)

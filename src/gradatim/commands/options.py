@@ -80,6 +80,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             named = (re.sub(r"[\w.]+\.", "an object with fields of ", kind) for kind in kinds)
             expected = " or ".join(named).replace("NoneType", "null") or "another value"
             text = f"--{key[1]} wants {expected}; got {got[1]}"
+        elif "are required: " in text:
+            lead, _, missing = text.rpartition(": ")
+            spellings = _spellings(parser)
+            names = (f"--{name}" if f"--{name}" in spellings else name for name in missing.split(", "))
+            text = f"{lead}: {', '.join(names)}"
         raise ValueError(f"{text}: see {parser.prog} --help") from error
 
 
@@ -225,7 +230,9 @@ def first_line(value: Any) -> str:
         >>> first_line(Greedy)
         'Train each step on its own, with no gradient across steps, as in the paper.'
     """
-    return (value.__doc__ or "").strip().split("\n")[0].replace("`", "")
+    text = (value.__doc__ or "").strip().split("\n")[0].replace("`", "")
+    # a dataclass without a docstring gets its signature as one
+    return "" if text.startswith(f"{getattr(value, '__name__', '')}(") else text
 
 
 def escape_percent(text: str) -> str:

@@ -212,17 +212,15 @@ class Refined(BaseEstimator):
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         template = self.model if isinstance(self.model, Learner) else None
         if not isinstance(self.model, Learner) and self.model not in SHIPPED:
-            name = str(self.model)
-            if not Path(name).exists():
-                near = hint(name, SHIPPED)
-                raise ValueError(f"no model or file is called {name!r}: {near} or give a checkpoint")
+            if not Path(name := str(self.model)).exists():
+                raise ValueError(
+                    f"no model or file is called {name!r}: {hint(name, SHIPPED)} or give a checkpoint"
+                )
             template = rebuild(Path(name))[0]
         if template is None and self.n_passes != 1:
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")
         if template is not None and self.n_estimators != 1:
-            raise ValueError(
-                "a learner given as model draws no features to differ by: n_estimators must be 1"
-            )
+            raise ValueError("a learner given as model draws no features: n_estimators must be 1")
         first = check_random_state(self.random_state).randint(2**31 - self.n_estimators)
         seeds = tuple(int(first) + member for member in range(self.n_estimators))
         return TableTask(outputs, seeds, template, str(self.device))

@@ -297,9 +297,8 @@ class TableTask:
         """Return rows encoded as x `[n, d]` as a batch of one task; the numbers of a regression standardised."""
         centre, scale = self.target
         y = (rows.y - centre) / scale if self.outputs is None else rows.y.astype(np.int64)
-        inputs, target, weight = (
-            torch.from_numpy(part)[None].to(self.device) for part in (x, y[:, None], rows.weight)
-        )
+        parts = (x, y[:, None], rows.weight)
+        inputs, target, weight = (torch.from_numpy(part)[None].to(self.device) for part in parts)
         # finite by the checks of the estimator and of the map, and without rows of weight 0
         batch = Batch._trusted(inputs, target, weight, bool((rows.weight != 1).any()))
         for learner in self.learners if batch.is_weighted else ():

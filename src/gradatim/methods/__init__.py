@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..family import TaskFamily
 from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
 from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
@@ -33,7 +34,6 @@ from .refined import (
 )
 
 if TYPE_CHECKING:
-    from ..family import TaskFamily
     from ..learner import Learner
 
 # Rows alone are the same wherever they are looked at: where signals are taken has no effect.
@@ -165,8 +165,8 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
     """Return the learner of a method for a family.
 
     Raises:
-        ValueError: what `method` refuses, classes where the method knows none, or a family that asks for an order of
-            x's columns where the method predicts y, or the other way round.
+        ValueError: what `method` refuses, a family that is no value of a `TaskFamily`, classes where the method knows
+            none, or a family that asks for an order of x's columns where the method predicts y, or the other way round.
 
     Example:
         >>> from gradatim.families import LinearRegression
@@ -174,6 +174,10 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
         >>> learner = build("adam", LinearRegression(dim=8), rate=0.1)
     """
     chosen = method(name, **options)
+    if not isinstance(family, TaskFamily):
+        raise ValueError(
+            f"a family is a value of a TaskFamily; got {family!r}: make one, such as LinearRegression(dim=8)"
+        )
     wants_order = isinstance(family.likelihood, Order)
     label = name if isinstance(name, str) else type(chosen).__name__
     if chosen.orders != wants_order:

@@ -243,7 +243,9 @@ def test_learn_predicts_before_it_learns():
     assert torch.equal(learner.refiner.latent(state), learner.refiner.latent(learner.adapt(task.support, 4)))
 
 
-@pytest.mark.parametrize("name", ["ridge", "parametric-both", "bayesian", "sgd", "lbfgs", "kernel"])
+@pytest.mark.parametrize(
+    "name", ["ridge", "parametric-both", "bayesian", "sgd", "lbfgs", "kernel", "experts"]
+)
 def test_tasks_that_have_ended_keep_their_state(name):
     family = LinearRegression(3, support_rows=24)
     learner, task = build(name, family).double(), family.sample(5, torch.Generator().manual_seed(0))
@@ -258,6 +260,23 @@ def test_tasks_that_have_ended_keep_their_state(name):
         x = task.query.x[b : b + 1]
         together = learner.predict(task.query.x, ragged)[b : b + 1]
         torch.testing.assert_close(together, learner.predict(x, alone), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["ridge", "experts"])
+def test_tasks_that_have_ended_cost_no_steps(name, monkeypatch):
+    family = LinearRegression(3, support_rows=24)
+    learner, task = build(name, family), family.sample(5, torch.Generator().manual_seed(0))
+    lengths = torch.tensor([4, 24, 6, 9, 1])
+    step, sizes = learner.refiner.step, []
+
+    def counted(state, step_input):
+        sizes.append(len(step_input.rows))
+        return step(state, step_input)
+
+    monkeypatch.setattr(learner.refiner, "step", counted)
+    present = torch.arange(24) < lengths[:, None]
+    learner.adapt(Batch(task.support.x, task.support.y, present), 4)
+    assert sizes == [5, 5, 2, 1, 1, 1]
 
 
 def test_a_state_of_other_tasks_is_refused():

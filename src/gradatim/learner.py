@@ -218,9 +218,9 @@ class Learner(nn.Module):
         generator: torch.Generator | None = None,
     ) -> StepInput:
         """Return what a step sees of a mini-batch, through the signal."""
-        latent = self.refiner.linearization_point(state)
-        return self.signal(self.predictor, latent, batch, lengths, generator)
+        return self.signal(self.predictor, self.refiner.linearization_point(state), batch, lengths, generator)
 
+    @torch.no_grad()
     def adapt(self, support: Batch, batch_size: int, query: Batch | None = None) -> State:
         """Return the state after one pass over the support `[B, N, ...]` in mini-batches of `batch_size` rows.
 
@@ -232,25 +232,27 @@ class Learner(nn.Module):
             ValueError: a support or query that does not fit this learner, a batch_size below 1.
         """
         _check_batch(support)
-        state, active = self.init(support.n_tasks, query), None
+        state = self.init(support.n_tasks, query)
+        active = torch.arange(support.n_tasks, device=support.x.device)
         ended: list[tuple[Tensor, State]] = []
         counts = torch.arange(1, support.n_rows + 1, dtype=torch.int32, device=support.x.device)
         last = support.mask.int().mul(counts).amax(1)
         # sorted on the host: a device is asked once, not at every step
-        ends = sorted(last.tolist()) if _fixed_size(state) else []
+        ends, shapes = sorted(last.tolist()), _shapes(state)
         for start in support.starts(batch_size):
-            if ends and sum(end > start for end in ends) <= FEWER * len(ends):
+            few = ends and sum(end > start for end in ends) <= FEWER * len(ends)
+            # states that have grown with their rows, to different lengths, would not meet again
+            if few and _shapes(state := self.refiner.settle(state)) == shapes:
                 going, ends = last > start, [end for end in ends if end > start]
-                index = torch.arange(support.n_tasks, device=last.device) if active is None else active
-                ended.append((index[~going], select(state, (~going).nonzero()[:, 0])))
-                active, going = index[going], going.nonzero()[:, 0]
+                ended.append((active[~going], select(state, (~going).nonzero()[:, 0])))
+                active, going = active[going], going.nonzero()[:, 0]
                 state, support, last = select(state, going), support.tasks(going), last[going]
             batch = support.slice(start, start + batch_size)
             self.check(batch)
             state = self.step(state, batch)
-        if active is None:
+        if not ended:
             return state
-        index, parts = zip(*ended, (active, state), strict=True)
+        index, parts = zip(*ended, (active, self.refiner.settle(state)), strict=True)
         return select(concatenate(parts), torch.cat(index).argsort())
 
     def fit(self, support: Batch, batch_size: int, passes: int = 1) -> State:
@@ -393,6 +395,5 @@ def _ordinary(part: Tensor) -> Tensor:
     return part.clone() if part.is_inference() else part
 
 
-def _fixed_size(state: State) -> bool:
-    """Return whether a state keeps its shape: one that grows with the rows begins with a width of 0."""
-    return all(0 not in part.shape for part in flatten(state).values())
+def _shapes(state: State) -> list[torch.Size]:
+    return [part.shape[1:] for part in flatten(state).values()]

@@ -189,9 +189,8 @@ class TableTask:
                 f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
             )
         self.encoder = self.encoder.merge(task.encoder)
-        if (self.target, self.seeds) != (task.target, task.seeds) or [*map(fingerprint, self.learners)] != [
-            *map(fingerprint, task.learners)
-        ]:
+        first, second = ((t.target, t.seeds, [*map(fingerprint, t.learners)]) for t in (self, task))
+        if first != second:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
         pairs = zip(self._members, task.states, strict=True)
         self.states = [learner.merge([state, further]) for (learner, state), further in pairs]

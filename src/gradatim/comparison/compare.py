@@ -72,8 +72,8 @@ def compare(
             step train on single steps, of as many more tasks.
         metrics: functions from outputs `[B, Nq, C]` and tasks to errors `[B]`, by name; the first one tunes. By default
             the error rate, or the squared error and, where known, the excess risk.
-        out: a folder for learners and records, where the same call goes on. By default nothing is stored. Changed code of
-            a method of yours is not noticed: choose another folder.
+        out: a folder for learners and records, where the same call goes on. By default nothing is stored. Choose
+            another folder after a change of code in a method of yours: that is not noticed.
         workers: processes that meta-train at a time. With 1, all happens in this process.
         progress: show a progress bar on a terminal.
 

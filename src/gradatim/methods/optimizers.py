@@ -85,14 +85,14 @@ class Momentum(WeightsMethod):
     Example:
         >>> from gradatim import LinearRegression
         >>> from gradatim.methods import Momentum
-        >>> Momentum(momentum=0.9).build(LinearRegression(dim=3)).refiner.momentum
+        >>> Momentum().build(LinearRegression(dim=3)).refiner.momentum
         0.9
     """
 
     summary: ClassVar[str] = "gradient descent with momentum"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rate": RATES, "momentum": (0.5, 0.8, 0.9)}
     rate: float = 0.1
-    momentum: float = 0.0
+    momentum: float = 0.9
 
     def build(self, family: TaskFamily) -> Learner:
         """Return the learner for the tasks of a family."""

@@ -407,3 +407,8 @@ def test_experts_without_rows_are_refused():
             made.refiner.step(made.init(), StepInput(torch.ones(1), batch))
     with pytest.raises(ValueError, match="experts >= 1"):
         Committee(made.predictor.features, SquaredError(1), 0)
+
+
+def test_steps_of_columns_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"0 \.\. 2"):
+        FixedFeatures(torch.zeros(2, 3), steps=[(3, 0.0)])

@@ -26,7 +26,6 @@ class Predictor(nn.Module, ABC):
             latent belongs to the query rows.
         output_dim: the width of the outputs.
         x_dim: the width of x. None: any.
-        probabilistic: whether `distribution` returns the predictive distribution of a regression.
 
     Example:
         >>> import torch
@@ -47,7 +46,6 @@ class Predictor(nn.Module, ABC):
     latent_shape: tuple[int, ...]
     output_dim: int
     x_dim: int | None = None
-    probabilistic: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ class Predictor(nn.Module, ABC):
         """Return the predictive distribution of a regression's answer at x `[B, N, Dx]`, a mixture for each row.
 
         Raises:
-            ValueError: the predictor is not `probabilistic`.
+            ValueError: the predictor answers a mean only.
         """
         raise ValueError(
             f"{type(self).__name__} answers a mean only, not a distribution: use another learner"

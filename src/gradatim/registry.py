@@ -14,17 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
-from .families import (
-    Alphabets,
-    EmbeddingClassification,
-    GaussianMixture,
-    ImageClassification,
-    LinearClassification,
-    LinearRegression,
-    RandomNetworkRegression,
-    Sinusoids,
-    StructuralCausalModel,
-)
+import gradatim.families as families
+
 from .family import TaskFamily
 from .names import hint
 from .training.evolution import Evolution
@@ -244,20 +235,7 @@ def _module(name: str, path: str, what: str) -> ModuleType:
 FAMILIES: Registry[type[TaskFamily]] = Registry(
     "family",
     TaskFamily,
-    {
-        kind.__name__: kind
-        for kind in (
-            Alphabets,
-            EmbeddingClassification,
-            GaussianMixture,
-            ImageClassification,
-            LinearClassification,
-            LinearRegression,
-            RandomNetworkRegression,
-            Sinusoids,
-            StructuralCausalModel,
-        )
-    },
+    {name: getattr(families, name) for name in families.__all__},
 )
 SCHEMES: Registry[type[Scheme]] = Registry(
     "scheme", Scheme, {"Evolution": Evolution, "Greedy": Greedy, "Unrolled": Unrolled}

@@ -55,7 +55,6 @@ class Committee(Predictor):
         self.features, self.likelihood, self.experts = features, likelihood, experts
         self.x_dim, self.output_dim = features.x_dim, likelihood.output_dim
         self.classes = isinstance(likelihood, CrossEntropy)
-        self.probabilistic = not self.classes
         self.variants = len(SHARPNESS if self.classes else TAILS)
         heads = experts * sum(features.blocks) * self.output_dim
         self.latent_shape = (heads + experts * self.variants + experts * self.output_dim,)

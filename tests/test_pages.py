@@ -3,6 +3,7 @@
 A block marked `no-run` is not executed. Training is shortened: the blocks show sizes for people, not for tests.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -105,3 +106,15 @@ def test_the_commands_of_the_readme_run(tmp_path: Path):
             cwd=tmp_path, env=environment, check=True, capture_output=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     assert len(pd.read_csv(tmp_path / "predictions.csv")) == 10
+
+
+def test_the_table_of_the_readme_is_that_of_its_record():
+    record = json.loads((ROOT / "docs/results/tasks_that_share.json").read_text())
+    lines = (ROOT / "README.md").read_text().splitlines()
+    (learnt,) = (line for line in lines if line.startswith("| mean squared error"))
+    (ridge,) = (line for line in lines if line.startswith("| the best ridge"))
+    spans = [f"{min(row['learnt']):.1f} to {max(row['learnt']):.1f}" for row in record.values()]
+    assert [cell.strip() for cell in learnt.split("|")[2:-1]] == spans
+    assert [float(cell) for cell in ridge.split("|")[2:-1]] == [
+        round(row["best ridge"], 1) for row in record.values()
+    ]

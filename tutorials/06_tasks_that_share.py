@@ -3,11 +3,16 @@
 Tasks are linear regressions of 20 columns whose weights lie in the same 3 directions. Learnt features find the
 directions; a ridge, tuned on other tasks for every number of rows, knows one task at a time.
 
-python tutorials/06_tasks_that_share.py        # about 20 seconds; GRADATIM_SMOKE=1: numbers without meaning
+python tutorials/06_tasks_that_share.py [FILE.json]    # about 20 seconds; GRADATIM_SMOKE=1: numbers without meaning
+
+With a file it also writes the numbers there: docs/results/tasks_that_share.json is what README shows.
 """
 
+import json
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -57,8 +62,13 @@ tuning = family.sample(256, torch.Generator().manual_seed(2))
 ridges = {strength: build("ridge", family, strength=strength) for strength in (0.1, 0.3, 1, 3, 10, 30)}
 tuned = {strength: errors(ridge, tuning, rows) for strength, ridge in ridges.items()}
 
+result = {}
 print("rows  learnt (each seed)      best ridge")
 for count in rows:
     best = min(tuned, key=lambda strength: tuned[strength][count])
     ridge = errors(ridges[best], task, (count,))[count]
     print(f"{count:4}  {' '.join(f'{e[count]:6.2f}' for e in learnt):22}  {ridge:6.2f}")
+    result[count] = {"learnt": [e[count] for e in learnt], "best ridge": ridge, "strength": best}
+
+if len(sys.argv) > 1:
+    Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n")

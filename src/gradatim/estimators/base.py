@@ -99,15 +99,34 @@ class Refined(BaseEstimator):
         return self
 
     def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Begin again with rows X `[n, columns]`, y `[n]` of another range: with a new map, forgetting what was learnt.
+        """Take the map from rows X `[n, columns]`, y `[n]` of another range, learn them, and return self.
+
+        What was learnt is carried over: of a column whose scale changes, sums of numbers and of products exactly.
 
         Raises:
             ValueError: as `partial_fit`.
         """
         check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False))
-        fresh._learn(fresh._rows(X, y, sample_weight), classes=self._labels())
-        self.__dict__.update(fresh.__dict__)
+        with self._unharmed():
+            rows = self._targets(self._rows(X, y, sample_weight).present())
+            self.task_.remap(rows, self.batch_size)
+        return self
+
+    def reweigh(self, X: Any, y: Any, sample_weight: Any = None, n_rows: float | None = None) -> Self:
+        """Weigh the experts by rows X `[n, columns]`, y `[n]` that were learnt, each scored as if it had been left out.
+
+        After it, answers do not depend on the order in which rows were learnt. `n_rows`: how many rows these stand for
+        (default: all that were learnt).
+
+        Raises:
+            ValueError: as `partial_fit`; the map is not fixed yet.
+        """
+        check_is_fitted(self)
+        with self._unharmed():
+            rows = self._targets(self._rows(X, y, sample_weight).present())
+            if self.task_.encoder is None:
+                raise ValueError("the map is not fixed yet: learn more rows, or use fit")
+            self.task_.reweigh(rows, self.task_.rows if n_rows is None else n_rows)
         return self
 
     def fork(self) -> Self:
@@ -126,8 +145,8 @@ class Refined(BaseEstimator):
     def save(self, path: Path | str, header: dict[str, Any] | None = None) -> Path:
         """Write the estimator and all that it knows to one file, without pickle; return its path.
 
-        `header`: what else to remember, plain JSON. Moments are packed in float32: what is answered after `load`
-        differs by rounding. Heads that score rows to come are solved anew, here and in the file: both go on alike.
+        `header`: what else to remember, plain JSON. Nothing is rounded: the file goes on as the estimator does. Before
+        the map is fixed the file holds the first rows as they came; `fit` and `prepare` fix it at once.
 
         Raises:
             ValueError: the file cannot be written; what stood there stays.
@@ -253,6 +272,20 @@ class Refined(BaseEstimator):
     def _checked(self, y: Any) -> np.ndarray:
         """Return y `[n]`, labels or numbers."""
         raise NotImplementedError
+
+    def _targets(self, rows: Rows, **known: Any) -> Rows:
+        """Return rows whose y is numbers or class indices `[n]`; begin a task where there is none."""
+        raise NotImplementedError
+
+    def _prepare(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> Self:
+        with self._unharmed():
+            if getattr(self, "task_", None) is not None and self.task_.count:
+                raise ValueError("rows were learnt already, under a map of their own: call remap(X, y)")
+            self.__dict__.pop("task_", None)
+            rows = self._rows(X, y, sample_weight, fit=True).present()
+            rows = self._targets(rows, **known)
+            self.task_.prepare(rows)
+        return self
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         """Learn rows, `x [n, d]` if they are encoded; begin a task where there is none."""

@@ -86,7 +86,7 @@ class Encoder:
         if not weight.all():
             columns, weight = columns.take(weight > 0), weight[weight > 0]
         weight = weight * inverse_unit(float(weight.max()))
-        pairs = zip(columns.kinds, columns.values, strict=True)
+        pairs = columns.decided()
         fitted = [
             (Number.fit if kind == NUMBER else Tally.from_column)(values, weight) for kind, values in pairs
         ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .cells import DURATION, Cell, Days, Durations, family_of
 from .columns import Columns
 
 if TYPE_CHECKING:
@@ -60,25 +61,41 @@ class Rows:
         return Rows(columns, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("y", "weight")))
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the rows as tensors `[n]` by name, and what they do not hold as plain JSON: names and words."""
+        """Return the rows as tensors `[n]` by name, and what they do not hold as plain JSON: names and words.
+
+        `words`: by the place of a column its words; `numbers`: by the same place, of those cells that stood as numbers,
+        the family and the number by row; `families`: by the place of a column of numbers what they stand for.
+        """
         tensors = {"y": torch.from_numpy(self.y), "weight": torch.from_numpy(self.weight)}
-        words = {}
+        header: dict[str, Any] = {"names": list(self.columns.names), "named": self.columns.named}
+        words, numbers, families = {}, {}, {}
         for place, values in enumerate(self.columns.values):
             if values.dtype == object:
-                words[str(place)] = values.tolist()
-            else:
-                tensors[str(place)] = torch.from_numpy(np.array(values))
-        return tensors, {"names": list(self.columns.names), "named": self.columns.named, "words": words}
+                words[str(place)] = [cell and str(cell) for cell in values.tolist()]
+                cells = {str(n): cell for n, cell in enumerate(values.tolist()) if isinstance(cell, Cell)}
+                if cells:
+                    numbers[str(place)] = {row: [cell.family, cell.number] for row, cell in cells.items()}
+                continue
+            tensors[str(place)] = torch.from_numpy(np.array(values))
+            if isinstance(values, Days):
+                families[str(place)] = family_of(values)
+        return tensors, header | {"words": words, "numbers": numbers, "families": families}
 
     @classmethod
     def unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Rows:
         """Return the rows whose tensors `[n]` and names `pack` returned."""
         values = []
+        numbers, families = header.get("numbers", {}), header.get("families", {})
         for place in map(str, range(len(header["names"]))):
             if (words := header["words"].get(place)) is None:
-                values.append(tensors[place].numpy())
+                column = tensors[place].numpy()
+                if place in families:
+                    column = column.view(Durations if families[place] == DURATION else Days)
             else:
-                values.append(np.empty(len(words), dtype=object))
-                values[-1][:] = words
+                column = np.empty(len(words), dtype=object)
+                column[:] = words
+                for row, (family, number) in numbers.get(place, {}).items():
+                    column[int(row)] = Cell(words[int(row)], number, family)
+            values.append(column)
         columns = Columns(tuple(header["names"]), tuple(values), header["named"])
         return cls(columns, tensors["y"].numpy(), tensors["weight"].numpy())

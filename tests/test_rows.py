@@ -293,7 +293,9 @@ def test_a_sparse_matrix_that_is_too_large_is_refused_with_its_size():
             read_columns(sparse.coo_matrix(shape))
 
 
-@pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", "string", "int64[pyarrow]", "date32[pyarrow]"])
+@pytest.mark.parametrize(
+    "dtype", ["Int64", "boolean", "Float64", "string", "int64[pyarrow]", "date32[pyarrow]"]
+)
 def test_a_typed_column_with_nothing_in_it_is_missing(dtype):
     columns = read_columns(pd.DataFrame({"a": pd.array([None, None], dtype=dtype), "b": ["x", "y"]}))
     assert Encoder.fit(columns).kinds == ("number", "category")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from ..preprocessing.labels import align, of_one_type, union
+from ..preprocessing.labels import align, positions, read_labels, union
 from .base import Refined
 from .table import TableTask
 
@@ -155,16 +154,12 @@ class RefinedClassifier(ClassifierMixin, Refined):
         if not fitted:
             self.task_ = self._new_task(len(labels))
         elif len(labels) > len(self.classes_):
-            self.task_.widen(np.searchsorted(labels, self.classes_), len(labels))
+            self.task_.widen(positions(labels, self.classes_), len(labels))
         self.classes_ = labels
-        self._learn_targets(rows, np.searchsorted(labels, rows.y), x)
+        self._learn_targets(rows, positions(labels, rows.y), x)
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return labels `[n]`, of one type."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iub":
-            return y  # what there is most, and needs no look
-        y = of_one_type(column_or_1d(y, warn=True))
-        check_classification_targets(y)
-        return y
+        return read_labels(y)

@@ -18,8 +18,8 @@ NUMBER, CATEGORY = "number", "category"
 
 _MAX_NAMES = 10
 
-_NOTED_ROWS = 16
-"""Fewer rows than these are read as words without a note of the numbers among them."""
+_NOTED_ROWS, _NOTED_SHARE = 16, 0.1
+"""At least so many rows, of which at most this share is words, are read as words with a note."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +276,7 @@ def _report_words(values: np.ndarray, numbers: np.ndarray, odd: list[int], name:
 def _note_words(cells: list[str], name: str) -> None:
     """Warn of a column that is read as words because of a few of its cells."""
     words = [cell for cell in cells if not isinstance(cell, Cell)]
-    if words and len(cells) >= _NOTED_ROWS and 2 * len(words) < len(cells):
+    if words and len(cells) >= _NOTED_ROWS and len(words) <= _NOTED_SHARE * len(cells):
         warnings.warn(
             f"column {name!r} is read as words because {len(words)} of its {len(cells)} cells are, such as "
             f"{words[0]!r:.80}: leave those empty (None) to read it as numbers",

@@ -14,10 +14,56 @@ import torch
 from .cells import DURATION, Cell, Days, Durations, family_of
 from .columns import Columns
 
+LIGHTEST, HEAVIEST = 1e-15, 1e15
+"""Positive weights between these add up in float64, whatever weights and numbers they stand beside."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+
+def read_weights(weight: Any, n_rows: int) -> np.ndarray:
+    """Return a weight for each of `n_rows` rows, float64 `[n]`; one number is that of every row, None is 1.
+
+    Raises:
+        ValueError: another number of them, weights that are missing, infinite, negative, all zero, or positive and
+            beyond `LIGHTEST` or `HEAVIEST`.
+
+    Example:
+        >>> from gradatim.preprocessing.rows import read_weights
+        >>> read_weights([1, 0, 2], 3), read_weights(None, 2)
+        (array([1., 0., 2.]), array([1., 1.]))
+    """
+    if weight is None:
+        return np.ones(n_rows)
+    try:
+        weights = np.array(weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sample_weight must hold a number for each row; got {weight!r:.60} ({error})"
+        ) from None
+    weights = np.full(n_rows, weights) if weights.ndim == 0 else weights
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight must hold one number for each of the {n_rows} rows, 1D; got shape {weights.shape}"
+        )
+    for wrong, what, remedy in (
+        (~np.isfinite(weights), "finite", "give that row weight 0"),
+        (weights < 0, "not negative", "give that row weight 0"),
+        (weights > HEAVIEST, f"at most {HEAVIEST:g}", "divide all weights by one number"),
+        (
+            (weights > 0) & (weights < LIGHTEST),
+            f"0, or at least {LIGHTEST:g}",
+            "multiply all weights by one number",
+        ),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"sample_weight must be {what}; got {weights[row]:g} (row {row}): {remedy}")
+    if n_rows and not weights.any():
+        raise ValueError("sample_weight is zero for every row: there is nothing to learn")
+    return weights
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,38 @@ def detach(state: Any) -> Any:
     return tree_map(lambda t: t.detach(), state)
 
 
+def ordinary(part: Tensor) -> Tensor:
+    """Return a tensor of any shape that autograd can use, also where it was made in inference mode.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import ordinary
+        >>> with torch.inference_mode():
+        ...     part = torch.ones(1)
+        >>> ordinary(part).is_inference()
+        False
+    """
+    return part.clone() if part.is_inference() else part
+
+
+def check_state(state: Any) -> None:
+    """Check that something is a state: a tensor or a NamedTuple.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> from gradatim.tree import check_state
+        >>> check_state("here")
+        Traceback (most recent call last):
+        ValueError: a state is what init, adapt or learn returned; got str: begin with init(n_tasks)
+    """
+    if not isinstance(state, Tensor) and not hasattr(state, "_fields"):
+        raise ValueError(
+            f"a state is what init, adapt or learn returned; got {type(state).__name__}: begin with init(n_tasks)"
+        )
+
+
 def where(condition: Tensor, if_true: Any, if_false: Any) -> Any:
     """Return a state that takes some tasks from one state and the others from a second one.
 

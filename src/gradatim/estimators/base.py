@@ -8,21 +8,22 @@ from __future__ import annotations
 import copy
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from ..files.table import read_table, write_table
 from ..learner import Learner
 from ..names import hint
 from ..preprocessing import Columns, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
-from ..preprocessing.features import MODEL, check_features
-from ..preprocessing.lineage import join, new_lineage
+from ..preprocessing.features import MODEL, match_dicts
+from ..preprocessing.lineage import check_alike, join, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from .table import ENCODED, TableTask
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 SHIPPED = ("experts",)
 """Names of `model`: nothing meta-trained, no weights file."""
+
+RAVEL = partial(column_or_1d, warn=True)
+"""What makes a column of y, as scikit-learn does."""
 
 AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
@@ -83,16 +87,8 @@ class Refined(BaseEstimator):
             600.0
         """
         check_is_fitted(self)
-        if estimator is self:
-            raise ValueError("an estimator does not merge with itself: its rows would count twice")
-        if type(estimator) is not type(self):
-            raise ValueError(f"a {type(self).__name__} merges with another; got a {type(estimator).__name__}")
+        check_alike(self, estimator)
         check_is_fitted(estimator)
-        classes, more = (getattr(part, "classes_", np.empty(0)).tolist() for part in (self, estimator))
-        if classes != more:
-            raise ValueError(
-                f"merging needs the same classes; got {classes[:8]} and {more[:8]}: name all at first"
-            )
         # a name of its own for each whose rows had none so far
         estimator.merged_ = estimator.merged_ or new_lineage()
         merged, task = join(self.merged_ or new_lineage(), estimator.merged_), copy.copy(self.task_)
@@ -241,7 +237,10 @@ class Refined(BaseEstimator):
         columns, task = read_columns(X), getattr(self, "task_", None)
         plain = isinstance(X, np.ndarray) and not hasattr(self, "feature_names_in_")
         if reset or not plain or len(columns.names) != self.n_features_in_:
-            columns = check_features(self, X, columns, reset)
+            by_name = match_dicts(self, X, columns, reset)
+            if by_name is None:
+                validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
+            columns = by_name or columns
         fixed = None if reset or task is None else task.encoder
         return columns if fixed is None else fixed.align(columns, MODEL)
 

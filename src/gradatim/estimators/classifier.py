@@ -13,7 +13,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ..preprocessing.labels import align, positions, read_labels, union
-from .base import Refined
+from .base import RAVEL, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
@@ -162,4 +162,4 @@ class RefinedClassifier(ClassifierMixin, Refined):
         """Return labels `[n]`, of one type."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        return read_labels(y)
+        return read_labels(y, RAVEL)

@@ -13,7 +13,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..preprocessing.labels import read_targets
-from .base import Refined
+from .base import RAVEL, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
@@ -104,4 +104,4 @@ class RefinedRegressor(RegressorMixin, Refined):
         """Return finite numbers `[n]`."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        return read_targets(y)
+        return read_targets(y, RAVEL)

@@ -174,9 +174,9 @@ class Columns:
                 raise ValueError(
                     f"column {name!r} is missing: {owner} expects {quote_names(names)}; got {quote_names(self.names)}"
                 )
-        known = set(names)
+        expected = set(names)
         for name in self.names:
-            if name not in known:
+            if name not in expected:
                 raise ValueError(f"column {name!r} is unknown: {owner} expects only {quote_names(names)}")
         order = [position_of[name] for name in names]
         matrix = None if self.matrix is None else self.matrix[:, order]

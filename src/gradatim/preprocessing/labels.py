@@ -5,22 +5,45 @@ Source: Pedregosa et al. 2011 (`classes_` of the estimator's interface).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
-from sklearn.utils.validation import column_or_1d
 
 from .cells import EXACT, is_missing
 
 LARGEST = 1e100
 """Larger numbers of a regression have squares that overflow."""
 
+Ravel = Callable[[Any], np.ndarray]
+
 _WORDS, _TRUTHS, _NUMBERS = "words", "truth values", "numbers"
 
 
-def read_labels(y: Any) -> np.ndarray:
+def as_column(y: Any) -> np.ndarray:
+    """Return y as an array `[n]`.
+
+    Raises:
+        ValueError: it is no column.
+
+    Example:
+        >>> from gradatim.preprocessing.labels import as_column
+        >>> as_column([[1], [2]])
+        array([1, 2])
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        return y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(f"y should be a 1d array, one label or value for each row; got shape {y.shape}")
+    return y
+
+
+def read_labels(y: Any, ravel: Ravel = as_column) -> np.ndarray:
     """Return labels `[n]` of any container as a plain array: words (object), bool, or numbers.
+
+    `ravel`: what turns lists of lists and arrays into a column.
 
     Whole numbers beyond 2^53 stay exact. Truth values of any type are bool. Truth values beside 0 and 1 are bool too.
 
@@ -32,7 +55,7 @@ def read_labels(y: Any) -> np.ndarray:
         >>> read_labels([True, False, 1]), read_labels(["a", "b"]).tolist()
         (array([ True, False,  True]), ['a', 'b'])
     """
-    y = flatten(y)
+    y = flatten(y, ravel)
     if y.dtype.kind in "iub":
         return y
     refuse_missing(y, "labels")
@@ -56,8 +79,8 @@ def read_labels(y: Any) -> np.ndarray:
     return y
 
 
-def read_targets(y: Any) -> np.ndarray:
-    """Return the numbers of a regression `[n]`, of any container, as float64.
+def read_targets(y: Any, ravel: Ravel = as_column) -> np.ndarray:
+    """Return the numbers of a regression `[n]`, of any container, as float64; `ravel` as in `read_labels`.
 
     Raises:
         ValueError: missing values, infinity, numbers beyond `LARGEST`, words, or a y that is no column.
@@ -67,7 +90,7 @@ def read_targets(y: Any) -> np.ndarray:
         >>> read_targets([1, 2.5, True])
         array([1. , 2.5, 1. ])
     """
-    y = flatten(y)
+    y = flatten(y, ravel)
     if y.dtype.kind not in "iub":
         refuse_missing(y, "values")
     if y.dtype.kind in "cmM":
@@ -92,8 +115,10 @@ def read_targets(y: Any) -> np.ndarray:
     return numbers
 
 
-def flatten(y: Any) -> np.ndarray:
+def flatten(y: Any, ravel: Ravel = as_column) -> np.ndarray:
     """Return one column `[n]` of any container (lists, arrays, pandas, polars or Arrow) as an array.
+
+    `ravel`: as in `read_labels`.
 
     Raises:
         ValueError: it has more than one column, or none.
@@ -105,14 +130,14 @@ def flatten(y: Any) -> np.ndarray:
             return _objects(y.to_list())
         return y.to_numpy()
     if type(y).__module__.split(".")[0] == "pyarrow" and hasattr(y, "to_pylist"):
-        return _objects(y.to_pylist()) if not hasattr(y, "column_names") else column_or_1d(y, warn=True)
+        return ravel(y) if hasattr(y, "column_names") else _objects(y.to_pylist())
     if isinstance(y, list | tuple) and not any(isinstance(item, list | tuple | np.ndarray) for item in y):
         return _objects(y)
     if isinstance(y, np.ma.MaskedArray):
         cells = np.ma.getdata(y).astype(object)
         cells[np.ma.getmaskarray(y)] = None
         y = cells
-    return np.asarray(column_or_1d(y, warn=True))
+    return np.asarray(ravel(y))
 
 
 def refuse_missing(y: np.ndarray, what: str) -> None:
@@ -190,12 +215,12 @@ def _together(labels: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _one_dtype(labels: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return two arrays of numbers in one dtype: that of NumPy, or of whole numbers where float64 would merge them."""
-    wanted = np.result_type(labels, more)
+    dtype = np.result_type(labels, more)
     floating = "f" in (labels.dtype.kind, more.dtype.kind) and all(map(_is_exact, (labels, more)))
-    if floating or wanted.kind in "iu":
-        return labels.astype(wanted), more.astype(wanted)
-    whole = [int(label) for part in (labels, more) for label in np.unique(part).tolist()]
-    fits = [kind for kind in (np.int64, np.uint64) if _fits(whole, kind)]
+    if floating or dtype.kind in "iu":
+        return labels.astype(dtype), more.astype(dtype)
+    integers = [int(label) for part in (labels, more) for label in np.unique(part).tolist()]
+    fits = [kind for kind in (np.int64, np.uint64) if _fits(integers, kind)]
     kind: Any = fits[0] if fits else object
     return tuple(_whole(part, kind) for part in (labels, more))  # type: ignore[return-value]
 
@@ -259,9 +284,9 @@ def _plain_numbers(items: list[Any], types: set[type]) -> np.ndarray:
         return np.array(items).astype(bool)
     if any(issubclass(kind, float | np.floating) for kind in types):
         return np.array(items, dtype=np.float64)
-    whole = [int(item) for item in items]
-    kind: Any = next((kind for kind in (np.int64, np.uint64) if _fits(whole, kind)), object)
-    return np.array(whole, dtype=kind)
+    integers = [int(item) for item in items]
+    kind: Any = next((kind for kind in (np.int64, np.uint64) if _fits(integers, kind)), object)
+    return np.array(integers, dtype=kind)
 
 
 def align(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:

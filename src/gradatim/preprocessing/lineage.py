@@ -5,6 +5,7 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 
@@ -36,3 +37,27 @@ def join(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
             "for more rows, and merge each fork once"
         )
     return first | second
+
+
+def check_alike(first: Any, second: Any) -> None:
+    """Check that two estimators can be merged, as far as their classes say.
+
+    Raises:
+        ValueError: they are one, of two kinds, or of other classes.
+
+    Example:
+        >>> from gradatim import RefinedClassifier, RefinedRegressor
+        >>> from gradatim.preprocessing.lineage import check_alike
+        >>> check_alike(RefinedClassifier(), RefinedRegressor())
+        Traceback (most recent call last):
+        ValueError: a RefinedClassifier merges with another; got a RefinedRegressor
+    """
+    if second is first:
+        raise ValueError("an estimator does not merge with itself: its rows would count twice")
+    if type(second) is not type(first):
+        raise ValueError(f"a {type(first).__name__} merges with another; got a {type(second).__name__}")
+    labels = [part.classes_.tolist() for part in (first, second) if hasattr(part, "classes_")]
+    if len(labels) == 2 and labels[0] != labels[1]:
+        raise ValueError(
+            f"merging needs the same classes; got {labels[0][:8]} and {labels[1][:8]}: name all at first"
+        )

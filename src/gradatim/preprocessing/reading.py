@@ -189,7 +189,7 @@ def _columns_of_frame(X: Any) -> Columns:
 def _refuse_twice(names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
         name, times = Counter(names).most_common(1)[0]
-        places = [place for place, other in enumerate(names) if other == name]
+        places = [place for place, twin in enumerate(names) if twin == name]
         raise ValueError(
             f"column {name!r} occurs {'twice' if times == 2 else f'{times} times'}, at positions "
             f"{', '.join(map(str, places[:8]))}: give each column a name that differs"
@@ -238,15 +238,15 @@ def _microseconds(series: Any, unit: str) -> np.ndarray:
     if hasattr(native, "array") and not str(native.dtype).endswith("[pyarrow]"):  # pandas, of its own types
         return native.to_numpy(dtype=unit)
     if nw.get_native_namespace(series).__name__ == "polars":
-        whole = series.dt.timestamp("us") if unit[0] == "M" else series.dt.total_microseconds()
-        result = whole.fill_null(0).to_numpy()
+        stamps = series.dt.timestamp("us") if unit[0] == "M" else series.dt.total_microseconds()
+        result = stamps.fill_null(0).to_numpy()
     else:
         import pyarrow
 
-        whole = series.to_arrow()
-        zone = getattr(whole.type, "tz", None)
-        wanted = pyarrow.timestamp("us", zone) if unit[0] == "M" else pyarrow.duration("us")
-        result = whole.cast(wanted, safe=False).cast(pyarrow.int64()).fill_null(0).to_numpy()
+        stamps = series.to_arrow()
+        zone = getattr(stamps.type, "tz", None)
+        dtype = pyarrow.timestamp("us", zone) if unit[0] == "M" else pyarrow.duration("us")
+        result = stamps.cast(dtype, safe=False).cast(pyarrow.int64()).fill_null(0).to_numpy()
     return np.where(series.is_null().to_numpy(), np.array("NaT", dtype=unit), result.astype(unit))
 
 

@@ -88,8 +88,11 @@ class TrainConfig:
         )
         self._need("betas", pair and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
         threads = self.threads
-        whole = threads is None or (_is_whole(threads) and threads >= 1)
-        self._need("threads", whole, "a whole number of at least 1, or None")
+        self._need(
+            "threads",
+            threads is None or (_is_whole(threads) and threads >= 1),
+            "a whole number of at least 1, or None",
+        )
         self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
         self._need("tasks", self.tasks % self.devices == 0, f"a multiple of devices, {self.devices}")

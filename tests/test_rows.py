@@ -124,6 +124,8 @@ WIDE = {
     "pandas nullable": lambda: pd.DataFrame({"id": pd.array(IDS, dtype="UInt64")}),
     "pandas arrow": lambda: pd.DataFrame({"id": pd.Series(IDS, dtype="uint64[pyarrow]")}),
     "polars": lambda: pl.DataFrame({"id": pl.Series(IDS, dtype=pl.UInt64)}),
+    "polars of 128 bits": lambda: pl.DataFrame({"id": pl.Series(IDS, dtype=pl.Int128), "x": [1, 2, 3]}),
+    "polars decimals": lambda: pl.DataFrame({"id": [Decimal(number) for number in IDS]}),
     "arrow": lambda: pa.table({"id": pa.array(IDS, pa.uint64())}),
     "arrow decimals": lambda: pa.table({"id": pa.array([Decimal(n) for n in IDS], pa.decimal128(25, 0))}),
     "sparse": lambda: sparse.csr_matrix(np.array(IDS, dtype=np.uint64)[:, None]),
@@ -140,6 +142,7 @@ def test_whole_numbers_beyond_float64_are_the_text_of_their_digits(container):
 def test_whole_numbers_on_both_sides_of_the_bound_meet():
     text = read_columns(np.array(NEGATIVE)[:, None])
     assert text.values[0].tolist() == list(map(str, NEGATIVE))
+    assert read_columns([[None], [2**60 + 1], [math.nan]]).values[0].tolist() == [None, str(2**60 + 1), None]
     assert read_columns(np.array([[2**53], [-(2**53)]])).kinds == ("number",)
     assert read_columns([[1e300], [2.0**60]]).kinds == ("number",)
     small = read_columns(np.array([[5], [6]]))

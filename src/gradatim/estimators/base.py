@@ -186,7 +186,7 @@ class Refined(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled and copied: without the answers that are at hand until more rows are learnt."""
-        state = dict(super().__getstate__())
+        state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
         if "task_" in state:
             state["task_"] = replace(state["task_"], latents=None, early=None)
         return state

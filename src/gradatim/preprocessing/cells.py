@@ -231,7 +231,7 @@ def _to_float(item: Any) -> float:
 
 def _is_beyond(item: Any) -> bool:
     """Return whether an item is a whole number without a float64 of its own; a float is what it is."""
-    if not EXACT <= abs(_to_float(item)) < np.inf:
+    if item is None or not EXACT <= abs(_to_float(item)) < np.inf:
         return False
     if isinstance(item, Decimal):
         return item == item.to_integral_value() and abs(int(item)) > EXACT

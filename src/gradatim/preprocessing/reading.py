@@ -22,7 +22,8 @@ from .columns import Columns, check_finite
 DENSE_BYTES = 2**32
 """A sparse matrix that takes more than this as a dense table is refused."""
 
-_WIDE = (nw.Int64, nw.UInt64, nw.Int128, nw.UInt128, nw.Decimal)
+_WIDER = (nw.Int128, nw.UInt128, nw.Decimal)
+_WIDE = (nw.Int64, nw.UInt64, *_WIDER)
 
 
 def read_columns(X: Any) -> Columns:
@@ -78,7 +79,9 @@ def _as_array(X: Any) -> np.ndarray:
     """Return lists, or whatever NumPy can read, as an array; of objects if numbers and text are mixed."""
     try:
         array = np.asarray(X)
-        lost = array.dtype.kind in "US" or (array.dtype.kind == "f" and _is_beyond(array[np.isfinite(array)]))
+        lost = array.dtype.kind in "USmM" or (
+            array.dtype.kind == "f" and _is_beyond(array[np.isfinite(array)])
+        )
         return np.asarray(X, dtype=object) if lost and array.ndim == 2 else array
     except ValueError as error:
         raise ValueError(
@@ -173,8 +176,8 @@ def _columns_of_frame(X: Any) -> Columns:
     plain = all(isinstance(kind, np.dtype) and kind.kind in "iuf" for kind in dtypes)
     frame = native if plain else nw.from_native(X, eager_only=True, pass_through=False)
     _refuse_empty(frame.shape)
-    kinds = dtypes if plain else [*frame.schema.values()]
-    if plain or all(kind.is_numeric() for kind in kinds):
+    kinds: list[Any] = dtypes if plain else [*frame.schema.values()]
+    if plain or all(kind.is_numeric() and not any(kind == wider for wider in _WIDER) for kind in kinds):
         matrix = frame.to_numpy()
         if matrix.dtype.kind in "iuf":
             matrix = check_finite(matrix.astype(np.float64, copy=False), names)

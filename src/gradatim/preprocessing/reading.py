@@ -30,9 +30,9 @@ def read_columns(X: Any) -> Columns:
     """Return a table by column.
 
     Args:
-        X: a NumPy array `[rows, columns]` or what becomes one (lists of lists), a SciPy sparse matrix (made dense),
-            a pandas, polars or narwhals data frame, an Arrow table or record batch, a list of dicts (rows by name),
-            or one dict of single values (one row).
+        X: a NumPy array `[rows, columns]` or what becomes one (lists of lists), or a SciPy sparse matrix (made dense).
+            A pandas, polars or narwhals data frame, an Arrow table or record batch. A list of dicts (rows by name), or
+            one dict of single values (one row).
 
     Returns:
         Columns of float64 or text, chosen column by column:

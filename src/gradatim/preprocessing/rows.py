@@ -109,8 +109,8 @@ class Rows:
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the rows as tensors `[n]` by name, and what they do not hold as plain JSON: names and words.
 
-        `words`: by the place of a column its words; `numbers`: by the same place, of those cells that stood as numbers,
-        the family and the number by row; `families`: by the place of a column of numbers what they stand for.
+        By the place of a column, `words` holds its words. `numbers` holds, by row, family and number of its cells that
+        stood as numbers. `families` says what a column of dates or durations stands for.
         """
         tensors = {"y": torch.from_numpy(self.y), "weight": torch.from_numpy(self.weight)}
         header: dict[str, Any] = {"names": list(self.columns.names), "named": self.columns.named}

@@ -298,10 +298,6 @@ class Learner(nn.Module):
             >>> shards = [task.support.slice(0, 80), task.support.slice(80, 160)]
             >>> state = learner.merge([learner.adapt(shard, 16) for shard in shards])
         """
-        if not isinstance(states, list | tuple) or hasattr(states, "_fields") or not states:
-            raise ValueError(f"merging needs a list of at least one state; got {type(states).__name__}")
-        for state in states:
-            check_state(state)
         check_mergeable(states, self.refiner.init(1) if self.refiner.capabilities.merge else None)
         with torch.no_grad():
             return self.refiner.merge(states)

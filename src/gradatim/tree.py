@@ -194,7 +194,7 @@ def check_mergeable(states: Sequence[Any], template: Any = None) -> None:
     A width that is 0 in `template`, a state before any row, grows with the rows. It may differ.
 
     Raises:
-        ValueError: a part has another shape in one of the states, or is missing there.
+        ValueError: no state, something else than a list of states, or a part that has another shape in one of them.
 
     Example:
         >>> import torch
@@ -203,6 +203,14 @@ def check_mergeable(states: Sequence[Any], template: Any = None) -> None:
         Traceback (most recent call last):
         ValueError: merging needs states of one learner and as many tasks; state is [1, 2] in the first and [1, 3] ...
     """
+    if not isinstance(states, list | tuple) or hasattr(states, "_fields"):
+        raise ValueError(
+            f"merging needs a list of at least one state; got one {type(states).__name__}: put it in []"
+        )
+    if not states:
+        raise ValueError("merging needs at least one state; got none")
+    for state in states:
+        check_state(state)
     empty = flatten(template)
     first, *others = (
         {name: _fixed_shape(part, empty.get(name)) for name, part in flatten(state).items()}

@@ -39,6 +39,7 @@ def match_dicts(estimator: Any, X: Any, columns: Columns, reset: bool) -> Column
         estimator.feature_names_in_ = np.array(columns.names, dtype=object)
         return columns
     names = [str(name) for name in getattr(estimator, "feature_names_in_", columns.names)]
-    absent = [name for name in names if name not in set(columns.names)]
+    present = set(columns.names)
+    absent = [name for name in names if name not in present]
     gaps = tuple(np.full(columns.n_rows, np.nan) for _ in absent)
     return Columns((*columns.names, *absent), (*columns.values, *gaps)).reorder(tuple(names), True, MODEL)

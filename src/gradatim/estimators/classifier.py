@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from ..preprocessing.labels import align, of_one_type, union
-from .base import Refined
+from ..preprocessing.labels import align, positions, read_labels, union
+from .base import RAVEL, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
@@ -160,13 +159,15 @@ class RefinedClassifier(ClassifierMixin, Refined):
             self._begin(rows.y[:1] if classes is None else self._checked(classes))
         elif classes is not None and not np.array_equal(self.classes_, classes):
             self._widen(union(self.classes_, self._checked(classes)))
-        union(self.classes_, rows.y)  # labels of another type are refused before a row is learnt
         while len(rows):
             # a class is known from its first row on, however rows are cut into calls
-            new = np.flatnonzero(~np.isin(rows.y, self.classes_))
+            known = union(self.classes_, rows.y) is self.classes_
+            new = (
+                [] if known else np.flatnonzero(~np.isin(rows.y.astype(object), self.classes_.astype(object)))
+            )
             n = int(new[0]) if len(new) else len(rows)
             piece = rows.take(slice(n)) if n < len(rows) else rows
-            self._learn_targets(piece, np.searchsorted(self.classes_, piece.y), x)
+            self._learn_targets(piece, positions(self.classes_, piece.y), x)
             if len(new):
                 self._widen(union(self.classes_, rows.y[n : n + 1]))
             rows, x = rows.take(slice(n, None)), None
@@ -179,7 +180,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
     def _widen(self, labels: np.ndarray) -> None:
         """Go on with all these labels `[C]`, sorted."""
         if len(labels) > len(self.classes_):
-            self.task_.widen(np.searchsorted(labels, self.classes_), len(labels))
+            self.task_.widen(positions(labels, self.classes_), len(labels))
         self.classes_ = labels
 
     def _targets(self, rows: Rows, classes: Any = None) -> Rows:
@@ -187,14 +188,10 @@ class RefinedClassifier(ClassifierMixin, Refined):
         if not hasattr(self, "task_"):
             self._begin(labels)
         self._widen(union(self.classes_, labels))
-        return replace(rows, y=np.searchsorted(self.classes_, rows.y).astype(np.float64))
+        return replace(rows, y=positions(self.classes_, rows.y).astype(np.float64))
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return labels `[n]`, of one type."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iub":
-            return y  # what there is most, and needs no look
-        y = of_one_type(column_or_1d(y, warn=True))
-        check_classification_targets(y)
-        return y
+        return read_labels(y, RAVEL)

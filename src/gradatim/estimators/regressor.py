@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import _check_y, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
-from .base import Refined
+from ..preprocessing.labels import read_targets
+from .base import RAVEL, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..preprocessing.rows import Rows
-
-LARGEST = 1e100
-"""Larger numbers have squares that overflow."""
 
 
 class RefinedRegressor(RegressorMixin, Refined):
@@ -119,9 +117,4 @@ class RefinedRegressor(RegressorMixin, Refined):
         """Return finite numbers `[n]`."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        y = np.asarray(_check_y(column_or_1d(y, warn=True), y_numeric=True, estimator=self), dtype=np.float64)
-        if np.abs(y).max(initial=0) > LARGEST:
-            raise ValueError(
-                f"y must be below {LARGEST:g} in size; got {np.abs(y).max():g}: use another unit"
-            )
-        return y
+        return read_targets(y, RAVEL)

@@ -81,7 +81,7 @@ class Encoder:
         if not weight.all():
             columns, weight = columns.take(weight > 0), weight[weight > 0]
         weight = weight * inverse_unit(float(weight.max()))
-        pairs = zip(columns.kinds, columns.values, strict=True)
+        pairs = columns.decided()
         fitted = [
             (Number.fit if kind == NUMBER else Tally.from_column)(values, weight) for kind, values in pairs
         ]
@@ -151,6 +151,16 @@ class Encoder:
         return [(at, t.codes) for at, (_, t) in enumerate(self._number_maps) if t.codes]
 
     @cached_property
+    def _empty(self) -> list[int]:
+        """The columns of numbers in which no number was seen, by their position among these."""
+        return [at for at, (_, t) in enumerate(self._number_maps) if not t.quantiles]
+
+    @cached_property
+    def _constant(self) -> list[int]:
+        """The columns of numbers that have not varied, by their position among these."""
+        return [at for at, (_, t) in enumerate(self._number_maps) if t.quantiles and t.low == t.high]
+
+    @cached_property
     def _young(self) -> list[int]:
         """The positions of the columns whose scale is not settled."""
         return [j for j, column_map in self._number_maps if column_map.stage == YOUNG]
@@ -165,7 +175,7 @@ class Encoder:
         share = MAX_CODES // max(1, len(self._category_maps)) - 2
         return min(MAX_LEVELS + SPARE_LEVELS, share)
 
-    def align(self, columns: Columns, owner: str = "Encoder") -> Columns:
+    def align(self, columns: Columns, owner: str = "the model") -> Columns:
         """Return the columns in this map's order and with its kinds. `encode`, `extend` and `out_of_range` call
         this themselves.
 
@@ -179,7 +189,15 @@ class Encoder:
         if columns.kinds == self.kinds:
             return columns
         values = tuple(
-            convert_column(column, kind, getattr(column_map, "levels", ()), name, owner)
+            convert_column(
+                column,
+                kind,
+                getattr(column_map, "levels", ()),
+                name,
+                owner,
+                empty=isinstance(column_map, Number) and not column_map.quantiles,
+                truncated=getattr(column_map, "truncated", False),
+            )
             for column, kind, column_map, name in zip(
                 columns.values, self.kinds, self.maps, self.names, strict=True
             )
@@ -423,29 +441,33 @@ class Encoder:
         columns, named = value["columns"], value["named"]
         if not isinstance(named, bool) or not isinstance(columns, list) or not columns:
             raise ValueError("encoder.named must be a bool and encoder.columns a list of at least one column")
-        names, maps = [], []
+        names, maps, seen = [], [], set()
         for position, column in enumerate(columns):
             where = f"encoder.columns[{position}]"
             fields = dict(column) if isinstance(column, dict) else {}
             names.append(name := fields.pop("name", None))
             kind = fields.pop("kind", None)
-            if not isinstance(name, str) or names.count(name) > 1:
+            if not isinstance(name, str) or name in seen:
                 raise ValueError(f"{where}.name must be a unique name; got {name!r}")
+            seen.add(name)
             if not isinstance(kind, str) or kind not in _MAP_TYPES:
                 raise ValueError(f"{where}.kind must be one of {', '.join(_MAP_TYPES)}; got {kind!r}")
             maps.append(from_json(_MAP_TYPES[kind], fields, where))
         return cls(tuple(names), tuple(maps), named)
 
     def _matrix(self, columns: Columns) -> np.ndarray:
-        """Return the numbers of aligned columns as `[rows, p]`, codes of missing as NaN."""
+        """Return the numbers of aligned columns as `[rows, p]`, NaN where they count as missing."""
         if columns.matrix is not None:
             matrix = columns.matrix
         else:
             matrix = np.stack([columns.values[j] for j, _ in self._number_maps], axis=1)
-        if self._coded:
+        if self._coded or self._empty or self._constant:
             matrix = matrix.copy()
         for at, codes in self._coded:
             matrix[np.isin(matrix[:, at], codes), at] = np.nan
+        matrix[:, self._empty] = np.nan  # nothing is known of such numbers
+        for at in self._constant:
+            matrix[~np.isnan(matrix[:, at]), at] = self._number_maps[at][1].centre
         return matrix
 
     def _write_numbers(self, out: np.ndarray, raw: np.ndarray) -> None:

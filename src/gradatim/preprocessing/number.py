@@ -237,7 +237,7 @@ def _winsorised(distinct: np.ndarray, weights: np.ndarray) -> tuple[float, float
     total = weights.sum()
     centre = min(max(float((winsorised * weights).sum() / total), low * unit), high * unit)
     deviation = math.sqrt(float(((winsorised - centre) ** 2 * weights).sum() / total))
-    return centre / unit, deviation / unit if deviation > rounding else 1.0
+    return centre / unit, max(deviation / unit, 1 / _LARGEST) if deviation > rounding else 1.0
 
 
 def _codes_of(distinct: np.ndarray, weights: np.ndarray) -> tuple[tuple[float, ...], np.ndarray]:

@@ -373,12 +373,12 @@ def test_a_state_that_cannot_be_used_is_refused(capsys, home, state, tmp_path):
     whole = state.read_bytes()
     tensors, header = read(state)
     length = struct.unpack("<Q", whole[:8])[0]
-    newer = whole[8 : 8 + length].replace(b'\\"gradatim_format\\": 1', b'\\"gradatim_format\\": 9')
+    newer = whole[8 : 8 + length].replace(b'\\"gradatim_format\\": 2', b'\\"gradatim_format\\": 9')
     other = {**header, "estimator": "RefinedRanker"}
     for content, said in (
         (b"a,b\n1,2\n", "is not a file of gradatim"),
         (whole[: len(whole) // 2], "is truncated"),
-        (whole[:8] + newer + whole[8 + length :], "format version 9; this gradatim reads 1: upgrade"),
+        (whole[:8] + newer + whole[8 + length :], "format version 9; this gradatim reads 1, 2: upgrade"),
         (write(tmp_path / "w", tensors, {"kind": "state"}).read_bytes(), "not one of a table"),
         (write(tmp_path / "w", tensors, other).read_bytes(), "RefinedRanker"),
         (RefinedClassifier.load(state).save(tmp_path / "w").read_bytes(), "gradatim fit did not make it"),
@@ -442,7 +442,7 @@ def test_info_says_what_is_known_of_a_table(capsys, home):
     said = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.strip()}
     assert said["estimator"] == "RefinedClassifier" and said["rows"] == str(FIRST)
     assert said["classes"] == "2: a, b" and said["target"] == "kind (classification)"
-    assert said["dropped"] == "price" and "kB" in out and "state, format version 1" in out
+    assert said["dropped"] == "price" and "kB" in out and "state, format version 2" in out
     assert said["columns"] == "5: number (2), text (1), date (1), boolean (1)" and "fixed" in said["map"]
     assert said["colour"] == "text: 3 levels of 7 (blue, green, red)"
     assert said["day"].startswith("date: 2024-01-01T00:00:00 to 2024-04-")

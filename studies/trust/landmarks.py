@@ -64,6 +64,13 @@ def recovered(path: Path, x: np.ndarray, encoded: np.ndarray | None = None) -> i
     return int(hit.sum())
 
 
+def alone(x: np.ndarray) -> np.ndarray:
+    """Return which rows `[n]` of x `[n, columns]` no other row is near: the row of several is nobody's."""
+    z = x / np.where(x.std(0) > 0, x.std(0), 1.0)
+    distance, _ = cKDTree(z).query(z, k=2, p=np.inf)
+    return distance[:, 1] > NEAR
+
+
 def _arrays(path: Path) -> Iterator[np.ndarray]:
     """Yield every array of numbers in a file, of its tensors and of its header."""
     content = path.read_bytes()
@@ -153,7 +160,8 @@ def _measure(folder: Path, table: str) -> Part:
 
     preload()
     data = load(table)
-    order = np.random.default_rng(0).permutation(len(data.x))[:ROWS]
+    order = np.random.default_rng(0).permutation(len(data.x))
+    order = order[alone(data.x[order])][:ROWS]
     x, y = data.x[order], data.y[order]
     kind = RefinedClassifier if data.classes else RefinedRegressor
     result: Part = {"table": table, "rows": len(x)}

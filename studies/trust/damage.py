@@ -104,7 +104,9 @@ def same(answers: Answers, expected: Answers) -> bool:
     if len(answers) != len(expected):
         return False
     pairs = zip(answers, expected, strict=True)
-    return all(np.array_equal(*pair) if isinstance(pair[1], np.ndarray) else pair[0] == pair[1] for pair in pairs)
+    return all(
+        np.array_equal(*pair) if isinstance(pair[1], np.ndarray) else pair[0] == pair[1] for pair in pairs
+    )
 
 
 def tally(outcomes: Iterable[tuple[str, str]]) -> Part:
@@ -154,11 +156,10 @@ def _claims(results: list[Part]) -> list[Part]:
             counter.update(result[name])
     accepted, tracebacks = totals["accepted"], sum(result["tracebacks"] for result in results)
     return [
-        counted("damaged_accepted", accepted.total(), 0, files=files, kinds=dict(accepted.most_common(20))),
+        counted("damaged_accepted", accepted.total(), files=files, kinds=dict(accepted.most_common(20))),
         counted(
             "tracebacks",
             tracebacks,
-            0,
             files=files,
             outcomes=dict(totals["outcomes"]),
             ends=dict(totals["texts"].most_common(20)),
@@ -175,4 +176,4 @@ def _parts(smoke: bool) -> list[Part]:
     return parts
 
 
-FIGURES = {"damage": Figure(_parts, _measure, _claims)}
+FIGURES = {"damage": Figure(_parts, _measure, _claims, ("damaged_accepted", "tracebacks"))}

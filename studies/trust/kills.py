@@ -102,8 +102,9 @@ def _seconds(update: Update, state: Path, before: bytes, file: Path) -> float:
     return time.monotonic() - begin
 
 
-
-def trained_torn(train: Callable[[Path, bool], Callable[[], Any]], folder: Path, count: int, seed: int) -> Part:
+def trained_torn(
+    train: Callable[[Path, bool], Callable[[], Any]], folder: Path, count: int, seed: int
+) -> Part:
     """Return how many killed runs of training are torn, and what they leave.
 
     After each kill every checkpoint must be whole. Then the run is resumed. Its weights must be those of a run that
@@ -177,10 +178,12 @@ def _measure(folder: Path, kills: int, seed: int, training: bool) -> Part:
     (folder / "here").mkdir()
     if training:
         from gradatim import Greedy, LinearRegression, Recipe, TrainConfig
+        from gradatim.methods import method
 
         config = TrainConfig(iterations=30, tasks=4, warmup=1, checkpoint_every=1, log_every=5, threads=1)
-        method = "parametric-gradients"
-        recipe = Recipe(method, LinearRegression(3), Greedy(batch_size=8, horizon=2), config)
+        recipe = Recipe(
+            method("parametric-gradients"), LinearRegression(3), Greedy(batch_size=8, horizon=2), config
+        )
         (folder / "recipe.json").write_text(json.dumps(recipe.to_json()))
         return trained_torn(_training(folder / "recipe.json"), folder / "here", kills, seed)
     old, file = fitted(folder).read_bytes(), write_rows(folder / "more.csv", SECOND, 1)
@@ -191,8 +194,8 @@ def _claims(results: list[Part]) -> list[Part]:
     kills, count, left = (sum(result[name] for result in results) for name in ("kills", "torn", "left"))
     old, faults = sum(result["old"] for result in results), [f for r in results for f in r["faults"]]
     return [
-        counted("torn", count, 0, kills=kills, still_old=old, faults=faults[:10]),
-        counted("leftovers", left, 0, kills=kills),
+        counted("torn", count, kills=kills, still_old=old, faults=faults[:10]),
+        counted("leftovers", left, kills=kills),
     ]
 
 
@@ -206,4 +209,4 @@ def _parts(smoke: bool) -> list[Part]:
     ]
 
 
-FIGURES = {"kills": Figure(_parts, _measure, _claims)}
+FIGURES = {"kills": Figure(_parts, _measure, _claims, ("torn", "leftovers"))}

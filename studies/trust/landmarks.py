@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from studies.tables.data import load
 
@@ -31,7 +31,14 @@ NEAR = 1e-3
 ROWS, EARLY = 1_000, 200
 """Rows that are learnt, and rows before the map is fixed."""
 
-TABLES = ("quake", "concrete_compressive_strength", "power_plant", "pendigits", "mfeat_morphological", "banknote_authentication")
+TABLES = (
+    "quake",
+    "concrete_compressive_strength",
+    "power_plant",
+    "pendigits",
+    "mfeat_morphological",
+    "banknote_authentication",
+)
 """Tables of several columns of numbers."""
 
 WAYS = ("fit", "partial_fit", "command", "early")
@@ -58,7 +65,7 @@ def recovered(path: Path, x: np.ndarray, encoded: np.ndarray | None = None) -> i
             candidates = (rows - centre) / scale
             candidates = candidates[np.isfinite(candidates).all(1)]
             if len(candidates):
-                distance, _ = cKDTree(candidates).query(form, p=np.inf, distance_upper_bound=NEAR)
+                distance, _ = KDTree(candidates).query(form, p=np.inf, distance_upper_bound=NEAR)
                 hit |= np.isfinite(distance)
         hit |= _by_column(arrays, form, centre, scale)
     return int(hit.sum())
@@ -67,7 +74,7 @@ def recovered(path: Path, x: np.ndarray, encoded: np.ndarray | None = None) -> i
 def alone(x: np.ndarray) -> np.ndarray:
     """Return which rows `[n]` of x `[n, columns]` no other row is near: the row of several is nobody's."""
     z = x / np.where(x.std(0) > 0, x.std(0), 1.0)
-    distance, _ = cKDTree(z).query(z, k=2, p=np.inf)
+    distance, _ = KDTree(z).query(z, k=2, p=np.inf)
     return distance[:, 1] > NEAR
 
 
@@ -113,7 +120,9 @@ def _candidates(arrays: list[np.ndarray], width: int) -> Iterator[np.ndarray]:
             yield array.reshape(width, -1).T
 
 
-def _by_column(arrays: list[np.ndarray], form: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _by_column(
+    arrays: list[np.ndarray], form: np.ndarray, centre: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
     """Return which rows `[n]` stand in arrays of equal length, a column in each: all at one place."""
     hit = np.zeros(len(form), dtype=bool)
     flat = [array.reshape(-1) for array in arrays if array.size and max(array.shape) == array.size]
@@ -125,7 +134,7 @@ def _by_column(arrays: list[np.ndarray], form: np.ndarray, centre: np.ndarray, s
             with np.errstate(over="ignore", invalid="ignore"):
                 values = (same[:, place][:, None] - centre) / scale
             near = np.abs(form[:, None, :] - values[None]) < NEAR
-            hit |= near.any(1).all(1)
+            hit |= np.asarray(near.any(axis=1)).all(axis=1)
     return hit
 
 
@@ -182,14 +191,15 @@ def _measure(folder: Path, table: str) -> Part:
 def _claims(results: list[Part]) -> list[Part]:
     fixed = sum(result[way] for result in results for way in WAYS[:-1])
     tables = {
-        result["table"]: {name: value for name, value in result.items() if name != "table"} for result in results
+        result["table"]: {name: value for name, value in result.items() if name != "table"}
+        for result in results
     }
     early = {"rows": EARLY, "recovered": [result["early"] for result in results]}
-    return [counted("rows_in_state", fixed, 0, tables=tables, before_the_map=early)]
+    return [counted("rows_in_state", fixed, tables=tables, before_the_map=early)]
 
 
 def _parts(smoke: bool) -> list[Part]:
     return [{"table": name} for name in (("bundled-diabetes", "bundled-wine") if smoke else TABLES)]
 
 
-FIGURES = {"rows_in_state": Figure(_parts, _measure, _claims)}
+FIGURES = {"rows_in_state": Figure(_parts, _measure, _claims, ("rows_in_state",))}

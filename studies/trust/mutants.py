@@ -115,7 +115,12 @@ def overwritten(content: bytes, foreign: bytes, rng: np.random.Generator) -> byt
 
 def truncated(content: bytes, foreign: bytes, rng: np.random.Generator) -> bytes:
     """Return the first bytes of a file: none, a few, or all but a few."""
-    places = (0, int(rng.integers(16)), int(rng.integers(len(content))), len(content) - int(rng.integers(1, 64)))
+    places = (
+        0,
+        int(rng.integers(16)),
+        int(rng.integers(len(content))),
+        len(content) - int(rng.integers(1, 64)),
+    )
     return content[: places[int(rng.integers(4))]]
 
 
@@ -183,7 +188,9 @@ def tensor_table(layout: Layout, rng: np.random.Generator) -> Layout:
 
 def tensor_values(layout: Layout, rng: np.random.Generator) -> Layout:
     """Return the parts with numbers of a tensor that are not finite, negative, huge or another tensor's."""
-    names = [name for name, entry in layout.table.items() if entry["dtype"] in ("F32", "F64") and _size(entry)]
+    names = [
+        name for name, entry in layout.table.items() if entry["dtype"] in ("F32", "F64") and _size(entry)
+    ]
     if not names:
         return layout
     name = names[int(rng.integers(len(names)))]

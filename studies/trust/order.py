@@ -82,7 +82,7 @@ def frame(name: str) -> Frame:
 
 
 def arranged(rows: Any, by: str) -> Any:
-    """Return rows sorted by the target, by a column (`category`: the first of words) or by time, which is their order."""
+    """Return rows sorted by the target, by a column (`category`: the first of words) or, by time, as they are."""
     if by == "time":
         return rows
     if by == "category":
@@ -153,7 +153,7 @@ def _claims(results: list[Part]) -> list[Part]:
     tables = {
         result["table"]: {by: rounded(value) for by, value in result["ratios"].items()} for result in results
     }
-    return [ratio("order", means, 1.05, tables=tables)]
+    return [ratio("order", means, tables=tables)]
 
 
 def _parts(smoke: bool) -> list[Part]:
@@ -161,4 +161,4 @@ def _parts(smoke: bool) -> list[Part]:
     return [{"table": name, "orders": orders} for name, orders in tables.items()]
 
 
-FIGURES = {"order": Figure(_parts, _measure, _claims)}
+FIGURES = {"order": Figure(_parts, _measure, _claims, ("order",))}

@@ -130,7 +130,6 @@ def _claims(results: list[Part]) -> list[Part]:
         ratio(
             "outliers",
             [result["ratios"][main] for result in numbers],
-            1.1,
             spoils=beside,
             classification=rounded(errors),
             tables=tables,
@@ -148,4 +147,4 @@ def _parts(smoke: bool) -> list[Part]:
     ]
 
 
-FIGURES = {"outliers": Figure(_parts, _measure, _claims)}
+FIGURES = {"outliers": Figure(_parts, _measure, _claims, ("outliers",))}

@@ -24,8 +24,9 @@ def beside(result: Result, name: str, key: str) -> str:
 def states(result: Result) -> Iterator[str]:
     """Yield whether a state survives damage, kills and other processes."""
     yield (
-        f"Of {beside(result, 'tracebacks', 'files')} damaged states and checkpoints, {value(result, 'damaged_accepted')} "
-        f"are loaded with other answers, and {value(result, 'tracebacks')} end without one clear line."
+        f"Of {beside(result, 'tracebacks', 'files')} damaged states and checkpoints, "
+        f"{value(result, 'damaged_accepted')} are loaded with other answers, and {value(result, 'tracebacks')} end "
+        "without one clear line."
     )
     yield (
         f"{beside(result, 'torn', 'kills')} kills leave {value(result, 'torn')} states torn and "

@@ -55,7 +55,6 @@ def claims(earlier: Errors, now: Errors) -> list[Part]:
         ratio(
             "regression",
             list(stream.values()),
-            1.005,
             heldout=rounded(geometric(list(heldout.values()))),
             tables={table: rounded(value) for table, value in stream.items()},
         )

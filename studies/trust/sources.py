@@ -73,7 +73,12 @@ def _estimator(task: str, count: int) -> Callable[[Path], tuple[Path, Reader]]:
             def ask() -> list[Any]:
                 answers = [_ask(model, probe.x)]
                 model.partial_fit(more.x, getattr(more, target))
-                return [*answers, _ask(model, probe.x), list(getattr(model, "classes_", [])), model.task_.rows]
+                return [
+                    *answers,
+                    _ask(model, probe.x),
+                    list(getattr(model, "classes_", [])),
+                    model.task_.rows,
+                ]
 
             return ask
 
@@ -123,9 +128,12 @@ def _learner(method: str) -> Callable[[Path], tuple[Path, Reader]]:
 def _trained(folder: Path, resume: bool = False) -> Any:
     """Train a small learner for three iterations into a folder and return the result."""
     from gradatim import Greedy, LinearRegression, Recipe, TrainConfig, train
+    from gradatim.methods import method
 
     config = TrainConfig(iterations=3, tasks=4, warmup=1, checkpoint_every=3, log_every=3, threads=1)
-    recipe = Recipe("parametric-gradients", LinearRegression(3), Greedy(batch_size=8, horizon=2), config)
+    recipe = Recipe(
+        method("parametric-gradients"), LinearRegression(3), Greedy(batch_size=8, horizon=2), config
+    )
     torch.manual_seed(0)
     learner = recipe.learner()
     header = {"recipe": recipe.to_json()}

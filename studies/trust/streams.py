@@ -66,7 +66,9 @@ def change_by_cycles(
             always = _learn(keep(always), stream, part)
             never = _learn(never, stream, part)
             if cycle % 10 == 9 or cycle + 1 == cycles:
-                greatest = max(greatest, _distance(answers(always, stream.probe), answers(never, stream.probe)))
+                greatest = max(
+                    greatest, _distance(answers(always, stream.probe), answers(never, stream.probe))
+                )
         except Exception as error:
             return {"change": 1.0, "fault": f"cycle {cycle + 1}: {type(error).__name__}: {str(error)[:80]}"}
     return {"change": greatest, "fault": None}
@@ -196,27 +198,31 @@ def _measure_cut(folder: Path, kind: str, table: str, cuts: Sequence[int]) -> Pa
     from gradatim import RefinedClassifier, RefinedRegressor
 
     model = RefinedClassifier if kind == "classification" else RefinedRegressor
-    return {"table": table, "changes": change_by_cut(model, late(load(table)), cuts, np.random.default_rng(1))}
+    return {
+        "table": table,
+        "changes": change_by_cut(model, late(load(table)), cuts, np.random.default_rng(1)),
+    }
 
 
 def _cycles_claims(results: list[Part]) -> list[Part]:
     changes = {result["data"]: rounded(result["change"]) for result in results}
     faults = {result["data"]: result["fault"] for result in results if result["fault"]}
-    return [counted("cycles", max(result["change"] for result in results), 1e-6, changes=changes, faults=faults)]
+    return [counted("cycles", max(result["change"] for result in results), changes=changes, faults=faults)]
 
 
 def _cut_claims(results: list[Part]) -> list[Part]:
     tables = {result["table"]: rounded(max(result["changes"].values())) for result in results}
-    cuts = {
-        cut: rounded(max(result["changes"][cut] for result in results)) for cut in results[0]["changes"]
-    }
+    cuts = {cut: rounded(max(result["changes"][cut] for result in results)) for cut in results[0]["changes"]}
     greatest = max(max(result["changes"].values()) for result in results)
-    return [counted("cut", greatest, 1e-9, cuts=cuts, tables=tables)]
+    return [counted("cut", greatest, cuts=cuts, tables=tables)]
 
 
 def _cycles_parts(smoke: bool) -> list[Part]:
     if smoke:
-        return [{"data": "hard", "first": 400, "cycles": 4}, {"data": "bundled-wine", "first": 8, "cycles": 4}]
+        return [
+            {"data": "hard", "first": 400, "cycles": 4},
+            {"data": "bundled-wine", "first": 8, "cycles": 4},
+        ]
     tables = ("hard", "pendigits", "mushroom")
     return [{"data": name, "first": first, "cycles": CYCLES} for first in (2_000, LEARNT) for name in tables]
 
@@ -229,6 +235,6 @@ def _cut_parts(smoke: bool) -> list[Part]:
 
 
 FIGURES = {
-    "cycles": Figure(_cycles_parts, _measure_cycles, _cycles_claims),
-    "cut": Figure(_cut_parts, _measure_cut, _cut_claims),
+    "cycles": Figure(_cycles_parts, _measure_cycles, _cycles_claims, ("cycles",)),
+    "cut": Figure(_cut_parts, _measure_cut, _cut_claims, ("cut",)),
 }

@@ -173,14 +173,14 @@ def _measure_mixed(folder: Path, reads: int, early: bool) -> Part:
 def _lost_claims(results: list[Part]) -> list[Part]:
     sums = {name: sum(result[name] for result in results) for name in results[0]}
     beside = {name: sums[name] for name in ("pairs", "refused", "hung")}
-    return [counted("lost_updates", sums["lost"], 0, **beside)]
+    return [counted("lost_updates", sums["lost"], **beside)]
 
 
 def _mixed_claims(results: list[Part]) -> list[Part]:
     reads, faults = sum(result["reads"] for result in results), [f for r in results for f in r["faults"]]
     states = [result["of_state"] for result in results]
     count = sum(result["mixed"] for result in results)
-    return [counted("mixed_reads", count, 0, reads=reads, of_state=states, faults=faults)]
+    return [counted("mixed_reads", count, reads=reads, of_state=states, faults=faults)]
 
 
 def _lost_parts(smoke: bool) -> list[Part]:
@@ -194,6 +194,6 @@ def _mixed_parts(smoke: bool) -> list[Part]:
 
 
 FIGURES = {
-    "lost": Figure(_lost_parts, _measure_lost, _lost_claims),
-    "mixed": Figure(_mixed_parts, _measure_mixed, _mixed_claims),
+    "lost": Figure(_lost_parts, _measure_lost, _lost_claims, ("lost_updates",)),
+    "mixed": Figure(_mixed_parts, _measure_mixed, _mixed_claims, ("mixed_reads",)),
 }

@@ -41,39 +41,47 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Layout:
-    """A file in its parts: the table of tensors, our header, and the bytes of the tensors."""
+    """A file in its parts: the table of tensors, our header, the bytes of the tensors, and a checksum or None."""
 
     table: Values
     header: Values
     data: bytes
+    checksum: str | None = None
 
     @classmethod
     def of(cls, content: bytes) -> Layout:
-        """Return the parts of a file that is whole."""
+        """Return the parts of a file that is whole.
+
+        Raises:
+            ValueError: its checksum is not that of `checksum`, so that none can be computed anew.
+        """
         length = int.from_bytes(content[:8], "little")
-        table = json.loads(content[8 : 8 + length])
-        header = json.loads(table.pop("__metadata__")["gradatim"])
-        return cls(table, header, content[8 + length :])
+        table, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+        metadata = table.pop("__metadata__")
+        text, expected = metadata["gradatim"], metadata.get("sha256")
+        if expected is not None and expected != checksum(text, table, data):
+            raise ValueError("the checksum of the file is computed in another way: write that way here")
+        return cls(table, json.loads(text), data, expected)
+
+    def stamped(self) -> Layout:
+        """Return the parts with their checksum computed anew, or as they are where there is none."""
+        if self.checksum is None:
+            return self
+        return replace(self, checksum=checksum(json.dumps(self.header), self.table, self.data))
 
     def content(self) -> bytes:
         """Return the file of these parts."""
-        text = json.dumps(self.header)
-        entries = json.dumps({"__metadata__": {"gradatim": text}, **self.table}).encode()
+        metadata = {"gradatim": json.dumps(self.header)}
+        metadata |= {} if self.checksum is None else {"sha256": self.checksum}
+        entries = json.dumps({"__metadata__": metadata, **self.table}).encode()
         entries += b" " * (-len(entries) % 8)
         return len(entries).to_bytes(8, "little") + entries + self.data
 
 
-def stamped(layout: Layout, before: Layout) -> Layout | None:
-    """Return the parts with their checksum computed anew, or None where the file has no checksum that is known."""
-    digests = {key: value for key, value in before.header.items() if value == checksum(before)}
-    if not digests:
-        return None
-    return replace(layout, header=layout.header | {key: checksum(layout) for key in digests})
-
-
-def checksum(layout: Layout) -> str:
-    """Return the checksum of a file's tensors, as `gradatim.files` writes it."""
-    return hashlib.sha256(layout.data).hexdigest()
+def checksum(text: str, table: Values, data: bytes) -> str:
+    """Return the checksum of a file: of its header as text, of its table of tensors, and of their bytes."""
+    parts = (text.encode(), json.dumps(table, sort_keys=True, separators=(",", ":")).encode(), data)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def mutants(content: bytes, foreign: bytes, count: int, rng: np.random.Generator) -> Iterator[Mutant]:
@@ -91,10 +99,10 @@ def mutants(content: bytes, foreign: bytes, count: int, rng: np.random.Generator
         if name in RAW:
             yield Mutant(name, damage(content, foreign, rng))
             continue
-        changed = Layout(copy.deepcopy(layout.table), copy.deepcopy(layout.header), layout.data)
+        changed = replace(layout, table=copy.deepcopy(layout.table), header=copy.deepcopy(layout.header))
         changed = damage(changed, rng)
-        fresh = stamped(changed, layout) if rng.random() < 0.5 else None
-        yield Mutant(name, (fresh or changed).content(), fresh is not None)
+        fresh = layout.checksum is not None and rng.random() < 0.5
+        yield Mutant(name, (changed.stamped() if fresh else changed).content(), fresh)
 
 
 def flipped(content: bytes, foreign: bytes, rng: np.random.Generator) -> bytes:

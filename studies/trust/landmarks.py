@@ -28,6 +28,9 @@ from .processes import command, preload, run
 NEAR = 1e-3
 """A row is recovered if each column is within this share of the column's deviation."""
 
+MOST_ARRAYS = 64
+"""Arrays of equal length among which columns are looked for, at most."""
+
 ROWS, EARLY = 1_000, 200
 """Rows that are learnt, and rows before the map is fixed."""
 
@@ -52,21 +55,15 @@ def recovered(path: Path, x: np.ndarray, encoded: np.ndarray | None = None) -> i
         x: the training rows `[n, columns]`, numbers without missing values.
         encoded: the same rows as the state's map encodes them, `[n, width]`, already in deviations.
     """
-    deviation = x.std(0)
-    forms = [(x - x.mean(0)) / np.where(deviation > 0, deviation, 1.0)]
-    shifts = [(x.mean(0), np.where(deviation > 0, deviation, 1.0))]
-    if encoded is not None:
-        forms.append(encoded)
-        shifts.append((np.zeros(encoded.shape[1]), np.ones(encoded.shape[1])))
+    deviation = np.where(x.std(0) > 0, x.std(0), 1.0)
+    standard = (x - x.mean(0)) / deviation
+    forms = [(standard, x.mean(0), deviation)]  # a form of the rows, and what takes arrays of the file to it
+    forms += [(form, np.zeros(1), np.ones(1)) for form in (standard, encoded) if form is not None]
     hit = np.zeros(len(x), dtype=bool)
     arrays = list(_arrays(path))
-    for form, (centre, scale) in zip(forms, shifts, strict=True):
+    for form, centre, scale in forms:
         for rows in _candidates(arrays, form.shape[1]):
-            candidates = (rows - centre) / scale
-            candidates = candidates[np.isfinite(candidates).all(1)]
-            if len(candidates):
-                distance, _ = KDTree(candidates).query(form, p=np.inf, distance_upper_bound=NEAR)
-                hit |= np.isfinite(distance)
+            hit |= _near((rows - centre) / scale, form)
         hit |= _by_column(arrays, form, centre, scale)
     return int(hit.sum())
 
@@ -108,6 +105,15 @@ def _lists(value: Any) -> Iterator[np.ndarray]:
             return
 
 
+def _near(candidates: np.ndarray, form: np.ndarray) -> np.ndarray:
+    """Return which rows `[n]` of a form `[n, width]` are near one of the candidates `[k, width]`."""
+    candidates = candidates[np.isfinite(candidates).all(1)]
+    if not len(candidates):
+        return np.zeros(len(form), dtype=bool)
+    distance, _ = KDTree(candidates).query(form, p=np.inf, distance_upper_bound=NEAR)
+    return np.isfinite(distance)
+
+
 def _candidates(arrays: list[np.ndarray], width: int) -> Iterator[np.ndarray]:
     """Yield what could be rows `[k, width]`: arrays whose last or first dimension, or a part of it, is that wide."""
     for array in arrays:
@@ -123,18 +129,26 @@ def _candidates(arrays: list[np.ndarray], width: int) -> Iterator[np.ndarray]:
 def _by_column(
     arrays: list[np.ndarray], form: np.ndarray, centre: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
-    """Return which rows `[n]` stand in arrays of equal length, a column in each: all at one place."""
+    """Return which rows `[n]` stand in arrays of equal length, a column in each: all at one place.
+
+    Among many arrays some numbers are near by chance. So the same arrays must hold rows at a tenth of their places.
+    """
     hit = np.zeros(len(form), dtype=bool)
     flat = [array.reshape(-1) for array in arrays if array.size and max(array.shape) == array.size]
     for size in {len(array) for array in flat}:
-        same = np.stack([array for array in flat if len(array) == size])
-        if len(same) < form.shape[1]:
+        group = np.stack([array for array in flat if len(array) == size])
+        if not form.shape[1] <= len(group) <= MOST_ARRAYS:
             continue
+        places: dict[tuple[int, ...], set[int]] = {}
         for place in range(size):
             with np.errstate(over="ignore", invalid="ignore"):
-                values = (same[:, place][:, None] - centre) / scale
+                values = (group[:, place][:, None] - centre) / scale
             near = np.abs(form[:, None, :] - values[None]) < NEAR
-            hit |= np.asarray(near.any(axis=1)).all(axis=1)
+            for row in np.flatnonzero(np.asarray(near.any(axis=1)).all(axis=1)):
+                places.setdefault(tuple(near[row].argmax(0).tolist()), set()).add(place)
+        for holders, hits in places.items():
+            if len(hits) >= max(1, size // 10):
+                hit |= _near((group[list(holders)].T - centre) / scale, form)
     return hit
 
 

@@ -238,14 +238,14 @@ def test_kills_tear_what_is_written_in_place_and_leave_what_nobody_sweeps(how, t
     assert result["kills"] == 8
 
 
-def training(whole, content):
+def training(atomic, content):
     """What writes the checkpoint of a run, at once or in two halves, and goes on where it is resumed."""
 
     def train(folder, resume):
         def call():
             folder.mkdir(exist_ok=True)
             path = folder / "learner.safetensors"
-            if whole:
+            if atomic:
                 time.sleep(0.1)
                 path.with_suffix(".tmp").write_bytes(content)
                 path.with_suffix(".tmp").replace(path)
@@ -259,11 +259,11 @@ def training(whole, content):
     return train
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_killed_trainings_are_torn_where_a_checkpoint_is_not_whole(whole, tmp_path):
+@pytest.mark.parametrize("atomic", [True, False])
+def test_killed_trainings_are_torn_where_a_checkpoint_is_not_whole(atomic, tmp_path):
     content = write(tmp_path / "x", {"a": torch.ones(9)}, {"kind": "checkpoint"}).read_bytes()
-    result = kills.trained_torn(training(whole, content), tmp_path, 6, 0)
-    assert (result["torn"] > 0) == (not whole)
+    result = kills.trained_torn(training(atomic, content), tmp_path, 6, 0)
+    assert (result["torn"] > 0) == (not atomic)
 
 
 class Mean:

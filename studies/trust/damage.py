@@ -3,8 +3,8 @@
 What counts:
 
 - *accepted*: the file was damaged, its checksum was not computed anew, and it answers otherwise than before.
-- *traceback*: reading it or asking it ends in anything but a `ValueError` whose one line names the file, or it hangs
-  or crashes, or an answer is not finite. A fresh checksum is no excuse.
+- *traceback*: reading it or asking it does not end in a `ValueError` of one line that names the file. It may as well
+  hang, crash, or answer what is not finite. A fresh checksum is no excuse.
 
 An edit of the header with a fresh checksum that is consistent is no damage that a reader can tell; it may answer
 otherwise.

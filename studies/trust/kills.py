@@ -117,12 +117,12 @@ def trained_torn(
         seed: of signals and times.
     """
     rng = np.random.default_rng(seed)
-    whole_run, path = folder / "undisturbed", folder / "run"
+    reference, path = folder / "undisturbed", folder / "run"
     begin = time.monotonic()
-    if (code := run(train(whole_run, False))) != 0:
+    if (code := run(train(reference, False))) != 0:
         raise ValueError(f"a training that nothing disturbs ended with {code}")
     seconds = time.monotonic() - begin
-    weights, names = _weights(whole_run), _names(whole_run)
+    weights, names = _weights(reference), _names(reference)
     result = {"kills": count, "torn": 0, "left": 0, "old": 0, "faults": []}
     for _ in range(count):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,8 +1,12 @@
 """Whose rows a state holds: training rows that can be read out of the file with nothing but the file.
 
-Every array of a file is tried: tensors whose last or first dimension is that of the table or of the encoded table,
-columns that stand one by one, and arrays in the header. They are compared with the training rows as they are and as
-the state's own map encodes them.
+Every array of a file is tried:
+
+- tensors whose last or first dimension is that of the table or of the encoded table;
+- columns that stand one by one;
+- arrays in the header.
+
+They are compared with the training rows as they are, and as the state's own map encodes them.
 
 Source: Fredrikson, Jha, Ristenpart 2015 (what a model tells about its training rows).
 """

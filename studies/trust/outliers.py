@@ -36,6 +36,14 @@ def cell(value: float) -> Spoil:
     return spoil
 
 
+def cell_that_says_most(x: np.ndarray, y: np.ndarray, row: int, rng: np.random.Generator) -> None:
+    """Put 1e9 into a cell of the column that y depends on most, by their correlation."""
+    centred = x - np.nanmean(x, axis=0)
+    size = np.sqrt(np.nansum(centred**2, axis=0))
+    product = np.abs(np.nansum(centred * (y - y.mean())[:, None], axis=0)) / np.where(size > 0, size, np.inf)
+    x[row, int(product.argmax())] = 1e9
+
+
 def code_of_missing(x: np.ndarray, y: np.ndarray, row: int, rng: np.random.Generator) -> None:
     """Put -9999, which some write for missing, into 2% of the cells."""
     x[rng.random(x.shape) < 0.02] = -9999.0
@@ -48,6 +56,7 @@ def target(x: np.ndarray, y: np.ndarray, row: int, rng: np.random.Generator) -> 
 
 SPOILS: dict[str, Spoil] = {
     "1e9 in a cell": cell(1e9),
+    "1e9 in a cell of the column that says most": cell_that_says_most,
     "1e6 in a cell": cell(1e6),
     "-9999 in 2% of cells": code_of_missing,
     "1e9 in the target": target,

@@ -187,14 +187,14 @@ def command(folder: Path) -> tuple[Path, Reader]:
     table.x[:20].to_csv(folder / "new.csv", index=False)
     path = folder / "s.safetensors"
     fit = ["fit", str(folder / "rows.csv"), "--target", "y", "--state", str(path), "--quiet"]
-    _line(main, fit, path)
+    _line(main, fit)
     check = ["--check"] if _has_check(main) else []
 
     def read(path: Path) -> Callable[[], list[Any]]:
         out = path.with_name("predictions.csv")
-        _line(main, ["info", str(path), *check], path)
+        _line(main, ["info", str(path), *check])
         predict = ["predict", str(folder / "new.csv"), "--state", str(path), "--proba", "--quiet"]
-        _line(main, [*predict, "--out", str(out)], path)
+        _line(main, [*predict, "--out", str(out)])
         return lambda: [out.read_text()]
 
     return path, read
@@ -208,18 +208,19 @@ def _has_check(main: Callable[[list[str]], int]) -> bool:
     return "--check" in text.getvalue()
 
 
-def _line(main: Callable[[list[str]], int], arguments: list[str], path: Path) -> None:
+def _line(main: Callable[[list[str]], int], arguments: list[str]) -> None:
     """Run a command in this process.
 
     Raises:
-        ValueError: it ended with one line on stderr, which is the text.
+        ValueError: it ended with one line, on stderr, or on stdout where that is silent: a list of files. The line is
+            the text.
         RuntimeError: it ended otherwise, with a code above 0.
     """
-    error = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
+    output, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
         code = main(arguments)
-    lines = error.getvalue().strip().splitlines()
-    if code and len(lines) == 1 and lines[0].startswith("gradatim: "):
+    lines = (error.getvalue().strip() or output.getvalue().strip()).splitlines()
+    if code and len(lines) == 1:
         raise ValueError(lines[0])
     if code:
         raise RuntimeError(f"code {code}, {len(lines)} lines")

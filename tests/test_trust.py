@@ -58,8 +58,13 @@ def test_cases_that_fail_hang_or_crash_are_wrong():
 
 def test_cases_of_what_was_rough_stand_beside_those_that_were_reported():
     wrong = {"D2": "x", "R1": "y"}
-    claim = tried.FIGURES["cases"].claims([{"cases": 3, "wrong": wrong}])[0]
-    assert claim["value"] == 1 and claim["wrong"] == {"D2": "x"} and claim["rough_wrong"] == ["R1"]
+    claim = tried.FIGURES["cases"].claims([{"cases": ["D1", "D2", "R1"], "wrong": wrong}])[0]
+    assert (
+        claim["value"] == 1
+        and claim["cases"] == 2
+        and claim["wrong"] == {"D2": "x"}
+        and claim["rough_wrong"] == ["R1"]
+    )
 
 
 def test_random_inputs_are_tried_until_there_are_enough_and_failures_are_counted():
@@ -356,11 +361,11 @@ def test_rows_are_recovered_wherever_they_stand_and_centroids_are_nobodys(tmp_pa
     assert landmarks.recovered(stored(path, {"a": (2 * z[:7]).ravel()}, {}), x, 2 * z) == 7
     columns = {str(place): np.ascontiguousarray(z[:9, place]) for place in range(4)}
     assert landmarks.recovered(stored(path, columns, {}), x) == 9
+    codes = rng.integers(0, 9, (60, 4)).astype(float)
+    columns = {str(place): np.ascontiguousarray(codes[:40, place]) for place in range(4)}
+    assert landmarks.recovered(stored(path, columns, {}), codes) >= 40
     chance = {str(place): rng.normal(size=200) for place in range(20)}
-    assert (
-        landmarks.recovered(stored(path, chance, {}), np.tile(x, (20, 1))[:, :2] + rng.normal(size=(1200, 2)))
-        == 0
-    )
+    assert landmarks.recovered(stored(path, chance, {}), rng.normal(size=(1200, 4))) == 0
     assert landmarks.recovered(stored(path, {}, {"deep": {"er": z[:3].tolist()}}), x) == 3
     assert landmarks.recovered(stored(path, {}, {"text": json.dumps(z[:3].tolist())}), x) == 3
     centroids = z.reshape(12, 5, 4).mean(1)

@@ -135,7 +135,8 @@ def _by_column(
 ) -> np.ndarray:
     """Return which rows `[n]` stand in arrays of equal length, a column in each: all at one place.
 
-    Among many arrays some numbers are near by chance. So the same arrays must hold rows at a tenth of their places.
+    Among many arrays some numbers are near by chance. So each column is looked for in the array that has most of it,
+    and rows must stand at a tenth of the places.
     """
     hit = np.zeros(len(form), dtype=bool)
     flat = [array.reshape(-1) for array in arrays if array.size and max(array.shape) == array.size]
@@ -143,16 +144,16 @@ def _by_column(
         group = np.stack([array for array in flat if len(array) == size])
         if not form.shape[1] <= len(group) <= MOST_ARRAYS:
             continue
-        places: dict[tuple[int, ...], set[int]] = {}
+        votes = np.zeros((form.shape[1], len(group)))  # how often an array holds a column of a row
         for place in range(size):
             with np.errstate(over="ignore", invalid="ignore"):
                 values = (group[:, place][:, None] - centre) / scale
             near = np.abs(form[:, None, :] - values[None]) < NEAR
-            for row in np.flatnonzero(np.asarray(near.any(axis=1)).all(axis=1)):
-                places.setdefault(tuple(near[row].argmax(0).tolist()), set()).add(place)
-        for holders, hits in places.items():
-            if len(hits) >= max(1, size // 10):
-                hit |= _near((group[list(holders)].T - centre) / scale, form)
+            votes += near[np.asarray(near.any(axis=1)).all(axis=1)].sum(0).T
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = (group[votes.argmax(1)].T - centre) / scale
+        if _near(form, rows).sum() >= max(1, size // 10):
+            hit |= _near(rows, form)
     return hit
 
 

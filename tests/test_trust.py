@@ -251,12 +251,12 @@ def training(atomic, content):
             folder.mkdir(exist_ok=True)
             path = folder / "learner.safetensors"
             if atomic:
-                time.sleep(0.1)
+                time.sleep(0.2)
                 path.with_suffix(".tmp").write_bytes(content)
                 path.with_suffix(".tmp").replace(path)
             else:
                 path.write_bytes(content[:50])
-                time.sleep(0.1)
+                time.sleep(0.2)
                 path.write_bytes(content)
 
         return call

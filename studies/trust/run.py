@@ -8,6 +8,7 @@ Source: the bars are this project's own, fixed before the run.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -129,8 +130,19 @@ def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
             result = {"failed": f"{type(error).__name__}: {error}"[:500]}
             path = path.with_suffix(".failed")
     path.with_suffix(".failed").unlink(missing_ok=True)
-    write_bytes(path, (json.dumps(result) + "\n").encode())
+    write_bytes(path, (without_folders(json.dumps(result)) + "\n").encode())
     return time.monotonic() - begin
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which files of temporary folders have their names alone.
+
+    Example:
+        >>> without_folders("/tmp/tmp84lw1hm1/s.safetensors is damaged, /var/x/tmpab_c12de is there")
+        's.safetensors is damaged, a folder is there'
+    """
+    text = re.sub(r"(?:/[\w.-]+)*/tmp[a-z0-9_]{8}/", "", text)
+    return re.sub(r"(?:/[\w.-]+)*/tmp[a-z0-9_]{8}\b", "a folder", text)
 
 
 def claims_of(name: str, folder: Path, smoke: bool) -> list[Part]:

@@ -179,7 +179,7 @@ def step(folder: Path) -> tuple[Path, Reader]:
 
 
 def command(folder: Path) -> tuple[Path, Reader]:
-    """Write a state by `gradatim fit`; return its path and its reader: `info` and `predict`."""
+    """Write a state by `gradatim fit`; return its path and its reader: `info --check` and `predict`."""
     from gradatim.cli import main
 
     table = rows(300)
@@ -188,24 +188,15 @@ def command(folder: Path) -> tuple[Path, Reader]:
     path = folder / "s.safetensors"
     fit = ["fit", str(folder / "rows.csv"), "--target", "y", "--state", str(path), "--quiet"]
     _line(main, fit)
-    check = ["--check"] if _has_check(main) else []
 
     def read(path: Path) -> Callable[[], list[Any]]:
         out = path.with_name("predictions.csv")
-        _line(main, ["info", str(path), *check])
+        _line(main, ["info", str(path), "--check"])
         predict = ["predict", str(folder / "new.csv"), "--state", str(path), "--proba", "--quiet"]
         _line(main, [*predict, "--out", str(out)])
         return lambda: [out.read_text()]
 
     return path, read
-
-
-def _has_check(main: Callable[[list[str]], int]) -> bool:
-    """Return whether `gradatim info` has the option `--check`."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        main(["info", "--help"])
-    return "--check" in text.getvalue()
 
 
 def _line(main: Callable[[list[str]], int], arguments: list[str]) -> None:

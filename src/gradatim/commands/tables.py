@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files.progress import Bar
 from ..files.cells import DATE
+from ..files.progress import Bar
 from ..files.reading import open_table
 from ..files.schema import CLASSIFICATION, REGRESSION, TASKS, Schema
 from ..files.streaming import TableWriter, _cells, check_class_count, fit_stream, predict_stream

@@ -30,7 +30,7 @@ from .contract import (
     truth,
     whole,
 )
-from .layout import TRIANGLE, Layout, Part, check_finite, check_parts, check_values
+from .layout import TRIANGLE, Layout, Part, check_finite, check_moments, check_parts, check_values
 from .old_table import OLD_FEATURES, OLD_MEMBER, renewed_header, renewed_tensors
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ PARAMS = {
     "device": text(r"(?!meta)[a-z]{2,20}(:\d{1,4})?", "a device, such as cpu or cuda:0"),
     "random_state": whole(0, 2**32 - 1).or_none(),
 }
-COLUMN = {"name": text(), "kind": choice("number", "category")}
+COLUMN = {"name": text(), "kind": choice("number", "category"), "slots": whole(0, 4096).optional()}
+_MAX_SLOTS = 1_000_000  # of all columns
 WARM = {
     "names": list_of(text(), unique=True),
     "named": truth(),
@@ -279,6 +280,8 @@ def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bo
     columns, count = header["map"]["columns"], header["n_features"]
     for place, column in enumerate(columns):
         check_entries(column, COLUMN, f"header.map.columns[{place}]", further=True)
+    if sum(column.get("slots", 0) for column in columns) > _MAX_SLOTS:
+        raise ValueError(f"header.map must have at most {_MAX_SLOTS:,} slots for words")
     names = header["feature_names"]
     if len(columns) != count or (names is not None and len(names) != count):
         raise ValueError(f"header.n_features is {count:,}, but the map has {len(columns):,} columns")
@@ -378,6 +381,9 @@ def _check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         for member in range(len(header["seeds"])):
             parts = {f"{member}.{name}": part for name, part in _member(header).items()}
             check_values(tensors, parts)
+            if header["params"]["model"] == "experts":
+                names = (f"{member}.{name}" for name in ("gram", "cross", "squares"))
+                check_moments(*((name, tensors[name]) for name in names))
         return
     words, y, weight = header["warm"]["words"], tensors["warm.y"], tensors["warm.weight"]
     columns = {str(place) for place in range(header["n_features"])}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files.progress import Bar
 from ..files.cells import DATE
+from ..files.progress import Bar
 from ..files.reading import open_table
 from ..files.schema import CLASSIFICATION, REGRESSION, TASKS, Schema
 from ..files.streaming import TableWriter, _cells, check_class_count, fit_stream, predict_stream
@@ -255,7 +255,11 @@ def _describe_column(column: Mapping[str, Any], kind: str) -> str:
         if kind == DATE:
             first, last = (np.datetime64(round(86_400 * column[end]), "s") for end in ("low", "high"))
             return f"{kind}: {first} to {last}{missing}"
-        spread = f"mean {column['mean']:.4g}, std {column['std']:.4g}"
+        # version 0.1 called them mean and std
+        centre, scale = (
+            column.get(new, column.get(old)) for new, old in (("centre", "mean"), ("scale", "std"))
+        )
+        spread = f"mean {centre:.4g}, std {scale:.4g}"
         return f"{kind}: {spread}, {column['low']:.4g} to {column['high']:.4g}{missing}"
     levels = column["levels"]
     more = ", ..." if len(levels) > 5 else ""

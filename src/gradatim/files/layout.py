@@ -33,6 +33,9 @@ DTYPES = {
 """The types of tensors in a file, by their name there."""
 
 FLOATS = (torch.float64, torch.float32)
+INTEGERS = (torch.int64,)
+_SLACK = 1e-5  # rounding leaves less, also where rows were taken away again
+_LARGE = 2000  # features up to which factors of sums are computed to check them
 TRIANGLE = "D(D+1)/2"
 """The width of a symmetric matrix `[D, D]` whose lower triangle is stored row by row."""
 
@@ -116,23 +119,71 @@ def _check_part(name: str, tensor: Layout | Tensor, part: Part, sizes: dict[str,
 
 
 def check_values(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> None:
-    """Check the numbers of tensors of any shape: of the sign of `Part.sign`, and no negative square in a triangle.
+    """Check that the numbers of tensors of any shape have the sign of `Part.sign`, up to rounding.
 
     Raises:
         ValueError: a number is out of range. The message names the tensor.
     """
     for name, part in parts.items():
-        if name not in tensors:
-            continue
-        value = tensors[name]
-        bad = value <= 0 if part.sign == "positive" else value < 0
-        if part.sign and bool(bad.any()):
-            raise ValueError(f"tensor {name!r} must have {part.sign} numbers; got {value.min():g}")
-        if TRIANGLE in part.shape:
-            width = (math.isqrt(8 * value.shape[-1] + 1) - 1) // 2
-            place = torch.arange(width)
-            if bool((value[..., place * (place + 3) // 2] < 0).any()):
-                raise ValueError(f"tensor {name!r} must have no negative number on its diagonal")
+        if name in tensors and part.sign:
+            value = tensors[name]
+            if bool((value <= 0 if part.sign == "positive" else value < -_slack(value)).any()):
+                raise ValueError(f"tensor {name!r} must have {part.sign} numbers; got {value.min():g}")
+
+
+def check_moments(gram: tuple[str, Tensor], cross: tuple[str, Tensor], squares: tuple[str, Tensor]) -> None:
+    """Check that sums over rows are such as rows have.
+
+    Args:
+        gram: its name, and the Gram matrix of features `[B, D, D]` or its lower triangle row by row.
+        cross: likewise of products of features and y, `[B, D, C]`.
+        squares: likewise of squares of y, `[B, C]`.
+
+    Raises:
+        ValueError: a Gram matrix that is not symmetric, or has a negative eigenvalue; products that are larger than
+            squares allow. The message names the tensor.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.files.layout import check_moments
+        >>> one = torch.ones(1, 1)
+        >>> check_moments(("gram", one[None]), ("cross", 2 * one[None]), ("squares", one))
+        Traceback (most recent call last):
+        ValueError: tensor 'cross' must be products of rows with those squares
+
+    Source: the inequality of Cauchy and Schwarz.
+    """
+    matrix = _full(gram[1]).double()
+    if bool(((matrix - matrix.mT).abs() > _slack(matrix)).any()):
+        raise ValueError(f"tensor {gram[0]!r} must be symmetric")
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    if bool((diagonal < -_slack(matrix)).any()):
+        raise ValueError(f"tensor {gram[0]!r} must have no negative number on its diagonal")
+    root = diagonal.clamp(min=0).sqrt()
+    bound = root[:, :, None] * squares[1].double().clamp(min=0).sqrt()[:, None]
+    if bool((cross[1].abs() > 1.01 * bound + _slack(bound)).any()):
+        raise ValueError(f"tensor {cross[0]!r} must be products of rows with those squares")
+    if matrix.shape[1] <= _LARGE:
+        scale = (diagonal.clamp(min=0) + _slack(matrix)).sqrt()
+        unit = matrix / scale[:, :, None] / scale[:, None] + torch.eye(matrix.shape[1]) * 10 * _SLACK
+        if bool(torch.linalg.cholesky_ex(unit)[1].any()):
+            raise ValueError(f"tensor {gram[0]!r} must be positive semidefinite, as sums of squares are")
+
+
+def _full(gram: Tensor) -> Tensor:
+    """Return a Gram matrix `[B, D, D]`, of its lower triangle if that is all there is."""
+    if gram.dim() == 3:
+        return gram
+    width = (math.isqrt(8 * gram.shape[1] + 1) - 1) // 2
+    below = torch.tril_indices(width, width)
+    matrix = gram.new_zeros(len(gram), width, width)
+    matrix[:, below[0], below[1]] = gram
+    matrix[:, below[1], below[0]] = gram
+    return matrix
+
+
+def _slack(value: Tensor) -> float:
+    return _SLACK * max(1.0, float(value.abs().max())) if value.numel() else 0.0
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from ..files.checkpoint import read, write
 from ..files.contract import blamed, brief, check_entries, text
+from ..files.layout import Part, check_moments, check_values
 from ..tree import flatten, unflatten
 from .snapshot import describe_learner
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 HASH = text(r"[0-9a-f]{64}", "a SHA-256")
 
-_SLACK = 1e-5  # float32 rounds sums over many rows by less
 _COUNTS = ("rows", "squares", "weight", "steps", "square", "second", "age")
 """Fields of states that count, or sum squares: never negative."""
 
@@ -146,42 +146,13 @@ def load_state(path: Path | str, learner: Learner) -> State:
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError where counts or sums of squares are negative, or a Gram matrix `[B, D, D]` is none.
-
-    What rounding leaves where rows were forgotten passes.
-    """
-    for name, value in tensors.items():
-        prefix, _, field = name.rpartition(".")
-        slack = _SLACK * max(1.0, float(value.abs().max())) if value.numel() else 0.0
-        if field in _COUNTS and bool((value < -slack).any()):
-            raise ValueError(f"{name!r} must not be negative; got {value.min():g}")
-        if field == "gram" and value.dim() == 3:
-            _check_gram(value.double(), slack, name)
-            cross, squares = (tensors.get(f"{prefix}.{part}") for part in ("cross", "squares"))
-            if cross is not None and squares is not None:
-                _check_cross(value.double(), cross, squares.double(), f"{prefix}.cross")
-
-
-def _check_gram(gram: Tensor, slack: float, name: str) -> None:
-    """Raise ValueError unless a Gram matrix `[B, D, D]` is symmetric and has no negative eigenvalue."""
-    if bool(((gram - gram.mT).abs() > slack).any()):
-        raise ValueError(f"{name!r} must be symmetric")
-    identity = torch.eye(gram.shape[1], dtype=gram.dtype)
-    if bool(torch.linalg.cholesky_ex(gram + 10 * slack * identity)[1].any()):
-        raise ValueError(f"{name!r} must be positive semidefinite, as sums of squares are")
-
-
-def _check_cross(gram: Tensor, cross: Tensor, squares: Tensor, name: str) -> None:
-    """Raise ValueError unless `cross [B, D, C]` is of rows whose squares are those of `gram` and `squares [B, C]`.
-
-    Source: the inequality of Cauchy and Schwarz.
-    """
-    bound = (
-        gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()[:, :, None] * squares.clamp(min=0).sqrt()[:, None]
-    )
-    slack = _SLACK * max(1.0, float(bound.max())) if bound.numel() else 0.0
-    if bool((cross.abs() > 1.01 * bound + slack).any()):
-        raise ValueError(f"{name!r} must be products of rows with those squares")
+    """Raise ValueError where counts or sums of squares are negative, or sums over rows `[B, ...]` are none."""
+    counts = {name: Part((), sign="nonnegative") for name in tensors if name.rpartition(".")[2] in _COUNTS}
+    check_values(tensors, counts)
+    for prefix in (name.removesuffix("gram") for name in tensors if name.endswith(".gram")):
+        names = [f"{prefix}{part}" for part in ("gram", "cross", "squares")]
+        if all(name in tensors for name in names) and tensors[names[0]].dim() == 3:
+            check_moments(*((name, tensors[name]) for name in names))
 
 
 def _check_structure(state: object, template: State, name: str) -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files.progress import Bar
-from ..files.reading import DATE, ZONED, open_table
+from ..files.cells import DATE
+from ..files.reading import open_table
 from ..files.schema import CLASSIFICATION, REGRESSION, TASKS, Schema
-from ..files.streaming import TableWriter, check_class_count, fit_stream, predict_stream
+from ..files.streaming import TableWriter, _cells, check_class_count, fit_stream, predict_stream
 from .show import print_written
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def _describe_column(column: Mapping[str, Any], kind: str) -> str:
     """Return what the encoder stores of a column."""
     if "levels" not in column:
         missing = ", some missing" if column["has_missing"] else ""
-        if kind in (DATE, ZONED):
+        if kind == DATE:
             first, last = (np.datetime64(round(86_400 * column[end]), "s") for end in ("low", "high"))
             return f"{kind}: {first} to {last}{missing}"
         spread = f"mean {column['mean']:.4g}, std {column['std']:.4g}"
@@ -292,7 +293,7 @@ def _report(console: Console, report: StreamReport, seconds: float, schema: Sche
 
 def _first_classes(table_file: TableFile, schema: Schema, kinds: dict[str, str]) -> np.ndarray:
     """Return the classes `[classes]` among the first rows of a file."""
-    table, _ = next(table_file.stream(kinds))
+    table, _ = next(table_file.stream(_cells(table_file, kinds)))
     y, present = schema.target_values(table, table_file.path)
     return np.unique(y[present])
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..names import nearest
-from .reading import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, ZONED, check_readable
+from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT
+from .reading import check_readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,7 +180,7 @@ class Schema:
             >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
             >>> table_file = open_table("train.csv")
             >>> schema = Schema.infer(table_file, target="bought", task="auto")
-            >>> schema.target_values(table_file.head, table_file.path)
+            >>> schema.target_values(table_file.sample, table_file.path)
             (array([1, 0, 0]), array([ True,  True, False]))
         """
         column = table[self.target]
@@ -234,13 +235,13 @@ class Schema:
 
 def _infer_task(table_file: TableFile, target: str, task: str, kind: str | None) -> str:
     """Return the task of a target: classification or regression."""
-    column = table_file.head[target]
+    column = table_file.sample[target]
     if kind is None or column.null_count == len(column):
         raise ValueError(
             f"{table_file.path}: the target {target!r} is missing in the first {len(column):,} rows: put rows that "
             "have it first"
         )
-    if kind in (DATE, ZONED):
+    if kind == DATE:
         raise ValueError(
             f"{table_file.path}: the target {target!r} holds dates: choose a target of numbers or classes"
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cells import Cells
 from .reading import arrow
 from .schema import CLASSIFICATION, MAX_CLASSES, REGRESSION
 
@@ -94,7 +95,7 @@ def fit_stream(
     share = [0.0]
 
     def labelled_tables() -> Iterator[tuple[Table, np.ndarray]]:
-        for table, share[0] in table_file.stream(kinds):
+        for table, share[0] in table_file.stream(_cells(table_file, kinds)):
             y, present = schema.target_values(table, table_file.path)
             report.skipped += int((~present).sum())
             yield table.select(list(schema.columns)).filter(arrow().array(present)), y[present]
@@ -122,6 +123,12 @@ def fit_stream(
         )
     report.notes += dict.fromkeys(str(warning.message) for warning in caught)
     return report
+
+
+def _cells(table_file: TableFile, kinds: dict[str, str]) -> dict[str, Cells]:
+    """Return how columns of these kinds are read, as the file itself suggests where it is of the same kind."""
+    cells = {name: table_file.cells[name] for name in kinds}
+    return {name: old if (old := cells[name]) and old.kind == kind else Cells(kind) for name, kind in kinds.items()}
 
 
 def chunks(
@@ -216,7 +223,7 @@ def predict_stream(
         >>> _ = Path("line.csv").write_text("x,y\\n1.5,2.5\\n2.5,3.5\\n3.5,4.5\\n")
         >>> table_file = open_table("line.csv")
         >>> schema = Schema.infer(table_file, target="y", task="regression")
-        >>> model = RefinedRegressor().fit(table_file.head.select(["x"]), [2.5, 3.5, 4.5])
+        >>> model = RefinedRegressor().fit(table_file.sample.select(["x"]), [2.5, 3.5, 4.5])
         >>> for table, share in predict_stream(model, table_file, schema, schema.columns, False, [0.1, 0.9]):
         ...     print(table.column_names, table.num_rows, share)
         ['prediction', 'quantile_0.1', 'quantile_0.9'] 3 1.0
@@ -224,7 +231,7 @@ def predict_stream(
     share, rows = [0.0], 0
 
     def tables() -> Iterator[tuple[Table, np.ndarray]]:
-        for table, share[0] in table_file.stream(kinds):
+        for table, share[0] in table_file.stream(_cells(table_file, kinds)):
             yield table, np.zeros(table.num_rows)
 
     for X, _ in chunks(tables(), lambda: PREDICT_ROWS):

@@ -12,20 +12,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-NUMBER, BOOLEAN, DATE, ZONED, TEXT = "number", "boolean", "date", "zoned", "text"
-
-KIND_NAMES = {
-    NUMBER: "numbers",
-    BOOLEAN: "true or false",
-    DATE: "dates",
-    ZONED: "dates with a time zone",
-    TEXT: "text",
-}
-"""What a column of each kind holds, for messages."""
+from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells
 
 HEAD_BYTES = 1 << 20
 """Bytes at the start of a CSV file from which the kinds of its columns are inferred."""
@@ -67,17 +58,49 @@ class TableFile:
     """
 
     path: Path
-    kinds: dict[str, str | None]
-    head: Table
-    stream: Callable[[Mapping[str, str]], Iterator[tuple[Table, float]]]
+    cells: dict[str, Cells | None]
+    sample: Table
+    stream: Callable[[Mapping[str, Cells]], Iterator[tuple[Table, float]]]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    rereadable: bool = True
+    notes_after: Callable[[], list[str]] = list
 
     @property
     def names(self) -> list[str]:
         """Return the names of all columns."""
-        return list(self.kinds)
+        return list(self.cells)
+
+    @property
+    def kinds(self) -> dict[str, str | None]:
+        """Return the kind of each column, or None for a column that holds nothing."""
+        return {name: cells and cells.kind for name, cells in self.cells.items()}
 
 
-def open_table(path: Path | str) -> TableFile:
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a file is read, where the user says so.
+
+    Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
+    every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
+    read that a state knows.
+
+    Example:
+        >>> from gradatim.files.reading import ReadOptions
+        >>> ReadOptions(decimal=",").delimiter is None
+        True
+    """
+
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    missing: tuple[str, ...] | None = None
+    header: bool = True
+    text: tuple[str, ...] = ()
+    columns: Mapping[str, Cells] | None = None
+
+
+def open_table(path: Path | str, options: ReadOptions = ReadOptions()) -> TableFile:
     """Open the table in a CSV or Parquet file.
 
     The fields of a CSV file are separated by commas, semicolons or tabs; it may be compressed (`.gz`).
@@ -93,7 +116,7 @@ def open_table(path: Path | str) -> TableFile:
         >>> table_file = open_table("train.csv")
         >>> table_file.kinds
         {'age': 'number', 'city': 'text'}
-        >>> [(table["age"].to_pylist(), share) for table, share in table_file.stream({"age": "number"})]
+        >>> [(table["age"].to_pylist(), share) for table, share in table_file.stream({"age": Cells("number")})]
         [([31.0, 27.0], 1.0)]
     """
     arrow()
@@ -145,7 +168,7 @@ def column_kind(dtype: Any) -> str | None:
     if types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype):
         return NUMBER
     if types.is_date(dtype) or types.is_timestamp(dtype):
-        return ZONED if types.is_timestamp(dtype) and dtype.tz else DATE
+        return DATE
     if types.is_string(dtype) or types.is_large_string(dtype) or types.is_time(dtype):
         return TEXT
     return str(dtype)
@@ -161,7 +184,7 @@ def arrow_type(kind: str) -> Any:
     """
     a = arrow()
     types = {NUMBER: a.float64(), BOOLEAN: a.bool_(), DATE: a.timestamp("us"), TEXT: a.string()}
-    return types[kind] if kind in types else a.timestamp("us", "UTC")
+    return types[kind]
 
 
 def _kinds_by_name(path: Path, names: Sequence[str], types: Sequence[Any]) -> dict[str, str | None]:
@@ -245,15 +268,20 @@ def _open_csv(path: Path) -> TableFile:
     if head is None:
         raise ValueError(f"{path} holds column names and no rows: add rows")
 
-    def stream(columns: Mapping[str, str]) -> Iterator[tuple[Table, float]]:
-        types = {name: arrow_type(kind) for name, kind in columns.items()}
-        with closing(_TextFile(path)) as text, _explain_errors(path, names, columns):
+    def stream(columns: Mapping[str, Cells]) -> Iterator[tuple[Table, float]]:
+        kinds = {name: cells.kind for name, cells in columns.items()}
+        types = {name: arrow_type(kind) for name, kind in kinds.items()}
+        with closing(_TextFile(path)) as text, _explain_errors(path, names, kinds):
             for number, batch in enumerate(_reader(text, delimiter, BLOCK_BYTES, types), start=1):
                 share = min(1.0, number * BLOCK_BYTES / max(text.count, 1))  # blocks are read ahead
                 if batch.num_rows:
                     yield arrow().Table.from_batches([batch]), share * text.share_read
 
-    return TableFile(path, kinds, arrow().Table.from_batches([head]), stream)
+    return TableFile(path, _cells(kinds), arrow().Table.from_batches([head]), stream)
+
+
+def _cells(kinds):
+    return {n: Cells(k) if k else None for n, k in kinds.items()}
 
 
 def _reader(text: _TextFile, delimiter: str, block: int, types: Mapping[str, Any] | None = None) -> Any:
@@ -312,18 +340,18 @@ def _open_parquet(path: Path) -> TableFile:
     if head is None:
         raise ValueError(f"{path} holds column names and no rows: add rows")
 
-    def stream(columns: Mapping[str, str]) -> Iterator[tuple[Table, float]]:
+    def stream(columns: Mapping[str, Cells]) -> Iterator[tuple[Table, float]]:
         n_read = 0
         with _explain_errors(path, (), {}), parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
                 n_read += batch.num_rows
                 converted = {
-                    name: _convert_column(batch.column(name), kinds[name], kind, path, name)
-                    for name, kind in columns.items()
+                    name: _convert_column(batch.column(name), kinds[name], cells.kind, path, name)
+                    for name, cells in columns.items()
                 }
                 yield arrow().table(converted), n_read / rows
 
-    return TableFile(path, kinds, arrow().Table.from_batches([head]), stream)
+    return TableFile(path, _cells(kinds), arrow().Table.from_batches([head]), stream)
 
 
 def _convert_column(column: Any, file_kind: str | None, kind: str, path: Path, name: str) -> Any:
@@ -336,7 +364,7 @@ def _convert_column(column: Any, file_kind: str | None, kind: str, path: Path, n
     if (kind, file_kind) == (BOOLEAN, NUMBER):  # both become numbers
         return column.cast(a.float64(), safe=False)
     is_discrete = file_kind == BOOLEAN or a.types.is_integer(column.type)
-    is_same = file_kind in (kind, None) or {kind, file_kind} == {DATE, ZONED}
+    is_same = file_kind in (kind, None)
     if not (
         is_same
         or file_kind == TEXT

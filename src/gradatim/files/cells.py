@@ -1,0 +1,59 @@
+"""How the cells of a column are read: as numbers, booleans, dates or text.
+
+Source: Apache Arrow (types); ISO 8601 (dates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+NUMBER, BOOLEAN, DATE, TEXT = "number", "boolean", "date", "text"
+
+KIND_NAMES = {NUMBER: "numbers", BOOLEAN: "true or false", DATE: "dates", TEXT: "text"}
+"""What a column of each kind holds, for messages."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How the cells of a column are read.
+
+    Fields: `kind`: "number", "boolean", "date" or "text"; `decimal`: the decimal mark, "." or ","; `day_first`:
+    whether 1/2/2024 is the first of February; `missing`: words that mean missing, besides the empty cell.
+
+    Example:
+        >>> from gradatim.files.cells import Cells
+        >>> Cells.from_json(Cells("number", decimal=",").to_json())
+        Cells(kind='number', decimal=',', day_first=False, missing=())
+    """
+
+    kind: str
+    decimal: str = "."
+    day_first: bool = False
+    missing: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        return {**asdict(self), "missing": list(self.missing)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Cells:
+        """Return the cells that `to_json` wrote.
+
+        Raises:
+            ValueError: a field is absent, unknown or of another type.
+        """
+        if not isinstance(value, Mapping) or set(value) != {"kind", "decimal", "day_first", "missing"}:
+            raise ValueError(f"a column has kind, decimal, day_first and missing; got {value!r:.200}")
+        words = value["missing"]
+        if not (
+            isinstance(value["kind"], str)
+            and value["kind"] in KIND_NAMES
+            and value["decimal"] in (".", ",")
+            and isinstance(value["day_first"], bool)
+            and isinstance(words, list)
+            and all(isinstance(word, str) for word in words)
+        ):
+            raise ValueError(f"a column is of another form than gradatim writes: got {value!r:.200}")
+        return cls(value["kind"], value["decimal"], value["day_first"], tuple(words))

@@ -10,14 +10,17 @@ import csv
 import os
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jsonargparse import DefaultHelpFormatter
 
-from ..files.reading import DATE, ReadOptions, open_table
+from ..files.cells import DATE
+from ..files.reading import ReadOptions
 from ..files.schema import Schema
+from ..files.several import open_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -122,9 +125,26 @@ def reading_options(options: Namespace) -> dict[str, Any]:
 
 
 def open_files(files: Sequence[str], given: Mapping[str, Any], **more: Any) -> TableFile:
-    """Open the tables in files, as one."""
-    words = {name: tuple(value) if name == "missing" else value for name, value in given.items()}
-    return open_table(files if len(files) > 1 else files[0], ReadOptions(**words, **more))
+    """Open the tables in files as one, with options of reading by name.
+
+    Raises:
+        ValueError: as `open_tables`.
+    """
+    options = {name: tuple(value) if name == "missing" else value for name, value in given.items()}
+    return open_tables(files, ReadOptions(**options, **more))
+
+
+def open_known(files: Sequence[str], schema: Schema, explicit: Mapping[str, Any]) -> TableFile:
+    """Open the tables in files as one, whose columns a state knows; `explicit`: options of reading given now.
+
+    Raises:
+        ValueError: as `open_tables`.
+    """
+    changes = {name: explicit[name] for name in ("decimal", "missing") if name in explicit}
+    if "missing" in changes:
+        changes["missing"] = tuple(changes["missing"])
+    cells = {name: replace(value, **changes) for name, value in schema.known_cells().items()}
+    return open_files(files, {**schema.reading, **explicit}, columns=cells)
 
 
 def load_estimator(state: Path) -> tuple[Any, Schema, float]:

@@ -8,13 +8,14 @@ Source: Apache Arrow (the schema of a table).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..names import nearest
-from .reading import BOOLEAN, DATE, NUMBER, TEXT, Cells
+from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells
 from .target import CLASSIFICATION, MAX_CLASSES, REGRESSION, TASKS, Labels, looks_like_classes
 
 if TYPE_CHECKING:
@@ -60,10 +61,7 @@ class Choice:
         singles = {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
         lists = {name: getattr(self, name) for name in ("columns", "drop", "text")}
         for option, names in {**{role: (name,) for role, name in singles.items()}, **lists}.items():
-            for name in names:
-                if name not in table_file.cells:
-                    near = suggest(name, list(table_file.cells))
-                    raise ValueError(f"{table_file.path} has no column {name!r} (--{option}): {near}")
+            check_has(table_file, names, f"--{option}")
         roles = [*singles.items(), *(("columns", name) for name in self.columns)]
         if self.target in self.drop:
             roles.append(("drop", self.target))
@@ -204,7 +202,7 @@ class Schema:
         """Return what stands in the columns that are read, to learn rows, or else to predict them.
 
         Example:
-            >>> from gradatim.files.reading import NUMBER, Cells
+            >>> from gradatim.files.cells import NUMBER, Cells
             >>> from gradatim.files.schema import Schema
             >>> schema = Schema("y", "regression", Cells(NUMBER), {"x": Cells(NUMBER)}, id="row")
             >>> list(schema.cells_to_read(learn=True)), list(schema.cells_to_read(learn=False))
@@ -213,6 +211,43 @@ class Schema:
         cells = self.known_cells()
         extra = (self.target, self.weight) if learn else (self.id,)
         return {name: cells[name] for name in (*self.columns, *extra) if name is not None}
+
+    def with_weight(self, name: str) -> Schema:
+        """Return the schema with another column of row weights.
+
+        Raises:
+            ValueError: the column is one of the features, or the target.
+        """
+        if name in self.columns or name in (self.target, self.id):
+            role = "a feature" if name in self.columns else "the target" if name == self.target else "the ids"
+            raise ValueError(f"--weight {name} is {role} of the state: choose another column")
+        return replace(self, weight=name)
+
+    def with_id(self, name: str) -> Schema:
+        """Return the schema with another column that names a row.
+
+        Raises:
+            ValueError: the column is one of the features.
+        """
+        if name in self.columns:
+            raise ValueError(
+                f"--id {name} is a feature of the state: choose another column, or start again with fit --id {quote(name)}"
+            )
+        return replace(self, id=name)
+
+    def with_dropped(self, names: Sequence[str], table_file: TableFile) -> Schema:
+        """Return the schema with more columns that are not used, of a file that has them.
+
+        Raises:
+            ValueError: the file has no such column, or the state needs it.
+        """
+        for name in names:
+            if name in (*self.columns, self.target):
+                raise ValueError(
+                    f"--drop {name}: the state needs this column: start again with fit --drop {quote(name)}"
+                )
+        check_has(table_file, names, "--drop")
+        return replace(self, dropped=(*self.dropped, *names))
 
     def check_columns(self, table_file: TableFile, state: Path | str, learn: bool) -> str | None:
         """Check that a file has the columns of the state, in any order; return a note of columns that are ignored.
@@ -235,7 +270,7 @@ class Schema:
             >>> schema.check_columns(open_table("test.csv"), "s", learn=False)
             "test.csv: column 'shoe' is ignored, because s did not learn from it"
         """
-        names = list(table_file.cells)
+        names = table_file.names
         needed = dict.fromkeys(self.columns, "which the state knows")
         if learn:
             needed[self.target] = "the target"
@@ -311,6 +346,27 @@ def _too_many(path: Path | str, target: str, count: int) -> str:
         f"{path}: the target {target!r} has {count:,} classes, more than {MAX_CLASSES:,}: choose another --target, or "
         f"--task {REGRESSION} if it is a number"
     )
+
+
+def check_has(table_file: TableFile, names: Sequence[str], option: str) -> None:
+    """Check that a file has the columns that an option names.
+
+    Raises:
+        ValueError: it has no such column; the message names one of a similar name.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.reading import open_table
+        >>> from gradatim.files.schema import check_has
+        >>> _ = Path("train.csv").write_text("age,city\\n31,Oslo\\n27,Bern\\n")
+        >>> check_has(open_table("train.csv"), ["City"], "--drop")
+        Traceback (most recent call last):
+        ValueError: train.csv has no column 'City' (--drop): did you mean 'city'?
+    """
+    for name in names:
+        if name not in table_file.cells:
+            near = suggest(name, table_file.names)
+            raise ValueError(f"{table_file.path} has no column {name!r} ({option}): {near}")
 
 
 def suggest(name: str, names: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ class StreamReport:
 
     Fields: `task`: "classification" or "regression"; `rows`: rows learned; `skipped`: rows without a target; `unweighted`:
     rows of weight 0; `scored`: rows predicted before they were learned; `total_weight`, `total_loss`: of those, the sum
-    of weights, and the weight of wrong classes, or the weighted sum of squared errors; `notes`: warnings for the user.
+    of weights, and the weight of wrong classes, or the weighted sum of squared errors; `warnings`: the category and the text of each warning.
 
     Example:
         >>> from gradatim.files.streaming import StreamReport
@@ -53,7 +53,7 @@ class StreamReport:
     scored: int = 0
     total_weight: float = 0.0
     total_loss: float = 0.0
-    notes: list[Any] = field(default_factory=list)
+    warnings: list[tuple[type[Warning], str]] = field(default_factory=list)
 
     @property
     def metric(self) -> str:
@@ -83,7 +83,7 @@ class TargetReader:
 
     Example:
         >>> import pyarrow
-        >>> from gradatim.files.reading import NUMBER, Cells
+        >>> from gradatim.files.cells import NUMBER, Cells
         >>> from gradatim.files.schema import Schema
         >>> from gradatim.files.streaming import TargetReader
         >>> schema = Schema("y", "regression", Cells(NUMBER), {"x": Cells(NUMBER)})
@@ -216,7 +216,7 @@ def fit_stream(
     if not report.rows:
         cause = "its weight is 0" if report.unweighted else f"the target {schema.target!r} is missing"
         raise ValueError(f"{table_file.path}: {cause} in every row: nothing was learned")
-    report.notes += [(warning.category, str(warning.message)) for warning in caught]
+    report.warnings += [(warning.category, str(warning.message)) for warning in caught]
     return report
 
 
@@ -261,7 +261,7 @@ def check_class_count(classes: Any, schema: Schema, path: Path | str) -> None:
 
     Example:
         >>> from pathlib import Path
-        >>> from gradatim.files.reading import NUMBER, Cells
+        >>> from gradatim.files.cells import NUMBER, Cells
         >>> from gradatim.files.schema import Schema
         >>> from gradatim.files.streaming import check_class_count
         >>> schema = Schema("number", "classification", Cells(NUMBER), {"age": Cells(NUMBER)})

@@ -7,18 +7,21 @@ Source: Wickham 2014 (tidy data: a column has one type).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .reading import BOOLEAN, NUMBER, TEXT, arrow
+from .cells import BOOLEAN, NUMBER, TEXT, arrow
+from .inference import PLAIN_MISSING
+from .parsing import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .reading import Cells
+    from .cells import Cells
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
 TASKS = ("auto", CLASSIFICATION, REGRESSION)
@@ -31,9 +34,6 @@ ROWS_OF_FEW, ROWS_OF_MANY = 2, 20
 
 MAX_CLASSES = 1000
 """A target with more classes than this is refused."""
-
-TRUE_WORDS = ("true", "t", "yes", "y", "1")
-"""Words that mean true in a column of truth values, in small letters."""
 
 
 def looks_like_classes(values: np.ndarray) -> bool:
@@ -78,7 +78,7 @@ class Labels:
 
     Example:
         >>> import pyarrow
-        >>> from gradatim.files.reading import NUMBER, Cells
+        >>> from gradatim.files.cells import NUMBER, Cells
         >>> from gradatim.files.target import Labels
         >>> labels = Labels("y", Cells(NUMBER))
         >>> labels.read(pyarrow.array(["1.0", "2.0", None, "1"]))
@@ -99,26 +99,27 @@ class Labels:
         Raises:
             ValueError: a number that is no class.
         """
-        column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
-        coded = column.dictionary_encode()
+        coded = arrow().chunked_array(column).combine_chunks().dictionary_encode()
         codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        words = coded.dictionary.to_pylist()
-        labels = [self._label(word) for word in words]
-        for word, label, count in zip(words, labels, np.bincount(codes[codes >= 0], minlength=len(words)), strict=True):
-            if label is None and word.strip():
-                self.odd[word] = self.odd.get(word, 0) + int(count)
-        present = np.array([label is not None for label in labels] + [False])[codes]
-        table = np.empty(len(labels) + 1, dtype=self.dtype)
+        words = coded.dictionary
+        values = parse(words, self.cells).to_pylist()
+        labels = [self._label(*pair) for pair in zip(words.to_pylist(), values, strict=True)]
+        counts = np.bincount(codes[codes >= 0], minlength=len(words))
+        for word, label, number in zip(words.to_pylist(), labels, counts.tolist(), strict=True):
+            if label is None and word.strip().lower() not in ("", *PLAIN_MISSING, *self.cells.missing):
+                self.odd[word] = self.odd.get(word, 0) + number
+        labels.append(None)
+        table = np.empty(len(labels), dtype=self.dtype)
         filler = {TEXT: "", NUMBER: 0, BOOLEAN: False}[self.cells.kind]
-        table[:] = [filler if label is None else label for label in [*labels, None]]
-        return table[codes], present
+        table[:] = [filler if label is None else label for label in labels]
+        return table[codes], np.array([label is not None for label in labels])[codes]
 
     @property
     def dtype(self) -> Any:
         """Return the NumPy type of the labels."""
         return {TEXT: object, NUMBER: np.int64, BOOLEAN: np.bool_}[self.cells.kind]
 
-    def parse(self, words: Sequence[str]) -> np.ndarray:
+    def from_words(self, words: Sequence[str]) -> np.ndarray:
         """Return the labels `[classes]` that a user names, each once.
 
         Raises:
@@ -147,45 +148,30 @@ class Labels:
         texts = [self.spelling.get(str(label), _plain(str(label))) for label in distinct.tolist()]
         return pa.array(np.array(texts, dtype=object)[codes], pa.string())
 
-    def _label(self, word: str) -> Any:
-        """Return the label that a word spells, None if it is none; remember how it is spelt."""
-        text = word.strip()
-        if not text:
-            return None
-        if self.cells.kind == TEXT:
-            return text
-        label = text.lower() in TRUE_WORDS if self.cells.kind == BOOLEAN else self._whole_number(text)
-        if label is not None:
-            self.spelling.setdefault(str(label), text)
-        return label
-
-    def _whole_number(self, text: str) -> int | None:
-        """Return the whole number in a text, or None if it holds no number.
+    def _label(self, word: str, value: Any) -> Any:
+        """Return the label of a word that was read as a value, None if it is none; remember how it is spelt.
 
         Raises:
-            ValueError: a fraction, infinity, a number beyond 64 bits, or leading zeros.
+            ValueError: a fraction, a number that is not exact in 53 bits, or leading zeros.
         """
-        names = f"start again with fit --text {self.target} if these are names"
-        if len(text) > 1 and text[0] == "0" and text.isdecimal():
-            raise ValueError(
-                f"the target {self.target!r} holds numbers so far; got {text!r}, whose leading zero makes it a name: "
-                f"write it as a number, or {names}"
-            )
-        plain = text.replace(self.cells.thousands, "") if self.cells.thousands else text
-        try:
-            number = Decimal(plain.replace(self.cells.decimal or ".", "."))
-        except InvalidOperation:
-            return None
-        if number.is_nan():
-            return None
-        if number.is_infinite():
-            raise ValueError(f"the target {self.target!r} holds infinity: remove those rows")
-        if number != number.to_integral_value() or abs(number) >= 2**63:
-            raise ValueError(
-                f"classes of {self.target!r} are whole numbers; got {text}: start again with fit --task {REGRESSION}, "
-                f"or {names.removeprefix('start again with fit ')}"
-            )
-        return int(number)
+        if value is None or self.cells.kind == TEXT:
+            return value
+        text = word.strip()
+        if self.cells.kind == NUMBER:
+            names = f"--text {quote(self.target)} if these are names"
+            if re.match(r"[+-]?0\d", text):
+                raise ValueError(
+                    f"the target {self.target!r} holds numbers so far; got {text!r}, whose leading zero makes it a "
+                    f"name: write it as a number, or start again with fit {names}"
+                )
+            if value != round(value) or abs(value) > 2**53:
+                raise ValueError(
+                    f"classes of {self.target!r} are whole numbers; got {text}: start again with fit --task "
+                    f"{REGRESSION}, or with {names}"
+                )
+            value = int(value)
+        self.spelling.setdefault(str(value), text)
+        return value
 
 
 def _plain(label: str) -> str:

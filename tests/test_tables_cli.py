@@ -18,12 +18,13 @@ import pytest
 import torch
 
 from gradatim import cli
-from gradatim.commands import tables
+from gradatim.commands import fit
 from gradatim.estimators import RefinedClassifier, RefinedRegressor
 from gradatim.files import reading, streaming
 from gradatim.files.checkpoint import read, write
 from gradatim.files.progress import Bar
-from gradatim.files.schema import Schema
+from gradatim.files.cells import Cells
+from gradatim.files.schema import Choice, Schema
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.parquet")  # a module that pyarrow does not import by itself
@@ -229,30 +230,48 @@ def test_rows_without_a_target_are_skipped_and_counted(capsys, tmp_path):
     assert same(tmp_path / "full", tmp_path / "kept")
 
 
-@pytest.mark.parametrize(
-    ("values", "asked", "task", "classes"),
-    [
-        (["a", "b"], "auto", "classification", ["a", "b"]),
-        ([3, 1], "auto", "classification", [1, 3]),
-        ([1.0, 2.0], "auto", "classification", [1, 2]),
-        ([True, False], "auto", "classification", [False, True]),
-        ([0.5, 1.0], "auto", "regression", None),
-        (range(101), "auto", "regression", None),
-        (range(101), "classification", "classification", list(range(101))),
-        ([1, 2], "regression", "regression", None),
-    ],
-)
-def test_the_task_follows_from_the_target(tmp_path, values, asked, task, classes):
-    pd.DataFrame({"x": 0, "y": list(values)}).to_csv(tmp_path / "file.csv", index=False)
-    source = reading.open_table(tmp_path / "file.csv")
-    schema = Schema.infer(source, "y", asked)
-    assert schema.task == task
+def steps(first: int, step: int, n_values: int, rows: int) -> list[int]:
+    return [first + step * (i % n_values) for i in range(rows)]
+
+
+TARGETS = {
+    "words": (["a", "b"], "auto", ["a", "b"]),
+    "two whole numbers": ([3, 1], "auto", [1, 3]),
+    "two whole numbers with points": ([1.0, 2.0], "auto", [1, 2]),
+    "truth": ([True, False], "auto", [False, True]),
+    "fractions": ([0.5, 1.0], "auto", None),
+    "digits": (steps(0, 1, 10, 40), "auto", list(range(10))),
+    "stars": ([1, 2, 3, 4, 5, 3, 2, 1, 4, 5], "auto", [1, 2, 3, 4, 5]),
+    "grades with a gap": ([3, 5, 7, 8] * 3, "auto", [3, 5, 7, 8]),
+    "negative and positive": ([-1, 0, 1] * 3, "auto", [-1, 0, 1]),
+    "letters by number": (steps(1, 1, 26, 26 * 20), "auto", list(range(1, 27))),
+    "each number once": (list(range(9)), "auto", None),
+    "masses in steps": (steps(2700, 25, 52, 240), "auto", None),
+    "few masses in steps": (steps(2700, 25, 8, 240), "auto", None),
+    "years": (steps(1970, 1, 40, 4000), "auto", None),
+    "few years": (steps(2015, 1, 6, 600), "auto", None),
+    "ages": (steps(18, 1, 60, 6000), "auto", None),
+    "prices": ([99, 149, 199, 249, 499, 999, 1299, 1499, 1999, 2499, 2999, 3999] * 9, "auto", None),
+    "counts with a tail": ([0] * 50 + [1] * 30 + [2] * 9 + [3] * 4 + [4, 7], "auto", None),
+    "many numbers": (list(range(101)), "auto", None),
+    "many numbers as classes": (list(range(101)), "classification", list(range(101))),
+    "two numbers as numbers": ([1, 2], "regression", None),
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(("values", "task", "classes"), TARGETS.values(), ids=TARGETS)
+def test_the_task_follows_from_the_target(tmp_path, values, task, classes, suffix):
+    table = pd.DataFrame({"x": 0, "y": list(values)})
+    path = tmp_path / f"file.{suffix}"
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path, index=False)
+    source = reading.open_table(path)
+    schema = Schema.infer(source, Choice("y", task))
+    assert schema.task == ("regression" if classes is None else "classification")
     if classes is not None:
-        found = tables._first_classes(source, schema, schema.columns_to_read(source, "state", True))
-        assert (
-            found.tolist() == classes
-            and found.dtype.kind == {str: "O", int: "i", bool: "b"}[type(classes[0])]
-        )
+        labels = np.unique(fit.learnable_sample(source, schema)[1])
+        kind = {str: "O", int: "i", bool: "b"}[type(classes[0])]
+        assert labels.tolist() == classes and labels.dtype.kind == kind
 
 
 GOOD = "a,b,y\n1,red,0\n2,blue,1\n"
@@ -267,16 +286,16 @@ TOLD = {
     "no such target": (b"a,b,Y\n1,2,0\n", "fit FILE", "no column 'y' (--target): did you mean 'Y'?"),
     "no such column": (GOOD.encode(), "fit FILE --drop c", "no column 'c' (--drop): it has 'a', 'b', 'y'"),
     "nothing to learn from": (GOOD.encode(), "fit FILE --drop a,b", "no column besides the target"),
-    "a target never there": (b"a,b,y\n1,2,\n", "fit FILE", "the target 'y' is missing in the first 1 rows"),
+    "a target never there": (b"a,b,y\n1,2,\n", "fit FILE", "the target 'y' is missing in every row"),
     "dates to predict": (b"a,y\n1,2024-01-01\n", "fit FILE", "the target 'y' holds dates"),
-    "words as numbers": (b"a,y\n1,x\n", "fit FILE --task regression", "holds text"),
+    "words as numbers": (b"a,y\n1,x\n", "fit FILE --task regression", "holds words"),
     "fractions as classes": (b"a,y\n1,0.5\n", "fit FILE --task classification", "whole numbers; got 0.5"),
     "numbers that are infinite": (b"a,y\n1,0\ninf,1\n", "fit FILE", "column 'a' contains infinity"),
     "a target that is infinite": (b"a,y\n1,0.5\n1,inf\n", "fit FILE", "'y' holds infinity"),
     "names as classes": (
         b"a,y\n" + b"".join(b"1,n%d\n" % i for i in range(1001)),
         "fit FILE",
-        "more than 1,000 classes",
+        "has 1,001 classes, more than 1,000",
     ),
     "an unknown task": (GOOD.encode(), "fit FILE --task rank", "auto, classification, regression"),
     "no batch": (GOOD.encode(), "fit FILE --batch-size 0", "--batch-size must be at least 1"),
@@ -291,12 +310,7 @@ TOLD = {
     "no target": (
         b"size,count,colour,day,sold\n1,1,red,2024-01-01,true\n",
         "update FILE",
-        "'kind', the target is",
-    ),
-    "a new column": (
-        b"size,count,colour,day,sold,kind,x\n1,1,r,2024-01-01,true,a,1\n",
-        "update FILE",
-        "'x' is unknown",
+        "column 'kind', the target, is missing",
     ),
     "words for numbers": (
         b"size,count,colour,day,sold,kind\n1,1,red,2024-01-01,true,a\nbig,1,red,2024-01-01,true,a\n",
@@ -314,8 +328,8 @@ TOLD = {
         "--quantiles is for a regression",
     ),
     "no quantile": (GOOD.encode(), "predict FILE --quantiles 50", "numbers between 0 and 1"),
-    "no known suffix": (GOOD.encode(), "predict FILE --out out.txt", ".csv or .parquet"),
-    "itself": (GOOD.encode(), "predict FILE --out FILE", "would overwrite an input file"),
+    "no known suffix": (GOOD.encode(), "predict FILE --out out.txt", ".csv, .parquet, .jsonl, .arrow, or be -"),
+    "itself": (GOOD.encode(), "predict FILE --out FILE", "is an input file"),
 }
 
 
@@ -398,7 +412,7 @@ def test_a_state_is_not_overwritten_unasked(capsys, home, state):
     call(capsys, *words, "--force")
     assert state.read_bytes() != before
     line = refusal(capsys, "fit", state, "--target", "kind", "--state", state, "--force")
-    assert "is the input file" in line
+    assert "is an input file" in line
 
 
 def test_an_interruption_says_what_it_left(capsys, home, state, tmp_path, monkeypatch):
@@ -418,14 +432,14 @@ def test_an_interruption_says_what_it_left(capsys, home, state, tmp_path, monkey
 
 
 def test_a_state_that_changes_meanwhile_is_left_alone(capsys, home, state, monkeypatch):
-    learn = tables.fit_stream
+    learn = fit.fit_stream
 
     def slow(*arguments, **options):
         told = learn(*arguments, **options)
         state.write_bytes(b"another's")
         return told
 
-    monkeypatch.setattr(tables, "fit_stream", slow)
+    monkeypatch.setattr(fit, "fit_stream", slow)
     assert "changed by another process" in refusal(capsys, "update", home / "more.csv", "--state", state)
     assert state.read_bytes() == b"another's"
 
@@ -479,8 +493,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, suffix):
         pa.parquet.write_table(table, path, row_group_size=10_000)
     del table
     source = reading.open_table(path)
-    schema, model = Schema.infer(source, "y", "auto"), Counter()
-    kinds, pool, most = schema.columns_to_read(source, "state", True), pa.default_memory_pool(), [0]
+    schema, model = Schema.infer(source, Choice("y")), Counter()
+    pool, most = pa.default_memory_pool(), [0]
     resting = pool.bytes_allocated()
 
     class Gauge(Bar):
@@ -488,7 +502,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, suffix):
             most[0] = max(most[0], pool.bytes_allocated() - resting)
 
     tracemalloc.start()
-    told = streaming.fit_stream(model, source, schema, kinds, 0, Gauge(False, "learning"))
+    told = streaming.fit_stream(model, source, schema, schema.labels(), 0, Gauge(False, "learning"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert told.rows == model.rows == rows and told.scored == rows - 32
@@ -557,10 +571,18 @@ def test_a_layout_is_plain_json(home):
     header = read(home / "kind.safetensors")[1]
     schema = Schema.from_json(header, "state")
     assert Schema.from_json({"table": json.loads(json.dumps(schema.to_json()))}, "state") == schema
-    assert schema == Schema(
-        "kind",
-        "classification",
-        "text",
-        {"size": "number", "count": "number", "colour": "text", "day": "date", "sold": "boolean"},
-        ("price",),
-    )
+    assert (schema.target, schema.task, schema.target_cells) == ("kind", "classification", Cells("text"))
+    kinds = {"size": "number", "count": "number", "colour": "text", "day": "date", "sold": "boolean"}
+    assert {name: cells.kind for name, cells in schema.columns.items()} == kinds
+    assert (schema.dropped, schema.empty, schema.id, schema.weight) == (("price",), (), None, None)
+
+
+def test_layouts_of_older_states_are_read():
+    columns = {"size": "number", "day": "zoned", "colour": "text", "sold": "boolean"}
+    table = {"target": "kind", "task": "classification", "target_kind": "text", "columns": columns, "dropped": ["a"]}
+    schema = Schema.from_json({"table": table}, "state")
+    assert schema.columns == {**{n: Cells(k) for n, k in columns.items()}, "day": Cells("date")}
+    assert (schema.target_cells, schema.dropped, schema.id) == (Cells("text"), ("a",), None)
+    for name, value in (("columns", {"a": "colour"}), ("task", "auto"), ("columns", None), ("id", 3)):
+        with pytest.raises(ValueError, match="gradatim fit did not make it"):
+            Schema.from_json({"table": {**table, name: value}}, "state")

@@ -153,7 +153,7 @@ def fit(options: Namespace, console: Console) -> None:
         schema = Schema.infer(table_file, choice, stored)
         labels = schema.labels()
         named = _named_classes(options.classes, schema, labels)
-        sample = _sample(table_file, schema)
+        sample = learnable_sample(table_file, schema)
         classes = None
         if schema.task == CLASSIFICATION:
             classes = np.unique(sample[1]) if named is None else np.union1d(named, sample[1])
@@ -215,7 +215,7 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
         labels = schema.labels()
         started = time.perf_counter()
         if with_new_map:
-            _remap(model, _sample(table_file, schema), schema, table_file)
+            _remap(model, learnable_sample(table_file, schema), schema, table_file)
         with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
             report = fit_stream(model, table_file, schema, labels, rows_before, bar)
         if file_version(state) != version:
@@ -260,7 +260,7 @@ def _new_model(schema: Schema, options: Namespace) -> Any:
     return estimator(batch_size=options.batch_size, random_state=options.seed)
 
 
-def _sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.ndarray, np.ndarray]:
+def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.ndarray, np.ndarray]:
     """Return the features, targets `[n]` and weights `[n]` of the rows of a sample that can be learned."""
     table = table_file.sample
     if schema.task == CLASSIFICATION:  # numbers become text, as they are read in the stream
@@ -336,7 +336,9 @@ def _notes(report: StreamReport, labels: Labels, state: str) -> list[str]:
         )
     for category, message in report.warnings:
         if issubclass(category, DriftWarning):
-            advice = f"for rows like these, gradatim remap FILE --state {quote(state)} makes a new map, in place of update"
+            advice = (
+                f"gradatim remap FILE --state {quote(state)} in place of update makes a new map for such rows"
+            )
             notes.append(f"{message.partition('. Call remap')[0]}; {advice}")
         elif category.__module__.startswith("gradatim"):
             notes.append(message)

@@ -105,9 +105,7 @@ def _join_values(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
     result: list[str] = []
     for argument in arguments:
         follows = bool(result) and result[-1] in text_options
-        is_value = argument == "None" or (
-            argument[:1] == "-" and argument.partition("=")[0] not in spellings
-        )
+        is_value = argument == "None" or (argument[:1] == "-" and argument.partition("=")[0] not in spellings)
         if follows and is_value:
             result[-1] = f"{result[-1]}={argument}"
         else:

@@ -58,7 +58,9 @@ def predict_options(parser: ArgumentParser, arguments: list[str]) -> None:
         help="quantile levels of a regression, such as 0.1,0.5,0.9 (quantile_0.1, ...)",
     )
     parser.add_argument(
-        "--id", type=str, help="a column that names each row, written first (default: as in fit, where it is there)"
+        "--id",
+        type=str,
+        help="a column that names each row, written first (default: as in fit, where it is there)",
     )
     parser.add_argument(
         "--drop", type=str, action="append", help="columns of the files that the state does not know"
@@ -132,7 +134,9 @@ def parse_levels(text: str | None) -> list[float]:
         >>> parse_levels("0.1, 0.5,.9")
         [0.1, 0.5, 0.9]
     """
-    wanted = f"--quantiles wants numbers between 0 and 1 separated by commas, such as 0.1,0.5,0.9; got {text!r}"
+    wanted = (
+        f"--quantiles wants numbers between 0 and 1 separated by commas, such as 0.1,0.5,0.9; got {text!r}"
+    )
     parts = [] if text is None else text.split(",")
     try:
         levels = [float(part) for part in parts]

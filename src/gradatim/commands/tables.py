@@ -77,7 +77,9 @@ def add_reading_options(parser: ArgumentParser, stored: bool) -> None:
     """Add the options that say how text files are read; `stored`: those of the state are the defaults."""
     default = " (default: as in fit)" if stored else ""
     parser.add_argument(
-        "--delimiter", type=str, help=f"what separates cells, such as ';' or tab (default: from the rows){default}"
+        "--delimiter",
+        type=str,
+        help=f"what separates cells, such as ';' or tab (default: from the rows){default}",
     )
     parser.add_argument("--decimal", type=str, help=f"the decimal mark of numbers, '.' or ','{default}")
     parser.add_argument(
@@ -87,7 +89,9 @@ def add_reading_options(parser: ArgumentParser, stored: bool) -> None:
         help=f"words that mean a missing cell in every column, separated by commas, such as 'NA,-'{default}",
     )
     parser.add_argument(
-        "--header", type=str, help=f"none, if the first line holds cells instead of names, else first{default}"
+        "--header",
+        type=str,
+        help=f"none, if the first line holds cells instead of names, else first{default}",
     )
     parser.add_argument("--encoding", type=str, help="how text is encoded (default: utf-8), such as cp1252")
 
@@ -101,8 +105,10 @@ def reading_options(options: Namespace) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if options.delimiter is not None:
         mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(options.delimiter, options.delimiter)
-        if len(mark) != 1 or mark in "\"\r\n":
-            raise ValueError(f"--delimiter wants one character, such as ';' or tab; got {options.delimiter!r}")
+        if len(mark) != 1 or mark in '"\r\n':
+            raise ValueError(
+                f"--delimiter wants one character, such as ';' or tab; got {options.delimiter!r}"
+            )
         given["delimiter"] = mark
     if options.decimal is not None:
         if options.decimal not in (".", ","):

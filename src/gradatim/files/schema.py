@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..names import nearest
-from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells
+from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells
 from .target import CLASSIFICATION, MAX_CLASSES, REGRESSION, TASKS, Labels, looks_like_classes
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     from .reading import TableFile
 
-KINDS = (NUMBER, BOOLEAN, DATE, TEXT)
 ROLES = ("target", "id", "weight")
 
 NAMED = 8
@@ -104,9 +101,7 @@ class Schema:
     reading: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def infer(
-        cls, table_file: TableFile, choice: Choice, reading: Mapping[str, Any] | None = None
-    ) -> Schema:
+    def infer(cls, table_file: TableFile, choice: Choice, reading: Mapping[str, Any] | None = None) -> Schema:
         """Return the schema of a table, from the sample of its rows.
 
         Args:
@@ -128,18 +123,40 @@ class Schema:
             raise ValueError(
                 f"{table_file.path} has no column besides the target to learn from: add one, or drop fewer"
             )
+        for name in (choice.target, *names):
+            if name in table_file.unreadable:
+                raise ValueError(
+                    f"{table_file.path}: column {name!r} is of type {table_file.unreadable[name]}, which is not "
+                    f"supported: leave it out with --drop {quote(name)}, or write it as numbers or text"
+                )
         cells = {name: table_file.cells[name] for name in names}
         columns = {name: value for name, value in cells.items() if value is not None}
         if not columns:
             raise ValueError(
                 f"{table_file.path}: every column besides the target is empty: there is nothing to learn from"
             )
+        if choice.weight is not None:
+            weights = table_file.cells[choice.weight]
+            if weights is None or weights.kind != NUMBER:
+                holds = "nothing" if weights is None else KIND_NAMES[weights.kind]
+                raise ValueError(
+                    f"{table_file.path}: --weight {choice.weight} holds {holds}: weights are numbers of at least 0"
+                )
         task = _infer_task(table_file, choice)
         target_cells = table_file.cells[choice.target]
         assert target_cells is not None
         empty = tuple(name for name, value in cells.items() if value is None)
         return cls(
-            choice.target, task, target_cells, columns, empty, tuple(dropped), choice.id, choice.weight, {}, dict(reading or {})
+            choice.target,
+            task,
+            target_cells,
+            columns,
+            empty,
+            tuple(dropped),
+            choice.id,
+            choice.weight,
+            {},
+            dict(reading or {}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -231,7 +248,8 @@ class Schema:
         """
         if name in self.columns:
             raise ValueError(
-                f"--id {name} is a feature of the state: choose another column, or start again with fit --id {quote(name)}"
+                f"--id {name} is a feature of the state: choose another column, or start again with fit --id "
+                f"{quote(name)}"
             )
         return replace(self, id=name)
 
@@ -285,9 +303,13 @@ class Schema:
                 f"{table_file.path}: column {missing[0]!r}, {needed[missing[0]]}, is missing{more}: "
                 f"{suggest(missing[0], unknown or names)}"
             )
-        ignored = [
-            name for name in unknown if name not in self.empty or table_file.cells[name] is not None
-        ]
+        for name in needed:
+            if name in table_file.unreadable:
+                raise ValueError(
+                    f"{table_file.path}: column {name!r} is of type {table_file.unreadable[name]}, which is not "
+                    "supported: write it as numbers or text"
+                )
+        ignored = [name for name in unknown if name not in self.empty or table_file.cells[name] is not None]
         if not ignored:
             return None
         listed = ", ".join(map(repr, ignored[:NAMED]))
@@ -310,7 +332,7 @@ def _cells(value: Any) -> Cells:
     if not isinstance(value, str):
         return Cells.from_json(value)
     kind = DATE if value == "zoned" else value
-    if kind not in KINDS:
+    if kind not in KIND_NAMES:
         raise ValueError(f"no kind of column is called {value!r}")
     return Cells(kind)
 

@@ -27,7 +27,8 @@ SAMPLE_ROWS = 10_000
 """Rows of the sample of all files, at most."""
 
 SUFFIXES = (
-    ".csv .tsv .txt .gz .zip .bz2 .zst .xz .parquet .pq .arrow .feather .ipc .jsonl .ndjson .json".split()
+    *(".csv", ".tsv", ".txt", ".gz", ".zip", ".bz2", ".zst", ".xz"),
+    *(".parquet", ".pq", ".arrow", ".feather", ".ipc", ".jsonl", ".ndjson", ".json"),
 )
 """Endings of the files in a folder that are read."""
 
@@ -100,7 +101,7 @@ def expand(paths: Sequence[str]) -> list[str]:
     """
     files: list[str] = []
     for path in map(os.fspath, paths):
-        if path == STDIN or os.path.lexists(path) and not os.path.isdir(path):
+        if path == STDIN or (os.path.lexists(path) and not os.path.isdir(path)):
             files.append(path)
         elif os.path.isdir(path):
             listed = sorted(os.path.join(root, name) for root, _, names in os.walk(path) for name in names)
@@ -116,7 +117,9 @@ def expand(paths: Sequence[str]) -> list[str]:
         else:
             files.append(path)
     if STDIN in files and len(files) > 1:
-        raise ValueError("standard input (-) is read alone: leave the other files out, or learn them with update")
+        raise ValueError(
+            "standard input (-) is read alone: leave the other files out, or learn them with update"
+        )
     real = [os.path.realpath(file) for file in files]
     if twice := [file for place, file in enumerate(files) if real[place] in real[:place]]:
         raise ValueError(f"{twice[0]} is given twice: its rows would count twice; leave it out once")
@@ -169,7 +172,10 @@ def _stream(parts: Sequence[TableFile], columns: Mapping[str, Cells]) -> Iterato
     done = 0.0
     for part, size in zip(parts, _sizes(parts), strict=True):
         # decimal marks may differ from file to file
-        its = {n: replace(c, decimal=p.decimal) if (p := part.cells[n]) and p.kind == c.kind else c for n, c in columns.items()}
+        its = {
+            n: replace(c, decimal=p.decimal) if (p := part.cells[n]) and p.kind == c.kind else c
+            for n, c in columns.items()
+        }
         for table, share in part.stream(its):
             yield table, done + size * share
         done += size

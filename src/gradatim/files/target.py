@@ -164,7 +164,7 @@ class Labels:
                     f"the target {self.target!r} holds numbers so far; got {text!r}, whose leading zero makes it a "
                     f"name: write it as a number, or start again with fit {names}"
                 )
-            if value != round(value) or abs(value) > 2**53:
+            if value != round(value) or abs(value) >= 2**53:
                 raise ValueError(
                     f"classes of {self.target!r} are whole numbers; got {text}: start again with fit --task "
                     f"{REGRESSION}, or with {names}"

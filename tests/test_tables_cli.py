@@ -21,10 +21,11 @@ from gradatim import cli
 from gradatim.commands import fit
 from gradatim.estimators import RefinedClassifier, RefinedRegressor
 from gradatim.files import reading, streaming
-from gradatim.files.checkpoint import read, write
-from gradatim.files.progress import Bar
 from gradatim.files.cells import Cells
-from gradatim.files.schema import Choice, Schema
+from gradatim.files.checkpoint import read, write
+from gradatim.files.choice import Choice
+from gradatim.files.progress import Bar
+from gradatim.files.schema import Schema
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.parquet")  # a module that pyarrow does not import by itself
@@ -328,7 +329,11 @@ TOLD = {
         "--quantiles is for a regression",
     ),
     "no quantile": (GOOD.encode(), "predict FILE --quantiles 50", "numbers between 0 and 1"),
-    "no known suffix": (GOOD.encode(), "predict FILE --out out.txt", ".csv, .parquet, .jsonl, .arrow, or be -"),
+    "no known suffix": (
+        GOOD.encode(),
+        "predict FILE --out out.txt",
+        ".csv, .parquet, .jsonl, .arrow, or be -",
+    ),
     "itself": (GOOD.encode(), "predict FILE --out FILE", "is an input file"),
 }
 
@@ -579,7 +584,13 @@ def test_a_layout_is_plain_json(home):
 
 def test_layouts_of_older_states_are_read():
     columns = {"size": "number", "day": "zoned", "colour": "text", "sold": "boolean"}
-    table = {"target": "kind", "task": "classification", "target_kind": "text", "columns": columns, "dropped": ["a"]}
+    table = {
+        "target": "kind",
+        "task": "classification",
+        "target_kind": "text",
+        "columns": columns,
+        "dropped": ["a"],
+    }
     schema = Schema.from_json({"table": table}, "state")
     assert schema.columns == {**{n: Cells(k) for n, k in columns.items()}, "day": Cells("date")}
     assert (schema.target_cells, schema.dropped, schema.id) == (Cells("text"), ("a",), None)

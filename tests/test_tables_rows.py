@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 
 from gradatim import cli
-from gradatim.commands import predict
-from gradatim.estimators import RefinedClassifier, RefinedRegressor
+from gradatim.estimators import RefinedClassifier
 from gradatim.files import streaming
-from gradatim.files.checkpoint import read, write
 from gradatim.files.cells import NUMBER, Cells
+from gradatim.files.checkpoint import read
 from gradatim.files.target import Labels
 from gradatim.files.writing import TableWriter
 
@@ -131,7 +130,13 @@ def test_equal_numbers_are_one_class_spelt_as_it_came_first(run, refused):
 
 @pytest.mark.parametrize(
     ("values", "dtype"),
-    [([0, 1], "int64"), ([True, False], "bool"), (["a", "b"], "string"), ([1.0, 2.0], "int64"), ([7, 300], "int64")],
+    [
+        ([0, 1], "int64"),
+        ([True, False], "bool"),
+        (["a", "b"], "string"),
+        ([1.0, 2.0], "int64"),
+        ([7, 300], "int64"),
+    ],
 )
 def test_labels_of_parquet_files_come_back_in_their_type(run, values, dtype):
     table = pd.DataFrame({"x": [0.0, 1.0] * 40, "y": values * 40})
@@ -184,7 +189,9 @@ def test_ids_are_carried_and_not_learned(run, refused):
     assert "no column 'rwo' (--id): did you mean 'row'?" in refused(
         "predict", "h.csv", "--state", "s", "--out", "q.csv", "--id", "rwo"
     )
-    assert "is a feature of the state" in refused("predict", "h.csv", "--state", "s", "--out", "q.csv", "--id", "x")
+    assert "is a feature of the state" in refused(
+        "predict", "h.csv", "--state", "s", "--out", "q.csv", "--id", "x"
+    )
 
 
 def test_an_id_called_as_a_prediction_keeps_its_column(run):
@@ -219,7 +226,7 @@ def test_a_weight_that_is_none_is_named_with_its_row(refused, run):
         line = refused("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
         assert "row 2" in line and "'w'" in line and said in line
     Path("f.csv").write_text("x,w,y\n1,heavy,a\n2,light,b\n")
-    assert "'w'" in refused("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
+    assert "column 'w' holds text" in refused("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
     Path("f.csv").write_text("x,w,y\n1,1,a\n2,2,b\n")
     run("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
     Path("g.csv").write_text("x,y\n1,a\n")
@@ -268,14 +275,22 @@ def test_more_columns_are_ignored_with_one_note(run, refused):
     Path("f.csv").write_text("x,y\n1,a\n2,b\n" * 1)
     run("fit", "f.csv", "--target", "y", "--state", "s")
     Path("g.csv").write_text("u,x,y,v\n,1,a,z\n,2,b,z\n")
-    for words in (["predict", "g.csv", "--state", "s", "--out", "p.csv"], ["update", "g.csv", "--state", "s"]):
+    for words in (
+        ["predict", "g.csv", "--state", "s", "--out", "p.csv"],
+        ["update", "g.csv", "--state", "s"],
+    ):
         (note,) = notes(run(*words))
         assert "'u', 'v' are ignored" in note
         assert notes(run(*words, "--drop", "u,v")) == []
-    assert "no column 'w' (--drop)" in refused("predict", "g.csv", "--state", "s", "--out", "p.csv", "--drop", "w")
+    assert "no column 'w' (--drop)" in refused(
+        "predict", "g.csv", "--state", "s", "--out", "p.csv", "--drop", "w"
+    )
     assert "the state needs this column" in refused("update", "g.csv", "--state", "s", "--drop", "x")
     Path("h.csv").write_text("X,y\n1,a\n")
-    for words in (["predict", "h.csv", "--state", "s", "--out", "q.csv"], ["update", "h.csv", "--state", "s"]):
+    for words in (
+        ["predict", "h.csv", "--state", "s", "--out", "q.csv"],
+        ["update", "h.csv", "--state", "s"],
+    ):
         assert "column 'x', which the state knows, is missing: did you mean 'X'?" in refused(*words)
 
 
@@ -298,7 +313,12 @@ def test_levels_have_names_that_differ(run, refused):
     run(*words, "p.csv", "--quantiles", "0.9999999,0.99999999,.5,1e-7")
     names = ["prediction", "quantile_0.9999999", "quantile_0.99999999", "quantile_0.5", "quantile_1e-07"]
     assert csv_rows("p.csv")[0] == names
-    for levels, said in (("0.5,.50", "twice"), ("0.1,1", "between 0 and 1"), ("a", "between"), ("", "between")):
+    for levels, said in (
+        ("0.5,.50", "twice"),
+        ("0.1,1", "between 0 and 1"),
+        ("a", "between"),
+        ("", "between"),
+    ):
         assert said in refused(*words, "q.csv", "--quantiles", levels)
 
 
@@ -381,7 +401,9 @@ def test_cells_stand_in_quotes_where_they_must(tmp_path):
             file.write(part)
         names, *rows = csv_rows(path)
         assert names == ["id", "p"]
-        assert [[cell or None, float(p)] for cell, p in rows] == [list(row.values()) for row in part.to_pylist()]
+        assert [[cell or None, float(p)] for cell, p in rows] == [
+            list(row.values()) for row in part.to_pylist()
+        ]
     assert (tmp_path / "plain.csv").read_text() == "id,p\nplain,0.25\n"
 
 
@@ -390,7 +412,12 @@ def test_a_full_disk_leaves_no_file_and_names_the_path(run, refused, monkeypatch
     Path("f.csv").write_text(sorted_by_x(["a", "b"]))
     run("fit", "f.csv", "--target", "y", "--state", "s")
     opened = os.fdopen
-    monkeypatch.setattr(os, "fdopen", lambda handle, mode: (os.close(handle), open("/dev/full", mode))[1])
+
+    def on_a_full_disk(handle: int, mode: str):
+        os.close(handle)
+        return opened(os.open("/dev/full", os.O_WRONLY), mode)
+
+    monkeypatch.setattr(os, "fdopen", on_a_full_disk)
     line = refused("predict", "f.csv", "--state", "s", "--out", f"p{suffix}")
     assert line.startswith(f"p{suffix} could not be written (No space left on device)")
     monkeypatch.setattr(os, "fdopen", opened)
@@ -419,7 +446,10 @@ def test_an_interruption_does_not_speak_of_training(run, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RefinedClassifier, "load", interrupted)
-    for words in (["update", "f.csv", "--state", "s"], ["predict", "f.csv", "--state", "s", "--out", "p.csv"]):
+    for words in (
+        ["update", "f.csv", "--state", "s"],
+        ["predict", "f.csv", "--state", "s", "--out", "p.csv"],
+    ):
         assert gradatim(*words) == 130
         err = capsys.readouterr().err
         assert err.startswith("gradatim: interrupted") and "train" not in err and err.count("\n") == 1

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files.cells import KIND_NAMES, NUMBER
+from ..files.choice import Choice
 from ..files.lock import locked
 from ..files.progress import Bar
-from ..files.schema import NAMED, Choice, Schema
+from ..files.schema import NAMED, Schema
 from ..files.streaming import TargetReader, check_class_count, fit_stream, prepare
 from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS
 from ..preprocessing.drift import DriftWarning

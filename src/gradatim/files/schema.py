@@ -7,67 +7,23 @@ Source: Apache Arrow (the schema of a table).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ..names import nearest
-from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells
-from .target import CLASSIFICATION, MAX_CLASSES, REGRESSION, TASKS, Labels, looks_like_classes
+from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells
+from .choice import check_has, infer_task, suggest
+from .target import CLASSIFICATION, TASKS, Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .choice import Choice
     from .reading import TableFile
-
-ROLES = ("target", "id", "weight")
 
 NAMED = 8
 """Columns that a note names, at most."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a user says of the columns of a table.
-
-    Fields: `target`: the column to predict; `task`: "auto", "classification" or "regression"; `columns`: those to learn
-    from, if not all; `drop`: those that are not used; `text`: those to read as words; `id`: a column that names a row;
-    `weight`: a column of row weights.
-
-    Example:
-        >>> from gradatim.files.schema import Choice
-        >>> Choice("price", drop=("row",)).task
-        'auto'
-    """
-
-    target: str
-    task: str = "auto"
-    columns: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-    id: str | None = None
-    weight: str | None = None
-
-    def check(self, table_file: TableFile) -> None:
-        """Check that the file has these columns, and that none has two roles.
-
-        Raises:
-            ValueError: the message names the option and the column.
-        """
-        singles = {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
-        lists = {name: getattr(self, name) for name in ("columns", "drop", "text")}
-        for option, names in {**{role: (name,) for role, name in singles.items()}, **lists}.items():
-            check_has(table_file, names, f"--{option}")
-        roles = [*singles.items(), *(("columns", name) for name in self.columns)]
-        if self.target in self.drop:
-            roles.append(("drop", self.target))
-        for number, (option, name) in enumerate(roles):
-            for earlier, same in roles[:number]:
-                if name == same:
-                    raise ValueError(
-                        f"column {name!r} has two roles, --{earlier} and --{option}: leave it out of one of them"
-                    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +38,8 @@ class Schema:
     Example:
         >>> from pathlib import Path
         >>> from gradatim.files.reading import open_table
-        >>> from gradatim.files.schema import Choice, Schema
+        >>> from gradatim.files.choice import Choice
+        >>> from gradatim.files.schema import Schema
         >>> _ = Path("train.csv").write_text("age,city,bought\\n31,Oslo,yes\\n27,Bern,no\\n")
         >>> schema = Schema.infer(open_table("train.csv"), Choice("bought"))
         >>> schema.task, {name: cells.kind for name, cells in schema.columns.items()}
@@ -123,26 +80,16 @@ class Schema:
             raise ValueError(
                 f"{table_file.path} has no column besides the target to learn from: add one, or drop fewer"
             )
-        for name in (choice.target, *names):
-            if name in table_file.unreadable:
-                raise ValueError(
-                    f"{table_file.path}: column {name!r} is of type {table_file.unreadable[name]}, which is not "
-                    f"supported: leave it out with --drop {quote(name)}, or write it as numbers or text"
-                )
+        _check_readable(
+            table_file, (choice.target, *names), "leave it out with --drop, or write it as numbers or text"
+        )
         cells = {name: table_file.cells[name] for name in names}
         columns = {name: value for name, value in cells.items() if value is not None}
         if not columns:
             raise ValueError(
                 f"{table_file.path}: every column besides the target is empty: there is nothing to learn from"
             )
-        if choice.weight is not None:
-            weights = table_file.cells[choice.weight]
-            if weights is None or weights.kind != NUMBER:
-                holds = "nothing" if weights is None else KIND_NAMES[weights.kind]
-                raise ValueError(
-                    f"{table_file.path}: --weight {choice.weight} holds {holds}: weights are numbers of at least 0"
-                )
-        task = _infer_task(table_file, choice)
+        task = infer_task(table_file, choice)
         target_cells = table_file.cells[choice.target]
         assert target_cells is not None
         empty = tuple(name for name, value in cells.items() if value is None)
@@ -281,7 +228,8 @@ class Schema:
         Example:
             >>> from pathlib import Path
             >>> from gradatim.files.reading import open_table
-            >>> from gradatim.files.schema import Choice, Schema
+            >>> from gradatim.files.choice import Choice
+            >>> from gradatim.files.schema import Schema
             >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
             >>> _ = Path("test.csv").write_text("age,shoe\\n31,44\\n")
             >>> schema = Schema.infer(open_table("train.csv"), Choice("bought"))
@@ -303,12 +251,7 @@ class Schema:
                 f"{table_file.path}: column {missing[0]!r}, {needed[missing[0]]}, is missing{more}: "
                 f"{suggest(missing[0], unknown or names)}"
             )
-        for name in needed:
-            if name in table_file.unreadable:
-                raise ValueError(
-                    f"{table_file.path}: column {name!r} is of type {table_file.unreadable[name]}, which is not "
-                    "supported: write it as numbers or text"
-                )
+        _check_readable(table_file, needed, "write it as numbers or text")
         ignored = [name for name in unknown if name not in self.empty or table_file.cells[name] is not None]
         if not ignored:
             return None
@@ -337,70 +280,11 @@ def _cells(value: Any) -> Cells:
     return Cells(kind)
 
 
-def _infer_task(table_file: TableFile, choice: Choice) -> str:
-    """Return the task of a target: classification or regression."""
-    target, cells = choice.target, table_file.cells[choice.target]
-    column = table_file.sample[target]
-    where = f"{table_file.path}: the target {target!r}"
-    if cells is None or column.null_count == len(column):
-        rows = "every row" if table_file.rereadable else f"the first {len(column):,} rows"
-        advice = "choose another --target" if table_file.rereadable else "put rows that have it first"
-        raise ValueError(f"{where} is missing in {rows}: {advice}")
-    if cells.kind == DATE:
-        raise ValueError(f"{where} holds dates: choose a target of numbers or classes")
-    if cells.kind == TEXT and choice.task == REGRESSION:
-        raise ValueError(f"{where} holds words: --task regression needs numbers")
-    task = choice.task
-    if cells.kind == BOOLEAN:
-        task = CLASSIFICATION if task == "auto" else task
-    elif cells.kind == TEXT:
-        task = CLASSIFICATION
-    elif task == "auto":
-        values = column.drop_null().to_numpy()
-        task = CLASSIFICATION if looks_like_classes(values) else REGRESSION
-    if task == CLASSIFICATION and (count := len(column.unique())) > MAX_CLASSES:
-        raise ValueError(_too_many(table_file.path, target, count))
-    return task
-
-
-def _too_many(path: Path | str, target: str, count: int) -> str:
-    return (
-        f"{path}: the target {target!r} has {count:,} classes, more than {MAX_CLASSES:,}: choose another --target, or "
-        f"--task {REGRESSION} if it is a number"
-    )
-
-
-def check_has(table_file: TableFile, names: Sequence[str], option: str) -> None:
-    """Check that a file has the columns that an option names.
-
-    Raises:
-        ValueError: it has no such column; the message names one of a similar name.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from gradatim.files.reading import open_table
-        >>> from gradatim.files.schema import check_has
-        >>> _ = Path("train.csv").write_text("age,city\\n31,Oslo\\n27,Bern\\n")
-        >>> check_has(open_table("train.csv"), ["City"], "--drop")
-        Traceback (most recent call last):
-        ValueError: train.csv has no column 'City' (--drop): did you mean 'city'?
-    """
+def _check_readable(table_file: TableFile, names: Iterable[str], advice: str) -> None:
+    """Raise ValueError if a column is of a type that is not supported."""
     for name in names:
-        if name not in table_file.cells:
-            near = suggest(name, table_file.names)
-            raise ValueError(f"{table_file.path} has no column {name!r} ({option}): {near}")
-
-
-def suggest(name: str, names: Sequence[str]) -> str:
-    """Return the end of a message about a column that does not exist: a similar name, or all names.
-
-    Example:
-        >>> from gradatim.files.schema import suggest
-        >>> suggest("Price", ["price", "size"]), suggest("x", ["price", "size"])
-        ("did you mean 'price'?", "it has 'price', 'size'")
-    """
-    near = nearest(name, names) or nearest(name.lower(), [candidate.lower() for candidate in names])
-    if near is not None:
-        return f"did you mean {next(candidate for candidate in names if near in (candidate, candidate.lower()))!r}?"
-    more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
-    return f"it has {', '.join(map(repr, names[:10]))}{more}"
+        if name in table_file.unreadable:
+            raise ValueError(
+                f"{table_file.path}: column {name!r} is of type {table_file.unreadable[name]}, which is not supported: "
+                f"{advice}"
+            )

@@ -300,7 +300,8 @@ def predict_stream(
         >>> from pathlib import Path
         >>> from gradatim import RefinedRegressor
         >>> from gradatim.files.reading import open_table
-        >>> from gradatim.files.schema import Choice, Schema
+        >>> from gradatim.files.choice import Choice
+        >>> from gradatim.files.schema import Schema
         >>> from gradatim.files.streaming import predict_stream
         >>> _ = Path("line.csv").write_text("x,y\\n1.5,2.5\\n2.5,3.5\\n3.5,4.5\\n")
         >>> table_file = open_table("line.csv")

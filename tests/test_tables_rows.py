@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -226,7 +228,9 @@ def test_a_weight_that_is_none_is_named_with_its_row(refused, run):
         line = refused("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
         assert "row 2" in line and "'w'" in line and said in line
     Path("f.csv").write_text("x,w,y\n1,heavy,a\n2,light,b\n")
-    assert "column 'w' holds text" in refused("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
+    assert "column 'w' holds text" in refused(
+        "fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s"
+    )
     Path("f.csv").write_text("x,w,y\n1,1,a\n2,2,b\n")
     run("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
     Path("g.csv").write_text("x,y\n1,a\n")
@@ -505,3 +509,75 @@ def test_labels_beyond_what_is_exact_are_refused():
             labels.read(pa.array([word]))
     y, present = labels.read(pa.array(["3", "x", "NA", None, " 4 "]))
     assert (y[present].tolist(), labels.odd) == ([3, 4], {"x": 1})
+
+
+def test_the_page_of_files_names_options_that_there_are():
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "files.md").read_text(encoding="utf-8")
+    has = {
+        option
+        for name in ("fit", "update", "remap", "predict")
+        for option in cli.COMMANDS[name].parser(name, [])._option_string_actions
+    }
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) <= has
+
+
+def test_what_is_said_of_the_task_can_be_followed(run):
+    tables = {
+        "whole.csv": ("x,y\n" + "".join(f"{i % 50},{i % 50 + 7}\n" for i in range(240)), "regression"),
+        "fractions.csv": ("x,y\n" + "".join(f"{i % 9},{i % 9 / 2}\n" for i in range(90)), "regression"),
+        "digits.csv": (sorted_by_x(["0", "1", "2"]), "classification"),
+    }
+    for number, (path, (text, task)) in enumerate(tables.items()):
+        Path(path).write_text(text)
+        out = run("fit", path, "--target", "y", "--state", f"s{number}")
+        assert out.startswith(f"{task}: ")
+        option = re.search(r"\(use (--\w+ \w+) if", out)[1]
+        changed = run("fit", path, "--target", "y", "--state", f"t{number}", *option.split())
+        assert not changed.startswith(task) and "(use" not in changed.splitlines()[0]
+
+
+def test_what_a_refusal_advises_can_be_followed(refused, run):
+    rows = "".join(f"{i % 6},{i % 6 / 4},{i % 3}\n" for i in range(60))
+    Path("f.csv").write_text('x,"y, z",k\n' + rows)
+    words = ["fit", "f.csv", "--target", "y, z", "--state"]
+    line = refused(*words, "s", "--task", "classification")
+    for number, advice in enumerate(re.findall(r"(--task regression|--text '.*?')", line)):
+        run(*words, f"s{number}", *shlex.split(advice))
+    assert number == 1
+    line = refused("update", "f.csv", "--state", "s0", "--drop", "x")
+    run(*words, "t0", *shlex.split(re.search(r"fit (--drop x)", line)[1]))
+    line = refused("predict", "f.csv", "--state", "s0", "--out", "p.csv", "--id", "k")
+    run(*words, "t1", *shlex.split(re.search(r"fit (--id k)", line)[1]))
+    run("predict", "f.csv", "--state", "t1", "--out", "p.csv")
+    table = pd.DataFrame({"x": [1, 2] * 9, "a b": [[1], [2]] * 9, "y": ["u", "v"] * 9})
+    table.to_parquet("f.parquet", index=False)
+    line = refused("fit", "f.parquet", "--target", "y", "--state", "t2")
+    assert "column 'a b' is of type list" in line and "--drop" in line
+    run("fit", "f.parquet", "--target", "y", "--state", "t2", "--drop", "a b")
+    Path("many.csv").write_text("x,y\n" + "".join(f"{i % 9},{i}\n" for i in range(1200)))
+    line = refused("fit", "many.csv", "--target", "y", "--state", "t3", "--task", "classification")
+    assert "1,200 classes" in line
+    run(
+        "fit",
+        "many.csv",
+        "--target",
+        "y",
+        "--state",
+        "t3",
+        *re.search(r"(--task regression)", line)[1].split(),
+    )
+    Path("words.csv").write_text("x,y\n" + "".join(f"{i % 9},w{i}\n" for i in range(1200)))
+    assert "--task" not in refused("fit", "words.csv", "--target", "y", "--state", "t4")
+
+
+def test_the_note_of_drift_names_a_command_that_works(run):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=320), "y": rng.choice(["a", "b"], 320)})
+    table.to_csv("f.csv", index=False)
+    table.assign(x=table.x + 1e4).to_csv("g.csv", index=False)
+    assert notes(run("fit", "f.csv", "--target", "y", "--state", "s")) == []
+    (note,) = notes(run("update", "g.csv", "--state", "s", "--out", "t"))
+    assert "'x'" in note and "(X, y)" not in note
+    command = re.search(r"gradatim (remap FILE --state s)", note)[1].replace("FILE", "g.csv")
+    assert "320 rows" in run(*command.split())
+    assert notes(run("update", "g.csv", "--state", "s")) == []

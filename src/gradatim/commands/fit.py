@@ -18,8 +18,9 @@ from ..files.choice import Choice
 from ..files.lock import locked
 from ..files.progress import Bar
 from ..files.schema import NAMED, Schema
-from ..files.streaming import TargetReader, check_class_count, fit_stream, prepare
-from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS
+from ..files.streaming import TargetReader, fit_stream, prepare
+from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
+from ..names import as_item
 from ..preprocessing.drift import DriftWarning
 from .show import print_written
 from .tables import (
@@ -158,7 +159,7 @@ def fit(options: Namespace, console: Console) -> None:
         classes = None
         if schema.task == CLASSIFICATION:
             classes = np.unique(sample[1]) if named is None else np.union1d(named, sample[1])
-            check_class_count(classes, schema, table_file.path)
+            check_class_count(len(classes), schema.target, schema.target_cells, table_file.path)
         say(console, _describe_task(schema, table_file, classes, options.task, named is not None))
         say_notes(console, table_file.notes)
         say_notes(console, _notes_of_empty(schema))
@@ -279,8 +280,7 @@ def _named_classes(text: str | None, schema: Schema, labels: Labels) -> np.ndarr
         return None
     if schema.task != CLASSIFICATION:
         raise ValueError(
-            f"--classes {text}: {schema.target!r} is a number, which has no classes: leave --classes out, or add "
-            "--task classification"
+            f"--classes {text}: {schema.target!r} is a number, which has no classes: leave --classes out"
         )
     return labels.from_words(split_names(text))
 
@@ -333,7 +333,7 @@ def _notes(report: StreamReport, labels: Labels, state: str) -> list[str]:
         kind = KIND_NAMES[labels.cells.kind]
         notes.append(
             f"{labels.target!r} holds {word!r} in {count_rows(number)}, among {kind}: these rows are skipped; "
-            f"fit --text {quote(labels.target)} takes every value as a word"
+            f"fit --text {as_item(labels.target)} takes every value as a word"
         )
     for category, message in report.warnings:
         if issubclass(category, DriftWarning):
@@ -372,6 +372,6 @@ def _describe_task(
     values = table_file.sample[target].drop_null().cast("float64").to_numpy()
     if task == "auto" and len(np.unique(values)) <= MAX_CLASSES:
         is_whole = bool((values == np.round(values)).all())
-        option = "--task classification" if is_whole else f"--text {quote(target)}"
+        option = "--task classification" if is_whole else f"--text {as_item(target)}"
         hint = f" (use {option} if its values are classes)"
     return f"regression: {target!r} is a number{hint}"

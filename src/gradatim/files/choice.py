@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..names import nearest
 from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT
-from .target import CLASSIFICATION, MAX_CLASSES, REGRESSION, looks_like_classes
+from .target import CLASSIFICATION, REGRESSION, check_class_count, looks_like_classes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .reading import TableFile
 
 ROLES = ("target", "id", "weight")
@@ -105,16 +103,9 @@ def infer_task(table_file: TableFile, choice: Choice) -> str:
     elif task == "auto":
         values = column.drop_null().to_numpy()
         task = CLASSIFICATION if looks_like_classes(values) else REGRESSION
-    if task == CLASSIFICATION and (count := len(column.unique())) > MAX_CLASSES:
-        raise ValueError(_too_many(table_file.path, target, count))
+    if task == CLASSIFICATION:
+        check_class_count(len(column.drop_null().unique()), target, cells, table_file.path)
     return task
-
-
-def _too_many(path: Path | str, target: str, count: int) -> str:
-    return (
-        f"{path}: the target {target!r} has {count:,} classes, more than {MAX_CLASSES:,}: choose another --target, or "
-        f"--task {REGRESSION} if it is a number"
-    )
 
 
 def check_has(table_file: TableFile, names: Sequence[str], option: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from ..names import as_item
 from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells
 from .choice import check_has, infer_task, suggest
 from .target import CLASSIFICATION, TASKS, Labels
@@ -209,7 +210,7 @@ class Schema:
         for name in names:
             if name in (*self.columns, self.target):
                 raise ValueError(
-                    f"--drop {name}: the state needs this column: start again with fit --drop {quote(name)}"
+                    f"--drop {name}: the state needs this column: start again with fit --drop {as_item(name)}"
                 )
         check_has(table_file, names, "--drop")
         return replace(self, dropped=(*self.dropped, *names))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .reading import arrow
-from .target import CLASSIFICATION, MAX_CLASSES, REGRESSION
+from .target import CLASSIFICATION, REGRESSION, check_class_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,7 +212,8 @@ def fit_stream(
             if fitted:
                 report.add(prediction, y, weight)
             fitted, report.rows = True, report.rows + len(y)
-            check_class_count(getattr(model, "classes_", ()), schema, table_file.path)
+            n_classes = len(getattr(model, "classes_", ()))
+            check_class_count(n_classes, schema.target, schema.target_cells, table_file.path)
             bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
     if not report.rows:
         cause = "its weight is 0" if report.unweighted else f"the target {schema.target!r} is missing"
@@ -252,29 +253,6 @@ def chunks(tables: Iterable[Rows], size: Callable[[], int]) -> Iterator[Rows]:
 def _concat(parts: Sequence[Rows]) -> Rows:
     tables, targets, weights = zip(*parts, strict=True)
     return arrow().concat_tables(tables), np.concatenate(targets), np.concatenate(weights)
-
-
-def check_class_count(classes: Any, schema: Schema, path: Path | str) -> None:
-    """Raise ValueError if a target has too many classes.
-
-    Raises:
-        ValueError: more than `MAX_CLASSES` classes.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from gradatim.files.cells import NUMBER, Cells
-        >>> from gradatim.files.schema import Schema
-        >>> from gradatim.files.streaming import check_class_count
-        >>> schema = Schema("number", "classification", Cells(NUMBER), {"age": Cells(NUMBER)})
-        >>> check_class_count(range(2000), schema, Path("train.csv"))
-        Traceback (most recent call last):
-        ValueError: train.csv: the target 'number' has more than 1,000 classes, the last 1999: ...
-    """
-    if len(classes) > MAX_CLASSES:
-        raise ValueError(
-            f"{path}: the target {schema.target!r} has more than {MAX_CLASSES:,} classes, the last {classes[-1]!r}: "
-            f"choose another --target, or --task {REGRESSION} if it is a number"
-        )
 
 
 def predict_stream(

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..names import as_item
 from .cells import BOOLEAN, NUMBER, TEXT, arrow
 from .inference import PLAIN_MISSING
 from .parsing import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from .cells import Cells
 
@@ -67,6 +68,27 @@ def looks_like_classes(values: np.ndarray) -> bool:
         return bool(counts.min() >= ROWS_OF_FEW) and not are_years and not are_steps
     is_dense = low in (0, 1) and high - low + 1 <= 1.1 * len(distinct)
     return len(distinct) <= MANY and is_dense and bool(counts.min() >= ROWS_OF_MANY)
+
+
+def check_class_count(n_classes: int, target: str, cells: Cells, path: Path | str) -> None:
+    """Check that a target has few enough classes.
+
+    Raises:
+        ValueError: more than `MAX_CLASSES` classes.
+
+    Example:
+        >>> from gradatim.files.cells import NUMBER, Cells
+        >>> from gradatim.files.target import check_class_count
+        >>> check_class_count(2000, "number", Cells(NUMBER), "train.csv")
+        Traceback (most recent call last):
+        ValueError: train.csv: the target 'number' has 2,000 classes, more than 1,000: ...
+    """
+    if n_classes > MAX_CLASSES:
+        advice = f", or --task {REGRESSION} if it is a number" if cells.kind == NUMBER else ""
+        raise ValueError(
+            f"{path}: the target {target!r} has {n_classes:,} classes, more than {MAX_CLASSES:,}: choose another "
+            f"--target{advice}"
+        )
 
 
 @dataclass
@@ -158,7 +180,7 @@ class Labels:
             return value
         text = word.strip()
         if self.cells.kind == NUMBER:
-            names = f"--text {quote(self.target)} if these are names"
+            names = f"--text {as_item(self.target)} if these are names"
             if re.match(r"[+-]?0\d", text):
                 raise ValueError(
                     f"the target {self.target!r} holds numbers so far; got {text!r}, whose leading zero makes it a "

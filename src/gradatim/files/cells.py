@@ -15,6 +15,36 @@ KIND_NAMES = {NUMBER: "numbers", BOOLEAN: "true or false", DATE: "dates", TEXT: 
 """What a column of each kind holds, for messages."""
 
 
+def arrow() -> Any:
+    """Return the module pyarrow.
+
+    Raises:
+        ValueError: it is not installed.
+
+    Example:
+        >>> from gradatim.files.cells import arrow
+        >>> arrow().__name__
+        'pyarrow'
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ValueError('reading tables needs pyarrow: pip install "gradatim[data]"') from error
+    return pyarrow
+
+
+def arrow_type(kind: str) -> Any:
+    """Return the Arrow type of a column of a given kind.
+
+    Example:
+        >>> from gradatim.files.cells import arrow_type
+        >>> arrow_type("number"), arrow_type("text")
+        (DataType(double), DataType(string))
+    """
+    a = arrow()
+    return {NUMBER: a.float64(), BOOLEAN: a.bool_(), DATE: a.timestamp("us"), TEXT: a.string()}[kind]
+
+
 @dataclass(frozen=True)
 class Cells:
     """How the cells of a column are read.

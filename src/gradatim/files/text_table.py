@@ -1,0 +1,387 @@
+"""Tables in text: CSV and the like, and JSON with one object a line. Their cells come as words.
+
+Source: RFC 4180 (CSV); RFC 8259 (JSON); jsonlines.org (one object a line).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cells import arrow
+from .sampling import hash_lines
+from .text import FIELD_BYTES, Decoder, Rows, find_layout, split_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cells import Cells
+    from .containers import ByteStream, Container
+    from .reading import ReadOptions
+    from .sampling import Sampler
+
+LAYOUT_BYTES = 1 << 18
+"""Bytes at the start of a text file from which its delimiter and the names of its columns are recognised."""
+
+ONCE_BYTES = 1 << 20
+"""Bytes at the start of a stream that is read once from which the columns are inferred."""
+
+MISSING_NUMBERS = ("NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None", "none", "#N/A", "nil", "NaT")
+"""Words that Arrow may read as missing where a column is no text."""
+
+WIDE_BYTES = 512
+"""Bytes per block for each column, so that a block of many columns holds some rows."""
+
+JSON_BYTES = 1 << 28
+"""Most bytes of a JSON file that is one array, since it is read whole."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a file, one after the other.
+
+    Fields: `columns`: an Arrow array `[rows]` by name; `rows`: their number; `share`: the share of the file that has
+    been read; `place`: returns where row `i` stands, such as "line 9"; `words`: returns a column `[rows]` as words.
+    """
+
+    columns: dict[str, Any]
+    rows: int
+    share: float
+    place: Callable[[int], str]
+    words: Callable[[str], Any] | None = None
+
+
+class TextTable:
+    """The lines of a text file as rows of words; `CsvTable` and `JsonTable` say what a line is.
+
+    Attributes: `names`: of the columns; `notes`: for the user; `types`: none, since all cells are words.
+    """
+
+    types: Mapping[str, Any] | None = None
+    quotes = False
+    quoted: frozenset[str] | set[str] = frozenset()
+
+    def __init__(self, container: Container, options: ReadOptions, block_bytes: int) -> None:
+        self.label, self.rereadable = container.label, container.rereadable
+        self._container, self._options, self._block = container, options, block_bytes
+        self.names: list[str] = []
+        self.notes: list[str] = []
+        self.delimiter = ","
+        self._skipped, self._first = 0, 1
+        self._pieces: Iterator[tuple[bytes, bool, float]] | None = None
+        self._head: list[tuple[bytes, bool, float]] = []
+        self._read_layout()
+
+    def _layout(self, data: bytes, final: bool) -> bool:
+        """Learn the layout from the first bytes; return whether they suffice."""
+        raise NotImplementedError
+
+    def parse(
+        self, rows: Rows, names: Sequence[str], plain: Mapping[str, Any], decimal: str, lines: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Return columns of words `[rows]`; those in `plain` may be of these Arrow types already.
+
+        `lines` are the numbers of the lines on which the rows begin `[rows]`, where they do not follow one another.
+        """
+        raise NotImplementedError
+
+    def _read_layout(self) -> None:
+        enough = LAYOUT_BYTES
+        if not self.rereadable:
+            enough = 1 if self._options.columns is not None else ONCE_BYTES
+        pieces, size, known = self._open_pieces(), 0, False
+        for piece in pieces:
+            self._head.append(piece)
+            size += len(piece[0])
+            if piece[1] or (size >= enough and not known):
+                data = self._first_bytes()
+                known = self._layout(data, piece[1])
+                enough = 2 * size
+            if piece[1] or known:
+                break
+            if size > FIELD_BYTES:
+                raise ValueError(f"{self.label} has no line of names in its first {size:,} bytes: check the file")
+        if not known:
+            raise ValueError(f"{self.label} holds no rows: expected a line of column names and rows below it")
+        if self._head[-1][1] or not self.rereadable:
+            self._pieces = pieces
+        else:
+            self._head = []
+            pieces.close()
+
+    def _first_bytes(self) -> bytes:
+        return b"".join(data for data, _, _ in self._head)
+
+    def _open_pieces(self) -> Iterator[tuple[bytes, bool, float]]:
+        """Yield the file in pieces of UTF-8, each with whether it is the last, and the share that has been read."""
+        decode = Decoder(self.label, self._options.encoding)
+        with self._container.open() as stream:
+            while data := stream.read(self._block):
+                yield decode(data), False, stream.share
+            yield decode(b"", final=True), True, 1.0
+
+    def _all_pieces(self) -> Iterator[tuple[bytes, bool, float]]:
+        if self._pieces is None:
+            yield from self._open_pieces()
+            return
+        yield from self._head
+        if not self._head[-1][1]:  # a stream: what comes now is read once
+            self._head = [(b"", True, 1.0)]
+            yield from self._pieces
+
+    def rows(self) -> Iterator[Rows]:
+        """Yield blocks of rows, without the line of names.
+
+        Raises:
+            ValueError: the file is damaged, or a row is too long.
+        """
+        rest, skip, line, wait = b"", self._skipped, self._first, 0
+        for piece, final, share in self._all_pieces():
+            rest = rest + piece if rest else piece
+            if skip:
+                cut = min(skip, len(rest))
+                rest, skip = rest[cut:], skip - cut
+            if len(rest) < wait and not final:
+                continue  # a long field: look again when twice as much has come
+            rows, rest = split_rows(rest, self.delimiter if self.quotes else None, final, line, share)
+            line += rows.data.count(b"\n")
+            wait = 2 * len(rest) if len(rest) > self._block else 0
+            if len(rest) > FIELD_BYTES:
+                raise ValueError(
+                    f"{self.label}, line {line:,}: no row ends within {FIELD_BYTES >> 20} MiB: is a quote left open?"
+                )
+            if final and rows.unclosed:
+                where = rows.lines([len(rows.starts) - 1])[0]
+                raise ValueError(f"{self.label}, line {where:,}: a quote opens a field and is never closed: correct it")
+            if len(rows.starts):
+                yield rows
+
+    def hash_rows(self, sampler: Sampler) -> None:
+        """Show all rows to a sampler."""
+        for rows in self.rows():
+            hashes, present = hash_lines(rows)
+            sampler.add(hashes, len(rows.data), present if len(self.names) > 1 or not self.quotes else None)
+
+    def pick(self, numbers: np.ndarray) -> Block:
+        """Return the rows of these numbers `[rows]`, in increasing order, as words."""
+        parts, lines, start = [], [], 0
+        for rows in self.rows():
+            inside = numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, start + len(rows.starts))]
+            picked = [(row, rows.row(row)) for row in (inside - start).tolist()]
+            picked = [(row, data) for row, data in picked if not self._is_no_row(data)]
+            parts += [data for _, data in picked]
+            lines.append(rows.lines([row for row, _ in picked]))
+            start += len(rows.starts)
+        rows, _ = split_rows(b"".join(part + b"\n" for part in parts), self.delimiter if self.quotes else None, True)
+        places = np.concatenate(lines) if lines else np.empty(0, int)
+        return self._block_of(rows, self.parse(rows, self.names, {}, ".", places), lambda row: f"line {places[row]:,}")
+
+    def head(self) -> Block:
+        """Return the first rows as words, for a stream that is read once."""
+        data = self._first_bytes()[self._skipped :]
+        rows, _ = split_rows(data, self.delimiter if self.quotes else None, self._head[-1][1], self._first)
+        return self._block_of(rows, self.parse(rows, self.names, {}, "."), self._places(rows))
+
+    def blocks(self, names: Sequence[str], plain: Mapping[str, Any], decimal: str) -> Iterator[Block]:
+        """Yield all rows, with these columns; those in `plain` may be of these Arrow types already."""
+        for rows in self.rows():
+            columns = self.parse(rows, names, plain, decimal)
+            block = self._block_of(rows, columns, self._places(rows))
+            if block.rows:
+                yield block
+
+    def _block_of(self, rows: Rows, columns: dict[str, Any], place: Callable[[int], str]) -> Block:
+        count = len(next(iter(columns.values()))) if columns else len(rows.starts)
+        return Block(columns, count, rows.share, place, lambda name: self.parse(rows, [name], {}, ".")[name])
+
+    def _places(self, rows: Rows) -> Callable[[int], str]:
+        def place(row: int) -> str:
+            full = [i for i in range(len(rows.starts)) if not self._is_no_row(rows.row(i))]
+            return f"line {rows.lines([full[row]])[0]:,}"
+
+        return place
+
+    def _is_no_row(self, row: bytes) -> bool:
+        return self._is_blank(row) and (len(self.names) > 1 or not self.quotes)
+
+    def _is_blank(self, row: bytes) -> bool:
+        return not row.strip(b" \r\n" if self.delimiter == "\t" else b" \t\r\n")
+
+
+class CsvTable(TextTable):
+    """A file of fields between delimiters."""
+
+    quotes = True
+
+    def _layout(self, data: bytes, final: bool) -> bool:
+        layout = find_layout(data, final, self._options.delimiter, self._options.header)
+        if layout is None:
+            return False
+        self.names, self.notes, self.delimiter = layout.names, layout.notes, layout.delimiter
+        self._skipped, self._first = layout.skipped, layout.lines
+        self._index = {name: str(number) for number, name in enumerate(self.names)}
+        self._block = max(self._block, WIDE_BYTES * len(self.names))
+        if self.rereadable or final:
+            return True
+        return len(split_rows(data[self._skipped :], self.delimiter, final)[0].starts) > 0
+
+    def parse(
+        self, rows: Rows, names: Sequence[str], plain: Mapping[str, Any], decimal: str, lines: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Return columns of words `[rows]`; those in `plain` may be of these Arrow types already.
+
+        Raises:
+            ValueError: a row has more or fewer fields than there are names.
+        """
+        a = arrow()
+        from pyarrow import csv
+
+        columns = {self._index[name]: plain.get(name, a.string()) for name in names}
+        ragged: list[Any] = []
+
+        def on_ragged(row: Any) -> str:
+            if self._is_blank(row.text.encode()):
+                return "skip"
+            ragged.append(row)
+            return "error"
+
+        convert = csv.ConvertOptions(
+            column_types=columns,
+            include_columns=list(columns) or ["0"],
+            null_values=["", *(() if self._options.missing is not None else MISSING_NUMBERS)],
+            strings_can_be_null=False,
+            check_utf8=False,
+            decimal_point=decimal,
+        )
+        if not columns:
+            convert.column_types = {"0": a.string()}
+        try:
+            table = csv.read_csv(
+                a.BufferReader(rows.data),
+                read_options=csv.ReadOptions(
+                    use_threads=False, block_size=len(rows.data) + 1, column_names=list(self._index.values())
+                ),
+                parse_options=csv.ParseOptions(
+                    delimiter=self.delimiter,
+                    newlines_in_values=rows.quoted,
+                    invalid_row_handler=on_ragged,
+                    ignore_empty_lines=len(self.names) > 1,
+                ),
+                convert_options=convert,
+            )
+        except a.ArrowInvalid as error:
+            if ragged:
+                raise ValueError(self._ragged(rows, ragged[0], lines)) from error
+            if "Empty CSV" in str(error) or not len(rows.starts):
+                return {name: a.array([], columns[self._index[name]]) for name in names}
+            if plain and "conversion error" in str(error):
+                return self.parse(rows, names, {}, ".")
+            raise ValueError(f"{self.label}, line {rows.first:,} and later: {str(error)[:200]}") from error
+        return {name: _one_chunk(table[self._index[name]]) for name in names}
+
+    def _ragged(self, rows: Rows, row: Any, lines: np.ndarray | None) -> str:
+        """Return the message about a row that has more or fewer fields than there are names."""
+        text = row.text.encode().rstrip(b"\r\n")
+        number = next((i for i in range(len(rows.starts)) if rows.row(i) == text), 0)
+        hint = "quote a field that holds the delimiter" if row.actual_columns > row.expected_columns else "complete it"
+        return (
+            f"{self.label}, line {(rows.lines([number]) if lines is None else lines[[number]])[0]:,}: expected {row.expected_columns} columns, got "
+            f"{row.actual_columns}: {hint}"
+        )
+
+
+class JsonTable(TextTable):
+    """A file with one JSON object a line, or one array of objects.
+
+    Attributes: `quoted`: columns whose values are mostly strings.
+    """
+
+    def __init__(self, container: Container, options: ReadOptions, block_bytes: int) -> None:
+        self.quoted: set[str] = set()
+        super().__init__(container, options, block_bytes)
+
+    def _layout(self, data: bytes, final: bool) -> bool:
+        if data.lstrip().startswith(b"["):
+            if not final:
+                if len(data) > JSON_BYTES:
+                    raise ValueError(f"{self.label} is one long JSON array: write it with one object a line (.jsonl)")
+                return False
+            data = b"".join(json.dumps(item).encode() + b"\n" for item in self._array(data))
+            self._head = [(data, True, 1.0)]
+        rows, rest = split_rows(data, None, final)
+        names: dict[str, None] = {}
+        strings: dict[str, int] = {}
+        for number in range(len(rows.starts)):
+            for name, value in self._object(rows, number).items():
+                names[name] = None
+                strings[name] = strings.get(name, 0) + (0 if value is None else 1 if isinstance(value, str) else -1)
+        if rest.lstrip().startswith(b"{") and not len(rows.starts) and not final:
+            return False
+        self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
+        return len(rows.starts) > 0
+
+    def _array(self, data: bytes) -> list[Any]:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.label} is not JSON ({error}): write it again") from error
+
+    def _object(self, rows: Rows, number: int) -> dict[str, Any]:
+        """Return one row: numbers as they are spelt, in a class that tells them from strings."""
+        line = rows.row(number)
+        if self._is_blank(line):
+            return {}
+        try:
+            value = json.loads(line, parse_float=_Spelt, parse_int=_Spelt, parse_constant=_Spelt)
+        except (ValueError, RecursionError) as error:
+            where = rows.lines([number])[0]
+            raise ValueError(
+                f"{self.label}, line {where:,}: not JSON ({error}): write one object a line, or one array of objects"
+            ) from error
+        if not isinstance(value, dict):
+            where = rows.lines([number])[0]
+            raise ValueError(f"{self.label}, line {where:,}: expected an object such as {{\"x\": 1}}, got {str(value)[:50]!r}")
+        return value
+
+    def hash_rows(self, sampler: Sampler) -> None:
+        """Show all rows to a sampler, and learn the names that come later."""
+        names = dict.fromkeys(self.names)
+        for rows in self.rows():
+            hashes, present = hash_lines(rows)
+            sampler.add(hashes, len(rows.data), present)
+            for number in range(len(rows.starts)):
+                names |= dict.fromkeys(self._object(rows, number))
+        self.names = list(names)
+
+    def parse(
+        self, rows: Rows, names: Sequence[str], plain: Mapping[str, Any], decimal: str, lines: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Return columns of words `[rows]`."""
+        objects = [self._object(rows, number) for number in range(len(rows.starts))]
+        objects = [item for number, item in enumerate(objects) if item or not self._is_blank(rows.row(number))]
+        return {name: arrow().array([_word(item.get(name)) for item in objects], "string") for name in names}
+
+
+class _Spelt:
+    """A number of a JSON file, as it is spelt."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def _word(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, _Spelt):
+        return value.text
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, default=lambda number: number.text)
+
+
+def _one_chunk(column: Any) -> Any:
+    return column.chunk(0) if column.num_chunks == 1 else arrow().concat_arrays(column.chunks) if column.num_chunks else arrow().array([], column.type)

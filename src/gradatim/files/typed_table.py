@@ -1,0 +1,365 @@
+"""Tables whose columns have types: Parquet, and Arrow files and streams.
+
+Source: Apache Arrow (formats and types).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type
+from .inference import EXACT, ODD_CELLS
+from .parsing import FIRST_MICROSECOND, LAST_MICROSECOND, parse, without, without_numbers
+from .sampling import hash_columns
+from .text import clean_names
+from .text_table import Block
+
+if TYPE_CHECKING:
+    from .containers import Container
+    from .sampling import Sampler
+
+PARQUET_OPTIONS = {"pre_buffer": False, "buffer_size": 1 << 16}
+"""Options to open a Parquet file without reading all of it ahead, which is Arrow's default."""
+
+_PER_DAY = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+class TypedTable:
+    """The batches of a Parquet or Arrow file.
+
+    Attributes: `names`: of the columns; `types`: their Arrow types by name; `notes`: for the user.
+    """
+
+    delimiter = ","
+    quoted: frozenset[str] = frozenset()
+
+    def __init__(self, container: Container, batch_rows: int) -> None:
+        self.label, self.rereadable = container.label, container.rereadable
+        self._container, self._batch_rows = container, batch_rows
+        self._first: Any = None
+        self._stream: Any = None
+        if not self.rereadable:
+            with explain_arrow(self.label):
+                self._stream = arrow().ipc.open_stream(_Readable(container.stream))
+                schema = self._stream.schema
+        else:
+            with self._open() as (schema, _, _):
+                pass
+        self.names, self.notes = clean_names(schema.names)
+        self.types = dict(zip(self.names, map(plain_type, schema.types), strict=True))
+        self._originals = dict(zip(self.names, schema.names, strict=True))
+        self._twice = len(set(schema.names)) < len(schema.names)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any, int]]:
+        """Open the file; give its schema, a function that yields batches with some columns, and its rows."""
+        a, path = arrow(), self._container.path
+        with explain_arrow(self.label):
+            if self._container.format == "parquet":
+                from pyarrow import parquet
+
+                with parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
+                    size = self._batch_rows
+
+                    def batches(columns: list[str] | None) -> Iterator[Any]:
+                        return file.iter_batches(size, columns=columns, use_threads=False)
+
+                    yield file.schema_arrow, batches, file.metadata.num_rows
+            elif self._container.format == "arrow":
+                with a.memory_map(str(path)) as source, a.ipc.open_file(source) as file:
+
+                    def batches(columns: list[str] | None) -> Iterator[Any]:
+                        return (file.get_batch(number) for number in range(file.num_record_batches))
+
+                    yield file.schema, batches, sum(batch.num_rows for batch in batches(None))
+            else:
+                with self._container.open() as source, a.ipc.open_stream(_Readable(source)) as file:
+                    yield file.schema, lambda columns: iter(file), 0
+
+    def _batches(self, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], int, float]]:
+        """Yield columns by name, the number of rows, and the share of the file that has been read."""
+        if self._stream is not None:
+            if self._first is not None:
+                yield self._columns(self._first, names), self._first.num_rows, 0.0
+            with explain_arrow(self.label):
+                for batch in self._stream:
+                    yield self._columns(batch, names), batch.num_rows, 0.0
+            return
+        done = 0
+        with self._open() as (_, batches, total):
+            for batch in batches(None if self._twice else [self._originals[name] for name in names]):
+                for start in range(0, max(batch.num_rows, 1), self._batch_rows):
+                    part = batch.slice(start, self._batch_rows)
+                    done += part.num_rows
+                    yield self._columns(part, names), part.num_rows, min(1.0, done / total) if total else 0.0
+
+    def _columns(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
+        if self._twice:
+            return {name: plain_array(batch.column(self.names.index(name))) for name in names}
+        return {name: plain_array(batch.column(batch.schema.get_field_index(self._originals[name]))) for name in names}
+
+    def hash_rows(self, sampler: Sampler) -> None:
+        """Show all rows to a sampler."""
+        for columns, _, _ in self._batches(self.names):
+            arrays = list(columns.values())
+            sampler.add(hash_columns(arrays), sum(array.nbytes for array in arrays))
+
+    def pick(self, numbers: np.ndarray) -> Block:
+        """Return the rows of these numbers `[rows]`, in increasing order."""
+        a, parts, start = arrow(), [], 0
+        for columns, count, _ in self._batches(self.names):
+            inside = numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, start + count)] - start
+            rows = a.array(inside)
+            parts.append({name: column.take(rows) for name, column in columns.items()})
+            start += count
+        columns = {name: _concat([part[name] for part in parts], self.types[name]) for name in self.names}
+        return Block(columns, len(numbers), 1.0, lambda row: f"row {numbers[row] + 1:,}")
+
+    def head(self) -> Block:
+        """Return the first rows, for a stream that is read once."""
+        with explain_arrow(self.label):
+            while self._first is None or not self._first.num_rows:
+                try:
+                    self._first = self._stream.read_next_batch()
+                except StopIteration:
+                    break
+        if self._first is None:
+            return Block({name: arrow().array([], dtype) for name, dtype in self.types.items()}, 0, 1.0, str)
+        return Block(self._columns(self._first, self.names), self._first.num_rows, 0.0, lambda row: f"row {row + 1:,}")
+
+    def blocks(self, names: Sequence[str], plain: Mapping[str, Any], decimal: str) -> Iterator[Block]:
+        """Yield all rows, with these columns."""
+        start = 0
+        for columns, count, share in self._batches(names):
+            if count:
+                yield Block(columns, count, share, lambda row, start=start: f"row {start + row + 1:,}")
+            start += count
+
+
+class _Readable:
+    """The bytes of a stream as Arrow reads them."""
+
+    closed = False
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        parts = []
+        while size and (data := self._stream.read(size if size > 0 else 1 << 20)):
+            parts.append(data)
+            size -= len(data) if size > 0 else 0
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _concat(arrays: list[Any], dtype: Any) -> Any:
+    arrays = [array for array in arrays if len(array)]
+    return arrow().concat_arrays(arrays) if arrays else arrow().array([], dtype)
+
+
+def plain_type(dtype: Any) -> Any:
+    """Return the type of the values of a dictionary or an extension, or the type itself.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.typed_table import plain_type
+        >>> plain_type(pyarrow.dictionary(pyarrow.int8(), pyarrow.string()))
+        DataType(string)
+    """
+    if isinstance(dtype, arrow().BaseExtensionType):
+        return plain_type(dtype.storage_type)
+    return plain_type(dtype.value_type) if arrow().types.is_dictionary(dtype) else dtype
+
+
+def plain_array(column: Any) -> Any:
+    """Return an Arrow array `[rows]` without dictionary or extension.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.typed_table import plain_array
+        >>> plain_array(pyarrow.array(["a", "a"]).dictionary_encode()).type
+        DataType(string)
+    """
+    if isinstance(column.type, arrow().BaseExtensionType):
+        return plain_array(column.storage)
+    return column.dictionary_decode() if arrow().types.is_dictionary(column.type) else column
+
+
+def column_kind(dtype: Any) -> str | None:
+    """Return the kind of an Arrow type: None if it holds nothing, the type's own name if it is not supported.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.typed_table import column_kind
+        >>> column_kind(pyarrow.int32()), column_kind(pyarrow.null()), column_kind(pyarrow.binary())
+        ('number', None, 'binary')
+    """
+    types, dtype = arrow().types, plain_type(dtype)
+    if types.is_null(dtype):
+        return None
+    if types.is_boolean(dtype):
+        return BOOLEAN
+    if types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype) or types.is_duration(dtype):
+        return NUMBER
+    if types.is_date(dtype) or types.is_timestamp(dtype):
+        return DATE
+    return TEXT if _is_words(dtype) or types.is_time(dtype) else str(dtype)
+
+
+def _is_words(dtype: Any) -> bool:
+    types = arrow().types
+    is_view = getattr(types, "is_string_view", lambda _: False)
+    return types.is_string(dtype) or types.is_large_string(dtype) or is_view(dtype)
+
+
+def infer_typed(column: Any, name: str, missing: tuple[str, ...], is_text: bool) -> tuple[Cells | None, list[str]]:
+    """Return how a column with a type is read, None where it holds nothing or is not supported, and notes.
+
+    Args:
+        column: an Arrow array `[rows]`.
+        name: of the column.
+        missing: words that mean missing.
+        is_text: whether the user wants text.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.typed_table import infer_typed
+        >>> infer_typed(pyarrow.array([2**60, 2**60 + 1]), "id", (), False)[0].kind
+        'text'
+    """
+    from pyarrow import compute
+
+    kind = column_kind(column.type)
+    if kind not in KIND_NAMES or column.null_count == len(column):
+        return None, []
+    if is_text:
+        return Cells(TEXT, missing=missing), []
+    if arrow().types.is_integer(column.type) and column.type.bit_width == 64:
+        large = compute.or_kleene(compute.greater(column, EXACT), compute.less(column, min(EXACT, 0) if _unsigned(column) else -EXACT))
+        if (compute.sum(large).as_py() or 0) > ODD_CELLS * (len(column) - column.null_count):
+            word = column.filter(large)[0]
+            note = f"column {name!r} is read as text, since whole numbers such as {word} are not exact as numbers"
+            return Cells(TEXT, missing=missing), [note]
+    return Cells(kind, missing=missing), []
+
+
+def _unsigned(column: Any) -> bool:
+    return arrow().types.is_unsigned_integer(column.type)
+
+
+def check_convertible(dtype: Any, cells: Cells, name: str, label: str) -> None:
+    """Raise ValueError if a column of this type cannot be read as a state wants it.
+
+    Raises:
+        ValueError: numbers where dates are wanted, and the like. The message names the column.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.cells import Cells
+        >>> from gradatim.files.typed_table import check_convertible
+        >>> check_convertible(pyarrow.int8(), Cells("text"), "code", "rows.parquet")
+    """
+    kind = column_kind(dtype)
+    numbers = kind in (NUMBER, BOOLEAN) and cells.kind in (NUMBER, BOOLEAN)
+    if kind in (None, cells.kind) or cells.kind == TEXT or kind == TEXT or numbers:
+        return
+    got = KIND_NAMES.get(kind or "", f"type {kind}")
+    raise ValueError(
+        f"{label}: column {name!r} holds {KIND_NAMES[cells.kind]} so far; got {got}: correct it, or start again with "
+        f"fit --text {name}"
+    )
+
+
+def convert(column: Any, cells: Cells) -> Any:
+    """Return a column with a type as its cells are read; what cannot be read so is null.
+
+    Args:
+        column: an Arrow array `[rows]` of a type that `check_convertible` allows.
+        cells: how they are read.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.cells import Cells
+        >>> from gradatim.files.typed_table import convert
+        >>> convert(pyarrow.array([True, None]), Cells("number")).to_pylist()
+        [1.0, None]
+    """
+    from pyarrow import compute
+
+    a, dtype = arrow(), column.type
+    types = a.types
+    if types.is_null(dtype):
+        return a.nulls(len(column), arrow_type(cells.kind))
+    if _is_words(dtype):
+        return parse(column.cast("string"), cells)
+    if cells.kind == TEXT:
+        return without(_spelt(column), cells.missing)
+    if cells.kind == DATE:
+        return _moments(column)
+    if types.is_duration(dtype):
+        column = compute.divide(column.cast("int64").cast("float64", safe=False), float(_PER_DAY[dtype.unit]))
+    numbers = (column.cast("uint8") if types.is_boolean(dtype) else column).cast("float64", safe=False)
+    numbers = without_numbers(numbers, cells.missing)
+    if cells.kind == NUMBER:
+        return numbers
+    is_truth = compute.is_in(numbers, value_set=a.array([0.0, 1.0]))
+    return compute.if_else(is_truth, compute.equal(numbers, 1.0), a.scalar(None, a.bool_()))
+
+
+def _spelt(column: Any) -> Any:
+    """Return values as text; a whole number has no decimals."""
+    from pyarrow import compute
+
+    if not arrow().types.is_floating(column.type):
+        return column.cast("string")
+    numbers = column.cast("float64")
+    numbers = compute.if_else(compute.is_nan(numbers), arrow().scalar(None, "float64"), numbers)
+    whole = compute.and_(compute.equal(compute.round(numbers), numbers), compute.less_equal(compute.abs(numbers), EXACT))
+    integers = compute.if_else(whole, numbers, 0.0).cast("int64").cast("string")
+    return compute.if_else(whole, integers, numbers.cast("string"))
+
+
+def _moments(column: Any) -> Any:
+    """Return dates or moments `[rows]` of any unit and zone as microseconds in UTC; years beyond 1 to 9999 are null."""
+    from pyarrow import compute
+
+    a = arrow()
+    if a.types.is_date(column.type):
+        column = column.cast(a.date32())
+        ticks, per_tick = column.cast("int32").cast("int64"), 86_400_000_000
+    else:
+        ticks, per_tick = column.cast("int64"), 10**6 // _PER_DAY[column.type.unit]
+    if not per_tick:  # nanoseconds; the floor, since before 1970 they are negative
+        values = np.floor_divide(ticks.fill_null(0).to_numpy(), 1000)
+        return a.array(values, mask=column.is_null().to_numpy(zero_copy_only=False)).cast(a.timestamp("us"))
+    low, high = -(-FIRST_MICROSECOND // per_tick), LAST_MICROSECOND // per_tick
+    valid = compute.and_(compute.greater_equal(ticks, low), compute.less_equal(ticks, high))
+    ticks = compute.if_else(valid, ticks, a.scalar(None, "int64"))
+    return compute.multiply(ticks, per_tick).cast(a.timestamp("us"))
+
+
+@contextmanager
+def explain_arrow(label: str) -> Iterator[None]:
+    """Turn Arrow's errors into a message that names the file.
+
+    Raises:
+        ValueError: in place of an error of Arrow, or of the operating system.
+
+    Example:
+        >>> from gradatim.files.typed_table import explain_arrow
+        >>> with explain_arrow("rows.parquet"):
+        ...     raise OSError("no more data")
+        Traceback (most recent call last):
+        ValueError: rows.parquet: no more data
+    """
+    try:
+        yield
+    except (arrow().ArrowException, OSError) as error:  # a damaged Parquet file raises either
+        raise ValueError(f"{label}: {str(error)[:200]}") from error

@@ -210,7 +210,7 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
         model, schema, rows_before = load_estimator(state)
         if options.weight is not None:
             schema = schema.with_weight(options.weight)
-        table_file = open_known(options.files, schema, explicit)
+        table_file = open_known(options.files, schema, explicit, sampled=with_new_map)
         checked = schema.with_dropped(split_names(options.drop), table_file)
         note = checked.check_columns(table_file, state, learn=True)
         say_notes(console, [*table_file.notes, note])
@@ -268,6 +268,9 @@ def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.nda
     if schema.task == CLASSIFICATION:  # numbers become text, as they are read in the stream
         place = table.column_names.index(schema.target)
         table = table.set_column(place, schema.target, table[schema.target].cast("string"))
+    if schema.weight is not None:  # one that is no weight is refused in the stream, with its line
+        weight = table[schema.weight].to_numpy()
+        table = table.filter(np.isfinite(weight) & (weight >= 0))
     reader = TargetReader(schema, schema.labels(), table_file.path)
     X, y, weight, present = reader.read(table)
     chosen = present & (weight > 0)

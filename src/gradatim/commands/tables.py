@@ -18,9 +18,8 @@ import numpy as np
 from jsonargparse import DefaultHelpFormatter
 
 from ..files.cells import DATE
-from ..files.reading import ReadOptions
+from ..files.reading import ReadOptions, open_table
 from ..files.schema import Schema
-from ..files.several import open_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,23 +133,31 @@ def open_files(files: Sequence[str], given: Mapping[str, Any], **more: Any) -> T
     """Open the tables in files as one, with options of reading by name.
 
     Raises:
-        ValueError: as `open_tables`.
+        ValueError: as `open_table`.
     """
     options = {name: tuple(value) if name == "missing" else value for name, value in given.items()}
-    return open_tables(files, ReadOptions(**options, **more))
+    return open_table(files, ReadOptions(**options, **more))
 
 
-def open_known(files: Sequence[str], schema: Schema, explicit: Mapping[str, Any]) -> TableFile:
-    """Open the tables in files as one, whose columns a state knows; `explicit`: options of reading given now.
+def open_known(
+    files: Sequence[str], schema: Schema, explicit: Mapping[str, Any], sampled: bool = False
+) -> TableFile:
+    """Open the tables in files as one, whose columns a state knows.
+
+    Args:
+        files: their paths.
+        schema: what the state knows.
+        explicit: options of reading that are given now.
+        sampled: whether the sample is to be of all rows.
 
     Raises:
-        ValueError: as `open_tables`.
+        ValueError: as `open_table`.
     """
     changes = {name: explicit[name] for name in ("decimal", "missing") if name in explicit}
     if "missing" in changes:
         changes["missing"] = tuple(changes["missing"])
     cells = {name: replace(value, **changes) for name, value in schema.known_cells().items()}
-    return open_files(files, {**schema.reading, **explicit}, columns=cells)
+    return open_files(files, {**schema.reading, **explicit}, columns=cells, sampled=sampled)
 
 
 def load_estimator(state: Path) -> tuple[Any, Schema, float]:

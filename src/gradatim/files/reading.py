@@ -39,7 +39,7 @@ class ReadOptions:
 
     Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
     every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
-    read that a state knows.
+    read that a state knows; `sampled`: whether the sample is taken from the whole file even so.
 
     Example:
         >>> from gradatim.files.reading import ReadOptions
@@ -54,6 +54,7 @@ class ReadOptions:
     header: bool = True
     text: tuple[str, ...] = ()
     columns: Mapping[str, Cells] | None = None
+    sampled: bool = False
 
     def __post_init__(self) -> None:
         mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(self.delimiter or "", self.delimiter)
@@ -71,7 +72,7 @@ class TableFile:
     Fields: `path`: as given; `cells`: how each column is read, None for a column that holds nothing; `sample`: rows of
     the whole file, or the first rows where `rereadable` is false or a state knows the columns; `stream`: a function
     that reads the file; `unreadable`: columns of a type that is not supported, with its name; `notes`: sentences for
-    the user; `notes_after`: more of them, once the file has been read.
+    the user; `notes_after`: more of them, once the file has been read; `place`: returns where row `i` stands.
 
     `stream(cells)` reads the file from its start. It yields tables with these columns, in this order, each with the
     share of the file that has been read; there is a row for each row of the file.
@@ -93,6 +94,7 @@ class TableFile:
     notes: tuple[str, ...] = ()
     rereadable: bool = True
     notes_after: Callable[[], list[str]] = list
+    place: Callable[[int], str] = str
 
     @property
     def names(self) -> list[str]:
@@ -105,14 +107,14 @@ class TableFile:
         return {name: cells and cells.kind for name, cells in self.cells.items()}
 
 
-def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFile:
-    """Open the table in a file, in the files of a folder or of a pattern, or in standard input ("-").
+def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = None) -> TableFile:
+    """Open the table in a file, in several, in the files of a folder or of a pattern, or in standard input ("-").
 
     Text may be CSV, with any usual delimiter, or JSON with an object a line; it may be compressed. Parquet and Arrow
     files are known by their first bytes.
 
     Args:
-        path: of the file, the folder or the pattern; "-" for standard input.
+        path: of the file, the folder or the pattern, or several of them; "-" for standard input.
         options: what the user says of the file.
 
     Raises:
@@ -130,8 +132,9 @@ def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFil
     """
     arrow()
     options = options or ReadOptions()
-    files = containers(path)
-    tables = [_table(file, options) for file in files]
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    path = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    tables = [_table(file, options) for file in _files(paths)]
     folder = Path(path) if Path(path).is_dir() else None
     table = tables[0] if len(tables) == 1 and folder is None else JoinedTable(tables, folder)
     sample = _sample(table, options)
@@ -140,7 +143,9 @@ def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFil
     cells, notes = _infer(table, sample, options)
     cells = {name: (options.columns or {}).get(name, cells[name]) for name in table.names}
     columns = {
-        name: arrow().nulls(sample.rows) if how is None else _values(table, sample.columns[name], how)
+        name: _values(table, sample.columns[name], how)
+        if how is not None and _is_convertible(table, name, how)
+        else arrow().nulls(sample.rows)
         for name, how in cells.items()
     }
     kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
@@ -160,7 +165,32 @@ def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFil
         tuple([*table.notes, *notes]),
         table.rereadable,
         odd.notes,
+        lambda row: _place(table, row),
     )
+
+
+def _files(paths: Sequence[Path | str]) -> list[Container]:
+    """Return the files that paths name, each once."""
+    files = [file for path in paths for file in containers(path)]
+    if len(files) > 1 and not all(file.rereadable for file in files):
+        raise ValueError("standard input and pipes are read alone: learn the other files with gradatim update")
+    seen = set()
+    for file in files:
+        real = file.path and file.path.resolve()
+        if real in seen:
+            raise ValueError(f"{file.label} is given twice, so that its rows would count twice: name it once")
+        seen.add(real)
+    return files
+
+
+def _place(table: AnyTable, row: int) -> str:
+    """Return where a row stands, which for a stream that is read once is its number."""
+    start = 0
+    for block in table.blocks(table.names[:1], {}, ".") if table.rereadable else ():
+        if row < start + block.rows:
+            return block.place(row - start)
+        start += block.rows
+    return f"row {row + 1:,}"
 
 
 _SUPPORTED = (NUMBER, BOOLEAN, DATE, TEXT)
@@ -197,7 +227,7 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     """Return rows of the whole file, or its first rows if it is read once or a state knows its columns."""
     if not table.rereadable:
         return table.head()
-    if options.columns is not None:
+    if options.columns is not None and not options.sampled:
         return next(table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str))
     sampler = Sampler(SAMPLE_ROWS)
     table.hash_rows(sampler)
@@ -223,8 +253,22 @@ def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[s
                 cells[name] = Cells(TEXT, missing=options.missing or ())
     else:
         pairs = {n: infer_typed(c, n, options.missing or (), n in options.text) for n, c in columns.items()}
-        cells, notes = {n: pair[0] for n, pair in pairs.items()}, [note for pair in pairs.values() for note in pair[1]]
+        cells, notes = (
+            {n: pair[0] for n, pair in pairs.items()},
+            [note for pair in pairs.values() for note in pair[1]],
+        )
     return {**cells, **known}, notes
+
+
+def _is_convertible(table: AnyTable, name: str, cells: Cells) -> bool:
+    """Return whether a column can be read as a state wants it; if not, reading it will say so."""
+    if table.types is None:
+        return True
+    try:
+        check_convertible(table.types[name], cells, name, table.label)
+    except ValueError:
+        return False
+    return True
 
 
 def _values(table: AnyTable, column: Any, cells: Cells) -> Any:

@@ -79,6 +79,7 @@ class TargetReader:
         schema: the columns.
         labels: the classes, which gather spellings.
         path: the file, for messages.
+        place: returns where row `i` stands.
 
     Attributes: `n_read`: rows so far.
 
@@ -94,8 +95,10 @@ class TargetReader:
         (2, array([0.5, 0. ]), array([ True, False]))
     """
 
-    def __init__(self, schema: Schema, labels: Labels, path: Path | str) -> None:
-        self.schema, self.labels, self.path, self.n_read = schema, labels, path, 0
+    def __init__(
+        self, schema: Schema, labels: Labels, path: Path | str, place: Callable[[int], str] = str
+    ) -> None:
+        self.schema, self.labels, self.path, self.place, self.n_read = schema, labels, path, place, 0
 
     def read(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray, np.ndarray]:
         """Return the features, the target `[rows]` with a filler where it is missing, the weights `[rows]`, and a
@@ -131,7 +134,7 @@ class TargetReader:
             place = int(np.argmin(valid))
             value = "an empty cell" if np.isnan(weight[place]) else f"{weight[place]:g}"
             raise ValueError(
-                f"{self.path}, row {self.n_read + place + 1:,}: the weight in column {name!r} must be a number of at "
+                f"{self.path}, {self.place(self.n_read + place)}: the weight in column {name!r} must be a number of at "
                 f"least 0; got {value}: correct it, or remove the row"
             )
         return weight
@@ -183,7 +186,7 @@ def fit_stream(
         ValueError: the file turns out to be invalid; the message names it. Earlier rows are in `model`.
     """
     report = StreamReport(schema.task)
-    reader = TargetReader(schema, labels, table_file.path)
+    reader = TargetReader(schema, labels, table_file.path, table_file.place)
     fitted, share = rows_before > 0, [0.0]
 
     def labelled_tables() -> Iterator[Rows]:

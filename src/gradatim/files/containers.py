@@ -30,7 +30,13 @@ SUFFIXES = (*SUFFIXES, ".feather", ".ipc", ".arrows")
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
 
 _TYPED = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow stream"}
 
@@ -51,7 +57,15 @@ _REFUSED = {
     b"\x80\x05": "is a pickle, which is never opened: save the table as CSV or Parquet (to_parquet)",
 }
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,7 @@ def containers(path: Path | str) -> list[Container]:
     """
     name = os.fspath(path)
     if name == STANDARD_INPUT:
-        return [_once("standard input", io.FileIO(sys.stdin.fileno(), closefd=False))]
+        return [_once("standard input", _standard_input())]
     path = Path(path)
     try:
         exists = path.exists()
@@ -170,7 +184,9 @@ def containers(path: Path | str) -> list[Container]:
     if path.is_dir():
         files = _folder_files(path)
         if not files:
-            raise ValueError(f"{path} is a folder without tables: give a file, or a folder with CSV or Parquet files")
+            raise ValueError(
+                f"{path} is a folder without tables: give a file, or a folder with CSV or Parquet files"
+            )
         return [_container(file) for file in files]
     if not exists and glob.has_magic(name):
         files = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
@@ -184,6 +200,17 @@ def containers(path: Path | str) -> list[Container]:
             raise ValueError(f"{path} is not a file: give a CSV or Parquet file")
         return [_once(str(path), path.open("rb", buffering=0))]
     return [_container(path)]
+
+
+def _standard_input() -> Any:
+    """Return the bytes of standard input, which come as they are written."""
+    try:
+        return io.FileIO(sys.stdin.fileno(), closefd=False)
+    except (AttributeError, OSError, ValueError):  # none, or one that a program has put in its place
+        buffer = getattr(sys.stdin, "buffer", None)
+        if buffer is None:
+            raise ValueError("there is no standard input: give a file") from None
+        return buffer
 
 
 def _folder_files(folder: Path) -> list[Path]:
@@ -209,7 +236,9 @@ def _container(path: Path) -> Container:
         raise ValueError(f"{path} is empty: expected a line of column names and rows below it")
     compression = next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), "")
     if not compression and path.suffix in PACKED:
-        raise ValueError(f"{path} is not compressed, despite its name, and cannot be read: write it again, or rename it")
+        raise ValueError(
+            f"{path} is not compressed, despite its name, and cannot be read: write it again, or rename it"
+        )
     if not compression:
         return Container(str(path), path, _format(str(path), path.suffix, start))
     stream = _open_file(path, str(path), compression)
@@ -222,7 +251,9 @@ def _container(path: Path) -> Container:
         raise ValueError(f"{path} is empty: expected a line of column names and rows below it")
     kind = _format(str(path), Path(inner).suffix, start)
     if kind in ("parquet", "arrow"):
-        raise ValueError(f"{path} holds a compressed {kind.title()} file: unpack it, since these compress themselves")
+        raise ValueError(
+            f"{path} holds a compressed {kind.title()} file: unpack it, since these compress themselves"
+        )
     return Container(str(path), path, kind, compression)
 
 
@@ -287,11 +318,19 @@ def _member(archive: zipfile.ZipFile, label: str) -> str:
         raise ValueError(f"{label} holds NumPy arrays: save the table as CSV (numpy.savetxt) or as Parquet")
     if "mimetype" in names or "content.xml" in names:
         raise ValueError(f"{label} is an OpenDocument file: save it as CSV")
-    names = [name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")]
+    names = [
+        name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")
+    ]
     tables = [name for name in names if Path(name).suffix.lower() in SUFFIXES] or names
     if len(tables) != 1:
-        what = f"{len(tables)} tables ({', '.join(tables[:5])}{', ...' if len(tables) > 5 else ''})" if tables else "no file"
-        raise ValueError(f"{label} holds {what}: unpack it and give one table, or a folder of tables with the same columns")
+        what = (
+            f"{len(tables)} tables ({', '.join(tables[:5])}{', ...' if len(tables) > 5 else ''})"
+            if tables
+            else "no file"
+        )
+        raise ValueError(
+            f"{label} holds {what}: unpack it and give one table, or a folder of tables with the same columns"
+        )
     return tables[0]
 
 
@@ -318,11 +357,18 @@ def _format(label: str, suffix: str, start: bytes) -> str:
     for magic, advice in _REFUSED.items():
         if start.startswith(magic):
             raise ValueError(f"{label} {advice}")
-    for suffixes, name in (((".parquet", ".pq"), "a Parquet"), ((".arrow", ".feather", ".ipc", ".arrows"), "an Arrow")):
+    for suffixes, name in (
+        ((".parquet", ".pq"), "a Parquet"),
+        ((".arrow", ".feather", ".ipc", ".arrows"), "an Arrow"),
+    ):
         if suffix.lower() in suffixes:
             raise ValueError(f"{label} is not {name} file, despite its name: write it again, or rename it")
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<table", b"<?xml")):
-        raise ValueError(f"{label} is a web page or XML: save its table as CSV (pandas: pandas.read_html(...)[0].to_csv)")
-    is_object = text.startswith((b'{"', b"{ ", b"{}", b"{\n", b"{\r", b"[{", b"[\n", b"[\r", b"[ ")) or text in (b"{", b"[")
+        raise ValueError(
+            f"{label} is a web page or XML: save its table as CSV (pandas: pandas.read_html(...)[0].to_csv)"
+        )
+    is_object = text.startswith(
+        (b'{"', b"{ ", b"{}", b"{\n", b"{\r", b"[{", b"[\n", b"[\r", b"[ ")
+    ) or text in (b"{", b"[")
     return "json" if is_object or suffix.lower() in (".json", ".jsonl", ".ndjson") else "text"

@@ -27,8 +27,35 @@ PLAIN_MISSING = (
 """Words that mean missing in a column of numbers, dates, or true and false, in any case."""
 
 LIKELY_MISSING = (
-    *("-", "--", "---", "–", "—", ".", "..", "...", "?", "??", "*", "missing", "unknown", "undefined", "empty"),
-    *("not available", "not applicable", "n/d", "n.d.", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
+    *(
+        "-",
+        "--",
+        "---",
+        "–",
+        "—",
+        ".",
+        "..",
+        "...",
+        "?",
+        "??",
+        "*",
+        "missing",
+        "unknown",
+        "undefined",
+        "empty",
+    ),
+    *(
+        "not available",
+        "not applicable",
+        "n/d",
+        "n.d.",
+        "#div/0!",
+        "#value!",
+        "#ref!",
+        "#name?",
+        "#num!",
+        "#null!",
+    ),
     "#error!",
 )
 """More such words, which a note names."""
@@ -76,20 +103,26 @@ def infer(
     guesses = {name: _guess(name, column, options, places) for name, column in columns.items()}
     proofs = [guess.decimal for guess in guesses.values()]
     comma = proofs.count(",") > proofs.count(".") or (delimiter == ";" and "." not in proofs)
-    day_first = [g.cells.day_first for g in guesses.values() if g.cells and g.cells.kind == DATE and not g.open]
+    day_first = [
+        g.cells.day_first for g in guesses.values() if g.cells and g.cells.kind == DATE and not g.open
+    ]
     for name, guess in guesses.items():
         if guess.open == "date" and guess.cells:
             first = bool(np.mean(day_first) > 0.5) if day_first else comma
             guess.cells = replace(guess.cells, day_first=first)
             order = "day/month/year" if first else "month/day/year"
-            guess.notes.append(f"the dates of column {name!r} are read as {order}, which none of them decides")
+            guess.notes.append(
+                f"the dates of column {name!r} are read as {order}, which none of them decides"
+            )
         if guess.open in (",", ".") and guess.cells:
             decimal = "," if comma and (guess.open == "," or "," in proofs) else "."
             guess.cells = replace(guess.cells, decimal=decimal)
             if decimal == guess.open == "." and "," not in proofs:
                 continue  # 1.234 among points: nobody reads it otherwise
             role = "decimal mark" if decimal == guess.open else "separator of thousands"
-            guess.notes.append(f"column {name!r}: {guess.open!r} is read as a {role} (--decimal says which it is)")
+            guess.notes.append(
+                f"column {name!r}: {guess.open!r} is read as a {role} (--decimal says which it is)"
+            )
     notes = [note for guess in guesses.values() for note in guess.notes]
     commas = [name for name, guess in guesses.items() if guess.decimal == "," and options.decimal is None]
     if commas:
@@ -193,15 +226,19 @@ def _of_words(
     words, counts = counted.field("values"), counted.field("counts").to_numpy()
     if not len(words):
         standard = a.array(missing_words(options), plain.type)
-        is_empty = compute.all(compute.is_in(compute.utf8_lower(plain.drop_null()), value_set=standard)).as_py()
+        is_empty = compute.all(
+            compute.is_in(compute.utf8_lower(plain.drop_null()), value_set=standard)
+        ).as_py()
         return _Guess(None) if is_empty or options.missing is not None else text
     legible = compute.match_substring_regex(words, "[0-9]|^[+-]?(?i:true|false|inf|infinity)$")
-    if counts[~legible.to_numpy(zero_copy_only=False)].sum() > ODD_CELLS * counts.sum():
+    if counts[~legible.to_numpy(zero_copy_only=False)].sum() > 0.5 * counts.sum():
         return text
     trials = _trials(missing, options.decimal)
     read = [parse(words, cells) for cells in trials]
     odd = [_nulls(values) & ~_infinite(words) for values in read]
-    odd[0] |= compute.match_substring(words, "e", ignore_case=True).to_numpy(zero_copy_only=False) == 0  # 1 is a number
+    odd[0] |= (
+        compute.match_substring(words, "e", ignore_case=True).to_numpy(zero_copy_only=False) == 0
+    )  # 1 is a number
     best = min(range(len(trials)), key=lambda trial: counts[odd[trial]].sum())
     share, share_words = counts[odd[best]].sum() / counts.sum(), odd[best].mean()
     if share > ODD_CELLS or (share_words > ODD_WORDS and share > ODD_CELLS_OF_WORDS):

@@ -47,7 +47,9 @@ class JoinedTable:
         self._folder_names = [name for name in self._folders[0] if name not in first.names]
         for table, values in zip(tables, self._folders, strict=True):
             if not set(self._folder_names) <= set(values):
-                raise ValueError(f"{table.label} lies in other folders than {first.label}: name them COLUMN=VALUE alike")
+                raise ValueError(
+                    f"{table.label} lies in other folders than {first.label}: name them COLUMN=VALUE alike"
+                )
         self.names = [*first.names, *self._folder_names]
         self.notes = [f"{len(tables)} files are read as one table", *first.notes]
         self.delimiter, self.quoted = first.delimiter, first.quoted
@@ -58,7 +60,9 @@ class JoinedTable:
         for name in self._tables[0].names:
             seen = [table.types[name] for table in self._tables if table.types is not None]
             try:
-                types[name] = a.unify_schemas([a.schema([("c", t)]) for t in seen], promote_options="permissive").types[0]
+                types[name] = a.unify_schemas(
+                    [a.schema([("c", t)]) for t in seen], promote_options="permissive"
+                ).types[0]
             except a.ArrowException as error:
                 raise ValueError(
                     f"{self.label}: column {name!r} is of different types in these files ({error}): write them alike"
@@ -116,7 +120,9 @@ def _join(blocks: list[Block], names: list[str], ends: np.ndarray, types: Mappin
 
     def column(name: str) -> Any:
         arrays = [block.columns[name] for block in blocks]
-        return a.concat_arrays([array if types is None else array.cast(types[name], safe=False) for array in arrays])
+        return a.concat_arrays(
+            [array if types is None else array.cast(types[name], safe=False) for array in arrays]
+        )
 
     def place(row: int) -> str:
         number = int(np.searchsorted(ends, row, "right"))

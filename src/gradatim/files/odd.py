@@ -37,7 +37,13 @@ class OddCells:
         self._columns.clear()
 
     def add(
-        self, name: str, cells: Cells, words: Any, values: Any, silent: tuple[str, ...], place: Callable[[int], str]
+        self,
+        name: str,
+        cells: Cells,
+        words: Any,
+        values: Any,
+        silent: tuple[str, ...],
+        place: Callable[[int], str],
     ) -> None:
         """Add the odd cells among some rows of a column.
 
@@ -54,7 +60,9 @@ class OddCells:
         counted = words.take(arrow().array(rows)).value_counts()
         _, seen = self._columns.setdefault(name, (cells, {}))
         listed = words.take(arrow().array(rows[:1000])).to_pylist()
-        for word, count in zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True):
+        for word, count in zip(
+            counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True
+        ):
             word_short = word.strip()[:50]
             if word_short in seen:
                 seen[word_short][1] += count
@@ -68,7 +76,9 @@ class OddCells:
         """Return a sentence for each column with odd cells."""
         notes = []
         for name, (cells, seen) in list(self._columns.items())[:MOST_COLUMNS]:
-            parts = [f"{word!r} in {where} ({_cells(count)})" for word, (where, count) in seen.items() if word]
+            parts = [
+                f"{word!r} in {where} ({_cells(count)})" for word, (where, count) in seen.items() if word
+            ]
             if "" in seen:
                 parts.append(_cells(seen[""][1]) + " of other words")
             listing = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

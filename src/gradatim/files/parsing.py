@@ -112,13 +112,13 @@ def without_numbers(values: Any, missing: tuple[str, ...]) -> Any:
     """
     from pyarrow import compute
 
-    absent = compute.invert(compute.is_finite(values))
-    codes = _numbers(arrow().array(missing, "string"), ".").drop_null()
-    if len(codes):
-        absent = compute.or_(absent, compute.is_in(values, value_set=codes))
-    if not compute.any(absent).as_py():
+    present = compute.is_finite(values)
+    if missing:
+        codes = _numbers(arrow().array(missing, "string"), ".").drop_null()
+        present = compute.and_(present, compute.invert(compute.is_in(values, value_set=codes)))
+    if compute.all(present).as_py():
         return values
-    return compute.if_else(absent, arrow().scalar(None, values.type), values)
+    return compute.if_else(present, values, arrow().scalar(None, values.type))
 
 
 def _numbers(words: Any, decimal: str) -> Any:
@@ -165,8 +165,9 @@ def _decorated(words: Any, decimal: str) -> Any:
     words = compute.replace_substring_regex(words, pattern=rf"([0-9.,]) *{_UNIT}$", replacement=r"\1")
     mark, dot = (r"\.", ",") if decimal == "." else (",", r"\.")
     groups = "|".join(
-        rf"[1-9][0-9]{{0,2}}(?:{separator}[0-9]{{2,3}})*{separator}[0-9]{{3}}" if separator == dot else
-        rf"[1-9][0-9]{{0,2}}(?:{separator}[0-9]{{3}})+"
+        rf"[1-9][0-9]{{0,2}}(?:{separator}[0-9]{{2,3}})*{separator}[0-9]{{3}}"
+        if separator == dot
+        else rf"[1-9][0-9]{{0,2}}(?:{separator}[0-9]{{3}})+"
         for separator in (dot, " ", "'", "’")
     )
     pattern = rf"^[+-]? *(?:(?:{groups}|[0-9]+)(?:{mark}[0-9]*)?|{mark}[0-9]+){_EXPONENT}$"
@@ -200,7 +201,9 @@ def _dates(words: Any, day_first: bool) -> Any:
     for pattern in (_YEAR_FIRST, _DOTTED, _SLASHED):
         matches = compute.fill_null(compute.match_substring_regex(words, pattern), False)
         if compute.any(matches).as_py():
-            values = compute.replace_with_mask(values, matches, _moments(words.filter(matches), pattern, day_first))
+            values = compute.replace_with_mask(
+                values, matches, _moments(words.filter(matches), pattern, day_first)
+            )
     return values
 
 
@@ -233,21 +236,29 @@ def _moments(words: Any, pattern: str, day_first: bool) -> Any:
         return text.cast("int64").to_numpy(zero_copy_only=False)
 
     year, month, day, hour, minute, second = map(number, ("year", "month", "day", "hour", "minute", "second"))
-    year = np.where(compute.utf8_length(fields["year"]).to_numpy() == 2, year + np.where(year < 69, 2000, 1900), year)
-    micro = compute.utf8_slice_codeunits(compute.utf8_rpad(fields["part"], 6, "0"), 0, 6).cast("int64").to_numpy()
-    half = compute.utf8_lower(compute.utf8_slice_codeunits(fields["half"], 0, 1)).to_numpy(zero_copy_only=False)
+    year = np.where(
+        compute.utf8_length(fields["year"]).to_numpy() == 2, year + np.where(year < 69, 2000, 1900), year
+    )
+    micro = (
+        compute.utf8_slice_codeunits(compute.utf8_rpad(fields["part"], 6, "0"), 0, 6).cast("int64").to_numpy()
+    )
+    half = compute.utf8_lower(compute.utf8_slice_codeunits(fields["half"], 0, 1)).to_numpy(
+        zero_copy_only=False
+    )
     valid = (half == "") | ((hour >= 1) & (hour <= 12))
     hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
     valid &= (year >= 1) & (month >= 1) & (month <= 12) & (hour <= 23) & (minute <= 59) & (second <= 59)
     months = np.where(valid, 12 * (year - 1970) + month - 1, 0)
-    first, after = (m.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for m in (months, months + 1))
+    first, after = (
+        m.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for m in (months, months + 1)
+    )
     valid &= (day >= 1) & (day <= after - first)
     west = compute.starts_with(fields["zone"], "-").to_numpy(zero_copy_only=False)
     digits = compute.replace_substring_regex(fields["zone"], pattern="[^0-9]", replacement="")
     shift = compute.utf8_rpad(digits, 4, "0").cast("int64").to_numpy()  # hours and minutes: 130 is 1:30
     minutes = np.where(west, -1, 1) * (shift // 100 * 60 + shift % 100)
-    total = ((first + day - 1) * 1440 + hour * 60 + minute - minutes) * 60_000_000 + second * 1_000_000 + micro
+    total = (
+        ((first + day - 1) * 1440 + hour * 60 + minute - minutes) * 60_000_000 + second * 1_000_000 + micro
+    )
     valid &= (total >= FIRST_MICROSECOND) & (total <= LAST_MICROSECOND)
     return a.array(total, mask=~valid).cast(a.timestamp("us"))
-
-

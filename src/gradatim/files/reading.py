@@ -198,7 +198,9 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     if not table.rereadable:
         return table.head()
     if options.columns is not None:
-        return next(table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str))
+        return next(
+            table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str)
+        )
     sampler = Sampler(SAMPLE_ROWS)
     table.hash_rows(sampler)
     numbers = sampler.rows()
@@ -223,7 +225,10 @@ def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[s
                 cells[name] = Cells(TEXT, missing=options.missing or ())
     else:
         pairs = {n: infer_typed(c, n, options.missing or (), n in options.text) for n, c in columns.items()}
-        cells, notes = {n: pair[0] for n, pair in pairs.items()}, [note for pair in pairs.values() for note in pair[1]]
+        cells, notes = (
+            {n: pair[0] for n, pair in pairs.items()},
+            [note for pair in pairs.values() for note in pair[1]],
+        )
     return {**cells, **known}, notes
 
 

@@ -180,7 +180,8 @@ class Schema:
             >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
             >>> table_file = open_table("train.csv")
             >>> schema = Schema.infer(table_file, target="bought", task="auto")
-            >>> schema.target_values(table_file.sample, table_file.path)
+            >>> table, share = next(table_file.stream(table_file.cells))
+            >>> schema.target_values(table, table_file.path)
             (array([1, 0, 0]), array([ True,  True, False]))
         """
         column = table[self.target]

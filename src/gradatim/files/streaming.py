@@ -128,7 +128,10 @@ def fit_stream(
 def _cells(table_file: TableFile, kinds: dict[str, str]) -> dict[str, Cells]:
     """Return how columns of these kinds are read, as the file itself suggests where it is of the same kind."""
     cells = {name: table_file.cells[name] for name in kinds}
-    return {name: old if (old := cells[name]) and old.kind == kind else Cells(kind) for name, kind in kinds.items()}
+    return {
+        name: old if (old := cells[name]) and old.kind == kind else Cells(kind)
+        for name, kind in kinds.items()
+    }
 
 
 def chunks(

@@ -135,7 +135,9 @@ class Rows:
         return self.data[self.starts[number] : self.stops[number]].rstrip(b"\r\n")
 
 
-def split_rows(data: bytes, delimiters: str | None, final: bool, first: int = 1, share: float = 1.0) -> tuple[Rows, bytes]:
+def split_rows(
+    data: bytes, delimiters: str | None, final: bool, first: int = 1, share: float = 1.0
+) -> tuple[Rows, bytes]:
     """Return the whole rows at the start of `data`, and what is left of it.
 
     A line feed inside a quoted field ends no row; a quote opens a field only at its start.
@@ -161,7 +163,9 @@ def split_rows(data: bytes, delimiters: str | None, final: bool, first: int = 1,
         ends = np.append(ends, len(data))
     used = int(ends[-1]) if len(ends) else 0
     begins = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
-    return Rows(data[:used], begins, ends, first, share, len(starts) > 0, bool(len(stops) and stops[-1] >= used)), data[used:]
+    return Rows(
+        data[:used], begins, ends, first, share, len(starts) > 0, bool(len(stops) and stops[-1] >= used)
+    ), data[used:]
 
 
 def _inside(places: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
@@ -255,12 +259,17 @@ def find_layout(data: bytes, final: bool, delimiter: str | None, header: bool) -
     if not header:
         return Layout(mark, [f"x{number}" for number in range(len(cells))], skipped, line, notes)
     below = full[1:]
-    if below and (counts[mark][below] == len(cells) + 1).all():  # R and some exporters: rows longer by one field
+    if (
+        below and (counts[mark][below] == len(cells) + 1).all()
+    ):  # R and some exporters: rows longer by one field
         at_end = all(lines[number].rstrip().endswith(mark.encode()) for number in below)
         cells = [*cells, ""] if at_end else ["", *cells]
     names, more = clean_names(cells)
     if all(_NUMBER.match(name.strip()) for name in cells):
-        more = ["the first line holds numbers, which are taken for names: --header none if it is a row", *more]
+        more = [
+            "the first line holds numbers, which are taken for names: --header none if it is a row",
+            *more,
+        ]
     return Layout(mark, names, skipped, line, notes + more)
 
 
@@ -308,11 +317,19 @@ def _delimiter(fields: dict[str, np.ndarray]) -> str:
     Args:
         fields: the number of fields of each row `[rows]` with each delimiter.
     """
-    usable = {mark: counts for mark, counts in fields.items() if counts[0] > 1 or (counts[1:] == 2).all() & (len(counts) > 1)}
+    usable = {
+        mark: counts
+        for mark, counts in fields.items()
+        if counts[0] > 1 or (counts[1:] == 2).all() & (len(counts) > 1)
+    }
     for mark in DELIMITERS:
         if mark in usable and usable[mark][0] > 1 and (usable[mark] == usable[mark][0]).all():
             return mark
-    shares = {mark: np.mean(np.isin(counts[1:], [counts[0], counts[0] + 1])) for mark, counts in usable.items() if len(counts) > 1}
+    shares = {
+        mark: np.mean(np.isin(counts[1:], [counts[0], counts[0] + 1]))
+        for mark, counts in usable.items()
+        if len(counts) > 1
+    }
     return max(reversed(DELIMITERS), key=lambda mark: shares.get(mark, -1.0)) if shares else ","
 
 
@@ -327,4 +344,6 @@ def _split(line: bytes, mark: str) -> list[str]:
 def _is_header(comment: list[str], row: list[str]) -> bool:
     """Return whether a line that begins with # holds the names of the columns of a row."""
     numbers = [bool(_NUMBER.match(cell.strip("# "))) for cell in comment]
-    return len(comment) == len(row) > 1 and not any(numbers) and any(_NUMBER.match(cell.strip()) for cell in row)
+    return (
+        len(comment) == len(row) > 1 and not any(numbers) and any(_NUMBER.match(cell.strip()) for cell in row)
+    )

@@ -30,7 +30,21 @@ LAYOUT_BYTES = 1 << 18
 ONCE_BYTES = 1 << 20
 """Bytes at the start of a stream that is read once from which the columns are inferred."""
 
-MISSING_NUMBERS = ("NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None", "none", "#N/A", "nil", "NaT")
+MISSING_NUMBERS = (
+    "NA",
+    "N/A",
+    "n/a",
+    "na",
+    "NaN",
+    "nan",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "#N/A",
+    "nil",
+    "NaT",
+)
 """Words that Arrow may read as missing where a column is no text."""
 
 WIDE_BYTES = 512
@@ -81,7 +95,12 @@ class TextTable:
         raise NotImplementedError
 
     def parse(
-        self, rows: Rows, names: Sequence[str], plain: Mapping[str, Any], decimal: str, lines: np.ndarray | None = None
+        self,
+        rows: Rows,
+        names: Sequence[str],
+        plain: Mapping[str, Any],
+        decimal: str,
+        lines: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Return columns of words `[rows]`; those in `plain` may be of these Arrow types already.
 
@@ -104,7 +123,9 @@ class TextTable:
             if piece[1] or known:
                 break
             if size > FIELD_BYTES:
-                raise ValueError(f"{self.label} has no line of names in its first {size:,} bytes: check the file")
+                raise ValueError(
+                    f"{self.label} has no line of names in its first {size:,} bytes: check the file"
+                )
         if not known:
             raise ValueError(f"{self.label} holds no rows: expected a line of column names and rows below it")
         if self._head[-1][1] or not self.rereadable:
@@ -128,9 +149,11 @@ class TextTable:
         if self._pieces is None:
             yield from self._open_pieces()
             return
-        yield from self._head
-        if not self._head[-1][1]:  # a stream: what comes now is read once
-            self._head = [(b"", True, 1.0)]
+        if not self._head:
+            raise ValueError(f"{self.label} is read once, and it has been read: write it to a file first")
+        head, self._head = self._head, self._head if self._head[-1][1] else []
+        yield from head
+        if not head[-1][1]:
             yield from self._pieces
 
     def rows(self) -> Iterator[Rows]:
@@ -156,7 +179,9 @@ class TextTable:
                 )
             if final and rows.unclosed:
                 where = rows.lines([len(rows.starts) - 1])[0]
-                raise ValueError(f"{self.label}, line {where:,}: a quote opens a field and is never closed: correct it")
+                raise ValueError(
+                    f"{self.label}, line {where:,}: a quote opens a field and is never closed: correct it"
+                )
             if len(rows.starts):
                 yield rows
 
@@ -170,15 +195,21 @@ class TextTable:
         """Return the rows of these numbers `[rows]`, in increasing order, as words."""
         parts, lines, start = [], [], 0
         for rows in self.rows():
-            inside = numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, start + len(rows.starts))]
+            inside = numbers[
+                np.searchsorted(numbers, start) : np.searchsorted(numbers, start + len(rows.starts))
+            ]
             picked = [(row, rows.row(row)) for row in (inside - start).tolist()]
             picked = [(row, data) for row, data in picked if not self._is_no_row(data)]
             parts += [data for _, data in picked]
             lines.append(rows.lines([row for row, _ in picked]))
             start += len(rows.starts)
-        rows, _ = split_rows(b"".join(part + b"\n" for part in parts), self.delimiter if self.quotes else None, True)
+        rows, _ = split_rows(
+            b"".join(part + b"\n" for part in parts), self.delimiter if self.quotes else None, True
+        )
         places = np.concatenate(lines) if lines else np.empty(0, int)
-        return self._block_of(rows, self.parse(rows, self.names, {}, ".", places), lambda row: f"line {places[row]:,}")
+        return self._block_of(
+            rows, self.parse(rows, self.names, {}, ".", places), lambda row: f"line {places[row]:,}"
+        )
 
     def head(self) -> Block:
         """Return the first rows as words, for a stream that is read once."""
@@ -230,7 +261,12 @@ class CsvTable(TextTable):
         return len(split_rows(data[self._skipped :], self.delimiter, final)[0].starts) > 0
 
     def parse(
-        self, rows: Rows, names: Sequence[str], plain: Mapping[str, Any], decimal: str, lines: np.ndarray | None = None
+        self,
+        rows: Rows,
+        names: Sequence[str],
+        plain: Mapping[str, Any],
+        decimal: str,
+        lines: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Return columns of words `[rows]`; those in `plain` may be of these Arrow types already.
 
@@ -287,7 +323,11 @@ class CsvTable(TextTable):
         """Return the message about a row that has more or fewer fields than there are names."""
         text = row.text.encode().rstrip(b"\r\n")
         number = next((i for i in range(len(rows.starts)) if rows.row(i) == text), 0)
-        hint = "quote a field that holds the delimiter" if row.actual_columns > row.expected_columns else "complete it"
+        hint = (
+            "quote a field that holds the delimiter"
+            if row.actual_columns > row.expected_columns
+            else "complete it"
+        )
         return (
             f"{self.label}, line {(rows.lines([number]) if lines is None else lines[[number]])[0]:,}: expected {row.expected_columns} columns, got "
             f"{row.actual_columns}: {hint}"
@@ -308,7 +348,9 @@ class JsonTable(TextTable):
         if data.lstrip().startswith(b"["):
             if not final:
                 if len(data) > JSON_BYTES:
-                    raise ValueError(f"{self.label} is one long JSON array: write it with one object a line (.jsonl)")
+                    raise ValueError(
+                        f"{self.label} is one long JSON array: write it with one object a line (.jsonl)"
+                    )
                 return False
             data = b"".join(json.dumps(item).encode() + b"\n" for item in self._array(data))
             self._head = [(data, True, 1.0)]
@@ -318,7 +360,9 @@ class JsonTable(TextTable):
         for number in range(len(rows.starts)):
             for name, value in self._object(rows, number).items():
                 names[name] = None
-                strings[name] = strings.get(name, 0) + (0 if value is None else 1 if isinstance(value, str) else -1)
+                strings[name] = strings.get(name, 0) + (
+                    0 if value is None else 1 if isinstance(value, str) else -1
+                )
         if rest.lstrip().startswith(b"{") and not len(rows.starts) and not final:
             return False
         self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
@@ -344,7 +388,9 @@ class JsonTable(TextTable):
             ) from error
         if not isinstance(value, dict):
             where = rows.lines([number])[0]
-            raise ValueError(f"{self.label}, line {where:,}: expected an object such as {{\"x\": 1}}, got {str(value)[:50]!r}")
+            raise ValueError(
+                f'{self.label}, line {where:,}: expected an object such as {{"x": 1}}, got {str(value)[:50]!r}'
+            )
         return value
 
     def hash_rows(self, sampler: Sampler) -> None:
@@ -358,11 +404,18 @@ class JsonTable(TextTable):
         self.names = list(names)
 
     def parse(
-        self, rows: Rows, names: Sequence[str], plain: Mapping[str, Any], decimal: str, lines: np.ndarray | None = None
+        self,
+        rows: Rows,
+        names: Sequence[str],
+        plain: Mapping[str, Any],
+        decimal: str,
+        lines: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Return columns of words `[rows]`."""
         objects = [self._object(rows, number) for number in range(len(rows.starts))]
-        objects = [item for number, item in enumerate(objects) if item or not self._is_blank(rows.row(number))]
+        objects = [
+            item for number, item in enumerate(objects) if item or not self._is_blank(rows.row(number))
+        ]
         return {name: arrow().array([_word(item.get(name)) for item in objects], "string") for name in names}
 
 
@@ -384,4 +437,10 @@ def _word(value: Any) -> str | None:
 
 
 def _one_chunk(column: Any) -> Any:
-    return column.chunk(0) if column.num_chunks == 1 else arrow().concat_arrays(column.chunks) if column.num_chunks else arrow().array([], column.type)
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else arrow().concat_arrays(column.chunks)
+        if column.num_chunks
+        else arrow().array([], column.type)
+    )

@@ -100,7 +100,10 @@ class TypedTable:
     def _columns(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
         if self._twice:
             return {name: plain_array(batch.column(self.names.index(name))) for name in names}
-        return {name: plain_array(batch.column(batch.schema.get_field_index(self._originals[name]))) for name in names}
+        return {
+            name: plain_array(batch.column(batch.schema.get_field_index(self._originals[name])))
+            for name in names
+        }
 
     def hash_rows(self, sampler: Sampler) -> None:
         """Show all rows to a sampler."""
@@ -112,7 +115,9 @@ class TypedTable:
         """Return the rows of these numbers `[rows]`, in increasing order."""
         a, parts, start = arrow(), [], 0
         for columns, count, _ in self._batches(self.names):
-            inside = numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, start + count)] - start
+            inside = (
+                numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, start + count)] - start
+            )
             rows = a.array(inside)
             parts.append({name: column.take(rows) for name, column in columns.items()})
             start += count
@@ -129,7 +134,9 @@ class TypedTable:
                     break
         if self._first is None:
             return Block({name: arrow().array([], dtype) for name, dtype in self.types.items()}, 0, 1.0, str)
-        return Block(self._columns(self._first, self.names), self._first.num_rows, 0.0, lambda row: f"row {row + 1:,}")
+        return Block(
+            self._columns(self._first, self.names), self._first.num_rows, 0.0, lambda row: f"row {row + 1:,}"
+        )
 
     def blocks(self, names: Sequence[str], plain: Mapping[str, Any], decimal: str) -> Iterator[Block]:
         """Yield all rows, with these columns."""
@@ -206,7 +213,12 @@ def column_kind(dtype: Any) -> str | None:
         return None
     if types.is_boolean(dtype):
         return BOOLEAN
-    if types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype) or types.is_duration(dtype):
+    if (
+        types.is_integer(dtype)
+        or types.is_floating(dtype)
+        or types.is_decimal(dtype)
+        or types.is_duration(dtype)
+    ):
         return NUMBER
     if types.is_date(dtype) or types.is_timestamp(dtype):
         return DATE
@@ -219,7 +231,9 @@ def _is_words(dtype: Any) -> bool:
     return types.is_string(dtype) or types.is_large_string(dtype) or is_view(dtype)
 
 
-def infer_typed(column: Any, name: str, missing: tuple[str, ...], is_text: bool) -> tuple[Cells | None, list[str]]:
+def infer_typed(
+    column: Any, name: str, missing: tuple[str, ...], is_text: bool
+) -> tuple[Cells | None, list[str]]:
     """Return how a column with a type is read, None where it holds nothing or is not supported, and notes.
 
     Args:
@@ -242,7 +256,10 @@ def infer_typed(column: Any, name: str, missing: tuple[str, ...], is_text: bool)
     if is_text:
         return Cells(TEXT, missing=missing), []
     if arrow().types.is_integer(column.type) and column.type.bit_width == 64:
-        large = compute.or_kleene(compute.greater(column, EXACT), compute.less(column, min(EXACT, 0) if _unsigned(column) else -EXACT))
+        large = compute.or_kleene(
+            compute.greater(column, EXACT),
+            compute.less(column, min(EXACT, 0) if _unsigned(column) else -EXACT),
+        )
         if (compute.sum(large).as_py() or 0) > ODD_CELLS * (len(column) - column.null_count):
             word = column.filter(large)[0]
             note = f"column {name!r} is read as text, since whole numbers such as {word} are not exact as numbers"
@@ -317,11 +334,17 @@ def _spelt(column: Any) -> Any:
     """Return values as text; a whole number has no decimals."""
     from pyarrow import compute
 
+    if arrow().types.is_timestamp(column.type) or arrow().types.is_time(column.type):
+        return compute.replace_substring_regex(
+            column.cast("string"), pattern=r"\.?0*(Z?)$", replacement=r"\1"
+        )
     if not arrow().types.is_floating(column.type):
         return column.cast("string")
     numbers = column.cast("float64")
     numbers = compute.if_else(compute.is_nan(numbers), arrow().scalar(None, "float64"), numbers)
-    whole = compute.and_(compute.equal(compute.round(numbers), numbers), compute.less_equal(compute.abs(numbers), EXACT))
+    whole = compute.and_(
+        compute.equal(compute.round(numbers), numbers), compute.less_equal(compute.abs(numbers), EXACT)
+    )
     integers = compute.if_else(whole, numbers, 0.0).cast("int64").cast("string")
     return compute.if_else(whole, integers, numbers.cast("string"))
 

@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_views_and_shared_memory_are_written_whole(tmp_path):
     base = torch.arange(12.0).view(3, 4)
     written = {"t": base.T, "row": base[1].expand(5, 4), "same": base}
-    tensors, _ = read(write(tmp_path / "w", written, {"kind": "state"}))
+    tensors, _ = read(write(tmp_path / "w", written, HEADER))
     assert all(torch.equal(tensors[name], written[name]) for name in written)
 
 

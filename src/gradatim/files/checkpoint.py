@@ -303,7 +303,7 @@ def _check_checkpoint(header: dict[str, Any], layouts: dict[str, Layout]) -> Non
     """Raise ValueError if the header of a checkpoint, or its weights, averages and optimizer contradict each other."""
     check_entries(header, _RUN, "header", further=True)
     weights = {name[8:]: layout.shape for name, layout in layouts.items() if name.startswith("weights.")}
-    for name, layout in layouts.items():
+    for name, layout in layouts.items() if weights else ():
         part, _, inner = name.partition(".")
         if part == "optimizer":
             inner, _, key = inner.rpartition(".")

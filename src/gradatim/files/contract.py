@@ -180,8 +180,10 @@ def parse_json(content: bytes | str) -> Any:
 
 
 @contextmanager
-def blamed(path: Path | str) -> Iterator[None]:
+def blamed(path: Path | str, verb: str = "contradicts itself") -> Iterator[None]:
     """Turn what goes wrong with the contents of a file into one sentence that names the file.
+
+    `verb`: what the file does, in that sentence.
 
     Raises:
         ValueError: anything was raised inside.
@@ -196,10 +198,9 @@ def blamed(path: Path | str) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(
-            f"{path} contradicts itself: {reason}: take an earlier copy, or write it again"
-        ) from error
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        advice = ": take an earlier copy, or write it again" if verb == "contradicts itself" else ""
+        raise ValueError(f"{path} {verb}: {reason}{advice}") from error
 
 
 def _is_finite(value: Any) -> bool:

@@ -55,7 +55,7 @@ class Part:
     Fields:
         `shape`: a number or a symbol for each axis; equal symbols are equal numbers, and `TRIANGLE` follows from D.
         `dtypes`: the types it may have.
-        `low`: what no number of it is below.
+        `sign`: "nonnegative" or "positive", if its numbers must be that.
         `required`: whether it must be there.
 
     Example:
@@ -70,44 +70,53 @@ class Part:
 
     shape: tuple[int | str, ...]
     dtypes: Sequence[torch.dtype] = FLOATS
-    low: float = -math.inf
+    sign: str = ""
     required: bool = True
 
 
 def check_parts(
-    tensors: Mapping[str, Layout | Tensor], parts: Mapping[str, Part], sizes: dict[str, int]
+    tensors: Mapping[str, Layout | Tensor], parts: Mapping[str, Part], sizes: dict[str, int], prefix: str = ""
 ) -> None:
-    """Check the names, shapes and types of tensors; `sizes` has the symbols that are known, and gets the others.
+    """Check the names, shapes and types of tensors.
+
+    Args:
+        tensors: by name, with their shapes and types.
+        parts: what each must be.
+        sizes: the symbols that are known; the others are added.
+        prefix: what stands before the names in messages.
 
     Raises:
         ValueError: a tensor is missing, unknown, or of another shape or type. The message names it.
     """
     for name, part in parts.items():
-        if name not in tensors:
-            if part.required:
-                raise ValueError(f"tensor {name!r} is missing")
-            continue
-        shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
-        if dtype not in part.dtypes:
-            wanted = " or ".join(str(kind).removeprefix("torch.") for kind in part.dtypes)
-            raise ValueError(f"tensor {name!r} must be {wanted}; got {str(dtype).removeprefix('torch.')}")
-        wanted_shape = [*part.shape, *["nothing"] * (len(shape) - len(part.shape))][: max(len(shape), 1)]
-        for axis, (symbol, size) in enumerate(zip(part.shape, shape, strict=False)):
-            if symbol == TRIANGLE:
-                wanted_shape[axis] = sizes["D"] * (sizes["D"] + 1) // 2
-            elif isinstance(symbol, str):
-                wanted_shape[axis] = sizes.setdefault(symbol, size)
-        if len(shape) != len(part.shape) or list(shape) != wanted_shape:
-            wanted = wanted_shape if len(shape) == len(part.shape) else list(part.shape)
-            raise ValueError(
-                f"tensor {name!r} must have shape [{', '.join(map(str, wanted))}]; got {list(shape)}"
-            )
+        if name in tensors:
+            _check_part(f"{prefix}{name}", tensors[name], part, sizes)
+        elif part.required:
+            raise ValueError(f"tensor '{prefix}{name}' is missing")
     if unknown := sorted(tensors.keys() - parts.keys()):
-        raise ValueError(f"tensor {brief(unknown[0])} is unknown")
+        raise ValueError(f"tensor {brief(prefix + unknown[0])} is unknown")
+
+
+def _check_part(name: str, tensor: Layout | Tensor, part: Part, sizes: dict[str, int]) -> None:
+    shape, dtype = list(tensor.shape), tensor.dtype
+    if dtype not in part.dtypes:
+        wanted = " or ".join(str(kind).removeprefix("torch.") for kind in part.dtypes)
+        raise ValueError(f"tensor {name!r} must be {wanted}; got {str(dtype).removeprefix('torch.')}")
+    expected: list[int | str] = list(part.shape)
+    if len(shape) == len(expected):
+        for axis, symbol in enumerate(part.shape):
+            if symbol == TRIANGLE:
+                expected[axis] = sizes["D"] * (sizes["D"] + 1) // 2
+            elif isinstance(symbol, str):
+                expected[axis] = sizes.setdefault(symbol, shape[axis])
+    if shape != expected:
+        raise ValueError(
+            f"tensor {name!r} must have shape [{', '.join(map(str, expected))}]; got {brief(shape)}"
+        )
 
 
 def check_values(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> None:
-    """Check the numbers of tensors of any shape: none below `Part.low`, and no negative square in a triangle.
+    """Check the numbers of tensors of any shape: of the sign of `Part.sign`, and no negative square in a triangle.
 
     Raises:
         ValueError: a number is out of range. The message names the tensor.
@@ -116,10 +125,9 @@ def check_values(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> No
         if name not in tensors:
             continue
         value = tensors[name]
-        if part.low > -math.inf and bool((value < part.low).any()):
-            raise ValueError(
-                f"tensor {name!r} must not have numbers below {part.low:g}; it has {value.min():g}"
-            )
+        bad = value <= 0 if part.sign == "positive" else value < 0
+        if part.sign and bool(bad.any()):
+            raise ValueError(f"tensor {name!r} must have {part.sign} numbers; got {value.min():g}")
         if TRIANGLE in part.shape:
             width = (math.isqrt(8 * value.shape[-1] + 1) - 1) // 2
             place = torch.arange(width)

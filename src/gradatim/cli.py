@@ -1,6 +1,6 @@
 """The command line: list, fit, update, predict, train, eval, info, compare, demo. It alone prints.
 
-Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
+Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130, 143).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import compare, demo, judge, listing, tables, train
+from .commands import compare, demo, info, judge, listing, tables, train
 from .commands.options import Command, parse
+from .commands.signals import ended_by_signals, exit_code
 from .commands.threads import wait_passively, with_threads
 from .names import hint
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments behind the program's name. None: those of this process.
 
     Returns:
-        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted.
+        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted, or 143 when terminated.
 
     Raises:
         ValueError: a wrong call, with `--debug` only.
@@ -50,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     width = None if sys.stdout.isatty() else 100
     console = Console(width=width, highlight=False, quiet=not train.is_first())
+    came: list[int] = []
     try:
-        _run(arguments, console)
+        with ended_by_signals() as came:
+            _run(arguments, console)
     except SystemExit as stop:  # raised by --help and --version after they have printed
         return stop.code if isinstance(stop.code, int) else 2
     except (ValueError, OSError) as error:
@@ -61,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if debug:
             raise
-        return _refuse(str(stop) or "interrupted; train goes on with --resume", 130)
+        further = "; train goes on with --resume" if arguments[0] == "train" else ""
+        return _refuse(str(stop) or f"interrupted{further}", exit_code(came))
     return 0
 
 
@@ -143,8 +147,8 @@ COMMANDS: dict[str, Command] = {
     "info": Command(
         "show what a checkpoint or a saved state holds",
         "gradatim info runs/digits/learner.safetensors",
-        judge.info_options,
-        judge.info,
+        info.info_options,
+        info.info,
     ),
     "compare": Command(
         "meta-train or tune methods, and show how well each predicts on unseen tasks, step by step",

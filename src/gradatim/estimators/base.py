@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from ..files.contract import blamed
-from ..files.table import device_here, read_table, write_table
+from ..files.table import TableState, device_here, read_table, write_table
 from ..learner import Learner
 from ..names import hint
 from ..preprocessing import Columns, Encoder, labels, read_columns
@@ -155,7 +155,7 @@ class Refined(BaseEstimator):
         return written
 
     @classmethod
-    def load(cls, path: Path | str, model: Any = None, device: str | None = None) -> Self:
+    def load(cls, path: Path | str | TableState, model: Any = None, device: str | None = None) -> Self:
         """Return the estimator that `save` wrote.
 
         `model`: the learner, where one was given (a file holds what was learnt of a table, not the learner's weights);

@@ -174,21 +174,38 @@ def device_here(name: str, path: Path) -> str:
     return name
 
 
-def _read(path: Path) -> TableState:
+def read_any(path: Path | str) -> TableState:
+    """Return the header and the tensors, of any shape, of a file of any kind, checked as far as they are a table's.
+
+    Raises:
+        ValueError: as `read_table`, but for files of something else.
+
+    Example:
+        >>> from gradatim.files.checkpoint import write
+        >>> from gradatim.files.table import read_any
+        >>> read_any(write("empty.safetensors", {}, {"kind": "state"})).header["kind"]
+        'state'
+    """
+    return _read(Path(path), only_tables=False)
+
+
+def _read(path: Path, only_tables: bool = True) -> TableState:
     """Return a table's state whose header and tensors agree with each other."""
 
     def check(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
-        foreign.extend(name for name in ENTRIES if name not in header)
-        if not foreign and header.get("features", 1) == FEATURES:
+        is_table = all(name in header for name in ENTRIES)
+        if is_table and header.get("features", 1) == FEATURES:
             _check_header(header, () if header["gradatim_format"] == 1 else MODELS)
             # words stand in a tensor of their own, whose size says nothing
             _check_tensors(header, {k: v for k, v in layouts.items() if k != "warm.words"})
 
-    foreign: list[str] = []
-    tensors, header = read(path, "state", check)
-    if foreign:
+    tensors, header = read(path, "state" if only_tables else None, check)
+    missing = next((name for name in ENTRIES if name not in header), None)
+    if missing is not None:
+        if not only_tables:
+            return TableState(header, tensors, path)
         raise ValueError(
-            f"{path} holds a state, but not one of a table ({foreign[0]!r} is missing): read it with load_state"
+            f"{path} holds a state, but not one of a table ({missing!r} is missing): read it with load_state"
         )
     if header.get("features", 1) != FEATURES:
         raise ValueError(f"{path} holds moments of another gradatim's features: learn its table once more")

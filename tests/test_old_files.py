@@ -1,15 +1,17 @@
-"""Files of format version 1, written by gradatim 0.1: they are read, answer the same, and are rewritten in the present one.
+"""Files of format version 1, of gradatim 0.1: they are read, answer the same, and are rewritten in the present one.
 
 `tests/data/format_1` holds them and what they answered, written at commit c0f988c; the large ones are compressed.
 """
 
 import json
 import lzma
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 
 from gradatim import (
@@ -100,16 +102,16 @@ def test_states_of_other_features_are_to_be_learnt_again(features, tmp_path):
 
 
 def test_a_path_of_a_model_in_an_old_state_is_never_opened(tmp_path):
-    path = copied("table_classifier", tmp_path)
+    path, pipe = copied("table_classifier", tmp_path), tmp_path / "pipe"
     tensors, header = read(path)
-    pipe = tmp_path / "pipe"
-    header["params"]["model"] = str(pipe)
-    text = json.dumps(header)
-    import os
-
-    import safetensors.torch
-
     os.mkfifo(pipe)
-    path.write_bytes(safetensors.torch.save(tensors, metadata={"gradatim": text}))
-    with pytest.raises(ValueError, match=r"learners must be one for a learner that was given"):
-        RefinedClassifier.load(path)
+    header["params"]["model"] = str(pipe)
+    for learners, said in (
+        ([], "learners must be one for a learner that was given"),
+        (["0" * 64], r"give it, load\(path, model=learner\)"),
+    ):
+        metadata = {"gradatim": json.dumps({**header, "learners": learners})}
+        parts = {name: part for name, part in tensors.items() if "landmarks" not in name}
+        path.write_bytes(safetensors.torch.save(parts, metadata=metadata))
+        with pytest.raises(ValueError, match=said):
+            RefinedClassifier.load(path)

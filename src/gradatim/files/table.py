@@ -238,6 +238,10 @@ def _check_header(header: dict[str, Any], models: tuple[str, ...]) -> None:
     target, is_shipped = header["target"], header["params"]["model"] == "experts"
     if len(target) != 2 or not target[1] > 0:
         raise ValueError(f"header.target must be a mean and a positive scale; got {brief(target)}")
+    if header["params"]["n_passes" if is_shipped else "n_estimators"] != 1:
+        raise ValueError(
+            "header.params: the shipped model takes one pass, and a learner that was given is one member"
+        )
     if len(header["seeds"]) != header["params"]["n_estimators"]:
         raise ValueError("header.seeds must be one for each of n_estimators")
     if len(header["learners"]) != (0 if is_shipped else header["warm"] is None):

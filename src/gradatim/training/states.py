@@ -142,20 +142,42 @@ def load_state(path: Path | str, learner: Learner) -> State:
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError where counts or sums of squares are negative, or a Gram matrix `[B, D, D]` is not symmetric.
+    """Raise ValueError where counts or sums of squares are negative, or a Gram matrix `[B, D, D]` is none.
 
     What rounding leaves where rows were forgotten passes.
     """
     for name, value in tensors.items():
-        field = name.rpartition(".")[2]
+        prefix, _, field = name.rpartition(".")
         slack = _SLACK * max(1.0, float(value.abs().max())) if value.numel() else 0.0
         if field in _COUNTS and bool((value < -slack).any()):
             raise ValueError(f"{name!r} must not be negative; got {value.min():g}")
         if field == "gram" and value.dim() == 3:
-            if bool((value.diagonal(dim1=1, dim2=2) < -slack).any()):
-                raise ValueError(f"{name!r} must have no negative number on its diagonal")
-            if bool(((value - value.mT).abs() > slack).any()):
-                raise ValueError(f"{name!r} must be symmetric")
+            _check_gram(value.double(), slack, name)
+            cross, squares = (tensors.get(f"{prefix}.{part}") for part in ("cross", "squares"))
+            if cross is not None and squares is not None:
+                _check_cross(value.double(), cross, squares.double(), f"{prefix}.cross")
+
+
+def _check_gram(gram: Tensor, slack: float, name: str) -> None:
+    """Raise ValueError unless a Gram matrix `[B, D, D]` is symmetric and has no negative eigenvalue."""
+    if bool(((gram - gram.mT).abs() > slack).any()):
+        raise ValueError(f"{name!r} must be symmetric")
+    identity = torch.eye(gram.shape[1], dtype=gram.dtype)
+    if bool(torch.linalg.cholesky_ex(gram + 10 * slack * identity)[1].any()):
+        raise ValueError(f"{name!r} must be positive semidefinite, as sums of squares are")
+
+
+def _check_cross(gram: Tensor, cross: Tensor, squares: Tensor, name: str) -> None:
+    """Raise ValueError unless `cross [B, D, C]` is of rows whose squares are those of `gram` and `squares [B, C]`.
+
+    Source: the inequality of Cauchy and Schwarz.
+    """
+    bound = (
+        gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()[:, :, None] * squares.clamp(min=0).sqrt()[:, None]
+    )
+    slack = _SLACK * max(1.0, float(bound.max())) if bound.numel() else 0.0
+    if bool((cross.abs() > 1.01 * bound + slack).any()):
+        raise ValueError(f"{name!r} must be products of rows with those squares")
 
 
 def _check_structure(state: object, template: State, name: str) -> None:

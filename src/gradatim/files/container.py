@@ -35,7 +35,6 @@ SUPPORTED = (1, 2)
 KINDS = ("checkpoint", "state")
 MAX_HEADER_BYTES = 5_000_000
 
-_NO_SUM = "0" * 64
 _MADE = "take an earlier checkpoint, or write it again"
 
 
@@ -68,19 +67,19 @@ def encode(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[bytes, m
         raise ValueError(
             f"a header must be JSON, plain values in lists and dicts, finite numbers; {error}"
         ) from error
-    content = save(tensors, metadata={"gradatim": text, "sha256": _NO_SUM})
-    length = int.from_bytes(content[:8], "little")
-    if length > MAX_HEADER_BYTES:
+    content = save(tensors)
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries, body = json.loads(content[8:start]), memoryview(content)[start:]
+    # written anew: the library has no order of metadata, and equal states must be equal files
+    metadata = {"gradatim": text, "sha256": _checksum(text, entries, body)}
+    head = json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    if len(head) > MAX_HEADER_BYTES:
         raise ValueError(
-            f"the header would take {length:,} bytes, of {MAX_HEADER_BYTES:,} at most: leave out columns of long "
+            f"the header would take {len(head):,} bytes, of {MAX_HEADER_BYTES:,} at most: leave out columns of long "
             "texts, or columns that say nothing"
         )
-    body = memoryview(content)[8 + length :]
-    entries = json.loads(content[8 : 8 + length])
-    entries.pop("__metadata__")
-    checksum = _checksum(text, entries, body)
-    place = content.index(f'"sha256":"{_NO_SUM}'.encode()) + len('"sha256":"')
-    return content[:place] + checksum.encode() + content[place + len(_NO_SUM) : 8 + length], body
+    return len(head).to_bytes(8, "little") + head, body
 
 
 def read_content(

@@ -62,6 +62,7 @@ ENTRIES = {
     "seeds": list_of(whole(0, 2**63 - 1), unique=True),
     "learners": list_of(_HASH),
     "rows": number(low=0),
+    "merged": list_of(text(r"[0-9a-f]{32}", "the name of some rows"), unique=True).optional(),
 }
 """What the header of a table's state holds. Further entries are the user's."""
 
@@ -74,13 +75,21 @@ PARAMS = {
     "random_state": whole(0, 2**32 - 1).or_none(),
 }
 COLUMN = {"name": text(), "kind": choice("number", "category")}
-WARM = {"names": list_of(text(), unique=True), "named": truth(), "words": mapping(list_of(text().or_none()))}
+WARM = {
+    "names": list_of(text(), unique=True),
+    "named": truth(),
+    "words": mapping(list_of(text().or_none())),
+    "numbers": mapping(mapping(Entry("a family and a number", lambda value: _is_cell(value)))).optional(),
+    "families": mapping(text()).optional(),
+}
+"""The first rows, as far as they are no numbers. What is as long as the rows stands in a tensor of its own."""
+
+LONG = ("words", "numbers", "families")
 TABLE = {
     "target": text(),
     "task": choice("classification", "regression"),
-    "target_kind": text(),
-    "columns": mapping(text()),
-    "dropped": list_of(text()),
+    "columns": mapping(),
+    "dropped": list_of(text()).optional(),
 }
 MEMBER = {
     "scale": Part((1, "D"), sign="positive"),
@@ -128,9 +137,10 @@ def write_table(
     except ValueError as error:
         raise ValueError(f"{path} was not written, and what stood there stays: {error}") from error
     if header["warm"] is not None:
-        words = json.dumps(header["warm"]["words"]).encode()
-        tensors = {**tensors, "warm.words": torch.frombuffer(bytearray(words), dtype=torch.uint8)}
-        header["warm"] = {**header["warm"], "words": {}}
+        rows = {name: value for name, value in header["warm"].items() if name in LONG}
+        packed = torch.frombuffer(bytearray(json.dumps(rows, allow_nan=False).encode()), dtype=torch.uint8)
+        tensors = {**tensors, "warm.text": packed}
+        header["warm"] = {name: value for name, value in header["warm"].items() if name not in LONG}
     return write(path, tensors, header, verify)
 
 
@@ -193,15 +203,12 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
     """Return a table's state whose header and tensors agree with each other."""
 
     def check(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
-        is_table = all(name in header for name in ENTRIES)
-        if is_table and header.get("features", 1) == FEATURES:
-            _check_header(header, () if header["gradatim_format"] == 1 else MODELS)
-            # words stand in a tensor of their own, whose size says nothing
-            _check_tensors(header, {k: v for k, v in layouts.items() if k != "warm.words"})
+        if _missing(header) is None and header.get("features", 1) == FEATURES:
+            _check_header(header, () if header["gradatim_format"] == 1 else MODELS, "warm.text" in layouts)
+            _check_tensors(header, {k: v for k, v in layouts.items() if k != "warm.text"})
 
     tensors, header = read(path, "state" if only_tables else None, check)
-    missing = next((name for name in ENTRIES if name not in header), None)
-    if missing is not None:
+    if (missing := _missing(header)) is not None:
         if not only_tables:
             return TableState(header, tensors, path)
         raise ValueError(
@@ -210,10 +217,8 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
     if header.get("features", 1) != FEATURES:
         raise ValueError(f"{path} holds moments of another gradatim's features: learn its table once more")
     with blamed(path):
-        if (words := tensors.pop("warm.words", None)) is not None:
-            if header["warm"] is None or header["warm"]["words"] or words.dtype != torch.uint8:
-                raise ValueError("tensor 'warm.words' is unknown")
-            header["warm"]["words"] = parse_json(words.numpy().tobytes())
+        if (packed := tensors.pop("warm.text", None)) is not None:
+            header["warm"] |= parse_json(packed.view(torch.uint8).numpy().tobytes())
             check_entries(header["warm"], WARM, "header.warm")
         _check_numbers(header, tensors)
     if header["params"]["model"] not in MODELS:  # the path of a checkpoint, in files of version 0.1
@@ -221,8 +226,18 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
     return TableState(header, tensors, path)
 
 
-def _check_header(header: dict[str, Any], models: tuple[str, ...]) -> None:
-    """Raise ValueError unless every entry is of its type and range, and counts agree; any model where none is given."""
+def _missing(header: dict[str, Any]) -> str | None:
+    return next((name for name, entry in ENTRIES.items() if entry.required and name not in header), None)
+
+
+def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bool = False) -> None:
+    """Raise ValueError unless every entry is of its type and range, and counts agree.
+
+    Args:
+        header: of the state.
+        models: what its model may be; none: anything.
+        is_packed: whether the texts of the first rows stand in a tensor.
+    """
     check_entries(header, ENTRIES, "header", further=True)
     params = PARAMS if models else PARAMS | {"model": text()}
     check_entries(header["params"], params, "header.params")
@@ -250,8 +265,9 @@ def _check_header(header: dict[str, Any], models: tuple[str, ...]) -> None:
         )
     if header["classes"] is not None:
         _check_classes(header["classes"])
-    if header["warm"] is not None:
-        check_entries(header["warm"], WARM, "header.warm")
+    if is_packed or header["warm"] is not None:
+        entries = {name: entry for name, entry in WARM.items() if not (is_packed and name in LONG)}
+        check_entries(header["warm"], entries, "header.warm")
     if header.get("table") is not None:
         check_entries(header["table"], TABLE, "header.table", further=True)
 
@@ -307,9 +323,8 @@ def _check_warm(header: dict[str, Any], tensors: Tensors) -> None:
     """Raise ValueError unless there is one tensor [rows] for y, the weights, and every column that is not in words."""
     column = Part(("rows",), (torch.float64,))
     count = header["n_features"]
-    words = {int(key) for key in header["warm"]["words"] if re.fullmatch(r"0|[1-9]\d{0,7}", key)}
     stored = {int(name[5:]) for name in tensors if re.fullmatch(r"warm\.(0|[1-9]\d{0,7})", name)}
-    if len(header["warm"]["names"]) != count or max(words | stored, default=0) >= count:
+    if len(header["warm"]["names"]) != count or max(stored, default=0) >= count:
         raise ValueError(f"header.warm must have {count:,} columns")
     names = {f"warm.{name}": column for name in ("y", "weight", *sorted(stored))}
     check_parts(tensors, names, {})
@@ -327,12 +342,22 @@ def _check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         raise ValueError("header.warm.words and the tensors must have every column once")
     if not len(y) or any(len(column) != len(y) for column in words.values()):
         raise ValueError(f"header.warm.words must have {len(y)} rows in each column")
+    rows = {str(row) for row in range(len(y))}
+    for place, cells in header["warm"].get("numbers", {}).items():
+        if place not in words or not cells.keys() <= rows:
+            raise ValueError("header.warm.numbers must be cells of columns of words")
+    if not header["warm"].get("families", {}).keys() <= columns - words.keys():
+        raise ValueError("header.warm.families must be of columns of numbers")
     if not bool((weight > 0).all()):
         raise ValueError("tensor 'warm.weight' must have positive numbers")
     if header["classes"] is not None:
         labels = header["classes"]["labels"]
         if not bool(((y == y.round()) & (y >= 0) & (y < len(labels))).all()):
             raise ValueError(f"tensor 'warm.y' must have places of the {len(labels)} classes")
+
+
+def _is_cell(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and text().fits(value[0]) and number().fits(value[1])
 
 
 def _is_list(value: Any) -> bool:

@@ -190,7 +190,7 @@ def test_a_broken_checkpoint_is_refused(capsys, tmp_path, linear):
         (whole[:4], "truncated"),
         (b"", "truncated"),
         (b"PK\x03\x04 a foreign file", "not a file of gradatim"),
-        (whole.replace(b'gradatim_format\\": 1', b'gradatim_format\\": 7'), "version 7"),
+        (whole.replace(b'gradatim_format\\": 2', b'gradatim_format\\": 7'), "version 7"),
     ):
         broken.write_bytes(content)
         for command in ("eval", "info"):
@@ -206,7 +206,7 @@ def test_a_state_is_no_learner(capsys, tmp_path):
     path = save_state(tmp_path / "state.safetensors", learner.refiner.init(3), learner)
     assert "expected a checkpoint" in refusal(capsys, "eval", path)
     code, out, _ = call(capsys, "info", path)
-    assert code == 0 and "state, format version 1" in out and "[3, 6, 6]" in out
+    assert code == 0 and "state, format version 2" in out and "[3, 6, 6]" in out
 
 
 def test_a_folder_with_a_run_is_left_alone(capsys, linear):

@@ -190,7 +190,7 @@ def test_files_that_are_not_ours_are_refused(cancer, learnt, tmp_path):
         RefinedClassifier.load(tmp_path / "older")
     with safe_open(path, "pt") as file:
         text = json.loads(file.metadata()["gradatim"])
-    newer = whole.replace(b'gradatim_format\\": 1', b'gradatim_format\\": 9')
+    newer = whole.replace(b'gradatim_format\\": 2', b'gradatim_format\\": 9')
     assert newer != whole, text["gradatim_format"]
     (tmp_path / "newer").write_bytes(newer)
     with pytest.raises(ValueError, match="upgrade gradatim"):

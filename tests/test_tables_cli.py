@@ -381,12 +381,12 @@ def test_a_state_that_cannot_be_used_is_refused(capsys, home, state, tmp_path):
     whole = state.read_bytes()
     tensors, header = read(state)
     length = struct.unpack("<Q", whole[:8])[0]
-    newer = whole[8 : 8 + length].replace(b'\\"gradatim_format\\": 1', b'\\"gradatim_format\\": 9')
+    newer = whole[8 : 8 + length].replace(b'\\"gradatim_format\\": 2', b'\\"gradatim_format\\": 9')
     other = {**header, "estimator": "RefinedRanker"}
     for content, said in (
         (b"a,b\n1,2\n", "is not a file of gradatim"),
         (whole[: len(whole) // 2], "is truncated"),
-        (whole[:8] + newer + whole[8 + length :], "format version 9; this gradatim reads 1: upgrade"),
+        (whole[:8] + newer + whole[8 + length :], "format version 9; this gradatim reads 1, 2: upgrade"),
         (write(tmp_path / "w", tensors, {"kind": "state"}).read_bytes(), "not one of a table"),
         (write(tmp_path / "w", tensors, other).read_bytes(), "RefinedRanker"),
         (RefinedClassifier.load(state).save(tmp_path / "w").read_bytes(), "gradatim fit did not make it"),

@@ -1,6 +1,6 @@
 """The command line: list, fit, update, remap, predict, train, eval, info, compare, demo. It alone prints.
 
-Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130).
+Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130, 143).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import compare, demo, fit, judge, listing, predict, train
+from .commands import compare, demo, fit, info, judge, listing, predict, train
 from .commands.options import Command, parse
+from .commands.signals import ended_by_signals, exit_code
 from .commands.threads import wait_passively, with_threads
 from .names import hint
 
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments behind the program's name. None: those of this process.
 
     Returns:
-        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted, or 141 when nobody reads on.
+        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted, or 143 when terminated, or 141 when
+        nobody reads on.
 
     Raises:
         ValueError: a wrong call, with `--debug` only.
@@ -50,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     width = None if sys.stdout.isatty() else 100
     console = Console(width=width, highlight=False, quiet=not train.is_first())
+    came: list[int] = []
     try:
-        _run(arguments, console)
+        with ended_by_signals() as came:
+            _run(arguments, console)
     except SystemExit as stop:  # raised by --help and --version after they have printed
         return stop.code if isinstance(stop.code, int) else 2
     except BrokenPipeError:  # whoever read the output has ended, as head does
@@ -64,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if debug:
             raise
-        goes_on = "; train goes on with --resume" if arguments[0] == "train" else ""
-        return _refuse(str(stop) or f"interrupted{goes_on}", 130)
+        further = "; train goes on with --resume" if arguments[0] == "train" else ""
+        return _refuse(str(stop) or f"interrupted{further}", exit_code(came))
     return 0
 
 
@@ -153,8 +157,8 @@ COMMANDS: dict[str, Command] = {
     "info": Command(
         "show what a checkpoint or a saved state holds",
         "gradatim info runs/digits/learner.safetensors",
-        judge.info_options,
-        judge.info,
+        info.info_options,
+        info.info,
     ),
     "compare": Command(
         "meta-train or tune methods, and show how well each predicts on unseen tasks, step by step",

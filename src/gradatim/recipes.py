@@ -22,7 +22,8 @@ from .families import (
     StructuralCausalModel,
 )
 from .family import TaskFamily
-from .files.checkpoint import load_weights, read_header
+from .files.checkpoint import put_weights, read
+from .files.contract import blamed
 from .methods import (
     METHODS,
     ClosedForm,
@@ -36,6 +37,7 @@ from .methods import (
 from .names import hint
 from .refiners import CONSTANT, Gain
 from .registry import FAMILIES, SCHEMES, Registry, import_class, import_path
+from .training.budget import Budget
 from .training.schemes import Greedy, Penalty, Scheme, Unrolled
 from .training.train import TrainConfig
 
@@ -203,12 +205,15 @@ def rebuild(path: Path) -> tuple[Learner, Recipe, dict[str, Any]]:
         >>> recipe == run, header["iteration"]
         (True, 1)
     """
-    header = read_header(path, "checkpoint")
-    recipe = from_json(recipe_json(header.get("recipe"), path))
-    learner = recipe.learner()
-    if recipe.train.precision == "64-true":
-        learner = learner.to(torch.float64)
-    load_weights(learner, path)
+    tensors, header = read(path, "checkpoint")
+    value = recipe_json(header.get("recipe"), path)
+    with blamed(path, "describes no learner"):
+        recipe = from_json(value)
+        with Budget(sum(tensor.numel() for tensor in tensors.values()), len(tensors)):
+            learner = recipe.learner()
+        if recipe.train.precision == "64-true":
+            learner = learner.to(torch.float64)
+    put_weights(learner, tensors, path)
     return learner.eval(), recipe, header
 
 

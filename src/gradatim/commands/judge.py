@@ -1,4 +1,4 @@
-"""`gradatim eval` and `gradatim info`: how well a checkpoint predicts, and what it holds.
+"""`gradatim eval`: how well a checkpoint predicts.
 
 Source: Efron, Tibshirani 1993, chapter 13 (the percentile intervals of `gradatim.metrics.bootstrap`).
 """
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..names import nearest
-from .show import format_bytes, print_table, print_written
-from .tables import describe_state
+from .show import print_table, print_written
 from .train import provenance
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     task = family.sample(options.tasks, torch.Generator().manual_seed(options.seed))
     task = task.to(next(learner.parameters()).dtype)
     records = evaluation_records(learner, recipe, task, batch_size, steps)
-    about = {"seed": recipe.train.seed, "seconds": header["seconds"], "peak_memory": header["peak_memory"]}
+    about = {"seed": recipe.train.seed} | {name: header.get(name) for name in ("seconds", "peak_memory")}
     console.print(
         f"{recipe.name} on {options.tasks} {options.split} tasks of {type(family).__name__}, "
         f"{batch_size} rows a step, means with 95% intervals over tasks",
@@ -211,59 +210,3 @@ def checkpoint_path(name: str) -> Path:
     if file is None:
         raise ValueError(f"{path} holds no checkpoint: give a folder that gradatim train wrote")
     return file
-
-
-def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add the options of `info`."""
-    parser.add_argument("checkpoint", help="a checkpoint, a saved state, or a run's folder")
-
-
-def info(options: Namespace, console: Console) -> None:
-    """Print what a checkpoint or saved state holds.
-
-    Raises:
-        ValueError: a file that is missing, truncated or foreign.
-    """
-    from ..files.checkpoint import read, select_prefix
-    from ..recipes import recipe_json
-
-    path = checkpoint_path(options.checkpoint)
-    tensors, header = read(path)
-    lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
-    lines.append(["size", format_bytes(path.stat().st_size)])
-    if "estimator" in header:
-        lines += describe_state(header)
-    elif header["kind"] == "state":
-        lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
-    weights = select_prefix(tensors, "weights")
-    if weights:
-        count = sum(value.numel() for value in weights.values())
-        lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
-    run = header.get("recipe") or {}
-    if "recipe" in run or "method" in run:
-        lines += recipe_lines(recipe_json(run, path))
-    lines += [
-        [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
-    ]
-    if "iteration" in header:
-        lines.append(["iterations", f"{header['iteration']:,}"])
-        lines.append(["seconds", f"{header['seconds']:.1f}"])
-        lines.append(["peak memory", format_bytes(header["peak_memory"])])
-    print_table(console, "", ["", ""], lines)
-
-
-def recipe_lines(value: dict[str, Any]) -> list[list[str]]:
-    """Return two lines for each part of a recipe's JSON: its name, and its fields.
-
-    Example:
-        >>> from gradatim.commands.judge import recipe_lines
-        >>> recipe_lines({"method": {"name": "adam", "rate": 0.1}})[:2]
-        [['method', 'adam'], ['', 'rate 0.1']]
-    """
-    lines = []
-    for part in ("method", "family", "scheme", "train"):
-        fields = value.get(part, {})
-        named = {"name": fields} if isinstance(fields, str) else dict(fields)
-        words = ", ".join(f"{key} {json.dumps(inner)}" for key, inner in named.items() if key != "name")
-        lines += [[part, named["name"]], ["", words]] if "name" in named else [[part, words]]
-    return lines

@@ -169,14 +169,15 @@ def load_estimator(state: Path) -> tuple[Any, Schema, float]:
     from ..estimators import RefinedClassifier, RefinedRegressor
     from ..files.table import read_table
 
-    header, _ = read_table(state)
+    contents = read_table(state)
+    header = contents.header
     schema = Schema.from_json(header, state)
     kinds = {kind.__name__: kind for kind in (RefinedClassifier, RefinedRegressor)}
     if header["estimator"] not in kinds:
         raise ValueError(
             f"{state} holds a {header['estimator']}, which this version does not have: upgrade gradatim"
         )
-    return kinds[header["estimator"]].load(state), schema, header["rows"]
+    return kinds[header["estimator"]].load(contents), schema, header["rows"]
 
 
 def describe_state(header: Mapping[str, Any]) -> list[list[str]]:

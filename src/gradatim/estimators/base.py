@@ -20,10 +20,11 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ..files.table import read_table, write_table
+from ..files.contract import blamed
+from ..files.table import TableState, device_here, read_table, write_table
 from ..learner import Learner
 from ..names import hint
-from ..preprocessing import Columns, labels, read_columns
+from ..preprocessing import Columns, Encoder, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
 from ..preprocessing.rows import Rows
 from ..recipes import rebuild
@@ -137,7 +138,8 @@ class Refined(BaseEstimator):
         params: dict[str, Any] = {
             name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")
         }
-        params["model"] = "given" if isinstance(self.model, Learner) else str(self.model)
+        params["model"] = "given" if isinstance(self.model, Learner) else "checkpoint"
+        params["model"] = self.model if self.model in SHIPPED else params["model"]
         about = {
             **(header or {}),
             "estimator": type(self).__name__,
@@ -148,12 +150,12 @@ class Refined(BaseEstimator):
         }
         task = copy.copy(self.task_)
         tensors, entries = task.pack()
-        written = write_table(path, tensors, about | entries)
+        written = write_table(path, tensors, about | entries, lambda new: self.load(new, task.template))
         self.task_ = task
         return written
 
     @classmethod
-    def load(cls, path: Path | str, model: Any = None, device: str | None = None) -> Self:
+    def load(cls, path: Path | str | TableState, model: Any = None, device: str | None = None) -> Self:
         """Return the estimator that `save` wrote.
 
         `model`: the learner, where one was given (a file holds what was learnt of a table, not the learner's weights);
@@ -163,24 +165,22 @@ class Refined(BaseEstimator):
             ValueError: a file that is missing, truncated, foreign, newer than this gradatim, of another estimator, or
                 of another learner than `model`.
         """
-        about, tensors = read_table(path)
+        about, tensors, path = read_table(path, lambda value: Encoder.from_json(value).width)
         if about["estimator"] != cls.__name__:
             raise ValueError(f"{path} holds a {about['estimator']}: load it with {about['estimator']}.load")
-        if about["params"]["model"] == "given" and model is None:
+        if about["params"]["model"] not in SHIPPED and model is None:
             raise ValueError(
-                f"{path} was written with a learner as model: give it to load(path, model=learner)"
+                f"{path} was written with a learner as model: give it, load(path, model=learner)"
             )
-        changes = {"model": model, "device": device}
+        changes = {"model": model, "device": device or device_here(about["params"]["device"], path)}
         params = about["params"] | {name: value for name, value in changes.items() if value is not None}
         estimator, classes = cls(**params), labels.from_json(about["classes"])
         names = about["feature_names"] and np.array(about["feature_names"], dtype=object)
         attributes = {"n_features_in_": about["n_features"], "feature_names_in_": names, "classes_": classes}
         estimator.__dict__.update({k: value for k, value in attributes.items() if value is not None})
         estimator.task_ = estimator._new_task(None if classes is None else len(classes))
-        try:
+        with blamed(path):
             estimator.task_.unpack(tensors, about)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path} contradicts itself: {error}") from error
         return estimator
 
     def __sklearn_tags__(self) -> Any:

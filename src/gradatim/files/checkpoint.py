@@ -1,58 +1,88 @@
 """Weights and task states in files: safetensors with a JSON header. A file is written completely or not at all.
 
-No file holds pickled objects.
+No file holds pickled objects, and none names another file that is opened.
 
 Source: the safetensors format (8 bytes of header length, a JSON header, the tensors).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from .container import KINDS, encode, read_content
+from .contract import blamed, brief, check_entries, mapping, number, whole
+from .layout import check_finite
+from .replace import sweep, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
 
+    from .layout import Layout
+
     Contents = tuple[dict[str, Tensor], dict[str, Any]]
 
-FORMAT = 1
-KINDS = ("checkpoint", "state")
+__all__ = [
+    "latest",
+    "load_weights",
+    "put_weights",
+    "read",
+    "read_header",
+    "save_checkpoint",
+    "select_prefix",
+    "step_files",
+    "write",
+    "write_bytes",
+]
+
 MAX_CHECKPOINTS = 2
-READERS: dict[int, Callable[[dict[str, Tensor], dict[str, Any]], Contents]] = {
-    1: lambda tensors, header: (tensors, header)
-}
-"""For each supported format version, the function that converts its contents to the present version."""
 
 _STEP = re.compile(r"step-(\d{8,})\.safetensors")
-_TEMPORARY = re.compile(rf"\.({_STEP.pattern}|learner\.safetensors|log\.jsonl|run\.json)\.\d+\.tmp")
-_MAX_HEADER_BYTES = 100_000_000
+_RUN_FILES = rf"\.({_STEP.pattern}|learner\.safetensors|log\.jsonl|run\.json)"
+_RUN = {
+    "recipe": mapping().or_none().optional(),
+    "config": mapping().optional(),
+    "family": mapping().optional(),
+    "scheme": mapping().optional(),
+    "learner": mapping().optional(),
+    "iteration": whole(0, 2**53).optional(),
+    "seconds": number(low=0).optional(),
+    "peak_memory": whole(0, 2**62).optional(),
+    "window": mapping(number(low=0)).optional(),
+}
+"""What the header of a checkpoint may hold of its run."""
 
 
-def write(path: Path | str, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
+def write(
+    path: Path | str,
+    tensors: dict[str, Tensor],
+    header: dict[str, Any],
+    verify: Callable[[Path], object] | None = None,
+) -> Path:
     """Write tensors (any shape) and a JSON header to one file, through a temporary file and a rename.
 
-    Any reader of `path` finds either the previous file or the complete new one, even if the process is killed.
+    Any reader of `path` finds either the previous file or the complete new one, even if the process is killed. The new
+    one is read back before it takes its place.
 
     Args:
         path: the file to write; its folder is made.
-        tensors: named tensors of any shape, on any device.
+        tensors: named tensors of any shape, on any device; their numbers are written as they are.
         header: JSON values. `header["kind"]` is `"checkpoint"` or `"state"`; the format version is added.
+        verify: loads the new file, at the path that it is given, before it replaces the previous one.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: an unknown kind, a header that is not JSON, or a file that cannot be written (a full disk). Then no
-        temporary file remains and the previous file at `path` is intact.
+        ValueError: an unknown kind, a header that is not JSON, numbers that are not finite, a file that cannot be
+            written (a full disk), or what `verify` raises. Then no temporary file remains and the previous file at
+            `path` is intact.
 
     Example:
         >>> import torch
@@ -63,58 +93,39 @@ def write(path: Path | str, tensors: dict[str, Tensor], header: dict[str, Any]) 
     path = Path(path)
     if header.get("kind") not in KINDS:
         raise ValueError(f"a file's kind must be one of {', '.join(KINDS)}; got {header.get('kind')!r}")
-    try:
-        text = json.dumps({"gradatim_format": FORMAT, **header})
-    except TypeError as error:
-        raise ValueError(f"a header must be JSON, plain values in lists and dicts; {error}") from error
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(copies, metadata={"gradatim": text}))
+    try:
+        check_finite(copies)
+        parts = encode(copies, header)
+    except ValueError as error:
+        raise ValueError(f"{path} was not written, and what stood there stays: {error}") from error
+
+    def check(temporary: Path) -> None:
+        read_content(temporary)
+        if verify is not None:
+            verify(temporary)
+
+    write_bytes(path, *parts, verify=check)
     return path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write content to a file, completely or not at all. If `path` is a link, its target is written.
-
-    Raises:
-        ValueError: the path is a folder, a device or another special file, or it cannot be written; the temporary file
-        is removed.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from gradatim.files.checkpoint import write_bytes
-        >>> write_bytes(Path("note.txt"), b"hello")
-        >>> Path("note.txt").read_bytes()
-        b'hello'
-    """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        _check_regular_file(path, target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise ValueError(
-            f"{path} could not be written ({error.strerror or error}; {len(content):,} bytes needed): make room or "
-            "choose another folder; earlier files are intact"
-        ) from error
-    finally:
-        with suppress(OSError):  # it was renamed, or its folder does not exist
-            temporary.unlink()
-
-
-def read(path: Path | str, kind: str | None = None) -> Contents:
+def read(
+    path: Path | str,
+    kind: str | None = None,
+    check: Callable[[dict[str, Any], dict[str, Layout]], None] | None = None,
+) -> Contents:
     """Return the tensors (on the CPU, of the written shapes) and the header of a file that `write` wrote.
 
-    `kind`: the required kind of the file, or None for any.
+    The file is opened and read once, so that both are of one file even if it is replaced meanwhile.
+
+    Args:
+        path: the file.
+        kind: the required kind of the file, or None for any.
+        check: called with the header and the types and shapes, before the tensors are allocated; raises ValueError.
 
     Raises:
-        ValueError: the file is missing, truncated, foreign, of another kind, or of a format version that is not
-        supported.
+        ValueError: the file is missing, truncated, damaged, foreign, of another kind, or of a format version that is
+            not supported. One line, which names the file.
 
     Example:
         >>> import torch
@@ -125,10 +136,21 @@ def read(path: Path | str, kind: str | None = None) -> Contents:
         (tensor([1., 1.]), 'checkpoint')
     """
     path = Path(path)
-    header = read_header(path, kind)
-    with path.open("rb") as file:
-        tensors = load(file.read())
-    return READERS[header["gradatim_format"]](tensors, header)
+
+    def check_all(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
+        if header["kind"] == "checkpoint":
+            _check_checkpoint(header, layouts)
+        if check is not None:
+            check(header, layouts)
+
+    content, header = read_content(path, kind, check_all)
+    with blamed(path):
+        try:
+            tensors = load(content)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        check_finite(tensors)
+    return tensors, header
 
 
 def read_header(path: Path | str, kind: str | None = None) -> dict[str, Any]:
@@ -142,17 +164,7 @@ def read_header(path: Path | str, kind: str | None = None) -> dict[str, Any]:
         >>> read_header(write("empty.safetensors", {}, {"kind": "state", "note": "no rows"}))["note"]
         'no rows'
     """
-    header = _read_own_header(Path(path))
-    version = header["gradatim_format"]
-    if version not in READERS:
-        newer = isinstance(version, int) and version > FORMAT
-        advice = "upgrade gradatim" if newer else "read it with an older gradatim, or train again"
-        raise ValueError(
-            f"{path} has format version {version}; this gradatim reads {', '.join(map(str, READERS))}: {advice}"
-        )
-    if kind is not None and header["kind"] != kind:
-        raise ValueError(f"{path} holds a {header['kind']}, expected a {kind}: choose another file")
-    return header
+    return read_content(Path(path), kind)[1]
 
 
 def save_checkpoint(
@@ -175,9 +187,7 @@ def save_checkpoint(
         [20, 30]
     """
     folder = Path(folder)
-    for temporary in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(temporary.name) and temporary.is_file():
-            temporary.unlink(missing_ok=True)
+    sweep(folder, _RUN_FILES)
     path = write(folder / f"step-{step:08d}.safetensors", tensors, header)
     files = step_files(folder)
     recent = [file_step for file_step in files if file_step <= step][-MAX_CHECKPOINTS:]
@@ -212,7 +222,7 @@ def latest(folder: Path | str) -> Path | None:
     """
     for file in reversed(step_files(folder).values()):
         try:
-            _read_own_header(file)
+            read_header(file)
         except ValueError:
             continue
         return file
@@ -238,18 +248,41 @@ def load_weights(module: nn.Module, path: Path | str) -> dict[str, Any]:
         ('checkpoint', [[1.0, 1.0]])
     """
     tensors, header = read(path, kind="checkpoint")
+    put_weights(module, tensors, path)
+    return header
+
+
+def put_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
+    """Load the weights among the tensors (any shape) of a checkpoint, which was read at `path`, into a module.
+
+    Raises:
+        ValueError: the weights have another architecture; the message names the first difference.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.files.checkpoint import put_weights
+        >>> module = torch.nn.Linear(2, 1, bias=False)
+        >>> put_weights(module, {"weights.weight": torch.ones(1, 2)}, "linear.safetensors")
+        >>> module.weight.tolist()
+        [[1.0, 1.0]]
+    """
     weights = select_prefix(tensors, "weights") | select_prefix(tensors, "ema")
     expected = module.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         shape = tuple(weights[name].shape) if name in weights else "nothing"
         expected_shape = tuple(expected[name].shape) if name in expected else "nothing"
+        shown = name if name in expected else brief(name)
         if shape != expected_shape:
             raise ValueError(
-                f"{path} does not fit this learner: {name} has shape {expected_shape} in the learner and {shape} in "
-                "the file"
+                f"{path} does not fit this learner: {shown} has shape {expected_shape} in the learner and "
+                f"{shape} in the file"
+            )
+        if weights[name].is_floating_point() != expected[name].is_floating_point():
+            raise ValueError(
+                f"{path} does not fit this learner: {shown} is {expected[name].dtype} in the learner and "
+                f"{weights[name].dtype} in the file"
             )
     module.load_state_dict(weights)
-    return header
 
 
 def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -266,55 +299,16 @@ def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _read_own_header(path: Path) -> dict[str, Any]:
-    """Return the header of a complete file of this project, of any version."""
-    foreign = f"{path} is not a file of gradatim"
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(min(length, _MAX_HEADER_BYTES))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    if size >= 8 and (length > _MAX_HEADER_BYTES or text[:1] not in (b"", b"{")):
-        raise ValueError(f"{foreign}: it is not safetensors; give a file that gradatim wrote")
-    truncation = f"{path} is truncated: it has {size:,} bytes"
-    advice = "take an earlier checkpoint, or write it again"
-    if size < 8 or len(text) < length:
-        raise ValueError(f"{truncation}, its header alone needs {length + 8:,}: {advice}")
-    try:
-        entries = json.loads(text)
-        header = json.loads(entries.pop("__metadata__", {}).get("gradatim", "null"))
-        needed = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{foreign}: it is not safetensors; give a file that gradatim wrote") from error
-    if not isinstance(header, dict) or not {"gradatim_format", "kind"} <= header.keys():
-        raise ValueError(f"{foreign}: safetensors without its header; give a file that gradatim wrote")
-    if size != needed:
-        raise ValueError(f"{truncation}, expected {needed:,}: {advice}")
-    return header
-
-
-def _check_regular_file(path: Path, target: Path) -> None:
-    """Raise ValueError if `target`, to which `path` leads, is something that a rename must not replace."""
-    try:
-        mode = target.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        leads = "" if target == path.absolute() else f" leads to {target}, which"
-        raise ValueError(
-            f"{path}{leads} is not a regular file (it is a folder, a device, a pipe or a loop of links): "
-            "give another path"
-        )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that a rename survives a power failure, where the system allows it."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _check_checkpoint(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
+    """Raise ValueError if the header of a checkpoint, or its weights, averages and optimizer contradict each other."""
+    check_entries(header, _RUN, "header", further=True)
+    weights = {name[8:]: layout.shape for name, layout in layouts.items() if name.startswith("weights.")}
+    for name, layout in layouts.items() if weights else ():
+        part, _, inner = name.partition(".")
+        if part == "optimizer":
+            inner, _, key = inner.rpartition(".")
+        if part not in ("weights", "ema", "optimizer") or inner not in weights:
+            raise ValueError(f"tensor {brief(name)} is none of weights., ema. and optimizer. of its weights")
+        wanted = () if part == "optimizer" and key == "step" else weights[inner]
+        if layout.shape != wanted:
+            raise ValueError(f"tensor {brief(name)} must have shape {list(wanted)}; got {list(layout.shape)}")

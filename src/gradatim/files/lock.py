@@ -23,6 +23,7 @@ PATIENCE = 1.0
 
 _PAUSE = 0.02
 _LONG_NAME = 200  # bytes; file systems allow 255
+_ADVICE = "use a folder that can be written to, on a disk with file locks"
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
@@ -54,7 +55,10 @@ def locked(
     """
     target = Path(os.path.realpath(path))
     lock_path = target.with_name(hidden_name(target.name, "lock"))
-    new_folders = _make_folders(target.parent, path)
+    try:
+        new_folders = make_folders(target.parent)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be locked ({error.strerror}): {_ADVICE}") from error
     try:
         handle = _acquire(lock_path, Path(path), wait, notify)
         try:
@@ -135,6 +139,42 @@ def unlock(handle: int) -> None:
     os.close(handle)
 
 
+def is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file still is the one at a path.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.lock import is_at
+        >>> with open("c.txt", "w") as file:
+        ...     before = is_at(file.fileno(), Path("c.txt"))
+        ...     Path("c.txt").unlink()
+        ...     before, is_at(file.fileno(), Path("c.txt"))
+        (True, False)
+    """
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(handle))
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it that are missing; return what was made, the innermost first.
+
+    Raises:
+        OSError: it cannot be made.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.lock import make_folders
+        >>> [new.as_posix() for new in make_folders(Path("outer/inner"))], make_folders(Path("outer"))
+        (['outer/inner', 'outer'], [])
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
 def _acquire(lock_path: Path, path: Path, wait: float, notify: Callable[[str], None] | None) -> int:
     """Return a handle that holds the lock at `lock_path`."""
     started = time.monotonic()
@@ -143,7 +183,7 @@ def _acquire(lock_path: Path, path: Path, wait: float, notify: Callable[[str], N
         try:
             handle = _open(lock_path)
             if try_lock(handle):
-                if _is_at(handle, lock_path):
+                if is_at(handle, lock_path):
                     return handle
                 # the holder before has removed this file: whoever comes now would lock a new one
                 os.close(handle)
@@ -153,7 +193,7 @@ def _acquire(lock_path: Path, path: Path, wait: float, notify: Callable[[str], N
                 os.close(handle)
             raise ValueError(
                 f"{path} cannot be locked against other processes ({lock_path.name}: {error.strerror or error}): "
-                "use a folder that can be written to, on a disk with file locks"
+                f"{_ADVICE}"
             ) from error
         except BaseException:
             if handle is not None:
@@ -184,24 +224,3 @@ def _open(lock_path: Path) -> int:
         os.close(handle)
         raise OSError(errno.EINVAL, "it is not a regular file")
     return handle
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Return whether an open file still is the one at a path."""
-    try:
-        there = path.lstat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(handle))
-
-
-def _make_folders(folder: Path, path: Path | str) -> list[Path]:
-    """Make a folder and those above it that are missing; return what was made, the innermost first."""
-    missing = [part for part in (folder, *folder.parents) if not part.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be locked ({error.strerror}): use a folder that can be written to"
-        ) from error
-    return missing

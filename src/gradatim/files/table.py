@@ -1,57 +1,364 @@
-"""The file of a table's state: its header, checked.
+"""The file of a table's state: what its header and its tensors may be, checked before anything is built from them.
 
 Source: the safetensors format, as in `checkpoint`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import re
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .checkpoint import read, read_header, write
+import numpy as np
+import torch
+
+from .checkpoint import read, write
+from .contract import (
+    Entry,
+    blamed,
+    brief,
+    check_entries,
+    choice,
+    list_of,
+    mapping,
+    number,
+    parse_json,
+    text,
+    truth,
+    whole,
+)
+from .layout import TRIANGLE, Layout, Part, check_finite, check_parts, check_values
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
+
+    Tensors = Mapping[str, Layout | Tensor]
 
 FEATURES = 3
 """The version of the shipped learner's features and of their files: moments of others mean something else."""
 
-ENTRIES = (
-    "estimator",
-    "params",
-    "n_features",
-    "feature_names",
-    "classes",
-    "map",
-    "target",
-    "warm",
-    "seeds",
-    "learners",
-)
-"""What the header of a table's state holds."""
+MODELS = ("experts", "given", "checkpoint")
+"""What a state says of its model: the shipped one, or a learner that `load` wants again. It names no file."""
+
+MAX_MEMBERS = 64
+_MAX_LABEL_BYTES = 2**26
+_HASH = text(r"[0-9a-f]{64}", "a SHA-256")
+_LABEL_TYPE = r"object|\|b1|[<>|]?[iuf][1248]|[<>|=]?U\d{1,7}"
+
+ENTRIES = {
+    "estimator": text(r"\w{1,100}", "the name of an estimator"),
+    "params": mapping(),
+    "n_features": whole(1, 10_000_000),
+    "feature_names": list_of(text()).or_none(),
+    "classes": mapping().or_none(),
+    "map": mapping(),
+    "target": list_of(number()),
+    "warm": mapping().or_none(),
+    "seeds": list_of(whole(0, 2**63 - 1), unique=True),
+    "learners": list_of(_HASH),
+    "rows": number(low=0),
+    "merged": list_of(text(r"[0-9a-f]{32}", "the name of some rows"), unique=True).optional(),
+}
+"""What the header of a table's state holds. Further entries are the user's."""
+
+PARAMS = {
+    "batch_size": whole(1, 2**31 - 1),
+    "n_passes": whole(1, 1_000_000),
+    "n_estimators": whole(1, MAX_MEMBERS),
+    "model": choice(*MODELS),
+    "device": text(r"(?!meta)[a-z]{2,20}(:\d{1,4})?", "a device, such as cpu or cuda:0"),
+    "random_state": whole(0, 2**32 - 1).or_none(),
+}
+COLUMN = {"name": text(), "kind": choice("number", "category")}
+WARM = {
+    "names": list_of(text(), unique=True),
+    "named": truth(),
+    "words": mapping(list_of(text().or_none())),
+    "numbers": mapping(mapping(Entry("a family and a number", lambda value: _is_cell(value)))).optional(),
+    "families": mapping(text()).optional(),
+}
+"""The first rows, as far as they are no numbers. What is as long as the rows stands in a tensor of its own."""
+
+LONG = ("words", "numbers", "families")
+TABLE = {
+    "target": text(),
+    "task": choice("classification", "regression"),
+    "columns": mapping(),
+    "dropped": list_of(text()).optional(),
+}
+MEMBER = {
+    "scale": Part((1, "D"), sign="positive"),
+    "gram": Part((1, TRIANGLE)),
+    "cross": Part((1, "D", "C")),
+    "squares": Part((1, "C"), sign="nonnegative"),
+    "rows": Part((1,), sign="nonnegative"),
+    "noise": Part((1, "E", "C"), sign="nonnegative"),
+    "log_likelihood": Part((1, "E", "T")),
+    "landmarks": Part(("K", "d")),
+    "solved": Part((1,), sign="nonnegative", required=False),
+    "alive": Part(("A",), (torch.int64,), sign="nonnegative", required=False),
+    "heads": Part(("H",), required=False),
+}
+"""What is stored of one member of the shipped learner: D features of d inputs, C outputs, E experts, K landmarks."""
 
 
-def write_table(path: Path | str, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
+class TableState(NamedTuple):
+    """A table's state as it was read: the header, the tensors by name, and the file they came from."""
+
+    header: dict[str, Any]
+    tensors: dict[str, Tensor]
+    path: Path
+
+
+def write_table(
+    path: Path | str,
+    tensors: dict[str, Tensor],
+    header: dict[str, Any],
+    verify: Callable[[Path], object] | None = None,
+) -> Path:
     """Write a table's state, tensors of any shape and the entries of its header, complete or not at all.
 
-    Raises:
-        ValueError: as `write`.
-    """
-    return write(path, tensors, {**header, "kind": "state", "features": FEATURES})
-
-
-def read_table(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the header and the tensors, of any shape, of a table's state.
+    `verify` loads the new file, at the path that it is given, before it replaces the previous one.
 
     Raises:
-        ValueError: a file that is missing, truncated, foreign or newer, of something else or of other features.
+        ValueError: as `write`, or what could not be read again. What stood there stays.
     """
-    header = read_header(path, "state")
-    if missing := [name for name in ENTRIES if name not in header]:
+    header = {**header, "kind": "state", "features": FEATURES}
+    try:
+        check_finite(tensors)
+        _check_header(header, MODELS)
+        _check_tensors(header, tensors)
+        _check_numbers(header, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} was not written, and what stood there stays: {error}") from error
+    if header["warm"] is not None:
+        rows = {name: value for name, value in header["warm"].items() if name in LONG}
+        packed = torch.frombuffer(bytearray(json.dumps(rows, allow_nan=False).encode()), dtype=torch.uint8)
+        tensors = {**tensors, "warm.text": packed}
+        header["warm"] = {name: value for name, value in header["warm"].items() if name not in LONG}
+    return write(path, tensors, header, verify)
+
+
+def read_table(path: Path | str | TableState, width: Callable[[Any], int] | None = None) -> TableState:
+    """Return the header and the tensors, of any shape, of a table's state. The file is opened and read once.
+
+    Args:
+        path: the file, or what was read of it.
+        width: returns how many numbers the map in a header makes of a row, or raises ValueError.
+
+    Raises:
+        ValueError: a file that is missing, truncated, damaged, foreign or newer, of something else or of other
+            features, or whose entries and tensors contradict each other.
+    """
+    state = path if isinstance(path, TableState) else _read(Path(path))
+    if width is not None:
+        with blamed(state.path):
+            inputs = width(state.header["map"])
+            for name, value in state.tensors.items():
+                if name.endswith(".landmarks") and value.shape[1] != inputs:
+                    raise ValueError(
+                        f"tensor {name!r} must have shape [K, {inputs}]; got {list(value.shape)}"
+                    )
+    return state
+
+
+def device_here(name: str, path: Path) -> str:
+    """Return the device that a state was on, or the CPU, with a warning, where this machine does not have it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.table import device_here
+        >>> device_here("cpu", Path("task.safetensors"))
+        'cpu'
+    """
+    try:
+        torch.zeros(1, dtype=torch.float64, device=name)
+    except (AssertionError, RuntimeError, TypeError, NotImplementedError):
+        warnings.warn(f"{path} was on {name}, which is not there: it goes on on the CPU", stacklevel=3)
+        return "cpu"
+    return name
+
+
+def read_any(path: Path | str) -> TableState:
+    """Return the header and the tensors, of any shape, of a file of any kind, checked as far as they are a table's.
+
+    Raises:
+        ValueError: as `read_table`, but for files of something else.
+
+    Example:
+        >>> from gradatim.files.checkpoint import write
+        >>> from gradatim.files.table import read_any
+        >>> read_any(write("empty.safetensors", {}, {"kind": "state"})).header["kind"]
+        'state'
+    """
+    return _read(Path(path), only_tables=False)
+
+
+def _read(path: Path, only_tables: bool = True) -> TableState:
+    """Return a table's state whose header and tensors agree with each other."""
+
+    def check(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
+        if _missing(header) is None and header.get("features", 1) == FEATURES:
+            _check_header(header, () if header["gradatim_format"] == 1 else MODELS, "warm.text" in layouts)
+            _check_tensors(header, {k: v for k, v in layouts.items() if k != "warm.text"})
+
+    tensors, header = read(path, "state" if only_tables else None, check)
+    if (missing := _missing(header)) is not None:
+        if not only_tables:
+            return TableState(header, tensors, path)
         raise ValueError(
-            f"{path} holds a state, but not one of a table ({missing[0]!r} is missing): read it with load_state"
+            f"{path} holds a state, but not one of a table ({missing!r} is missing): read it with load_state"
         )
     if header.get("features", 1) != FEATURES:
         raise ValueError(f"{path} holds moments of another gradatim's features: learn its table once more")
-    return header, read(path, "state")[0]
+    with blamed(path):
+        if (packed := tensors.pop("warm.text", None)) is not None:
+            header["warm"] |= parse_json(packed.view(torch.uint8).numpy().tobytes())
+            check_entries(header["warm"], WARM, "header.warm")
+        _check_numbers(header, tensors)
+    if header["params"]["model"] not in MODELS:  # the path of a checkpoint, in files of version 0.1
+        header["params"]["model"] = "checkpoint"
+    return TableState(header, tensors, path)
+
+
+def _missing(header: dict[str, Any]) -> str | None:
+    return next((name for name, entry in ENTRIES.items() if entry.required and name not in header), None)
+
+
+def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bool = False) -> None:
+    """Raise ValueError unless every entry is of its type and range, and counts agree.
+
+    Args:
+        header: of the state.
+        models: what its model may be; none: anything.
+        is_packed: whether the texts of the first rows stand in a tensor.
+    """
+    check_entries(header, ENTRIES, "header", further=True)
+    params = PARAMS if models else PARAMS | {"model": text()}
+    check_entries(header["params"], params, "header.params")
+    check_entries(header["map"], {"columns": list_of(mapping())}, "header.map", further=True)
+    columns, count = header["map"]["columns"], header["n_features"]
+    for place, column in enumerate(columns):
+        check_entries(column, COLUMN, f"header.map.columns[{place}]", further=True)
+    names = header["feature_names"]
+    if len(columns) != count or (names is not None and len(names) != count):
+        raise ValueError(f"header.n_features is {count:,}, but the map has {len(columns):,} columns")
+    if len({column["name"] for column in columns}) < count:
+        raise ValueError("header.map names a column twice")
+    target, is_shipped = header["target"], header["params"]["model"] == "experts"
+    if len(target) != 2 or not target[1] > 0:
+        raise ValueError(f"header.target must be a mean and a positive scale; got {brief(target)}")
+    if header["params"]["n_passes" if is_shipped else "n_estimators"] != 1:
+        raise ValueError(
+            "header.params: the shipped model takes one pass, and a learner that was given is one member"
+        )
+    if len(header["seeds"]) != header["params"]["n_estimators"]:
+        raise ValueError("header.seeds must be one for each of n_estimators")
+    if len(header["learners"]) != (0 if is_shipped else header["warm"] is None):
+        raise ValueError(
+            "header.learners must be one for a learner that was given, and none for the shipped one"
+        )
+    if header["classes"] is not None:
+        _check_classes(header["classes"])
+    if is_packed or header["warm"] is not None:
+        entries = {name: entry for name, entry in WARM.items() if not (is_packed and name in LONG)}
+        check_entries(header["warm"], entries, "header.warm")
+    if header.get("table") is not None:
+        check_entries(header["table"], TABLE, "header.table", further=True)
+
+
+def _check_classes(classes: dict[str, Any]) -> None:
+    """Raise ValueError unless classes are different, sorted, and of one type that their dtype can hold."""
+    check_entries(
+        classes,
+        {"labels": Entry("a list", _is_list), "dtype": text(_LABEL_TYPE, "a NumPy type")},
+        "header.classes",
+    )
+    labels, kind = classes["labels"], classes["dtype"]
+    types = {type(label) for label in labels}
+    if len(types) != 1 or not types <= {bool, int, float, str}:
+        raise ValueError(f"header.classes.labels must be labels of one type; got {brief(labels)}")
+    if any(second <= first for first, second in pairwise(labels)):
+        raise ValueError(f"header.classes.labels must be different and sorted; got {brief(labels)}")
+    if kind == "object":
+        return
+    dtype, label_type = np.dtype(kind), types.pop()
+    if dtype.kind not in {bool: "b", int: "iu", float: "f", str: "U"}[label_type]:
+        raise ValueError(f"header.classes.dtype must hold {label_type.__name__}; got {kind!r}")
+    if dtype.itemsize * len(labels) > _MAX_LABEL_BYTES:
+        raise ValueError(f"header.classes must take at most {_MAX_LABEL_BYTES:,} bytes; got {kind!r}")
+    if label_type is str and max(map(len, labels)) > dtype.itemsize // 4:
+        raise ValueError(f"header.classes.dtype must hold the longest label; got {kind!r}")
+    if label_type is int and not np.iinfo(dtype).min <= labels[0] <= labels[-1] <= np.iinfo(dtype).max:
+        raise ValueError(f"header.classes.dtype must hold {labels[0]} to {labels[-1]}; got {kind!r}")
+
+
+def _check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
+    """Raise ValueError unless tensors have the names, the types and the shapes that the header says."""
+    if header["warm"] is not None:
+        _check_warm(header, tensors)
+        return
+    outputs = 1 if header["classes"] is None else len(header["classes"]["labels"])
+    members = [f"{member}." for member in range(len(header["seeds"]))]
+    for name in tensors:
+        if not name.startswith(tuple(members)):
+            raise ValueError(f"tensor {brief(name)} is unknown")
+    for prefix in members:
+        parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+        if header["params"]["model"] == "experts":
+            sizes = {"C": outputs}
+            check_parts(parts, MEMBER, sizes, prefix)
+            if sizes["D"] < sizes["d"] + 1 + sizes["K"]:
+                raise ValueError(f"tensor '{prefix}landmarks' has more than the {sizes['D']} features")
+        elif any(len(part.shape) < 1 or part.shape[0] != 1 for part in parts.values()):
+            raise ValueError("tensors of a learner must be those of one task, [1, ...]")
+
+
+def _check_warm(header: dict[str, Any], tensors: Tensors) -> None:
+    """Raise ValueError unless there is one tensor [rows] for y, the weights, and every column that is not in words."""
+    column = Part(("rows",), (torch.float64,))
+    count = header["n_features"]
+    stored = {int(name[5:]) for name in tensors if re.fullmatch(r"warm\.(0|[1-9]\d{0,7})", name)}
+    if len(header["warm"]["names"]) != count or max(stored, default=0) >= count:
+        raise ValueError(f"header.warm must have {count:,} columns")
+    names = {f"warm.{name}": column for name in ("y", "weight", *sorted(stored))}
+    check_parts(tensors, names, {})
+
+
+def _check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError if a number is out of its range, or the first rows and their words differ in number."""
+    if header["warm"] is None:
+        for member in range(len(header["seeds"])):
+            check_values(tensors, {f"{member}.{name}": part for name, part in MEMBER.items()})
+        return
+    words, y, weight = header["warm"]["words"], tensors["warm.y"], tensors["warm.weight"]
+    columns = {str(place) for place in range(header["n_features"])}
+    if words.keys() | {name[5:] for name in tensors} != columns | {"y", "weight"}:
+        raise ValueError("header.warm.words and the tensors must have every column once")
+    if not len(y) or any(len(column) != len(y) for column in words.values()):
+        raise ValueError(f"header.warm.words must have {len(y)} rows in each column")
+    rows = {str(row) for row in range(len(y))}
+    for place, cells in header["warm"].get("numbers", {}).items():
+        if place not in words or not cells.keys() <= rows:
+            raise ValueError("header.warm.numbers must be cells of columns of words")
+    if not header["warm"].get("families", {}).keys() <= columns - words.keys():
+        raise ValueError("header.warm.families must be of columns of numbers")
+    if not bool((weight > 0).all()):
+        raise ValueError("tensor 'warm.weight' must have positive numbers")
+    if header["classes"] is not None:
+        labels = header["classes"]["labels"]
+        if not bool(((y == y.round()) & (y >= 0) & (y < len(labels))).all()):
+            raise ValueError(f"tensor 'warm.y' must have places of the {len(labels)} classes")
+
+
+def _is_cell(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and text().fits(value[0]) and number().fits(value[1])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)

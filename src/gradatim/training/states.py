@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..files.checkpoint import read, write
+from ..files.contract import blamed, brief, check_entries, text
 from ..tree import flatten, unflatten
 from .snapshot import describe_learner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
+    from ..files.layout import Layout
     from ..learner import Learner
     from ..refiner import State
+
+HASH = text(r"[0-9a-f]{64}", "a SHA-256")
+
+_SLACK = 1e-5  # float32 rounds sums over many rows by less
+_COUNTS = ("rows", "squares", "weight", "steps", "square", "second", "age")
+"""Fields of states that count, or sum squares: never negative."""
 
 
 def fingerprint(learner: Learner) -> str:
@@ -79,7 +89,7 @@ def save_state(
         )
     _check_structure(state, learner.refiner.init(1), "state")
     identity = {"kind": "state", "learner": fingerprint(learner)}
-    return write(path, flatten(state), {**(header or {}), **identity})
+    return write(path, flatten(state), {**(header or {}), **identity}, lambda new: load_state(new, learner))
 
 
 def load_state(path: Path | str, learner: Learner) -> State:
@@ -98,9 +108,17 @@ def load_state(path: Path | str, learner: Learner) -> State:
         Traceback (most recent call last):
         ValueError: task.safetensors was saved by a learner with other settings or weights...
     """
-    tensors, header = read(path, kind="state")
     template = learner.refiner.init(1)
     expected = flatten(template)
+
+    def check(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
+        if "estimator" in header:
+            raise ValueError(f"it is the state of a table: read it with {brief(header['estimator'])}.load")
+        check_entries(header, {"learner": HASH}, "header", further=True)
+        if len({layout.shape[:1] for layout in layouts.values()}) > 1:
+            raise ValueError("its tensors must have one number of tasks, the first axis of each")
+
+    tensors, header = read(path, "state", check)
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise ValueError(
             f"{path} holds {unknown[0]!r}, which this learner's state lacks: load it with the "
@@ -112,12 +130,54 @@ def load_state(path: Path | str, learner: Learner) -> State:
                 f"{path}: {name!r} is {tensor.dtype}, this learner's state is {expected[name].dtype}: convert "
                 "the learner"
             )
-    if header.get("learner") != fingerprint(learner):
+    if header["learner"] != fingerprint(learner):
         raise ValueError(
             f"{path} was saved by a learner with other settings or weights, so its numbers mean something else here: "
             "load it with the learner that made it"
         )
-    return unflatten(template, tensors)
+    with blamed(path):
+        state = unflatten(template, tensors)
+        _check_numbers(tensors)
+    return state
+
+
+def _check_numbers(tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError where counts or sums of squares are negative, or a Gram matrix `[B, D, D]` is none.
+
+    What rounding leaves where rows were forgotten passes.
+    """
+    for name, value in tensors.items():
+        prefix, _, field = name.rpartition(".")
+        slack = _SLACK * max(1.0, float(value.abs().max())) if value.numel() else 0.0
+        if field in _COUNTS and bool((value < -slack).any()):
+            raise ValueError(f"{name!r} must not be negative; got {value.min():g}")
+        if field == "gram" and value.dim() == 3:
+            _check_gram(value.double(), slack, name)
+            cross, squares = (tensors.get(f"{prefix}.{part}") for part in ("cross", "squares"))
+            if cross is not None and squares is not None:
+                _check_cross(value.double(), cross, squares.double(), f"{prefix}.cross")
+
+
+def _check_gram(gram: Tensor, slack: float, name: str) -> None:
+    """Raise ValueError unless a Gram matrix `[B, D, D]` is symmetric and has no negative eigenvalue."""
+    if bool(((gram - gram.mT).abs() > slack).any()):
+        raise ValueError(f"{name!r} must be symmetric")
+    identity = torch.eye(gram.shape[1], dtype=gram.dtype)
+    if bool(torch.linalg.cholesky_ex(gram + 10 * slack * identity)[1].any()):
+        raise ValueError(f"{name!r} must be positive semidefinite, as sums of squares are")
+
+
+def _check_cross(gram: Tensor, cross: Tensor, squares: Tensor, name: str) -> None:
+    """Raise ValueError unless `cross [B, D, C]` is of rows whose squares are those of `gram` and `squares [B, C]`.
+
+    Source: the inequality of Cauchy and Schwarz.
+    """
+    bound = (
+        gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()[:, :, None] * squares.clamp(min=0).sqrt()[:, None]
+    )
+    slack = _SLACK * max(1.0, float(bound.max())) if bound.numel() else 0.0
+    if bool((cross.abs() > 1.01 * bound + slack).any()):
+        raise ValueError(f"{name!r} must be products of rows with those squares")
 
 
 def _check_structure(state: object, template: State, name: str) -> None:

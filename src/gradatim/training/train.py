@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..files.checkpoint import latest, read, read_header, save_checkpoint, step_files, write
+from ..files.contract import blamed
 from ..probing.plots import loss_curve
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
 from .engine import Engine
@@ -340,13 +341,12 @@ class _Run:
     def _restore(self, path: Path) -> None:
         """Restore the run from a checkpoint."""
         tensors, header = read(path, kind="checkpoint")
-        unpack(tensors, self.learner, self.average, self.optimizer)
-        self.iteration, self.seconds_before, self.peak = (
-            header["iteration"],
-            header["seconds"],
-            header["peak_memory"],
-        )
-        self.window = header["window"]
+        with blamed(path):
+            unpack(tensors, self.learner, self.average, self.optimizer)
+            self.iteration, self.seconds_before = header["iteration"], header["seconds"]
+            self.peak, self.window = header["peak_memory"], dict(header["window"])
+            if self.window.keys() != {"loss", "grad_norm", "count", "since"}:
+                raise ValueError("header.window must have loss, grad_norm, count and since")
 
     def _seconds(self) -> float:
         """Return the seconds of training so far, earlier parts of a resumed run included."""

@@ -1,0 +1,204 @@
+"""`gradatim info`: what checkpoints and saved states hold, and whether they are whole.
+
+Source: FIPS 180-4 (SHA-256, the checksum of a file).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .judge import checkpoint_path
+from .show import format_bytes, print_table
+from .tables import describe_state
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+    from rich.console import Console
+
+
+def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add the options of `info`."""
+    parser.add_argument("checkpoint", nargs="+", help="checkpoints, saved states, or runs' folders")
+    parser.add_argument(
+        "--check", action="store_true", help="only say, in a line for each, whether it is whole and loads"
+    )
+
+
+def info(options: Namespace, console: Console) -> None:
+    """Print what checkpoints or saved states hold, or whether they are whole.
+
+    Raises:
+        ValueError: a file that is missing, truncated, damaged or foreign.
+        SystemExit: with `--check`, of code 2, if one of the files is that.
+    """
+    if not options.check:
+        for name in options.checkpoint:
+            print_table(console, "", ["", ""], info_lines(checkpoint_path(name)))
+        return
+    damaged = 0
+    for name in options.checkpoint:
+        try:
+            sentence = check_file(checkpoint_path(name))
+        except ValueError as error:
+            sentence, damaged = f"not whole: {error}", damaged + 1
+        console.print(sentence, soft_wrap=True, markup=False)
+    if damaged:
+        raise SystemExit(2)
+
+
+def check_file(path: Path) -> str:
+    """Return a sentence on a file that is whole: its checksum is right, its entries agree, and it loads.
+
+    Code that a checkpoint names by an import path is not run.
+
+    Raises:
+        ValueError: it is missing, truncated, damaged or foreign, or does not load.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.commands.info import check_file
+        >>> from gradatim.files.checkpoint import write
+        >>> check_file(write(Path("w.safetensors"), {}, {"kind": "checkpoint"}))
+        'whole: w.safetensors (a checkpoint, format version 2; without a recipe it is loaded by load_weights)'
+    """
+    from ..files.table import read_any
+    from ..recipes import rebuild
+
+    contents = read_any(path)
+    header, run = contents.header, contents.header.get("recipe") or {}
+    what, end = f"a {header['kind']}", "it loads"
+    if "estimator" in header:
+        what = f"a state of a table, {header['rows']:,.0f} rows"
+        if header["params"]["model"] == "experts":
+            _estimator(header["estimator"], path).load(contents)
+        else:
+            end = "it loads with its learner, load(path, model=learner)"
+    elif header["kind"] == "state":
+        end = "it loads with its learner, load_state(path, learner)"
+    elif not run:
+        end = "without a recipe it is loaded by load_weights"
+    elif paths := sorted(import_paths(run)):
+        end = f"{paths[0]}, which it names, was not imported"
+    else:
+        rebuild(path)
+    version = header["gradatim_format"]
+    unsure = "" if version > 1 else ", which has no checksum"
+    return f"whole: {path} ({what}, format version {version}{unsure}; {end})"
+
+
+def import_paths(value: Any) -> set[str]:
+    """Return the import paths, `module:Class`, that are names in the JSON of a run's recipe.
+
+    Example:
+        >>> from gradatim.commands.info import import_paths
+        >>> import_paths({"method": {"name": "adam"}, "family": {"name": "mine:Family", "source": "a:b"}})
+        {'mine:Family'}
+    """
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    found = set().union(*map(import_paths, parts)) if parts else set()
+    name = value.get("name") if isinstance(value, dict) else None
+    return found | {name} if isinstance(name, str) and ":" in name else found
+
+
+def info_lines(path: Path) -> list[list[str]]:
+    """Return what a checkpoint or saved state holds, as lines of two columns.
+
+    Raises:
+        ValueError: a file that is missing, truncated, damaged or foreign.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.commands.info import info_lines
+        >>> from gradatim.files.checkpoint import write
+        >>> info_lines(write(Path("w.safetensors"), {}, {"kind": "checkpoint"}))[:2]
+        [['file', 'w.safetensors'], ['kind', 'checkpoint, format version 2']]
+    """
+    from ..files.checkpoint import select_prefix
+    from ..files.table import read_any
+    from ..recipes import recipe_json
+
+    header, tensors, _ = read_any(path)
+    lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
+    lines.append(["size", format_bytes(path.stat().st_size)])
+    if "estimator" in header:
+        lines += describe_state(header)
+    elif header["kind"] == "state":
+        lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
+    if header["kind"] == "state":
+        lines += describe_people(header, {name: list(value.shape) for name, value in tensors.items()})
+    weights = select_prefix(tensors, "weights")
+    if weights:
+        count = sum(value.numel() for value in weights.values())
+        lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
+    run = header.get("recipe") or {}
+    if "recipe" in run or "method" in run:
+        lines += recipe_lines(recipe_json(run, path))
+    lines += [
+        [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
+    ]
+    if {"iteration", "seconds", "peak_memory"} <= header.keys():
+        lines.append(["iterations", f"{header['iteration']:,}"])
+        lines.append(["seconds", f"{header['seconds']:.1f}"])
+        lines.append(["peak memory", format_bytes(header["peak_memory"])])
+    return lines
+
+
+def describe_people(header: dict[str, Any], shapes: dict[str, list[int]]) -> list[list[str]]:
+    """Return what a state holds of single rows, as lines of two columns.
+
+    Args:
+        header: of the state.
+        shapes: of its tensors, by name.
+
+    Example:
+        >>> from gradatim.commands.info import describe_people
+        >>> describe_people({}, {"state.gram": [1, 3, 3]})
+        [['rows as they came', 'none: sums over rows']]
+        >>> describe_people({}, {"state.x": [1, 40, 3]})
+        [['rows as they came', '40']]
+    """
+    count = max(
+        (shape[1] for name, shape in shapes.items() if name.endswith(".x") and len(shape) > 2), default=0
+    )
+    rows = f"{count:,}" if count else "none: sums over rows"
+    if "estimator" not in header:
+        return [["rows as they came", rows]]
+    if header["warm"] is not None:
+        count = shapes["warm.y"][0]
+        rows = f"{count:,}, all of them: they are dropped when the map is fixed"
+    elif header["gradatim_format"] == 1:
+        count = shapes.get("0.landmarks", [0])[0]
+        rows = f"{count:,}, as landmarks: gradatim 0.1 wrote it"
+    values = ["the lowest, the highest and some numbers between of each column"]
+    values += ["words of categories"] if any("levels" in c for c in header["map"]["columns"]) else []
+    values += ["the classes"] if header["classes"] is not None else []
+    return [["rows as they came", rows], ["single values", ", ".join(values)]]
+
+
+def recipe_lines(value: dict[str, Any]) -> list[list[str]]:
+    """Return two lines for each part of a recipe's JSON: its name, and its fields.
+
+    Example:
+        >>> from gradatim.commands.info import recipe_lines
+        >>> recipe_lines({"method": {"name": "adam", "rate": 0.1}})[:2]
+        [['method', 'adam'], ['', 'rate 0.1']]
+    """
+    lines = []
+    for part in ("method", "family", "scheme", "train"):
+        fields = value.get(part, {})
+        named = {"name": fields} if isinstance(fields, str) else dict(fields)
+        words = ", ".join(f"{key} {json.dumps(inner)}" for key, inner in named.items() if key != "name")
+        lines += [[part, named["name"]], ["", words]] if "name" in named else [[part, words]]
+    return lines
+
+
+def _estimator(name: str, path: Path) -> Any:
+    """Return the estimator whose name stands in a state."""
+    from ..estimators import RefinedClassifier, RefinedRegressor
+
+    kinds = {kind.__name__: kind for kind in (RefinedClassifier, RefinedRegressor)}
+    if name not in kinds:
+        raise ValueError(f"{path} holds a {name}, which this version does not have: upgrade gradatim")
+    return kinds[name]

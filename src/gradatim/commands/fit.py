@@ -17,7 +17,7 @@ from ..files.cells import KIND_NAMES, NUMBER
 from ..files.choice import Choice
 from ..files.lock import locked
 from ..files.progress import Bar
-from ..files.schema import NAMED, Schema
+from ..files.schema import NAMED, STORED_OPTIONS, Schema
 from ..files.streaming import TargetReader, fit_stream, prepare
 from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
@@ -26,7 +26,6 @@ from .show import print_written
 from .tables import (
     FILES_HELP,
     LOCK_SECONDS,
-    STORED_OPTIONS,
     add_examples,
     add_reading_options,
     check_output,

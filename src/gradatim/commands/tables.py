@@ -37,9 +37,6 @@ FILES_HELP = (
     "a pattern such as 'day-*.csv', or - for standard input"
 )
 
-STORED_OPTIONS = ("decimal", "missing", "delimiter", "header")
-"""Options of reading that a state stores if they were given."""
-
 LOCK_SECONDS = 3600.0
 """Seconds to wait for another process that changes the same state."""
 

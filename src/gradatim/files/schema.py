@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .choice import Choice
     from .reading import TableFile
 
+STORED_OPTIONS = ("decimal", "missing", "delimiter", "header")
+"""Options of reading that a state stores if they were given, for later files."""
+
 NAMED = 8
 """Columns that a note names, at most."""
 
@@ -110,6 +113,7 @@ class Schema:
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain JSON."""
         value = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        value |= {name: list(value[name]) for name in ("empty", "dropped")}
         value["columns"] = {name: cells.to_json() for name, cells in self.columns.items()}
         return value | {"target_cells": self.target_cells.to_json()}
 
@@ -134,7 +138,7 @@ class Schema:
                 and isinstance(schema.target, str)
                 and all(name is None or isinstance(name, str) for name in optional)
                 and all(isinstance(text, str) for text in schema.spelling.values())
-                and isinstance(schema.reading, dict)
+                and set(schema.reading) <= set(STORED_OPTIONS)
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             is_valid, schema = False, None

@@ -90,6 +90,11 @@ TABLE = {
     "task": choice("classification", "regression"),
     "columns": mapping(),
     "dropped": list_of(text()).optional(),
+    "empty": list_of(text()).optional(),
+    "id": text().or_none().optional(),
+    "weight": text().or_none().optional(),
+    "spelling": mapping(text()).optional(),
+    "reading": mapping().optional(),
 }
 MEMBER = {
     "scale": Part((1, "D"), sign="positive"),

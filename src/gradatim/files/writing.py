@@ -6,22 +6,18 @@ Source: RFC 4180 (CSV); Apache Arrow (Parquet, Arrow IPC).
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
-import os
-import stat
 import sys
-import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .lock import hidden_name
-from .reading import arrow
+from .cells import arrow
+from .replace import Replacement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
     from .reading import Table
@@ -54,26 +50,15 @@ class TableWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_stdout = str(path) == STDOUT
-        self._temporary: Path | None = None
+        self._new: Replacement | None = None
         self._writer: Any = None
 
     def __enter__(self) -> Self:
         if self._is_stdout:
             self._file: Any = sys.stdout.buffer
-            return self
-        try:
-            self._target = _regular_target(self.path)
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            prefix = hidden_name(self._target.name, "")
-            handle, name = tempfile.mkstemp(".tmp", prefix, self._target.parent)
-            self._temporary = Path(name)
-            self._file = os.fdopen(handle, "wb")
-            _set_usual_mode(handle)
-        except OSError as error:
-            self._clean()
-            raise ValueError(
-                f"{self.path} cannot be written ({error.strerror or error}): choose another path"
-            ) from error
+        else:
+            self._new = Replacement(self.path)
+            self._file = self._new.file
         return self
 
     def write(self, table: Table) -> None:
@@ -82,66 +67,40 @@ class TableWriter:
         Raises:
             ValueError: the disk is full, or takes nothing for another reason.
         """
-        try:
+        with self._refusing():
             if self._writer is None:
                 self._writer = _writer(self._file, "" if self._is_stdout else self.path.suffix, table)
             self._writer.write_table(table)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise self._failure(error) from error
 
     def __exit__(self, kind: Any, *error: object) -> None:
         try:
             if kind is None:
-                if self._writer is not None:
-                    self._writer.close()
-                self._file.flush()
-                if not self._is_stdout:
-                    os.fsync(self._file.fileno())
-                    self._file.close()
-                    os.replace(self._temporary, self._target)  # type: ignore[arg-type]
-                    self._temporary = None
-        except BrokenPipeError:
-            raise
-        except OSError as failure:
-            raise self._failure(failure) from failure
+                with self._refusing():
+                    if self._writer is not None:
+                        self._writer.close()
+                    self._file.flush()
+                if self._new is not None:
+                    self._new.commit()
         finally:
-            self._clean()
+            if self._new is not None:
+                with suppress(Exception):  # a full disk refuses what the writer still holds
+                    self._writer.close()
+                self._new.discard()
 
-    def _failure(self, error: OSError) -> ValueError:
-        named = "standard output" if self._is_stdout else str(self.path)
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        return ValueError(f"{named} could not be written ({reason}): make room or choose another folder")
-
-    def _clean(self) -> None:
-        """Close the file, and remove it if it was not renamed."""
-        if self._is_stdout:
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Turn an error of the system into a sentence that names the file."""
+        if self._new is not None:
+            with self._new.refusing():
+                yield
             return
-        with suppress(Exception):  # a full disk refuses what is buffered
-            self._writer.close()
-        with suppress(OSError, AttributeError):  # likewise; or nothing was opened
-            self._file.close()
-        if self._temporary is not None:
-            with suppress(OSError):
-                self._temporary.unlink()
-
-
-def _regular_target(path: Path) -> Path:
-    """Return where a path leads, which must be a file or nothing."""
-    target = Path(os.path.realpath(path))
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(target.lstat().st_mode):
-            raise OSError(errno.EINVAL, "it is a folder, a device or a loop of links")
-    return target
-
-
-def _set_usual_mode(handle: int) -> None:
-    """Give a temporary file, which is its user's alone, the mode of a new file."""
-    if hasattr(os, "fchmod"):
-        mask = os.umask(0)
-        os.umask(mask)
-        os.fchmod(handle, 0o666 & ~mask)
+        try:
+            yield
+        except BrokenPipeError:  # nobody reads on: no fault
+            raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(f"standard output could not be written ({reason}): make room") from error
 
 
 def _writer(file: Any, suffix: str, table: Table) -> Any:

@@ -447,7 +447,9 @@ def test_rows_out_of_range_are_noted(capsys, home, state, tmp_path):
 
 def test_info_says_what_is_known_of_a_table(capsys, home):
     out = call(capsys, "info", home / "kind.safetensors")
-    said = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.strip()}
+    said = {}
+    for line in filter(str.strip, out.splitlines()):
+        said.setdefault(line.split()[0], " ".join(line.split()[1:]))
     assert said["estimator"] == "RefinedClassifier" and said["rows"] == str(FIRST)
     assert said["classes"] == "2: a, b" and said["target"] == "kind (classification)"
     assert said["dropped"] == "price" and "kB" in out and "state, format version 1" in out

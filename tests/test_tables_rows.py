@@ -16,7 +16,7 @@ import pytest
 
 from gradatim import cli
 from gradatim.estimators import RefinedClassifier
-from gradatim.files import streaming
+from gradatim.files import replace, streaming
 from gradatim.files.cells import NUMBER, Cells
 from gradatim.files.checkpoint import read
 from gradatim.files.target import Labels
@@ -414,16 +414,17 @@ def test_cells_stand_in_quotes_where_they_must(tmp_path):
 def test_a_full_disk_leaves_no_file_and_names_the_path(run, refused, monkeypatch, suffix):
     Path("f.csv").write_text(sorted_by_x(["a", "b"]))
     run("fit", "f.csv", "--target", "y", "--state", "s")
-    opened = os.fdopen
+    create = replace._create
 
-    def on_a_full_disk(handle: int, mode: str):
-        os.close(handle)
-        return opened(os.open("/dev/full", os.O_WRONLY), mode)
+    def on_a_full_disk(target: Path):
+        temporary, file = create(target)
+        file.close()
+        return temporary, os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
 
-    monkeypatch.setattr(os, "fdopen", on_a_full_disk)
+    monkeypatch.setattr(replace, "_create", on_a_full_disk)
     line = refused("predict", "f.csv", "--state", "s", "--out", f"p{suffix}")
     assert line.startswith(f"p{suffix} could not be written (No space left on device)")
-    monkeypatch.setattr(os, "fdopen", opened)
+    monkeypatch.setattr(replace, "_create", create)
     assert "/dev/full is not a file" in refused("predict", "f.csv", "--state", "s", "--out", "/dev/full")
 
 

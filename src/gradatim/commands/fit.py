@@ -372,8 +372,9 @@ def _describe_task(
         return f"classification: {target!r} has {count(len(classes), 'class', 'classes')}{named}{hint}"
     hint = ""
     values = table_file.sample[target].drop_null().cast("float64").to_numpy()
-    if task == "auto" and len(np.unique(values)) <= MAX_CLASSES:
-        is_whole = bool((values == np.round(values)).all())
+    n_distinct = len(np.unique(values))
+    is_whole = bool((values == np.round(values)).all())
+    if task == "auto" and n_distinct <= MAX_CLASSES and (is_whole or 2 * n_distinct <= len(values)):
         option = "--task classification" if is_whole else f"--text {as_item(target)}"
         hint = f" (use {option} if its values are classes)"
     return f"regression: {target!r} is a number{hint}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,11 +68,12 @@ class Decoder:
         """
         if self._decoder is None:
             data = self._begin(data)
+        decoder: Any = self._decoder
         plain = self.name == "utf-8"
         start, self._count = self._count, self._count + len(data)
         try:
-            if not (plain and data.isascii() and not self._decoder.getstate()[0]):
-                text = self._decoder.decode(data, final)
+            if not (plain and data.isascii() and not decoder.getstate()[0]):
+                text = decoder.decode(data, final)
                 data = data if plain else text.encode("utf-8", errors="replace")
         except UnicodeError as error:
             position = start + getattr(error, "start", 0) + 1
@@ -82,19 +82,18 @@ class Decoder:
 
     def _begin(self, data: bytes) -> bytes:
         mark, name = next(((m, n) for m, n in _MARKS if data.startswith(m)), (b"", "utf-8"))
-        wanted = codecs.lookup(self.given or name).name
-        if mark and wanted.replace("-sig", "") in (name, name[:6], name[:5]):
-            data, wanted = data[len(mark) :], name
+        codec = codecs.lookup(self.given or name).name
+        if mark and codec.replace("-sig", "") in (name, name[:6], name[:5]):
+            data, codec = data[len(mark) :], name
         elif self.given is None and data[:4096].count(b"\0") > len(data[:4096]) // 8:
             raise ValueError(
                 f"{self.label} is not UTF-8 text (it holds zero bytes): say --encoding utf-16, or save it as UTF-8"
             )
-        self.name = wanted.replace("utf-8-sig", "utf-8")
+        self.name = codec.replace("utf-8-sig", "utf-8")
         self._decoder = codecs.getincrementaldecoder(self.name)()
-        text = self._decoder.decode(data, False) if self.name != "utf-8" else data
+        text = self._decoder.decode(data, False) if self.name != "utf-8" else data.decode("latin-1")
         self._decoder = codecs.getincrementaldecoder(self.name)()
-        feed, back = (b"\n", b"\r") if isinstance(text, bytes) else ("\n", "\r")
-        self._returns = back in text[:-1] and feed not in text
+        self._returns = "\r" in text[:-1] and "\n" not in text
         return data
 
     def _advice(self, position: int) -> str:

@@ -239,6 +239,10 @@ def test_the_order_of_days_and_months_is_decided_and_said():
 LAYOUTS = {
     "a delimiter in quotes": ('"weight, kg";c;y\n70;red;a\n71;blue;b\n', ["weight, kg", "c", "y"]),
     "a bar": ("a|b\n1|x, y\n2|z\n", ["a", "b"]),
+    "a line that names the delimiter": ("sep=;\r\nx;y\r\n1,5;2\r\n", ["x", "y"]),
+    "words with commas alone": ("note\nhello, world\nfoo; bar\n", ["note"]),
+    "decimal commas alone": ("x\n1,5\n2,25\n", ["x"]),
+    "quotes behind a blank": ('x, "y"\n1,2\n', ["x", "y"]),
     "tabs and a lone quote": ('a\tb\n5" pipe\tx,y\n3\tz\n', ["a", "b"]),
     "words with commas in one column": ('note\n"hello, world"\nfoo\n', ["note"]),
     "decimal commas between semicolons": ("x;y\n1,5;2,5\n3,5;4,5\n", ["x", "y"]),
@@ -329,6 +333,7 @@ FAULTS = {
     "names alone": ("a,b\n", "no rows"),
     "line feeds alone": ("\n\n", "holds no rows"),
     "JSON with a fault": ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
+    "JSON of columns": ('{"a": {"0": 1}, "b": {"0": 2}}', "orient='records'"),
     "JSON of numbers": ('{"a": 1}\n[1, 2]\n', "line 2: expected an object"),
     "a web page": ("<!DOCTYPE html><html><table></table></html>", "web page.*read_html"),
     "a pickle": (pickle.dumps([1, 2]), "pickle, which is never opened"),
@@ -400,6 +405,15 @@ def test_containers_that_cannot_be_read_say_what_to_do():
         archive.writestr("[Content_Types].xml", "")
     with pytest.raises(ValueError, match=r"Excel workbook.*read_excel"):
         open_table(write(book.getvalue(), "book.xlsx"))
+
+
+def test_objects_may_leave_out_what_they_lack():
+    write('{"a": 1, "b": 2}\n' * 3, "part-1.jsonl")
+    write('{"a": 1, "c": "x"}\n', "part-2.jsonl")
+    found = columns(open_table("part-*.jsonl"))
+    assert found == {"a": [1.0] * 4, "b": [2.0, 2.0, 2.0, N], "c": [N, N, N, "x"]}
+    late = '{"a": 1}\n' * 40_000 + '{"a": 2, "b": "late"}\n'
+    assert open_table(write(late, "late.jsonl")).names == ["a", "b"]
 
 
 def test_json_strings_of_digits_stay_words():

@@ -46,16 +46,28 @@ class JsonTable(TextTable):
             data = b"".join(json.dumps(item).encode() + b"\n" for item in self._array(data))
             self._head = [(data, True, 1.0)]
         rows, left = split_rows(data, None, final)
+        item: dict[str, Any] = {}
         names: dict[str, None] = {}
         strings: dict[str, int] = {}
         for number in range(len(rows.starts)):
-            for name, value in self._object(rows, number).items():
+            item = self._object(rows, number)
+            for name, value in item.items():
                 names[name] = None
                 strings[name] = strings.get(name, 0) + (
                     0 if value is None else 1 if isinstance(value, str) else -1
                 )
         if left.lstrip().startswith(b"{") and not len(rows.starts) and not final:
             return False
+        if (
+            len(rows.starts) == 1
+            and final
+            and len(names)
+            and all(isinstance(v, dict | list) for v in item.values())
+        ):
+            raise ValueError(
+                f"{self.label} holds one object of columns: write one object a line (pandas: to_json(..., "
+                "orient='records', lines=True))"
+            )
         self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
         return len(rows.starts) > 0
 
@@ -68,7 +80,7 @@ class JsonTable(TextTable):
     def _object(self, rows: Rows, number: int) -> dict[str, Any]:
         """Return one row: numbers as they are spelt, in a class that tells them from strings."""
         line = rows.row(number)
-        if self._is_blank(line):
+        if not self._is_row(line):
             return {}
         try:
             value = json.loads(line, parse_float=_Spelt, parse_int=_Spelt, parse_constant=_Spelt)
@@ -80,7 +92,8 @@ class JsonTable(TextTable):
         if not isinstance(value, dict):
             where = rows.lines([number])[0]
             raise ValueError(
-                f'{self.label}, line {where:,}: expected an object such as {{"x": 1}}, got {str(value)[:50]!r}'
+                f'{self.label}, line {where:,}: expected an object such as {{"x": 1}}, got '
+                f"{line[:50].decode(errors='replace')}"
             )
         return value
 
@@ -88,7 +101,7 @@ class JsonTable(TextTable):
         """Show all rows to a sampler, and learn the names that come later."""
         names = dict.fromkeys(self.names)
         for rows in self.rows():
-            hashes, present = hash_lines(rows)
+            hashes, present = hash_lines(rows, self._blanks)
             sampler.add(hashes, len(rows.data), present)
             for number in range(len(rows.starts)):
                 names |= dict.fromkeys(self._object(rows, number))
@@ -104,9 +117,7 @@ class JsonTable(TextTable):
     ) -> dict[str, Any]:
         """Return columns of words `[rows]`."""
         objects = [self._object(rows, number) for number in range(len(rows.starts))]
-        objects = [
-            item for number, item in enumerate(objects) if item or not self._is_blank(rows.row(number))
-        ]
+        objects = [item for number, item in enumerate(objects) if item or self._is_row(rows.row(number))]
         return {name: arrow().array([_word(item.get(name)) for item in objects], "string") for name in names}
 
 

@@ -177,8 +177,6 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     numbers = sampler.rows()
     order = numbers.argsort()
     block = table.pick(numbers[order])
-    if block.rows < len(order):  # lines of blanks are no rows
-        return block
     ranks, place = order.argsort(), block.place
     rows = arrow().array(ranks)
     columns = {name: column.take(rows) for name, column in block.columns.items()}

@@ -123,11 +123,14 @@ class TextTable:
                 )
         if not complete:
             raise ValueError(f"{self.label} holds no rows: expected a line of column names and rows below it")
-        if self._head[-1][1] or not self.rereadable:
-            self._pieces = pieces
-        else:
+        if self._head[-1][1]:
+            self._pieces = iter(())  # all of it is in memory
+            pieces.close()
+        elif self.rereadable:
             self._head = []
             pieces.close()
+        else:
+            self._pieces = pieces
 
     def _first_bytes(self) -> bytes:
         return b"".join(data for data, _, _ in self._head)
@@ -183,8 +186,8 @@ class TextTable:
     def hash_rows(self, sampler: Sampler) -> None:
         """Show all rows to a sampler."""
         for rows in self.rows():
-            hashes, present = hash_lines(rows)
-            sampler.add(hashes, len(rows.data), present if len(self.names) > 1 or not self.quotes else None)
+            hashes, present = hash_lines(rows, self._blanks)
+            sampler.add(hashes, len(rows.data), None if self._is_row(b"") else present)
 
     def pick(self, numbers: np.ndarray) -> Block:
         """Return the rows of these numbers `[rows]`, in increasing order, as words."""
@@ -193,10 +196,8 @@ class TextTable:
             inside = numbers[
                 np.searchsorted(numbers, start) : np.searchsorted(numbers, start + len(rows.starts))
             ]
-            picked = [(row, rows.row(row)) for row in (inside - start).tolist()]
-            picked = [(row, data) for row, data in picked if not self._is_no_row(data)]
-            parts += [data for _, data in picked]
-            lines.append(rows.lines([row for row, _ in picked]))
+            parts += [rows.row(row) for row in (inside - start).tolist()]
+            lines.append(rows.lines(inside - start))
             start += len(rows.starts)
         rows, _ = split_rows(
             b"".join(part + b"\n" for part in parts), self.delimiter if self.quotes else None, True
@@ -226,16 +227,18 @@ class TextTable:
 
     def _places(self, rows: Rows) -> Callable[[int], str]:
         def place(row: int) -> str:
-            full = [i for i in range(len(rows.starts)) if not self._is_no_row(rows.row(i))]
+            full = [i for i in range(len(rows.starts)) if self._is_row(rows.row(i))]
             return f"line {rows.lines([full[row]])[0]:,}"
 
         return place
 
-    def _is_no_row(self, row: bytes) -> bool:
-        return self._is_blank(row) and (len(self.names) > 1 or not self.quotes)
+    @property
+    def _blanks(self) -> bytes:
+        return b" \r\n" if self.delimiter == "\t" else b" \t\r\n"
 
-    def _is_blank(self, row: bytes) -> bool:
-        return not row.strip(b" \r\n" if self.delimiter == "\t" else b" \t\r\n")
+    def _is_row(self, line: bytes) -> bool:
+        """Return whether a line is a row: an empty one is, where there is one column."""
+        return bool(line.strip(self._blanks)) or (len(self.names) == 1 and self.quotes)
 
 
 class CsvTable(TextTable):
@@ -275,7 +278,7 @@ class CsvTable(TextTable):
         ragged: list[Any] = []
 
         def on_ragged(row: Any) -> str:
-            if self._is_blank(row.text.encode()):
+            if not row.text.strip(self._blanks.decode()):
                 return "skip"
             ragged.append(row)
             return "error"
@@ -319,12 +322,10 @@ class CsvTable(TextTable):
         text = row.text.encode().rstrip(b"\r\n")
         number = next((i for i in range(len(rows.starts)) if rows.row(i) == text), 0)
         line = rows.lines([number])[0] if lines is None else lines[number]
-        hint = (
-            "quote a field that holds the delimiter"
-            if row.actual_columns > row.expected_columns
-            else "complete it"
-        )
-        return f"{self.label}, line {line:,}: expected {row.expected_columns} columns, got {row.actual_columns}: {hint}"
+        more = row.actual_columns > row.expected_columns
+        hint = "quote a field that holds the delimiter" if more else "complete it"
+        expected = f"{row.expected_columns} column{'s' * (row.expected_columns != 1)}"
+        return f"{self.label}, line {line:,}: expected {expected}, got {row.actual_columns}: {hint}"
 
 
 def _one_chunk(column: Any) -> Any:

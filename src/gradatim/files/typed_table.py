@@ -88,7 +88,8 @@ class TypedTable:
             with explain_arrow(self.label):
                 for batch in self._stream:
                     yield self._columns(batch, names), batch.num_rows, 0.0
-            self._container.stream.close()
+            if self._container.stream is not None:
+                self._container.stream.close()
             return
         count_read = 0
         with self._open() as (_, batches, total):

@@ -104,6 +104,8 @@ class TypedTable:
                     )
 
     def _columns(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
+        with explain_arrow(self.label):
+            batch.validate(full=True)  # a damaged file may point beyond its memory
         if self._twice:
             return {name: plain_array(batch.column(self.names.index(name))) for name in names}
         return {
@@ -386,5 +388,5 @@ def explain_arrow(label: str) -> Iterator[None]:
     """
     try:
         yield
-    except (arrow().ArrowException, OSError) as error:  # a damaged Parquet file raises either
+    except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:  # a damaged file raises any
         raise ValueError(f"{label}: {str(error)[:200]}") from error

@@ -239,6 +239,10 @@ def test_the_order_of_days_and_months_is_decided_and_said():
 LAYOUTS = {
     "a delimiter in quotes": ('"weight, kg";c;y\n70;red;a\n71;blue;b\n', ["weight, kg", "c", "y"]),
     "a bar": ("a|b\n1|x, y\n2|z\n", ["a", "b"]),
+    "a line that names the delimiter": ("sep=;\r\nx;y\r\n1,5;2\r\n", ["x", "y"]),
+    "words with commas alone": ("note\nhello, world\nfoo; bar\n", ["note"]),
+    "decimal commas alone": ("x\n1,5\n2,25\n", ["x"]),
+    "quotes behind a blank": ('x, "y"\n1,2\n', ["x", "y"]),
     "tabs and a lone quote": ('a\tb\n5" pipe\tx,y\n3\tz\n', ["a", "b"]),
     "words with commas in one column": ('note\n"hello, world"\nfoo\n', ["note"]),
     "decimal commas between semicolons": ("x;y\n1,5;2,5\n3,5;4,5\n", ["x", "y"]),
@@ -329,6 +333,7 @@ FAULTS = {
     "names alone": ("a,b\n", "no rows"),
     "line feeds alone": ("\n\n", "holds no rows"),
     "JSON with a fault": ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
+    "JSON of columns": ('{"a": {"0": 1}, "b": {"0": 2}}', "orient='records'"),
     "JSON of numbers": ('{"a": 1}\n[1, 2]\n', "line 2: expected an object"),
     "a web page": ("<!DOCTYPE html><html><table></table></html>", "web page.*read_html"),
     "a pickle": (pickle.dumps([1, 2]), "pickle, which is never opened"),
@@ -398,12 +403,22 @@ def test_containers_that_cannot_be_read_say_what_to_do():
     book = io.BytesIO()
     with zipfile.ZipFile(book, "w") as archive:
         archive.writestr("[Content_Types].xml", "")
-    with pytest.raises(ValueError, match="Excel workbook.*read_excel"):
+    with pytest.raises(ValueError, match=r"Excel workbook.*read_excel"):
         open_table(write(book.getvalue(), "book.xlsx"))
 
 
+def test_objects_may_leave_out_what_they_lack():
+    write('{"a": 1, "b": 2}\n' * 3, "part-1.jsonl")
+    write('{"a": 1, "c": "x"}\n', "part-2.jsonl")
+    found = columns(open_table("part-*.jsonl"))
+    assert found == {"a": [1.0] * 4, "b": [2.0, 2.0, 2.0, N], "c": [N, N, N, "x"]}
+    late = '{"a": 1}\n' * 40_000 + '{"a": 2, "b": "late"}\n'
+    assert open_table(write(late, "late.jsonl")).names == ["a", "b"]
+
+
 def test_json_strings_of_digits_stay_words():
-    content = '{"a": "12", "b": 7, "c": true, "d": "2024-01-01", "e": null}\n{"a": "13", "b": 8.5, "c": null, "d": null}\n'
+    content = '{"a": "12", "b": 7, "c": true, "d": "2024-01-01", "e": null}\n'
+    content += '{"a": "13", "b": 8.5, "c": null, "d": null}\n'
     table_file = open_table(write(content, "rows.jsonl"))
     assert table_file.kinds == {"a": "text", "b": "number", "c": "boolean", "d": "date", "e": None}
     assert columns(table_file)["d"] == [day(2024, 1, 1), N]
@@ -534,7 +549,7 @@ def test_folders_and_patterns():
     assert columns(open_table("data")) == {**rows, "year": [2023.0] * 2 + [2024.0] * 2}
     assert columns(open_table("data/*/*.csv")) == rows
     Path("data/year=2024/part.csv").write_text("x,z\n1,2\n")
-    with pytest.raises(ValueError, match="year=2023/part.csv has a column 'y' that .*year=2024/part.csv"):
+    with pytest.raises(ValueError, match=r"year=2023/part.csv has a column 'y' that .*year=2024/part.csv"):
         open_table("data/*/*.csv")
     for name, message in (
         ("none", "does not exist"),

@@ -581,3 +581,26 @@ def test_the_note_of_drift_names_a_command_that_works(run):
     command = re.search(r"gradatim (remap FILE --state s)", note)[1].replace("FILE", "g.csv")
     assert "320 rows" in run(*command.split())
     assert notes(run("update", "g.csv", "--state", "s")) == []
+
+
+@pytest.mark.parametrize("names", [",x,y", "x,,y", ",x,y,", '"",x,y'])
+def test_a_column_without_a_name_can_be_dropped(run, names):
+    n_columns = names.count(",") + 1
+    rows = "".join(f"{','.join([str(i % 5)] * (n_columns - 1))},{'ab'[i % 2]}\n" for i in range(20))
+    names = names.replace("y", "z") if names.endswith(",") else names
+    target = "column 4" if names.endswith(",") else "y"
+    Path("f.csv").write_text(f"{names}\n{rows}")
+    out = run("fit", "f.csv", "--target", target, "--state", "s")
+    assert "has no name" in out
+    for word in ("", '""'):
+        if target == "y":
+            run("fit", "f.csv", "--target", target, "--state", "s", "--drop", word, "--force")
+            assert [c["name"] for c in read("s")[1]["map"]["columns"]] == ["x"]
+    run("fit", "f.csv", "--target", "x", "--id", "", "--columns", names[-1] or "z", "--state", "s", "--force")
+
+
+def test_the_whole_name_of_a_column_needs_no_quotes(run):
+    Path("f.csv").write_text('"weight, kg";c;y\n' + "70;red;a\n71;blue;b\n" * 9)
+    for word in ("weight, kg", '"weight, kg"'):
+        run("fit", "f.csv", "--target", "y", "--drop", word, "--state", "s", "--force")
+        assert [c["name"] for c in read("s")[1]["map"]["columns"]] == ["c"]

@@ -29,6 +29,8 @@ from .tables import (
     add_examples,
     add_reading_options,
     check_output,
+    column_name,
+    column_names,
     count,
     count_rows,
     file_version,
@@ -44,6 +46,7 @@ from .tables import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from jsonargparse import ArgumentParser, Namespace
@@ -145,11 +148,11 @@ def fit(options: Namespace, console: Console) -> None:
     state = Path(options.state)
     check_output(state, "--state", options.files)
     given = reading_options(options)
-    lists = {name: tuple(split_names(options[name])) for name in ("columns", "drop", "text")}
-    choice = Choice(options.target, options.task, id=options.id, weight=options.weight, **lists)
     with interruptible(state), _lock(state, console):
         _check_free(state, options.force)
-        table_file = open_files(options.files, given, text=choice.text)
+        text = [*split_names(options.text), *(options.text or ())]
+        table_file = open_files(options.files, given, text=tuple(text))
+        choice = _choice(options, table_file.names)
         stored = {name: given[name] for name in STORED_OPTIONS if name in given}
         schema = Schema.infer(table_file, choice, stored)
         labels = schema.labels()
@@ -175,6 +178,13 @@ def fit(options: Namespace, console: Console) -> None:
         _report(console, report, time.perf_counter() - started, schema, model)
         say_notes(console, [*table_file.notes_after(), *_notes(report, labels, options.state)])
         print_written(console, [state])
+
+
+def _choice(options: Namespace, names: Sequence[str]) -> Choice:
+    """Return what the options say of the columns with these names."""
+    lists = {name: tuple(column_names(options[name], names)) for name in ("columns", "drop", "text")}
+    roles = {name: column_name(options[name], names) for name in ("id", "weight")}
+    return Choice(column_name(options.target, names) or "", options.task, **roles, **lists)
 
 
 def update(options: Namespace, console: Console) -> None:
@@ -210,7 +220,7 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
         if options.weight is not None:
             schema = schema.with_weight(options.weight)
         table_file = open_known(options.files, schema, explicit, sampled=with_new_map)
-        checked = schema.with_dropped(split_names(options.drop), table_file)
+        checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
         note = checked.check_columns(table_file, state, learn=True)
         say_notes(console, [*table_file.notes, note])
         labels = schema.labels()

@@ -23,6 +23,7 @@ from .tables import (
     add_examples,
     add_reading_options,
     check_output,
+    column_names,
     count_rows,
     interruptible,
     load_estimator,
@@ -30,7 +31,6 @@ from .tables import (
     reading_options,
     say,
     say_notes,
-    split_names,
 )
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def predict(options: Namespace, console: Console) -> None:
         table_file = open_known(options.files, schema, reading_options(options))
         if options.id is not None:
             check_has(table_file, [options.id], "--id")
-        checked = schema.with_dropped(split_names(options.drop), table_file)
+        checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
         note = checked.check_columns(table_file, options.state, learn=False)
         say_notes(console, [*table_file.notes, note])
         with (

@@ -287,6 +287,30 @@ def split_names(text: str | Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(name.strip() for row in rows for name in row))
 
 
+def column_names(texts: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """Return the columns that an option lists. A text that is a column's whole name is that name, commas and all.
+
+    An empty name stands for every column without a name, which is called after its place.
+
+    Example:
+        >>> from gradatim.commands.tables import column_names
+        >>> column_names(["weight, kg", ""], ["column 1", "weight, kg", "y"])
+        ['weight, kg', 'column 1']
+    """
+    listed: dict[str, None] = {}
+    for text in texts or ():
+        for name in [text] if text in names else split_names(text):
+            numbered = (f"column {place}" for place in range(1, len(names) + 1))
+            unnamed = [new for old, new in zip(numbered, names, strict=True) if new in (old, f"{old}_2")]
+            listed |= dict.fromkeys(unnamed if name == "" and unnamed else [name])
+    return list(listed)
+
+
+def column_name(text: str | None, names: Sequence[str]) -> str | None:
+    """Return the column that an option names; an empty name stands for the first column without a name."""
+    return column_names([text], names)[0] if text == "" else text
+
+
 def count(number: int, singular: str, plural: str) -> str:
     """Return a number with its noun.
 

@@ -33,6 +33,19 @@ def arrow() -> Any:
     return pyarrow
 
 
+def kernels() -> Any:
+    """Return the module pyarrow.compute.
+
+    Example:
+        >>> from gradatim.files.cells import kernels
+        >>> kernels().sum([1, 2]).as_py()
+        3
+    """
+    from pyarrow import compute
+
+    return compute
+
+
 def arrow_type(kind: str) -> Any:
     """Return the Arrow type of a column of a given kind.
 

@@ -102,7 +102,10 @@ class Container:
             ValueError: on reading, if it cannot be decompressed.
         """
         if self.stream is not None:
-            yield self.stream
+            try:
+                yield self.stream
+            finally:
+                self.stream.close()
             return
         stream = _open_file(self.path or Path(), self.label, self.compression)
         try:
@@ -125,6 +128,7 @@ class ByteStream:
         self.label, self._raw, self._size = label, raw, size
         self._bytes = raw if unpacked is None else unpacked
         self._ahead = b""
+        self.member = ""  # its name in an archive
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes; none at the end.
@@ -154,9 +158,10 @@ class ByteStream:
         return min(1.0, self._raw.tell() / self._size) if self._size else 0.0
 
     def close(self) -> None:
-        """Close the file."""
-        self._bytes.close()
-        self._raw.close()
+        """Close the file; standard input stays open."""
+        if self._raw is not getattr(sys.stdin, "buffer", None):
+            self._bytes.close()
+            self._raw.close()
 
 
 def containers(path: Path | str) -> list[Container]:
@@ -220,7 +225,11 @@ def _folder_files(folder: Path) -> list[Path]:
         parts = file.relative_to(folder).parts
         suffixes = [suffix for suffix in file.suffixes if suffix not in PACKED]
         hidden = any(part.startswith((".", "_")) for part in parts)
-        if file.is_file() and not hidden and (not file.suffix or suffixes[-1:] and suffixes[-1] in SUFFIXES):
+        if (
+            file.is_file()
+            and not hidden
+            and (not file.suffix or (suffixes[-1:] and suffixes[-1] in SUFFIXES))
+        ):
             files.append(file)
     return files
 
@@ -244,7 +253,7 @@ def _container(path: Path) -> Container:
     stream = _open_file(path, str(path), compression)
     try:
         start = stream.peek(1024)
-        inner = getattr(stream, "member", path.stem)
+        inner = stream.member or path.stem
     finally:
         stream.close()
     if not start:

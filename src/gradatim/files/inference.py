@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow
+from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, kernels
 from .parsing import parse, trim, without
 
 if TYPE_CHECKING:
-    from .reading import ReadOptions
+    from .options import ReadOptions
 
 ODD_CELLS, ODD_WORDS, ODD_CELLS_OF_WORDS = 0.2, 0.2, 0.05
 """A column is text if more than 20% of its cells cannot be read, or 20% of its different words and 5% of its cells."""
@@ -72,7 +72,7 @@ PADDED_CELLS = 0.01
 
 @dataclass
 class _Guess:
-    """What is known of a column from its own words; `open` names what they leave undecided."""
+    """What a column is taken for from its own words; `open` names what they leave undecided."""
 
     cells: Cells | None
     open: str = ""
@@ -94,7 +94,7 @@ def infer(
     Example:
         >>> import pyarrow
         >>> from gradatim.files.inference import infer
-        >>> from gradatim.files.reading import ReadOptions
+        >>> from gradatim.files.options import ReadOptions
         >>> columns = {"x": pyarrow.array(["0,5", "1,25", "-"]), "grade": pyarrow.array(["None", "Mild", "None"])}
         >>> cells, notes = infer(columns, ReadOptions(), lambda row: f"line {row + 2}", delimiter=";")
         >>> {name: found.kind for name, found in cells.items()}
@@ -138,7 +138,7 @@ def missing_words(options: ReadOptions) -> tuple[str, ...]:
 
     Example:
         >>> from gradatim.files.inference import missing_words
-        >>> from gradatim.files.reading import ReadOptions
+        >>> from gradatim.files.options import ReadOptions
         >>> missing_words(ReadOptions(missing=("Gone",)))
         ('gone',)
     """
@@ -171,8 +171,7 @@ def _of_plain_numbers(
     name: str, words: Any, values: np.ndarray, missing: tuple[str, ...], options: ReadOptions, places: Any
 ) -> _Guess:
     """Return a column of plain numbers, or of names made of digits."""
-    from pyarrow import compute
-
+    compute = kernels()
     note = _names_of_digits(name, words, values, places)
     if note:
         return _Guess(Cells(TEXT, missing=missing), notes=[note])
@@ -189,8 +188,7 @@ def _of_plain_numbers(
 
 def _names_of_digits(name: str, words: Any, values: np.ndarray, places: Callable[[int], str]) -> str:
     """Return a note if numbers are names: they begin with zeros that count nothing, or need more than 53 bits."""
-    from pyarrow import compute
-
+    compute = kernels()
     present = words.drop_null()
     padded = compute.fill_null(compute.match_substring_regex(words, r"^[+-]?0[0-9]+$"), False)
     n_padded = compute.sum(padded).as_py() or 0
@@ -202,8 +200,8 @@ def _names_of_digits(name: str, words: Any, values: np.ndarray, places: Callable
     with np.errstate(invalid="ignore"):
         large = np.abs(values) > EXACT
     if large.any():
-        whole = compute.fill_null(compute.match_substring_regex(words, r"^[+-]?[0-9]+$"), False)
-        large &= whole.to_numpy(zero_copy_only=False)
+        is_whole = compute.fill_null(compute.match_substring_regex(words, r"^[+-]?[0-9]+$"), False)
+        large &= is_whole.to_numpy(zero_copy_only=False)
         if large.sum() > ODD_CELLS * len(present):
             word = words[int(large.argmax())].as_py()
             return f"column {name!r} is read as text, since whole numbers such as {word} are not exact as numbers"
@@ -214,15 +212,14 @@ def _of_words(
     name: str, plain: Any, missing: tuple[str, ...], options: ReadOptions, places: Callable[[int], str]
 ) -> _Guess:
     """Return a column that holds words: perhaps numbers, dates or booleans with some odd cells."""
-    from pyarrow import compute
-
+    compute = kernels()
     a, text = arrow(), _Guess(Cells(TEXT, missing=missing))
-    known = without(plain, missing)
+    usual = without(plain, missing)
     if options.missing is None:
         lower = compute.utf8_lower(plain)
         likely = a.array((*PLAIN_MISSING, *LIKELY_MISSING), plain.type)
-        known = compute.if_else(compute.is_in(lower, value_set=likely), a.scalar(None, plain.type), plain)
-    counted = known.drop_null().value_counts()
+        usual = compute.if_else(compute.is_in(lower, value_set=likely), a.scalar(None, plain.type), plain)
+    counted = usual.drop_null().value_counts()
     words, counts = counted.field("values"), counted.field("counts").to_numpy()
     if not len(words):
         standard = a.array(missing_words(options), plain.type)
@@ -280,15 +277,13 @@ def _rival(trial: int) -> int | None:
 
 def _open_mark(words: Any) -> str:
     """Return the mark that may be a decimal mark or a separator of thousands, "," or "."."""
-    from pyarrow import compute
-
+    compute = kernels()
     return "," if compute.any(compute.match_substring(words, ",")).as_py() else "."
 
 
 def _infinite(words: Any) -> np.ndarray:
     """Return which words `[words]` spell infinity: it is a number, though no cell of a table."""
-    from pyarrow import compute
-
+    compute = kernels()
     return compute.match_substring_regex(words, r"^[+-]?(?i:inf|infinity)$").to_numpy(zero_copy_only=False)
 
 
@@ -297,8 +292,7 @@ def _values(words: Any, cells: Cells) -> np.ndarray:
 
 
 def _row(column: Any, word: str) -> int:
-    from pyarrow import compute
-
+    compute = kernels()
     return compute.index(column, word).as_py()
 
 
@@ -319,11 +313,10 @@ def odd_cells(words: Any, values: Any, silent: Sequence[str]) -> np.ndarray:
         >>> odd_cells(pyarrow.array(["1", "x", "NA"]), pyarrow.array([1.0, None, None]), ["na"])
         array([1])
     """
-    from pyarrow import compute
-
+    compute = kernels()
     if values.null_count == words.null_count:
         return np.empty(0, np.int64)
     rows = np.flatnonzero(_nulls(values) & ~_nulls(words))
     lower = compute.utf8_lower(trim(words.take(arrow().array(rows))))
-    known = compute.is_in(lower, value_set=arrow().array(silent, lower.type)).to_numpy(zero_copy_only=False)
-    return rows[~known & ~_nulls(lower)]
+    usual = compute.is_in(lower, value_set=arrow().array(silent, lower.type)).to_numpy(zero_copy_only=False)
+    return rows[~usual & ~_nulls(lower)]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .cells import arrow
+from .json_table import JsonTable
 from .text_table import Block, TextTable
 from .typed_table import TypedTable
 
@@ -31,6 +32,10 @@ class JoinedTable:
         first = tables[0]
         self.label = first.label
         self._tables = tables
+        names = dict.fromkeys(name for table in tables for name in table.names)
+        if all(isinstance(table, JsonTable) for table in tables):  # an object may leave out what it lacks
+            for table in tables:
+                table.names = list(names)
         for table in tables[1:]:
             for name in dict.fromkeys([*first.names, *table.names]):
                 if name not in table.names or name not in first.names:

@@ -84,8 +84,8 @@ class OddCells:
             listing = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
             verb = "is" if len(parts) == 1 else "are"
             notes.append(
-                f"column {name!r} is read as {KIND_NAMES[cells.kind]}; {listing} {verb} taken as missing: --missing says "
-                "which words are"
+                f"column {name!r} is read as {KIND_NAMES[cells.kind]}; {listing} {verb} taken as missing: --missing "
+                "says which words are"
             )
         if (more := len(self._columns) - MOST_COLUMNS) > 0:
             notes.append(f"{more} more column{'s' * (more > 1)} with such cells")

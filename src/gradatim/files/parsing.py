@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cells import BOOLEAN, NUMBER, TEXT, arrow
+from .cells import BOOLEAN, NUMBER, TEXT, arrow, kernels
 
 if TYPE_CHECKING:
     from .cells import Cells
@@ -26,7 +26,8 @@ _EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
 
 _ZONE = r"(?P<zone>Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 _CLOCK = (
-    r"(?:(?:[Tt]|,? +)(?P<hour>[0-9]{1,2})(?::?(?P<minute>[0-9]{2})(?::?(?P<second>[0-9]{2})(?:[.,](?P<part>[0-9]+))?)?)?"
+    r"(?:(?:[Tt]|,? +)(?P<hour>[0-9]{1,2})"
+    r"(?::?(?P<minute>[0-9]{2})(?::?(?P<second>[0-9]{2})(?:[.,](?P<part>[0-9]+))?)?)?"
     rf" *(?P<half>[AaPp]\.?[Mm]\.?)? *{_ZONE})?$"
 )
 _YEAR_FIRST = r"^(?P<year>[0-9]{4})[-/.](?P<month>[0-9]{1,2})[-/.](?P<day>[0-9]{1,2})" + _CLOCK
@@ -78,8 +79,7 @@ def trim(words: Any) -> Any:
         >>> trim(pyarrow.array(["yes ", "  "])).to_pylist()
         ['yes', None]
     """
-    from pyarrow import compute
-
+    compute = kernels()
     words = compute.utf8_trim_whitespace(words)
     return compute.if_else(compute.equal(words, ""), arrow().scalar(None, words.type), words)
 
@@ -95,8 +95,7 @@ def without(words: Any, missing: tuple[str, ...]) -> Any:
     """
     if not missing:
         return words
-    from pyarrow import compute
-
+    compute = kernels()
     is_missing = compute.is_in(words, value_set=arrow().array(missing, words.type))
     return compute.if_else(is_missing, arrow().scalar(None, words.type), words)
 
@@ -110,8 +109,7 @@ def without_numbers(values: Any, missing: tuple[str, ...]) -> Any:
         >>> without_numbers(pyarrow.array([1.0, -999.0, float("inf")]), ("-999",)).to_pylist()
         [1.0, None, None]
     """
-    from pyarrow import compute
-
+    compute = kernels()
     present = compute.is_finite(values)
     if missing:
         codes = _numbers(arrow().array(missing, "string"), ".").drop_null()
@@ -123,8 +121,7 @@ def without_numbers(values: Any, missing: tuple[str, ...]) -> Any:
 
 def _numbers(words: Any, decimal: str) -> Any:
     """Return words as numbers `[rows]`; first as plain ones, then the others with units, thousands and brackets."""
-    from pyarrow import compute
-
+    compute = kernels()
     a = arrow()
     if decimal == ".":
         try:
@@ -135,22 +132,20 @@ def _numbers(words: Any, decimal: str) -> Any:
     plain = rf"^[+-]?(?:[0-9]+(?:{mark}[0-9]*)?|{mark}[0-9]+){_EXPONENT}$"
     is_plain = compute.match_substring_regex(words, plain)
     values = _cast(compute.if_else(is_plain, words, a.scalar(None, words.type)), decimal)
-    rest = compute.invert(compute.fill_null(is_plain, True))
-    if compute.any(rest).as_py():
-        values = compute.replace_with_mask(values, rest, _decorated(words.filter(rest), decimal))
+    others = compute.invert(compute.fill_null(is_plain, True))
+    if compute.any(others).as_py():
+        values = compute.replace_with_mask(values, others, _decorated(words.filter(others), decimal))
     return values
 
 
 def _cast(words: Any, decimal: str) -> Any:
-    from pyarrow import compute
-
+    compute = kernels()
     return (words if decimal == "." else compute.replace_substring(words, ",", ".")).cast("float64")
 
 
 def _decorated(words: Any, decimal: str) -> Any:
     """Return numbers that carry units, separators of thousands or brackets."""
-    from pyarrow import compute
-
+    compute = kernels()
     a = arrow()
     words = compute.replace_substring_regex(words, pattern="^(?i:true)$", replacement="1")
     words = compute.replace_substring_regex(words, pattern="^(?i:false)$", replacement="0")
@@ -178,19 +173,19 @@ def _decorated(words: Any, decimal: str) -> Any:
 
 def _booleans(words: Any) -> Any:
     """Return words as booleans `[rows]`: true and false in any case, 1 and 0."""
-    from pyarrow import compute
-
+    compute = kernels()
     a = arrow()
     lower = compute.utf8_lower(words)
     is_true = compute.is_in(lower, value_set=a.array(["true", "1", "1.0"], words.type))
-    known = compute.or_(is_true, compute.is_in(lower, value_set=a.array(["false", "0", "0.0"], words.type)))
-    return compute.if_else(known, is_true, a.scalar(None, a.bool_()))
+    is_known = compute.or_(
+        is_true, compute.is_in(lower, value_set=a.array(["false", "0", "0.0"], words.type))
+    )
+    return compute.if_else(is_known, is_true, a.scalar(None, a.bool_()))
 
 
 def _dates(words: Any, day_first: bool) -> Any:
     """Return words as moments `[rows]` in UTC; a word that names no zone is in UTC."""
-    from pyarrow import compute
-
+    compute = kernels()
     a = arrow()
     for dtype in (a.timestamp("us"), a.timestamp("us", "UTC")):
         try:
@@ -222,8 +217,7 @@ def naive(moments: Any) -> Any:
 
 def _moments(words: Any, pattern: str, day_first: bool) -> Any:
     """Return words that match a pattern as moments; those that no calendar has are null."""
-    from pyarrow import compute
-
+    compute = kernels()
     a = arrow()
     fields = compute.extract_regex(words, pattern=pattern)
     fields = dict(zip([f.name for f in fields.type], fields.flatten(), strict=True))

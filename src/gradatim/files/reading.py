@@ -14,10 +14,12 @@ from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, arrow_type
 from .containers import Container, containers
 from .inference import infer, missing_words
 from .joined_table import JoinedTable
+from .json_table import JsonTable
 from .odd import OddCells
+from .options import ReadOptions
 from .parsing import parse, without_numbers
 from .sampling import Sampler
-from .text_table import Block, CsvTable, JsonTable, TextTable
+from .text_table import Block, CsvTable, TextTable
 from .typed_table import TypedTable, check_convertible, column_kind, convert, infer_typed
 
 BLOCK_BYTES = 1 << 18
@@ -31,38 +33,6 @@ SAMPLE_ROWS = 10_000
 
 Table = Any  # pyarrow.Table, an extra
 AnyTable = TextTable | TypedTable | JoinedTable
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How a file is read, where the user says so.
-
-    Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
-    every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
-    read that a state knows; `sampled`: whether the sample is taken from the whole file even so.
-
-    Example:
-        >>> from gradatim.files.reading import ReadOptions
-        >>> ReadOptions(decimal=",").delimiter is None
-        True
-    """
-
-    delimiter: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-    missing: tuple[str, ...] | None = None
-    header: bool = True
-    text: tuple[str, ...] = ()
-    columns: Mapping[str, Cells] | None = None
-    sampled: bool = False
-
-    def __post_init__(self) -> None:
-        mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(self.delimiter or "", self.delimiter)
-        if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in '"\r\n'):
-            raise ValueError(f"--delimiter needs one character, or tab; got {self.delimiter!r}")
-        object.__setattr__(self, "delimiter", mark)
-        if self.decimal not in (None, ".", ","):
-            raise ValueError(f"--decimal needs . or ,; got {self.decimal!r}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +81,7 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
     """Open the table in a file, in several, in the files of a folder or of a pattern, or in standard input ("-").
 
     Text may be CSV, with any usual delimiter, or JSON with an object a line; it may be compressed. Parquet and Arrow
-    files are known by their first bytes.
+    files are recognised by their first bytes.
 
     Args:
         path: of the file, the folder or the pattern, or several of them; "-" for standard input.
@@ -152,9 +122,9 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
     unreadable = {name: kind for name, kind in kinds.items() if kind is not None and kind not in _SUPPORTED}
     odd = OddCells()
 
-    def stream(wanted: Mapping[str, Cells]) -> Iterator[tuple[Table, float]]:
+    def stream(chosen: Mapping[str, Cells]) -> Iterator[tuple[Table, float]]:
         odd.clear()
-        return _stream(table, wanted, options, odd)
+        return _stream(table, chosen, options, odd)
 
     return TableFile(
         Path(path),
@@ -211,8 +181,8 @@ def check_readable(source: TableFile, names: Sequence[str]) -> None:
     for name in names:
         if name in source.unreadable:
             raise ValueError(
-                f"{source.path}: column {name!r} is of type {source.unreadable[name]}, which is not supported: leave it "
-                f"out with --drop {name}, or write it as numbers or text"
+                f"{source.path}: column {name!r} is of type {source.unreadable[name]}, which is not supported: leave "
+                f"it out with --drop {name}, or write it as numbers or text"
             )
 
 
@@ -234,8 +204,6 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     numbers = sampler.rows()
     order = numbers.argsort()
     block = table.pick(numbers[order])
-    if block.rows < len(order):  # lines of blanks are no rows
-        return block
     ranks, place = order.argsort(), block.place
     rows = arrow().array(ranks)
     columns = {name: column.take(rows) for name, column in block.columns.items()}
@@ -244,8 +212,8 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
 
 def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[str, Cells | None], list[str]]:
     """Return how the columns are read that no state knows, and notes for the user."""
-    known = options.columns or {}
-    columns = {name: column for name, column in sample.columns.items() if name not in known}
+    fixed = options.columns or {}
+    columns = {name: column for name, column in sample.columns.items() if name not in fixed}
     if table.types is None:
         cells, notes = infer(columns, options, sample.place, table.delimiter)
         for name in table.quoted:
@@ -257,7 +225,7 @@ def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[s
             {n: pair[0] for n, pair in pairs.items()},
             [note for pair in pairs.values() for note in pair[1]],
         )
-    return {**cells, **known}, notes
+    return {**cells, **fixed}, notes
 
 
 def _is_convertible(table: AnyTable, name: str, cells: Cells) -> bool:
@@ -276,23 +244,23 @@ def _values(table: AnyTable, column: Any, cells: Cells) -> Any:
 
 
 def _stream(
-    table: AnyTable, wanted: Mapping[str, Cells], options: ReadOptions, odd: OddCells
+    table: AnyTable, chosen: Mapping[str, Cells], options: ReadOptions, odd: OddCells
 ) -> Iterator[tuple[Table, float]]:
-    """Yield the columns of a file as they are wanted, with the share that has been read."""
+    """Yield the columns of a file as these cells say, with the share that has been read."""
     a, silent = arrow(), missing_words(options)
-    for name, cells in wanted.items():
+    for name, cells in chosen.items():
         if table.types is not None:
             check_convertible(table.types[name], cells, name, table.label)
-    marks = [cells.decimal for cells in wanted.values() if cells.kind == NUMBER]
+    marks = [cells.decimal for cells in chosen.values() if cells.kind == NUMBER]
     decimal = "," if marks.count(",") > marks.count(".") else "."
     plain = {
         name: arrow_type(cells.kind)
-        for name, cells in wanted.items()
+        for name, cells in chosen.items()
         if cells.kind != TEXT and (cells.kind != NUMBER or cells.decimal == decimal)
     }
-    for block in table.blocks(list(wanted), plain, decimal):
+    for block in table.blocks(list(chosen), plain, decimal):
         columns = {}
-        for name, cells in wanted.items():
+        for name, cells in chosen.items():
             column = block.columns[name]
             if table.types is None and not a.types.is_string(column.type):
                 values = without_numbers(column, cells.missing) if cells.kind == NUMBER else column

@@ -94,8 +94,10 @@ def _weights(length: int) -> np.ndarray:
     return mix(np.arange(length, dtype=np.uint64))
 
 
-def hash_lines(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def hash_lines(rows: Rows, blanks: bytes = b"\r\n") -> tuple[np.ndarray, np.ndarray]:
     """Return a hash of the bytes of each row `[rows]`, line ends left out, and which rows hold something `[rows]`.
+
+    Rows of `blanks` alone hold nothing.
 
     Example:
         >>> from gradatim.files.sampling import hash_lines
@@ -112,7 +114,8 @@ def hash_lines(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     weighted = _weights(max(1 << longest.bit_length(), 1024))[places]
     weighted *= _WITHOUT_ENDS[codes]
     sums = np.add.reduceat(weighted, rows.starts) if len(lengths) else np.empty(0, np.uint64)
-    return mix(sums), sums != 0
+    full = np.isin(np.arange(256), list(blanks), invert=True)[codes]
+    return mix(sums), np.logical_or.reduceat(full, rows.starts) if len(lengths) else np.empty(0, bool)
 
 
 def hash_columns(columns: list[Any]) -> np.ndarray:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,12 @@ SNIFF_ROWS = 5000
 
 MOST_NOTES = 5
 """Most notes on the names of columns."""
+
+_ONE_COLUMN = "\x1f"
+"""The delimiter of a file of one column: the unit separator, which stands in no text."""
+
+_SEPARATOR = re.compile(rb"sep=([^\x80-\xff])\r?\Z", re.IGNORECASE)
+"""A line by which a spreadsheet program tells the delimiter."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?\Z")
 
@@ -69,11 +74,12 @@ class Decoder:
         """
         if self._decoder is None:
             data = self._begin(data)
+        decoder: Any = self._decoder
         plain = self.name == "utf-8"
         start, self._count = self._count, self._count + len(data)
         try:
-            if not (plain and data.isascii() and not self._decoder.getstate()[0]):
-                text = self._decoder.decode(data, final)
+            if not (plain and data.isascii() and not decoder.getstate()[0]):
+                text = decoder.decode(data, final)
                 data = data if plain else text.encode("utf-8", errors="replace")
         except UnicodeError as error:
             position = start + getattr(error, "start", 0) + 1
@@ -82,19 +88,18 @@ class Decoder:
 
     def _begin(self, data: bytes) -> bytes:
         mark, name = next(((m, n) for m, n in _MARKS if data.startswith(m)), (b"", "utf-8"))
-        wanted = codecs.lookup(self.given or name).name
-        if mark and wanted.replace("-sig", "") in (name, name[:6], name[:5]):
-            data, wanted = data[len(mark) :], name
+        codec = codecs.lookup(self.given or name).name
+        if mark and codec.replace("-sig", "") in (name, name[:6], name[:5]):
+            data, codec = data[len(mark) :], name
         elif self.given is None and data[:4096].count(b"\0") > len(data[:4096]) // 8:
             raise ValueError(
                 f"{self.label} is not UTF-8 text (it holds zero bytes): say --encoding utf-16, or save it as UTF-8"
             )
-        self.name = wanted.replace("utf-8-sig", "utf-8")
+        self.name = codec.replace("utf-8-sig", "utf-8")
         self._decoder = codecs.getincrementaldecoder(self.name)()
-        text = self._decoder.decode(data, False) if self.name != "utf-8" else data
+        text = self._decoder.decode(data, False) if self.name != "utf-8" else data.decode("latin-1")
         self._decoder = codecs.getincrementaldecoder(self.name)()
-        feed, back = (b"\n", b"\r") if isinstance(text, bytes) else ("\n", "\r")
-        self._returns = back in text[:-1] and feed not in text
+        self._returns = "\r" in text[:-1] and "\n" not in text
         return data
 
     def _advice(self, position: int) -> str:
@@ -241,29 +246,32 @@ def find_layout(data: bytes, final: bool, delimiter: str | None, header: bool) -
     plain = next((number for number in full if not lines[number].startswith(b"#")), None)
     if plain is None:
         return None
+    if delimiter is None and (match := _SEPARATOR.match(lines[full[0]])):
+        skipped = int(rows.stops[full[0]])
+        layout = find_layout(data[skipped:], final, match[1].decode(), header)
+        return layout and replace(layout, skipped=layout.skipped + skipped, lines=layout.lines + full[0] + 1)
     notes: list[str] = []
     start, comments = plain, [number for number in full if number < plain]
     counts = {mark: _fields(rows, mark)[: len(lines)] for mark in delimiter or DELIMITERS}
     if comments:
-        mark = delimiter or _delimiter({m: fields[full][len(comments) :] for m, fields in counts.items()})
+        below = full[len(comments) :]
+        mark = delimiter or _delimiter({m: fields[below] for m, fields in counts.items()}, lines[below[-1]])
         if header and _is_header(_split(lines[comments[-1]], mark), _split(lines[plain], mark)):
             start = comments.pop()
         if comments:
             notes.append(f"lines before the names that begin with # are skipped: {len(comments)}")
     full = [number for number in full if number >= start]
-    mark = delimiter or _delimiter({m: fields[full] for m, fields in counts.items()})
+    mark = delimiter or _delimiter({m: fields[full] for m, fields in counts.items()}, lines[full[-1]])
     cells = _split(lines[start].lstrip(b"#") if start != plain else lines[start], mark)
     first = start + header
     skipped = int(rows.starts[first]) if first < len(rows.starts) else len(rows.data)
     line = 1 + data.count(b"\n", 0, skipped)
     if not header:
         return Layout(mark, [f"x{number}" for number in range(len(cells))], skipped, line, notes)
-    below = full[1:]
-    if (
-        below and (counts[mark][below] == len(cells) + 1).all()
-    ):  # R and some exporters: rows longer by one field
-        at_end = all(lines[number].rstrip().endswith(mark.encode()) for number in below)
-        cells = [*cells, ""] if at_end else ["", *cells]
+    below = [lines[number] for number in full[1:]]
+    if below and (counts.get(mark, np.ones(len(lines)))[full[1:]] == len(cells) + 1).all():
+        # rows longer by one field: R leaves out the name of the first column, other programs that of the last
+        cells = [*cells, ""] if all(line.rstrip().endswith(mark.encode()) for line in below) else ["", *cells]
     names, more = clean_names(cells)
     if all(_NUMBER.match(name.strip()) for name in cells):
         more = [
@@ -281,7 +289,8 @@ def clean_names(names: list[str]) -> tuple[list[str], list[str]]:
         >>> clean_names(["", "x ", "x"])[0]
         ['column 1', 'x', 'x_2']
     """
-    stripped = [name.strip() for name in names]
+    stripped = [name.strip(" \t\r\n\ufeff") for name in names]
+    stripped = [name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' else name for name in stripped]
     used, notes, clean = set(stripped), [], []
     seen: dict[str, int] = {}
     for position, name in enumerate(stripped, start=1):
@@ -311,26 +320,24 @@ def _fields(rows: Rows, mark: str) -> np.ndarray:
     return 1 + np.bincount(np.searchsorted(rows.starts, places, "right") - 1, minlength=len(rows.starts))
 
 
-def _delimiter(fields: dict[str, np.ndarray]) -> str:
+def _delimiter(fields: dict[str, np.ndarray], last: bytes) -> str:
     """Return the delimiter that gives all rows the same number of fields, or else most rows that of the first.
+
+    A first row of one field is the name of the only column; unless the rows have two, the first of them quoted.
 
     Args:
         fields: the number of fields of each row `[rows]` with each delimiter.
+        last: the bytes of the last row.
     """
-    usable = {
-        mark: counts
-        for mark, counts in fields.items()
-        if counts[0] > 1 or (counts[1:] == 2).all() & (len(counts) > 1)
-    }
-    for mark in DELIMITERS:
-        if mark in usable and usable[mark][0] > 1 and (usable[mark] == usable[mark][0]).all():
+    usable = {mark: fields[mark] for mark in DELIMITERS if mark in fields and fields[mark][0] > 1}
+    if not usable:
+        pairs = [mark for mark in DELIMITERS if (fields[mark][1:] == 2).all() and len(fields[mark]) > 1]
+        return pairs[0] if pairs and last.startswith(b'"') else _ONE_COLUMN
+    for mark, counts in usable.items():
+        if (counts == counts[0]).all():
             return mark
-    shares = {
-        mark: np.mean(np.isin(counts[1:], [counts[0], counts[0] + 1]))
-        for mark, counts in usable.items()
-        if len(counts) > 1
-    }
-    return max(reversed(DELIMITERS), key=lambda mark: shares.get(mark, -1.0)) if shares else ","
+    shares = {m: np.mean(np.isin(counts[1:], [counts[0], counts[0] + 1])) for m, counts in usable.items()}
+    return max(reversed(usable), key=lambda mark: shares[mark])
 
 
 def _split(line: bytes, mark: str) -> list[str]:

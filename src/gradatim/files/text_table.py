@@ -1,12 +1,11 @@
-"""Tables in text: CSV and the like, and JSON with one object a line. Their cells come as words.
+"""Tables in text: CSV and the like. Their cells come as words.
 
-Source: RFC 4180 (CSV); RFC 8259 (JSON); jsonlines.org (one object a line).
+Source: RFC 4180 (CSV).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,8 @@ from .text import FIELD_BYTES, Decoder, Rows, find_layout, split_rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .cells import Cells
-    from .containers import ByteStream, Container
-    from .reading import ReadOptions
+    from .containers import Container
+    from .options import ReadOptions
     from .sampling import Sampler
 
 LAYOUT_BYTES = 1 << 18
@@ -50,9 +48,6 @@ MISSING_NUMBERS = (
 WIDE_BYTES = 512
 """Bytes per block for each column, so that a block of many columns holds some rows."""
 
-JSON_BYTES = 1 << 28
-"""Most bytes of a JSON file that is one array, since it is read whole."""
-
 
 @dataclass(frozen=True)
 class Block:
@@ -66,11 +61,11 @@ class Block:
     rows: int
     share: float
     place: Callable[[int], str]
-    words: Callable[[str], Any] | None = None
+    words: Callable[[str], Any] = str
 
 
 class TextTable:
-    """The lines of a text file as rows of words; `CsvTable` and `JsonTable` say what a line is.
+    """The lines of a text file as rows of words; the classes below say what a line is.
 
     Attributes: `names`: of the columns; `notes`: for the user; `types`: none, since all cells are words.
     """
@@ -112,32 +107,35 @@ class TextTable:
         enough = LAYOUT_BYTES
         if not self.rereadable:
             enough = 1 if self._options.columns is not None else ONCE_BYTES
-        pieces, size, known = self._open_pieces(), 0, False
+        pieces, size, complete = self._open_pieces(), 0, False
         for piece in pieces:
             self._head.append(piece)
             size += len(piece[0])
-            if piece[1] or (size >= enough and not known):
+            if piece[1] or (size >= enough and not complete):
                 data = self._first_bytes()
-                known = self._layout(data, piece[1])
+                complete = self._layout(data, piece[1])
                 enough = 2 * size
-            if piece[1] or known:
+            if piece[1] or complete:
                 break
             if size > FIELD_BYTES:
                 raise ValueError(
                     f"{self.label} has no line of names in its first {size:,} bytes: check the file"
                 )
-        if not known:
+        if not complete:
             raise ValueError(f"{self.label} holds no rows: expected a line of column names and rows below it")
-        if self._head[-1][1] or not self.rereadable:
-            self._pieces = pieces
-        else:
+        if self._head[-1][1]:
+            self._pieces = iter(())  # all of it is in memory
+            pieces.close()
+        elif self.rereadable:
             self._head = []
             pieces.close()
+        else:
+            self._pieces = pieces
 
     def _first_bytes(self) -> bytes:
         return b"".join(data for data, _, _ in self._head)
 
-    def _open_pieces(self) -> Iterator[tuple[bytes, bool, float]]:
+    def _open_pieces(self) -> Generator[tuple[bytes, bool, float]]:
         """Yield the file in pieces of UTF-8, each with whether it is the last, and the share that has been read."""
         decode = Decoder(self.label, self._options.encoding)
         with self._container.open() as stream:
@@ -162,18 +160,18 @@ class TextTable:
         Raises:
             ValueError: the file is damaged, or a row is too long.
         """
-        rest, skip, line, wait = b"", self._skipped, self._first, 0
+        left, skip, line, wait = b"", self._skipped, self._first, 0
         for piece, final, share in self._all_pieces():
-            rest = rest + piece if rest else piece
+            left = left + piece if left else piece
             if skip:
-                cut = min(skip, len(rest))
-                rest, skip = rest[cut:], skip - cut
-            if len(rest) < wait and not final:
+                cut = min(skip, len(left))
+                left, skip = left[cut:], skip - cut
+            if len(left) < wait and not final:
                 continue  # a long field: look again when twice as much has come
-            rows, rest = split_rows(rest, self.delimiter if self.quotes else None, final, line, share)
+            rows, left = split_rows(left, self.delimiter if self.quotes else None, final, line, share)
             line += rows.data.count(b"\n")
-            wait = 2 * len(rest) if len(rest) > self._block else 0
-            if len(rest) > FIELD_BYTES:
+            wait = 2 * len(left) if len(left) > self._block else 0
+            if len(left) > FIELD_BYTES:
                 raise ValueError(
                     f"{self.label}, line {line:,}: no row ends within {FIELD_BYTES >> 20} MiB: is a quote left open?"
                 )
@@ -188,8 +186,8 @@ class TextTable:
     def hash_rows(self, sampler: Sampler) -> None:
         """Show all rows to a sampler."""
         for rows in self.rows():
-            hashes, present = hash_lines(rows)
-            sampler.add(hashes, len(rows.data), present if len(self.names) > 1 or not self.quotes else None)
+            hashes, present = hash_lines(rows, self._blanks)
+            sampler.add(hashes, len(rows.data), None if self._is_row(b"") else present)
 
     def pick(self, numbers: np.ndarray) -> Block:
         """Return the rows of these numbers `[rows]`, in increasing order, as words."""
@@ -198,10 +196,8 @@ class TextTable:
             inside = numbers[
                 np.searchsorted(numbers, start) : np.searchsorted(numbers, start + len(rows.starts))
             ]
-            picked = [(row, rows.row(row)) for row in (inside - start).tolist()]
-            picked = [(row, data) for row, data in picked if not self._is_no_row(data)]
-            parts += [data for _, data in picked]
-            lines.append(rows.lines([row for row, _ in picked]))
+            parts += [rows.row(row) for row in (inside - start).tolist()]
+            lines.append(rows.lines(inside - start))
             start += len(rows.starts)
         rows, _ = split_rows(
             b"".join(part + b"\n" for part in parts), self.delimiter if self.quotes else None, True
@@ -231,16 +227,18 @@ class TextTable:
 
     def _places(self, rows: Rows) -> Callable[[int], str]:
         def place(row: int) -> str:
-            full = [i for i in range(len(rows.starts)) if not self._is_no_row(rows.row(i))]
+            full = [i for i in range(len(rows.starts)) if self._is_row(rows.row(i))]
             return f"line {rows.lines([full[row]])[0]:,}"
 
         return place
 
-    def _is_no_row(self, row: bytes) -> bool:
-        return self._is_blank(row) and (len(self.names) > 1 or not self.quotes)
+    @property
+    def _blanks(self) -> bytes:
+        return b" \r\n" if self.delimiter == "\t" else b" \t\r\n"
 
-    def _is_blank(self, row: bytes) -> bool:
-        return not row.strip(b" \r\n" if self.delimiter == "\t" else b" \t\r\n")
+    def _is_row(self, line: bytes) -> bool:
+        """Return whether a line is a row: an empty one is, where there is one column."""
+        return bool(line.strip(self._blanks)) or (len(self.names) == 1 and self.quotes)
 
 
 class CsvTable(TextTable):
@@ -280,7 +278,7 @@ class CsvTable(TextTable):
         ragged: list[Any] = []
 
         def on_ragged(row: Any) -> str:
-            if self._is_blank(row.text.encode()):
+            if not row.text.strip(self._blanks.decode()):
                 return "skip"
             ragged.append(row)
             return "error"
@@ -323,117 +321,11 @@ class CsvTable(TextTable):
         """Return the message about a row that has more or fewer fields than there are names."""
         text = row.text.encode().rstrip(b"\r\n")
         number = next((i for i in range(len(rows.starts)) if rows.row(i) == text), 0)
-        hint = (
-            "quote a field that holds the delimiter"
-            if row.actual_columns > row.expected_columns
-            else "complete it"
-        )
-        return (
-            f"{self.label}, line {(rows.lines([number]) if lines is None else lines[[number]])[0]:,}: expected {row.expected_columns} columns, got "
-            f"{row.actual_columns}: {hint}"
-        )
-
-
-class JsonTable(TextTable):
-    """A file with one JSON object a line, or one array of objects.
-
-    Attributes: `quoted`: columns whose values are mostly strings.
-    """
-
-    def __init__(self, container: Container, options: ReadOptions, block_bytes: int) -> None:
-        self.quoted: set[str] = set()
-        super().__init__(container, options, block_bytes)
-
-    def _layout(self, data: bytes, final: bool) -> bool:
-        if data.lstrip().startswith(b"["):
-            if not final:
-                if len(data) > JSON_BYTES:
-                    raise ValueError(
-                        f"{self.label} is one long JSON array: write it with one object a line (.jsonl)"
-                    )
-                return False
-            data = b"".join(json.dumps(item).encode() + b"\n" for item in self._array(data))
-            self._head = [(data, True, 1.0)]
-        rows, rest = split_rows(data, None, final)
-        names: dict[str, None] = {}
-        strings: dict[str, int] = {}
-        for number in range(len(rows.starts)):
-            for name, value in self._object(rows, number).items():
-                names[name] = None
-                strings[name] = strings.get(name, 0) + (
-                    0 if value is None else 1 if isinstance(value, str) else -1
-                )
-        if rest.lstrip().startswith(b"{") and not len(rows.starts) and not final:
-            return False
-        self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
-        return len(rows.starts) > 0
-
-    def _array(self, data: bytes) -> list[Any]:
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.label} is not JSON ({error}): write it again") from error
-
-    def _object(self, rows: Rows, number: int) -> dict[str, Any]:
-        """Return one row: numbers as they are spelt, in a class that tells them from strings."""
-        line = rows.row(number)
-        if self._is_blank(line):
-            return {}
-        try:
-            value = json.loads(line, parse_float=_Spelt, parse_int=_Spelt, parse_constant=_Spelt)
-        except (ValueError, RecursionError) as error:
-            where = rows.lines([number])[0]
-            raise ValueError(
-                f"{self.label}, line {where:,}: not JSON ({error}): write one object a line, or one array of objects"
-            ) from error
-        if not isinstance(value, dict):
-            where = rows.lines([number])[0]
-            raise ValueError(
-                f'{self.label}, line {where:,}: expected an object such as {{"x": 1}}, got {str(value)[:50]!r}'
-            )
-        return value
-
-    def hash_rows(self, sampler: Sampler) -> None:
-        """Show all rows to a sampler, and learn the names that come later."""
-        names = dict.fromkeys(self.names)
-        for rows in self.rows():
-            hashes, present = hash_lines(rows)
-            sampler.add(hashes, len(rows.data), present)
-            for number in range(len(rows.starts)):
-                names |= dict.fromkeys(self._object(rows, number))
-        self.names = list(names)
-
-    def parse(
-        self,
-        rows: Rows,
-        names: Sequence[str],
-        plain: Mapping[str, Any],
-        decimal: str,
-        lines: np.ndarray | None = None,
-    ) -> dict[str, Any]:
-        """Return columns of words `[rows]`."""
-        objects = [self._object(rows, number) for number in range(len(rows.starts))]
-        objects = [
-            item for number, item in enumerate(objects) if item or not self._is_blank(rows.row(number))
-        ]
-        return {name: arrow().array([_word(item.get(name)) for item in objects], "string") for name in names}
-
-
-class _Spelt:
-    """A number of a JSON file, as it is spelt."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-def _word(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, _Spelt):
-        return value.text
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value, default=lambda number: number.text)
+        line = rows.lines([number])[0] if lines is None else lines[number]
+        more = row.actual_columns > row.expected_columns
+        hint = "quote a field that holds the delimiter" if more else "complete it"
+        expected = f"{row.expected_columns} column{'s' * (row.expected_columns != 1)}"
+        return f"{self.label}, line {line:,}: expected {expected}, got {row.actual_columns}: {hint}"
 
 
 def _one_chunk(column: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type
+from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type, kernels
 from .inference import EXACT, ODD_CELLS
 from .parsing import FIRST_MICROSECOND, LAST_MICROSECOND, parse, without, without_numbers
 from .sampling import hash_columns
@@ -88,16 +88,24 @@ class TypedTable:
             with explain_arrow(self.label):
                 for batch in self._stream:
                     yield self._columns(batch, names), batch.num_rows, 0.0
+            if self._container.stream is not None:
+                self._container.stream.close()
             return
-        done = 0
+        count_read = 0
         with self._open() as (_, batches, total):
             for batch in batches(None if self._twice else [self._originals[name] for name in names]):
                 for start in range(0, max(batch.num_rows, 1), self._batch_rows):
                     part = batch.slice(start, self._batch_rows)
-                    done += part.num_rows
-                    yield self._columns(part, names), part.num_rows, min(1.0, done / total) if total else 0.0
+                    count_read += part.num_rows
+                    yield (
+                        self._columns(part, names),
+                        part.num_rows,
+                        min(1.0, count_read / total) if total else 0.0,
+                    )
 
     def _columns(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
+        with explain_arrow(self.label):
+            batch.validate(full=True)  # a damaged file may point beyond its memory
         if self._twice:
             return {name: plain_array(batch.column(self.names.index(name))) for name in names}
         return {
@@ -248,8 +256,7 @@ def infer_typed(
         >>> infer_typed(pyarrow.array([2**60, 2**60 + 1]), "id", (), False)[0].kind
         'text'
     """
-    from pyarrow import compute
-
+    compute = kernels()
     kind = column_kind(column.type)
     if kind not in KIND_NAMES or column.null_count == len(column):
         return None, []
@@ -262,7 +269,7 @@ def infer_typed(
         )
         if (compute.sum(large).as_py() or 0) > ODD_CELLS * (len(column) - column.null_count):
             word = column.filter(large)[0]
-            note = f"column {name!r} is read as text, since whole numbers such as {word} are not exact as numbers"
+            note = f"column {name!r} is read as text, since is_whole numbers such as {word} are not exact as numbers"
             return Cells(TEXT, missing=missing), [note]
     return Cells(kind, missing=missing), []
 
@@ -308,8 +315,7 @@ def convert(column: Any, cells: Cells) -> Any:
         >>> convert(pyarrow.array([True, None]), Cells("number")).to_pylist()
         [1.0, None]
     """
-    from pyarrow import compute
-
+    compute = kernels()
     a, dtype = arrow(), column.type
     types = a.types
     if types.is_null(dtype):
@@ -331,9 +337,8 @@ def convert(column: Any, cells: Cells) -> Any:
 
 
 def _spelt(column: Any) -> Any:
-    """Return values as text; a whole number has no decimals."""
-    from pyarrow import compute
-
+    """Return values as text; a is_whole number has no decimals."""
+    compute = kernels()
     if arrow().types.is_timestamp(column.type) or arrow().types.is_time(column.type):
         return compute.replace_substring_regex(
             column.cast("string"), pattern=r"\.?0*(Z?)$", replacement=r"\1"
@@ -342,17 +347,16 @@ def _spelt(column: Any) -> Any:
         return column.cast("string")
     numbers = column.cast("float64")
     numbers = compute.if_else(compute.is_nan(numbers), arrow().scalar(None, "float64"), numbers)
-    whole = compute.and_(
+    is_whole = compute.and_(
         compute.equal(compute.round(numbers), numbers), compute.less_equal(compute.abs(numbers), EXACT)
     )
-    integers = compute.if_else(whole, numbers, 0.0).cast("int64").cast("string")
-    return compute.if_else(whole, integers, numbers.cast("string"))
+    integers = compute.if_else(is_whole, numbers, 0.0).cast("int64").cast("string")
+    return compute.if_else(is_whole, integers, numbers.cast("string"))
 
 
 def _moments(column: Any) -> Any:
     """Return dates or moments `[rows]` of any unit and zone as microseconds in UTC; years beyond 1 to 9999 are null."""
-    from pyarrow import compute
-
+    compute = kernels()
     a = arrow()
     if a.types.is_date(column.type):
         column = column.cast(a.date32())
@@ -384,5 +388,5 @@ def explain_arrow(label: str) -> Iterator[None]:
     """
     try:
         yield
-    except (arrow().ArrowException, OSError) as error:  # a damaged Parquet file raises either
+    except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:  # a damaged file raises any
         raise ValueError(f"{label}: {str(error)[:200]}") from error

@@ -1,0 +1,45 @@
+"""What the user says of a file that is read: its delimiter, its decimal mark, its encoding, its missing values.
+
+Source: RFC 4180 (CSV, which leaves these open).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cells import Cells
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a file is read, where the user says so.
+
+    Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
+    every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
+    read that a state knows; `sampled`: whether the sample is of all rows even so.
+
+    Example:
+        >>> from gradatim.files.options import ReadOptions
+        >>> ReadOptions(decimal=",").delimiter is None
+        True
+    """
+
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    missing: tuple[str, ...] | None = None
+    header: bool = True
+    text: tuple[str, ...] = ()
+    columns: Mapping[str, Cells] | None = None
+    sampled: bool = False
+
+    def __post_init__(self) -> None:
+        mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(self.delimiter or "", self.delimiter)
+        if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in '"\r\n'):
+            raise ValueError(f"--delimiter needs one character, or tab; got {self.delimiter!r}")
+        object.__setattr__(self, "delimiter", mark)
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"--decimal needs . or ,; got {self.decimal!r}")

@@ -249,10 +249,10 @@ ROLES = {
     "no such weight": ("--weight v", "no column 'v' (--weight)"),
     "no such feature": ("--columns z", "no column 'z' (--columns)"),
     "kept and dropped": ("--columns x --drop x", "no column besides the target"),
-    "a mark too long": ("--delimiter ;;", "--delimiter wants one character"),
-    "another decimal": ("--decimal x", "--decimal wants '.' or ','; got 'x'"),
-    "a header": ("--header maybe", "--header wants none or first; got 'maybe'"),
-    "an encoding": ("--encoding utf9", "no encoding is called 'utf9'"),
+    "a mark too long": ("--delimiter ;;", "--delimiter needs one character"),
+    "another decimal": ("--decimal x", "--decimal needs . or ,; got 'x'"),
+    "a header": ("--header maybe", "--header needs none or first; got 'maybe'"),
+    "an encoding": ("--encoding utf9", "--encoding utf9 is unknown"),
     "classes of words": ("--classes 1,c --task classification", "--classes names 'c'"),
 }
 
@@ -583,20 +583,19 @@ def test_the_note_of_drift_names_a_command_that_works(run):
     assert notes(run("update", "g.csv", "--state", "s")) == []
 
 
-@pytest.mark.parametrize("names", [",x,y", "x,,y", ",x,y,", '"",x,y'])
+@pytest.mark.parametrize("names", [",x,y", "x,,y", '"",x,y', "x,y,", ",x,,y"])
 def test_a_column_without_a_name_can_be_dropped(run, names):
-    n_columns = names.count(",") + 1
-    rows = "".join(f"{','.join([str(i % 5)] * (n_columns - 1))},{'ab'[i % 2]}\n" for i in range(20))
-    names = names.replace("y", "z") if names.endswith(",") else names
-    target = "column 4" if names.endswith(",") else "y"
-    Path("f.csv").write_text(f"{names}\n{rows}")
-    out = run("fit", "f.csv", "--target", target, "--state", "s")
-    assert "has no name" in out
+    cells = [name if name == "y" else "x" for name in names.split(",")]
+    lines = (",".join("ab"[i % 2] if cell == "y" else str(i % 2) for cell in cells) for i in range(40))
+    Path("f.csv").write_text("\n".join([names, *lines]))
+    words = ["fit", "f.csv", "--target", "y", "--state", "s", "--force"]
+    assert "has no name" in run(*words)
     for word in ("", '""'):
-        if target == "y":
-            run("fit", "f.csv", "--target", target, "--state", "s", "--drop", word, "--force")
-            assert [c["name"] for c in read("s")[1]["map"]["columns"]] == ["x"]
-    run("fit", "f.csv", "--target", "x", "--id", "", "--columns", names[-1] or "z", "--state", "s", "--force")
+        run(*words, "--drop", word)
+        assert [c["name"] for c in read("s")[1]["map"]["columns"]] == ["x"]
+    run(*words, "--id", "", "--columns", "x")
+    run("predict", "f.csv", "--state", "s", "--out", "p.csv")
+    assert csv_rows("p.csv")[0][0].startswith("column ")
 
 
 def test_the_whole_name_of_a_column_needs_no_quotes(run):

@@ -183,8 +183,8 @@ def fit(options: Namespace, console: Console) -> None:
 def _choice(options: Namespace, names: Sequence[str]) -> Choice:
     """Return what the options say of the columns with these names."""
     lists = {name: tuple(column_names(options[name], names)) for name in ("columns", "drop", "text")}
-    roles = {name: column_name(options[name], names) for name in ("id", "weight")}
-    return Choice(column_name(options.target, names) or "", options.task, **roles, **lists)
+    target, row_id, weight = (column_name(options[name], names) for name in ("target", "id", "weight"))
+    return Choice(target or "", options.task, id=row_id, weight=weight, **lists)
 
 
 def update(options: Namespace, console: Console) -> None:

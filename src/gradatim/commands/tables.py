@@ -5,7 +5,6 @@ Source: RFC 4180 (names with commas stand in quotes).
 
 from __future__ import annotations
 
-import codecs
 import csv
 import os
 from collections import Counter
@@ -98,31 +97,16 @@ def reading_options(options: Namespace) -> dict[str, Any]:
     Raises:
         ValueError: the message names the option.
     """
-    given: dict[str, Any] = {}
-    if options.delimiter is not None:
-        mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(options.delimiter, options.delimiter)
-        if len(mark) != 1 or mark in '"\r\n':
-            raise ValueError(
-                f"--delimiter wants one character, such as ';' or tab; got {options.delimiter!r}"
-            )
-        given["delimiter"] = mark
-    if options.decimal is not None:
-        if options.decimal not in (".", ","):
-            raise ValueError(f"--decimal wants '.' or ','; got {options.decimal!r}")
-        given["decimal"] = options.decimal
+    given: dict[str, Any] = {
+        name: options[name] for name in ("delimiter", "decimal", "encoding") if options[name] is not None
+    }
     if options.header is not None:
         if options.header not in ("none", "first"):
-            raise ValueError(f"--header wants none or first; got {options.header!r}")
+            raise ValueError(f"--header needs none or first; got {options.header!r}")
         given["header"] = options.header == "first"
     if options.missing is not None:
         given["missing"] = split_names(options.missing)
-    if options.encoding is not None:
-        try:
-            given["encoding"] = codecs.lookup(options.encoding).name
-        except LookupError:
-            raise ValueError(
-                f"--encoding: no encoding is called {options.encoding!r}: utf-8, utf-16, cp1252 and latin-1 are common"
-            ) from None
+    ReadOptions(**given)  # refuses what cannot be
     return given
 
 

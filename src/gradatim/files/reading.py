@@ -113,9 +113,7 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
     cells, notes = _infer(table, sample, options)
     cells = {name: (options.columns or {}).get(name, cells[name]) for name in table.names}
     columns = {
-        name: _values(table, sample.columns[name], how)
-        if how is not None and _is_convertible(table, name, how)
-        else arrow().nulls(sample.rows)
+        name: arrow().nulls(sample.rows) if how is None else _values(table, sample.columns[name], how, name)
         for name, how in cells.items()
     }
     kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
@@ -143,7 +141,9 @@ def _files(paths: Sequence[Path | str]) -> list[Container]:
     """Return the files that paths name, each once."""
     files = [file for path in paths for file in containers(path)]
     if len(files) > 1 and not all(file.rereadable for file in files):
-        raise ValueError("standard input and pipes are read alone: learn the other files with gradatim update")
+        raise ValueError(
+            "standard input and pipes are read alone: learn the other files with gradatim update"
+        )
     seen = set()
     for file in files:
         real = file.path and file.path.resolve()
@@ -198,7 +198,9 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     if not table.rereadable:
         return table.head()
     if options.columns is not None and not options.sampled:
-        return next(table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str))
+        return next(
+            table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str)
+        )
     sampler = Sampler(SAMPLE_ROWS)
     table.hash_rows(sampler)
     numbers = sampler.rows()
@@ -228,19 +230,15 @@ def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[s
     return {**cells, **fixed}, notes
 
 
-def _is_convertible(table: AnyTable, name: str, cells: Cells) -> bool:
-    """Return whether a column can be read as a state wants it; if not, reading it will say so."""
+def _values(table: AnyTable, column: Any, cells: Cells, name: str) -> Any:
+    """Return a column as its cells are read; nothing, if its type cannot be: reading the file will say so."""
     if table.types is None:
-        return True
+        return parse(column, cells)
     try:
         check_convertible(table.types[name], cells, name, table.label)
     except ValueError:
-        return False
-    return True
-
-
-def _values(table: AnyTable, column: Any, cells: Cells) -> Any:
-    return parse(column, cells) if table.types is None else convert(column, cells)
+        return arrow().nulls(len(column), arrow_type(cells.kind))
+    return convert(column, cells)
 
 
 def _stream(
@@ -273,7 +271,7 @@ def _stream(
                     column.cast(plain[name])
                 except a.ArrowInvalid:
                     del plain[name]
-            columns[name] = values = _values(table, column, cells)
+            columns[name] = values = _values(table, column, cells, name)
             if cells.kind != TEXT and values.null_count > column.null_count:
                 words = column if a.types.is_string(column.type) else column.cast("string")
                 odd.add(name, cells, words, values, silent, block.place)

@@ -294,8 +294,8 @@ def predict_stream(
     """
     share, n_rows = [0.0], 0
     cells = schema.cells_to_read(learn=False)
-    if schema.id not in table_file.cells:
-        cells.pop(schema.id, None)
+    if schema.id is not None and schema.id not in table_file.cells:
+        del cells[schema.id]
     labels = schema.labels()
 
     def tables() -> Iterator[Rows]:

@@ -78,13 +78,15 @@ class TableWriter:
                 with self._refusing():
                     if self._writer is not None:
                         self._writer.close()
+                        self._writer = None
                     self._file.flush()
                 if self._new is not None:
                     self._new.commit()
         finally:
             if self._new is not None:
-                with suppress(Exception):  # a full disk refuses what the writer still holds
-                    self._writer.close()
+                if self._writer is not None:
+                    with suppress(Exception):  # a full disk refuses what the writer still holds
+                        self._writer.close()
                 self._new.discard()
 
     @contextmanager
@@ -128,8 +130,8 @@ class _Csv:
         from pyarrow import csv as arrow_csv
 
         texts = [column for column in table.columns if pa.types.is_string(column.type)]
-        special = (compute.match_substring_regex(column, '[",\\r\\n]') for column in texts)
-        if any(compute.any(found).as_py() for found in special):
+        special = compute.match_substring_regex  # type: ignore[attr-defined]
+        if any(True in special(column, '[",\\r\\n]').unique().to_pylist() for column in texts):
             plain = (c if pa.types.is_floating(c.type) else c.cast("string") for c in table.columns)
             self._write_rows(zip(*(column.to_pylist() for column in plain), strict=True))
             return

@@ -16,7 +16,7 @@ import pytest
 
 from gradatim import cli
 from gradatim.estimators import RefinedClassifier
-from gradatim.files import replace, streaming
+from gradatim.files import reading, replace, streaming
 from gradatim.files.cells import NUMBER, Cells
 from gradatim.files.checkpoint import read
 from gradatim.files.target import Labels
@@ -603,3 +603,21 @@ def test_the_whole_name_of_a_column_needs_no_quotes(run):
     for word in ("weight, kg", '"weight, kg"'):
         run("fit", "f.csv", "--target", "y", "--drop", word, "--state", "s", "--force")
         assert [c["name"] for c in read("s")[1]["map"]["columns"]] == ["c"]
+
+
+@pytest.mark.parametrize("source", ["g.csv", "g.parquet"])
+@pytest.mark.parametrize("target", ["y", "z"])
+def test_remap_learns_each_row_once(run, monkeypatch, source, target):
+    monkeypatch.setattr(reading, "SAMPLE_ROWS", 64)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.integers(0, 9, 400), "k": rng.choice(["u", "v", None], 400)})
+    table["y"], table["z"], table["w"] = rng.choice(["a", "b"], 400), rng.integers(0, 5, 400) / 4, 2.0
+    table.to_csv("f.csv", index=False)
+    far = table.assign(x=table.x + 1000, w=1.0)
+    far.to_csv("g.csv", index=False)
+    far.to_parquet("g.parquet", index=False)
+    run("fit", "f.csv", "--target", target, "--columns", "x,k", "--weight", "w", "--state", "s")
+    assert read("s")[1]["rows"] == 800
+    assert "400 rows" in run("remap", source, "--state", "s", "--out", "t")
+    assert read("t")[1]["rows"] == 1200
+    assert notes(run("update", "g.csv", "--state", "t")) == []

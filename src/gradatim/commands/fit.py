@@ -225,10 +225,11 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
         say_notes(console, [*table_file.notes, note])
         labels = schema.labels()
         started = time.perf_counter()
-        if with_new_map:
-            _remap(model, learnable_sample(table_file, schema), schema, table_file)
+        learned = learnable_sample(table_file, schema) if with_new_map else None
+        if learned is not None:
+            _remap(model, learned, schema, table_file)
         with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
-            report = fit_stream(model, table_file, schema, labels, rows_before, bar)
+            report = fit_stream(model, table_file, schema, labels, rows_before, bar, learned=learned)
         if file_version(state) != version:
             raise ValueError(
                 f"{state} was changed by another process in the meantime: nothing was saved; update again"
@@ -312,7 +313,7 @@ def _reweigh(
 def _remap(
     model: Any, sample: tuple[Any, np.ndarray, np.ndarray], schema: Schema, table_file: TableFile
 ) -> None:
-    """Carry what was learned over to a map made for the sample."""
+    """Learn a sample, with a map made for it to which what was learned before is carried over."""
     X, y, weight = sample
     try:
         model.remap(X, y, **_weights(schema, weight))

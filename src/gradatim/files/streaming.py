@@ -6,13 +6,15 @@ Source: Dawid 1984 (prequential evaluation: every row is predicted before it is 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .reading import arrow
+from .cells import arrow
+from .sampling import hash_columns
 from .target import CLASSIFICATION, REGRESSION, check_class_count
 
 if TYPE_CHECKING:
@@ -123,6 +125,23 @@ class TargetReader:
         self.n_read += table.num_rows
         return table.select(list(self.schema.columns)), y, weight, present
 
+    def learnable(
+        self, tables: Iterable[Table], report: StreamReport, learned: Rows | None = None
+    ) -> Iterator[Rows]:
+        """Yield the rows that have a target and a weight above 0, and count the others.
+
+        `learned`: features, targets `[n]` and weights `[n]` of rows among them that are left out, each as often as it
+        stands there.
+        """
+        absent = Counter[int]() if learned is None else Counter(_hashes(learned).tolist())
+        for table in tables:
+            X, y, weight, present = self.read(table)
+            report.skipped += int((~present).sum())
+            report.unweighted += int((present & (weight == 0)).sum())
+            chosen = present & (weight > 0)
+            rows = X.filter(arrow().array(chosen)), y[chosen], weight[chosen]
+            yield _without(rows, absent) if absent else rows
+
     def _weights(self, table: Table) -> np.ndarray:
         """Return the row weights `[rows]`."""
         name = self.schema.weight
@@ -169,33 +188,30 @@ def fit_stream(
     rows_before: float,
     bar: Bar,
     classes: Any = None,
+    learned: Rows | None = None,
 ) -> StreamReport:
     """Fit an estimator to a file in one pass; each chunk is predicted before it is learned.
 
-    Chunks consist of complete mini-batches, so the result is that of one `partial_fit` on the whole file.
+    Chunks are complete mini-batches, so the result is that of one `partial_fit`.
 
     Args:
         model: an estimator with `predict_then_learn` and `batch_size`.
         table_file, schema: the opened table and its columns.
         labels: the classes, which gather spellings.
-        rows_before: rows learned before.
-        bar: the progress bar to update.
+        rows_before, bar: rows learned before, and the progress bar to update.
         classes: class labels `[classes]` for the first call.
+        learned: features, targets `[n]` and weights `[n]` of rows of the file that are learned already.
 
     Raises:
         ValueError: the file turns out to be invalid; the message names it. Earlier rows are in `model`.
     """
-    report = StreamReport(schema.task)
+    report = StreamReport(schema.task, rows=0 if learned is None else len(learned[1]))
     reader = TargetReader(schema, labels, table_file.path, table_file.place)
     fitted, share = rows_before > 0, [0.0]
 
-    def labelled_tables() -> Iterator[Rows]:
+    def tables() -> Iterator[Table]:
         for table, share[0] in table_file.stream(schema.cells_to_read(learn=True)):
-            X, y, weight, present = reader.read(table)
-            report.skipped += int((~present).sum())
-            report.unweighted += int((present & (weight == 0)).sum())
-            chosen = present & (weight > 0)
-            yield X.filter(arrow().array(chosen)), y[chosen], weight[chosen]
+            yield table
 
     def chunk_size() -> int:
         batches = int(rows_before + report.rows) // (8 * model.batch_size)
@@ -203,26 +219,45 @@ def fit_stream(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        for X, y, weight in chunks(labelled_tables(), chunk_size):
+        for X, y, weight in chunks(reader.learnable(tables(), report, learned), chunk_size):
             more = {} if schema.weight is None else {"sample_weight": weight}
             if classes is not None and not report.rows:
                 more["classes"] = classes
             try:
                 prediction = model.predict_then_learn(X, y, **more)
             except ValueError as error:
-                rows = f"rows {report.rows + 1:,} to {report.rows + len(y):,}"
-                raise ValueError(f"{table_file.path}, {rows}: {error}") from error
+                place = f"rows {report.rows + 1:,} to {report.rows + len(y):,}"
+                raise ValueError(f"{table_file.path}, {place}: {error}") from error
             if fitted:
                 report.add(prediction, y, weight)
             fitted, report.rows = True, report.rows + len(y)
-            n_classes = len(getattr(model, "classes_", ()))
-            check_class_count(n_classes, schema.target, schema.target_cells, table_file.path)
+            if schema.task == CLASSIFICATION:
+                check_class_count(len(model.classes_), schema.target, schema.target_cells, table_file.path)
             bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
     if not report.rows:
         cause = "its weight is 0" if report.unweighted else f"the target {schema.target!r} is missing"
         raise ValueError(f"{table_file.path}: {cause} in every row: nothing was learned")
     report.warnings += [(warning.category, str(warning.message)) for warning in caught]
     return report
+
+
+def _hashes(rows: Rows) -> np.ndarray:
+    """Return a hash `[n]` of each row's features, target and weight."""
+    X, y, weight = rows
+    return hash_columns(
+        [*(column.combine_chunks() for column in X.columns), arrow().array(y), arrow().array(weight)]
+    )
+
+
+def _without(rows: Rows, absent: Counter[int]) -> Rows:
+    """Return rows but for those whose hashes are `absent`, which are then counted down."""
+    chosen = np.ones(len(rows[1]), dtype=bool)
+    for place, value in enumerate(_hashes(rows).tolist()):
+        if absent[value] > 0:
+            absent[value] -= 1
+            chosen[place] = False
+    X, y, weight = rows
+    return X.filter(arrow().array(chosen)), y[chosen], weight[chosen]
 
 
 def chunks(tables: Iterable[Rows], size: Callable[[], int]) -> Iterator[Rows]:

@@ -479,7 +479,7 @@ def test_odd_calls_are_refused_in_a_sentence(cancer, learnt, tmp_path):
     with pytest.raises(ValueError, match="with itself"):
         learnt.merge(learnt)
     with pytest.raises(ValueError, match="change type"):
-        learnt.partial_fit(x[:32], y[:32] > 0)
+        learnt.partial_fit(x[:32], y[:32].astype(str))
     with pytest.raises(ValueError, match="use another unit"):
         RefinedRegressor().partial_fit(x[:32], np.full(32, 1e160))
     given = RefinedClassifier(model=build("ridge", LinearClassification(30, 2), strength=1.0))

@@ -1,8 +1,10 @@
 """The one loop: what it yields, where gradients flow, what it refuses and how it says so."""
 
+import gc
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -455,3 +457,79 @@ def test_predicting_refuses_a_batch(name):
     learner, task = build(name, REGRESSION).double(), drawn(REGRESSION)
     with pytest.raises(ValueError, match=r"x must be a tensor .* got Batch: of a Batch give batch.x"):
         learner.predict(task.query, learner.init(3, task.query))
+
+
+ROWS = (torch.ones(3, 8, 2), torch.ones(3, 8, 1))
+
+
+@pytest.mark.parametrize(
+    "rows", [ROWS, [*ROWS], tuple(map(np.asarray, ROWS)), ROWS[0], {"x": 1}, None, "rows"], ids=range(7)
+)
+def test_rows_that_are_no_batch_are_refused_with_the_way_to_make_one(rows):
+    learner = build("ridge", REGRESSION)
+    state = learner.init(3)
+    for call in (
+        lambda: next(learner.states([rows])),
+        lambda: learner.learn(state, rows),
+        lambda: learner.step(state, rows),
+        lambda: learner.adapt(rows, 4),
+        lambda: learner.fit(rows, 4),
+        lambda: learner.forget(state, rows),
+        lambda: learner.loss(rows, state),
+        lambda: learner.check(rows),
+    ):
+        with pytest.raises(ValueError, match=r"rows must come as a Batch; got .*: make one, Batch\(x, y\)"):
+            call()
+    if rows is not ROWS[0]:
+        with pytest.raises(ValueError, match="x must be a tensor"):
+            learner.predict(rows, state)
+
+
+@pytest.mark.parametrize("value", ["a", -1, 0, 1.5, None, True, [1]])
+def test_counts_that_are_none_are_refused(value):
+    learner, support = build("parametric-both", REGRESSION).double(), drawn(REGRESSION).support
+    for call, said in (
+        (lambda: learner.init(value), "n_tasks must be a whole number of at least 1"),
+        (lambda: learner.adapt(support, value), "a mini-batch needs at least one row; got size"),
+        (lambda: list(support.split(value)), "a mini-batch needs at least one row; got size"),
+        (lambda: learner.fit(support, 4, value), "passes must be a whole number of at least 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+    assert learner.init(np.int64(2)) is not None
+
+
+@pytest.mark.parametrize("state", ["a", None, np.ones(3), ROWS, {}, 3], ids=range(6))
+def test_what_is_no_state_is_refused(state):
+    learner, support = build("ridge", REGRESSION).double(), drawn(REGRESSION).support
+    for call in (
+        lambda: learner.predict(support.x, state),
+        lambda: learner.learn(state, support),
+        lambda: learner.step(state, support),
+        lambda: learner.forget(state, support),
+        lambda: learner.merge([state]),
+        lambda: learner.loss(support, state),
+    ):
+        with pytest.raises(ValueError, match="a state is what init, adapt or learn returned; got"):
+            call()
+    for batches in (3, None, drawn(REGRESSION)):
+        with pytest.raises(ValueError, match="mini-batches must come one by one"):
+            next(learner.states(batches))
+    with pytest.raises(ValueError, match="merging needs a list of at least one state"):
+        learner.merge(learner.init(3))
+
+
+@pytest.mark.parametrize("name", ["bayesian", "parametric-both", "ridge", "sgd"])
+def test_by_default_no_graph_grows_with_the_steps(name):
+    """Each state is without a graph, and the tensors alive do not grow with the mini-batches."""
+    learner, support = build(name, REGRESSION).double(), drawn(REGRESSION).support
+    counts = []
+    for number, state in enumerate(learner.states(support for _ in range(24))):
+        assert all(part.grad_fn is None and not part.requires_grad for part in flatten(state).values())
+        if number in (4, 23):
+            gc.collect()
+            counts.append(sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()))
+    assert counts[1] <= counts[0]
+    _, state = learner.learn(learner.init(3), support)
+    assert all(part.grad_fn is None for part in flatten(state).values())
+    assert all(part.grad_fn is None for part in flatten(learner.adapt(support, 4)).values())

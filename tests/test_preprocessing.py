@@ -169,7 +169,7 @@ def test_a_column_with_nothing_in_it_is_of_any_kind():
     assert empty.kinds == ("category",) and empty.values[0].tolist() == [None, None]
     assert read_columns([[None], [math.nan]]).kinds == ("number",)
     assert np.isnan(read_columns(pl.DataFrame({"word": [None, None]})).values[0]).all()
-    assert Encoder.fit(empty).extend(words("a")).maps[0].levels == ("a",)
+    assert Encoder.fit(empty).kinds == ("number",)
     assert Encoder.fit(numbers(1, 3, name="word")).encode(empty).tolist() == [[0], [0]]
 
 
@@ -236,8 +236,9 @@ def test_tables_are_joined_by_name_and_kind():
     same(Columns.concat([table, turned]).take(slice(30, None)), table)
     gaps = Columns.concat([numbers(math.nan, name="word"), words("a", "2"), numbers(1.0, name="word")])
     assert gaps.values[0].tolist() == [None, "a", "2", "1"]
-    with pytest.raises(ValueError, match="column 'word' changed its type"):
-        Columns.concat([numbers(1.0, name="word"), words("a")])
+    both = Columns.concat([numbers(1.0, name="word"), words("a")])
+    assert both.values[0].tolist() == ["1", "a"] and Encoder.fit(both).maps[0].levels == ("1", "a")
+    assert Encoder.fit(both.take(slice(0, 1))) == Encoder.fit(numbers(1.0, name="word"))
     with pytest.raises(ValueError, match="at least one"):
         Columns.concat([])
 
@@ -412,16 +413,19 @@ def test_a_column_may_not_change_its_type_but_text_may_hold_numbers():
         known.encode(words("1", None, "3", name="size")), known.encode(numbers(1, math.nan, 3))
     )
     with pytest.raises(
-        ValueError, match=r"column 'size' changed its type: Encoder learned it as numbers.*'big'"
+        ValueError, match=r"column 'size' changed its type: Encoder learned it as numbers.*'large'"
     ):
-        known.encode(words("1", "big", name="size"))
+        known.encode(words("large", "big", name="size"))
+    with pytest.warns(UserWarning, match="column 'size' .* 1 of 2 cells .* row 1, 'big'"):
+        np.testing.assert_array_equal(known.encode(words("1", "big", name="size")), [[-1], [0]])
     with pytest.raises(ValueError, match="column 'size' contains infinity"):
         known.encode(words("1", "inf", name="size"))
     named = Encoder.fit(words("a", "b"))
     with pytest.raises(
         ValueError, match=r"column 'word' changed its type: Model learned it as categories.*number 7"
     ):
-        named.encode(numbers(math.nan, 7, name="word"), "Model")
+        named.encode(numbers(math.nan, 7, 8, name="word"), "Model")
+    assert named.encode(numbers(7, name="word")).argmax() == 2 + SPARE_LEVELS
     assert named.encode(numbers(math.nan, name="word")).argmax() == 2 + SPARE_LEVELS
     either = Encoder.fit(read_columns([[1], ["a"], [2.5]]))
     np.testing.assert_array_equal(either.encode(read_columns([[2.5], [1.0]])).argmax(1), [1, 0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING
 
 import torch
@@ -160,8 +161,8 @@ class Batch:
         Raises:
             ValueError: size below 1.
         """
-        if size < 1:
-            raise ValueError(f"a mini-batch needs at least one row; got size {size}")
+        if not _is_count(size):
+            raise ValueError(f"a mini-batch needs at least one row; got size {size!r}: give a whole number")
         return range(0, self.n_rows, size)
 
     def tasks(self, index: slice | Tensor) -> Batch:
@@ -188,6 +189,10 @@ class Batch:
         """
         if isinstance(target, torch.dtype):
             return self._map(lambda part: part.to(target) if part.is_floating_point() else part)
+        try:
+            torch.device(target)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"rows go to a device or a floating dtype; got {target!r}: {error}") from None
         return self._map(lambda part: part.to(target))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -195,10 +200,53 @@ class Batch:
         return Batch._trusted(change(self.x), change(self.y), change(self.weight), self.is_weighted)
 
 
+def check_batch(batch: object) -> None:
+    """Check that rows are a batch.
+
+    Raises:
+        ValueError: they are something else.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.batch import check_batch
+        >>> check_batch((torch.ones(1, 2, 3), torch.ones(1, 2, 1)))
+        Traceback (most recent call last):
+        ValueError: rows must come as a Batch; got tuple: make one, Batch(x, y)
+    """
+    if not isinstance(batch, Batch):
+        raise ValueError(f"rows must come as a Batch; got {type(batch).__name__}: make one, Batch(x, y)")
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that a number of things is a whole number of at least 1.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> from gradatim.batch import check_count
+        >>> check_count("n_tasks", 0)
+        Traceback (most recent call last):
+        ValueError: n_tasks must be a whole number of at least 1; got 0
+    """
+    if not _is_count(value):
+        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r:.60}")
+
+
+def _is_count(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and index(value) >= 1  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
 def _check_shapes(x: Tensor, y: Tensor) -> None:
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, torch.Tensor):
-            raise ValueError(f"{name} must be a tensor [tasks, rows, width]; got {type(value).__name__}")
+            raise ValueError(
+                f"{name} must be a tensor [tasks, rows, width]; got {type(value).__name__}: convert it with "
+                "torch.as_tensor"
+            )
         if value.dim() < 3:
             raise ValueError(
                 f"{name} must have at least three dimensions [tasks, rows, width]; got shape {tuple(value.shape)}: "
@@ -229,7 +277,9 @@ def _checked_weight(weight: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
     if weight is None:
         return torch.ones(x.shape[:2], dtype=dtype, device=x.device)
     if not isinstance(weight, torch.Tensor):
-        raise ValueError(f"weight must be a tensor [tasks, rows]; got {type(weight).__name__}")
+        raise ValueError(
+            f"weight must be a tensor [tasks, rows]; got {type(weight).__name__}: convert it with torch.as_tensor"
+        )
     if weight.shape != x.shape[:2] or not (weight.is_floating_point() or weight.dtype == torch.bool):
         raise ValueError(
             f"weight must be floating point or bool, {tuple(x.shape[:2])} as [tasks, rows]; got {weight.dtype} "
@@ -263,7 +313,9 @@ def _as_batch(task: Batch | tuple[Tensor, ...], place: int) -> Batch:
         )
     for name, part in zip(("x", "y", "weight"), task, strict=False):
         if not isinstance(part, torch.Tensor):
-            raise ValueError(f"{name} of task {place} must be a tensor; got {type(part).__name__}")
+            raise ValueError(
+                f"{name} of task {place} must be a tensor; got {type(part).__name__}: convert it with torch.as_tensor"
+            )
     return Batch(*(part[None] for part in task))
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch
-from .tree import check_mergeable, concatenate, detach, flatten, select, tree_map
+from .batch import Batch, check_batch, check_count
+from .tree import check_mergeable, check_state, concatenate, detach, flatten, ordinary, select, tree_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,10 +66,11 @@ class Learner(nn.Module):
         `differentiable`: keep the graph of a learnt start.
 
         Raises:
-            ValueError: a query of another width or dtype.
+            ValueError: n_tasks below 1, a query of another width or dtype.
         """
+        check_count("n_tasks", n_tasks)
         if query is not None:
-            _check_batch(query)
+            check_batch(query)
             self._check_dtype(query.x)
             self.predictor.check_x(query.x)
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
@@ -100,15 +101,16 @@ class Learner(nn.Module):
         Raises:
             ValueError: no mini-batch at all, one that does not fit this learner, or one of another number of tasks.
         """
-        if isinstance(batches, Batch):
+        if isinstance(batches, Batch) or not hasattr(batches, "__iter__"):
             raise ValueError(
-                "mini-batches must come one by one; got one Batch: give support.split(batch_size)"
+                f"mini-batches must come one by one; got one {type(batches).__name__}: give "
+                "support.split(batch_size)"
             )
         batches = iter(batches)
         first = next(batches, _NONE)
         if first is _NONE:
             raise ValueError("a learner needs at least one mini-batch; got none")
-        _check_batch(first)
+        check_batch(first)
         state = self.init(first.n_tasks, query, differentiable)
         yield state
         for batch in chain([first], batches):
@@ -127,7 +129,7 @@ class Learner(nn.Module):
             ValueError: no batch, unknown classes, other widths or another dtype, or weights if the refiner counts
                 every row once.
         """
-        _check_batch(batch)
+        check_batch(batch)
         self._check_dtype(batch.x, batch.y)
         self.predictor.check(batch)
         if batch.is_weighted and not self.refiner.capabilities.weights:
@@ -166,6 +168,7 @@ class Learner(nn.Module):
             ...     prediction, state = learner.learn(state, batch)
         """
         self.check(batch)
+        check_state(state)
         with torch.no_grad():
             state = self.refiner.settle(state) if predict else state
             prediction = self.predict(batch.x, state) if predict else None
@@ -187,13 +190,14 @@ class Learner(nn.Module):
         `batch`: x `[B, N, *X]`. `lengths`, `generator` and `differentiable`: as in `states`.
 
         Raises:
-            ValueError: rows that are no batch.
+            ValueError: rows that are no batch, a state that is none.
         """
-        _check_batch(batch)
+        check_batch(batch)
+        check_state(state)
         if torch.is_inference_mode_enabled():
             # Gradients of the rows' loss cannot be taken in inference mode: step outside, on ordinary tensors.
             with torch.inference_mode(False), torch.no_grad():
-                state, batch = tree_map(_ordinary, state), batch._map(_ordinary)
+                state, batch = tree_map(ordinary, state), batch._map(ordinary)
                 return self._step(state, batch, lengths, generator)
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             return self._step(state, batch, lengths, generator)
@@ -231,7 +235,7 @@ class Learner(nn.Module):
         Raises:
             ValueError: a support or query that does not fit this learner, a batch_size below 1.
         """
-        _check_batch(support)
+        check_batch(support)
         state = self.init(support.n_tasks, query)
         active = torch.arange(support.n_tasks, device=support.x.device)
         ended: list[tuple[Tensor, State]] = []
@@ -264,6 +268,7 @@ class Learner(nn.Module):
             ValueError: a support that is not this learner's; more than one pass where each row counts once.
         """
         self.check(support)
+        check_count("passes", passes)
         state = self.init(support.n_tasks)
         if not self.refiner.capabilities.score:
             for batch in chain.from_iterable(support.split(batch_size) for _ in range(passes)):
@@ -293,8 +298,6 @@ class Learner(nn.Module):
             >>> shards = [task.support.slice(0, 80), task.support.slice(80, 160)]
             >>> state = learner.merge([learner.adapt(shard, 16) for shard in shards])
         """
-        if not states:
-            raise ValueError("merging needs at least one state; got none")
         check_mergeable(states, self.refiner.init(1) if self.refiner.capabilities.merge else None)
         with torch.no_grad():
             return self.refiner.merge(states)
@@ -316,6 +319,7 @@ class Learner(nn.Module):
             [144.0, 144.0, 144.0, 144.0]
         """
         self.check(batch)
+        check_state(state)
         with torch.no_grad():
             return self.refiner.forget(state, self._seen(state, batch))
 
@@ -335,6 +339,7 @@ class Learner(nn.Module):
             >>> large.predict(torch.zeros(1, 4, 2), state).shape
             torch.Size([1, 4, 3])
         """
+        check_state(state)
         with torch.no_grad():
             return self.refiner.widen(state, place)
 
@@ -361,13 +366,14 @@ class Learner(nn.Module):
         Raises:
             ValueError: a query that does not fit this learner or its state, as in `predict`.
         """
-        _check_batch(query)
+        check_batch(query)
         self._check_dtype(query.x, query.y)
         self.predictor.check(query)
         return self.predictor.loss(query, self._latent(query.x, state), generator)
 
     def _latent(self, x: Tensor, state: State) -> Tensor:
         """Return the latent to predict at x `[B, N, *X]` with, or raise ValueError where the state is of others."""
+        check_state(state)
         if not self.refiner.serves(state, x):
             raise ValueError(
                 "an implicit learner's state answers the queries it was made for; got other x: begin again with "
@@ -383,16 +389,6 @@ class Learner(nn.Module):
 
 _NONE: Any = object()
 """What `next` returns of no mini-batches: a None among them is a mistake of its own."""
-
-
-def _check_batch(batch: object) -> None:
-    if not isinstance(batch, Batch):
-        raise ValueError(f"rows must come as a Batch; got {type(batch).__name__}: make one, Batch(x, y)")
-
-
-def _ordinary(part: Tensor) -> Tensor:
-    """Return a tensor that autograd can use, also where it was made in inference mode."""
-    return part.clone() if part.is_inference() else part
 
 
 def _shapes(state: State) -> list[torch.Size]:

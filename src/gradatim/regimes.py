@@ -8,14 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from .learner import Learner
 from .likelihood import Likelihood
-from .nn.fixed_features import FixedFeatures, widths
 from .predictors import (
-    Committee,
     Decoder,
     Features,
     Modulated,
@@ -28,7 +25,6 @@ from .predictors import (
 from .refiners import (
     OFF,
     Conjugate,
-    Experts,
     InContextRefiner,
     Laplace,
     Ridge,
@@ -48,9 +44,6 @@ if TYPE_CHECKING:
     from .signal import Signal
 
 DEFAULT = TransformerConfig()
-
-REACH = 0.4
-"""Of several committees: the standard deviation of the log of the distance at which nearness fades."""
 
 
 def linear(family: TaskFamily, hidden: tuple[int, ...] = ()) -> Network:
@@ -225,45 +218,6 @@ def bayesian(
     if not learnt:
         predictor.requires_grad_(False)
     return Learner(predictor, refiner, CLOSED_FORM)
-
-
-def committee(
-    likelihood: Likelihood,
-    landmarks: Tensor,
-    steps: Sequence[tuple[int, float]] = (),
-    spread: float = 1.0,
-    seed: int = 0,
-) -> Learner:
-    """Return the learner of tables: experts on families of fixed features, nothing learnt, averaged by likelihood.
-
-    `landmarks [K, x_dim]`: rows that nearness is measured to; `steps`: (column of x, threshold) of step features; of
-    both the first, as there is room (`widths`); `seed` of the pairs that are multiplied and of random ramps. States are
-    exact and additive.
-
-    Source: Broomhead, Lowe 1988; Rahimi, Recht 2007; Raftery et al. 1997 (averaging).
-    """
-    room = widths(landmarks.shape[1])
-    features = FixedFeatures(
-        landmarks[: room.landmarks], room.products, steps[: room.steps], spread, seed, room.ramps
-    )
-    refiner = Experts(features, likelihood.output_dim, likelihood.classes is not None)
-    return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN)
-
-
-def committees(
-    likelihood: Likelihood,
-    landmarks: Sequence[Tensor],
-    steps: Sequence[tuple[int, float]],
-    seeds: Sequence[int],
-) -> list[Learner]:
-    """Return committees that differ by their `landmarks [K, x_dim]`, the reach of nearness and what is drawn.
-
-    Nearness of the first has the reach 1; that of later members is drawn, its log with the deviation `REACH`.
-    """
-    draws = [float(np.random.default_rng(seed).standard_normal()) for seed in seeds]
-    reaches = [float(np.exp(REACH * draw)) if member else 1.0 for member, draw in enumerate(draws)]
-    members = zip(landmarks, reaches, seeds, strict=True)
-    return [committee(likelihood, rows, steps, reach, seed) for rows, reach, seed in members]
 
 
 def implicit(

@@ -52,6 +52,38 @@ def detach(state: Any) -> Any:
     return tree_map(lambda t: t.detach(), state)
 
 
+def ordinary(part: Tensor) -> Tensor:
+    """Return a tensor of any shape that autograd can use, also where it was made in inference mode.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.tree import ordinary
+        >>> with torch.inference_mode():
+        ...     part = torch.ones(1)
+        >>> ordinary(part).is_inference()
+        False
+    """
+    return part.clone() if part.is_inference() else part
+
+
+def check_state(state: Any) -> None:
+    """Check that something is a state: a tensor or a NamedTuple.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> from gradatim.tree import check_state
+        >>> check_state("here")
+        Traceback (most recent call last):
+        ValueError: a state is what init, adapt or learn returned; got str: begin with init(n_tasks)
+    """
+    if not isinstance(state, Tensor) and not hasattr(state, "_fields"):
+        raise ValueError(
+            f"a state is what init, adapt or learn returned; got {type(state).__name__}: begin with init(n_tasks)"
+        )
+
+
 def where(condition: Tensor, if_true: Any, if_false: Any) -> Any:
     """Return a state that takes some tasks from one state and the others from a second one.
 
@@ -162,7 +194,7 @@ def check_mergeable(states: Sequence[Any], template: Any = None) -> None:
     A width that is 0 in `template`, a state before any row, grows with the rows. It may differ.
 
     Raises:
-        ValueError: a part has another shape in one of the states, or is missing there.
+        ValueError: no state, something else than a list of states, or a part that has another shape in one of them.
 
     Example:
         >>> import torch
@@ -171,6 +203,14 @@ def check_mergeable(states: Sequence[Any], template: Any = None) -> None:
         Traceback (most recent call last):
         ValueError: merging needs states of one learner and as many tasks; state is [1, 2] in the first and [1, 3] ...
     """
+    if not isinstance(states, list | tuple) or hasattr(states, "_fields"):
+        raise ValueError(
+            f"merging needs a list of at least one state; got one {type(states).__name__}: put it in []"
+        )
+    if not states:
+        raise ValueError("merging needs at least one state; got none")
+    for state in states:
+        check_state(state)
     empty = flatten(template)
     first, *others = (
         {name: _fixed_shape(part, empty.get(name)) for name, part in flatten(state).items()}

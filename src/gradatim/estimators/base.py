@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from ..files.contract import blamed
 from ..files.table import TableState, device_here, read_table, write_table
@@ -26,7 +23,9 @@ from ..learner import Learner
 from ..names import hint
 from ..preprocessing import Columns, Encoder, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
-from ..preprocessing.rows import Rows
+from ..preprocessing.features import MODEL, match_dicts
+from ..preprocessing.lineage import check_alike, join, new_lineage
+from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from .table import ENCODED, TableTask
 
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 
 SHIPPED = ("experts",)
 """Names of `model`: nothing meta-trained, no weights file."""
+
+RAVEL = partial(column_or_1d, warn=True)
+"""What makes a column of y, as scikit-learn does."""
 
 AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
@@ -49,6 +51,7 @@ class Refined(BaseEstimator):
     feature_names_in_: np.ndarray
     classes_: np.ndarray
     task_: TableTask
+    merged_: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -73,7 +76,8 @@ class Refined(BaseEstimator):
         are those of one pass over both, exactly; the experts' weights are products of those that each pass has found.
 
         Raises:
-            ValueError: another kind of estimator, other maps or classes, or a map that is not fixed yet.
+            ValueError: another kind of estimator, other maps or classes, a map that is not fixed yet, or rows that are
+                merged already, also through a file or a third estimator.
 
         Example:
             >>> import numpy as np
@@ -84,31 +88,44 @@ class Refined(BaseEstimator):
             600.0
         """
         check_is_fitted(self)
-        if estimator is self:
-            raise ValueError("an estimator does not merge with itself: its rows would count twice")
-        if type(estimator) is not type(self):
-            raise ValueError(f"a {type(self).__name__} merges with another; got a {type(estimator).__name__}")
+        check_alike(self, estimator)
         check_is_fitted(estimator)
-        classes, more = (getattr(part, "classes_", np.empty(0)).tolist() for part in (self, estimator))
-        if classes != more:
-            raise ValueError(
-                f"merging needs the same classes; got {classes[:8]} and {more[:8]}: name all at first"
-            )
-        task = copy.copy(self.task_)
+        # a name of its own for each whose rows had none so far
+        estimator.merged_ = estimator.merged_ or new_lineage()
+        merged, task = join(self.merged_ or new_lineage(), estimator.merged_), copy.copy(self.task_)
         task.merge(estimator.task_)
-        self.task_ = task
+        self.task_, self.merged_ = task, merged
         return self
 
     def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Begin again with rows X `[n, columns]`, y `[n]` of another range: with a new map, forgetting what was learnt.
+        """Take the map from rows X `[n, columns]`, y `[n]` of another range, learn them, and return self.
+
+        What was learnt is carried over: of a column whose scale changes, sums of numbers and of products exactly.
 
         Raises:
             ValueError: as `partial_fit`.
         """
         check_is_fitted(self)
-        fresh = type(self)(**self.get_params(deep=False))
-        fresh._learn(fresh._rows(X, y, sample_weight), classes=self._labels())
-        self.__dict__.update(fresh.__dict__)
+        with self._unharmed():
+            rows = self._targets(self._rows(X, y, sample_weight).present())
+            self.task_.remap(rows, self.batch_size)
+        return self
+
+    def reweigh(self, X: Any, y: Any, sample_weight: Any = None, n_rows: float | None = None) -> Self:
+        """Weigh the experts by rows X `[n, columns]`, y `[n]` that were learnt, each scored as if it had been left out.
+
+        After it, answers do not depend on the order in which rows were learnt. `n_rows`: how many rows these stand for
+        (default: all that were learnt).
+
+        Raises:
+            ValueError: as `partial_fit`; the map is not fixed yet.
+        """
+        check_is_fitted(self)
+        with self._unharmed():
+            rows = self._targets(self._rows(X, y, sample_weight).present())
+            if self.task_.encoder is None:
+                raise ValueError("the map is not fixed yet: learn more rows, or use fit")
+            self.task_.reweigh(rows, self.task_.rows if n_rows is None else n_rows)
         return self
 
     def fork(self) -> Self:
@@ -122,13 +139,14 @@ class Refined(BaseEstimator):
             raise ValueError("the map is not fixed yet: learn more rows before forking")
         fresh = copy.deepcopy(self)
         fresh.task_.reset()
+        fresh.merged_ = new_lineage()
         return fresh
 
     def save(self, path: Path | str, header: dict[str, Any] | None = None) -> Path:
         """Write the estimator and all that it knows to one file, without pickle; return its path.
 
-        `header`: what else to remember, plain JSON. Moments are packed in float32: what is answered after `load`
-        differs by rounding. Heads that score rows to come are solved anew, here and in the file: both go on alike.
+        `header`: what else to remember, plain JSON. Nothing is rounded: the file goes on as the estimator does. Before
+        the map is fixed the file holds the first rows as they came; `fit` and `prepare` fix it at once.
 
         Raises:
             ValueError: the file cannot be written; what stood there stays.
@@ -147,6 +165,7 @@ class Refined(BaseEstimator):
             "n_features": self.n_features_in_,
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", [])] or None,
             "classes": labels.to_json(self._labels()),
+            "merged": sorted(self.merged_),
         }
         task = copy.copy(self.task_)
         tensors, entries = task.pack()
@@ -178,10 +197,18 @@ class Refined(BaseEstimator):
         names = about["feature_names"] and np.array(about["feature_names"], dtype=object)
         attributes = {"n_features_in_": about["n_features"], "feature_names_in_": names, "classes_": classes}
         estimator.__dict__.update({k: value for k, value in attributes.items() if value is not None})
+        estimator.merged_ = frozenset(about.get("merged", ()))
         estimator.task_ = estimator._new_task(None if classes is None else len(classes))
         with blamed(path):
             estimator.task_.unpack(tensors, about)
         return estimator
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled and copied: without the answers that are at hand until more rows are learnt."""
+        state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
+        if "task_" in state:
+            state["task_"] = replace(state["task_"], latents=None, early=None)
+        return state
 
     def __sklearn_tags__(self) -> Any:
         """Return what kinds of tables are read."""
@@ -225,25 +252,23 @@ class Refined(BaseEstimator):
         return TableTask(outputs, seeds, template, str(self.device))
 
     def _columns(self, X: Any, reset: bool) -> Columns:
-        """Return X by column, checked against the columns of before."""
-        columns = read_columns(X)
+        """Return X by column, checked against the columns of before, and of their kinds once the map is fixed."""
+        columns, task = read_columns(X), getattr(self, "task_", None)
         plain = isinstance(X, np.ndarray) and not hasattr(self, "feature_names_in_")
         if reset or not plain or len(columns.names) != self.n_features_in_:
-            validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
-        return columns
+            by_name = match_dicts(self, X, columns, reset)
+            if by_name is None:
+                validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
+            columns = by_name or columns
+        fixed = None if reset or task is None else task.encoder
+        return columns if fixed is None else fixed.align(columns, MODEL)
 
     def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
         """Return checked rows, y `[n]` labels or numbers, to `fit` or to learn next, in a task that may change."""
         y, more = self._checked(y), hasattr(self, "task_") and not fit
         columns = self._columns(X, reset=not more)
         check_consistent_length(columns.values[0], y)
-        weight = np.ones(len(y))
-        if sample_weight is not None:
-            weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, copy=True))
-            if (weight < 0).any():
-                raise ValueError("sample_weight must not be negative")
-            if not (weight > 0).any():
-                raise ValueError("sample_weight is zero for every row: there is nothing to learn")
+        weight = read_weights(sample_weight, len(y))
         if more:
             self.task_ = copy.copy(self.task_)
             if self.task_.encoder is not None:
@@ -253,6 +278,20 @@ class Refined(BaseEstimator):
     def _checked(self, y: Any) -> np.ndarray:
         """Return y `[n]`, labels or numbers."""
         raise NotImplementedError
+
+    def _targets(self, rows: Rows, **known: Any) -> Rows:
+        """Return rows whose y is numbers or class indices `[n]`; begin a task where there is none."""
+        raise NotImplementedError
+
+    def _prepare(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> Self:
+        with self._unharmed():
+            if getattr(self, "task_", None) is not None and self.task_.count:
+                raise ValueError("rows were learnt already, under a map of their own: call remap(X, y)")
+            self.__dict__.pop("task_", None)
+            rows = self._rows(X, y, sample_weight, fit=True).present()
+            rows = self._targets(rows, **known)
+            self.task_.prepare(rows)
+        return self
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         """Learn rows, `x [n, d]` if they are encoded; begin a task where there is none."""
@@ -301,4 +340,4 @@ class Refined(BaseEstimator):
         """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
         task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
         task.fit(rows.present(), self.batch_size, self.n_passes)
-        self.task_ = task
+        self.task_, self.merged_ = task, frozenset()

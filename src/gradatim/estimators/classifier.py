@@ -6,15 +6,15 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from ..preprocessing.labels import align, of_one_type, union
-from .base import Refined
+from ..preprocessing.labels import align, positions, read_labels, union
+from .base import RAVEL, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
@@ -72,6 +72,14 @@ class RefinedClassifier(ClassifierMixin, Refined):
             self._fit(rows, codes, len(labels))
             self.classes_ = labels
         return self
+
+    def prepare(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Fix the map from columns to numbers by a sample of rows to come, X `[n, columns]`, y `[n]`; learn none.
+
+        Raises:
+            ValueError: as `fit`; rows were learnt already.
+        """
+        return self._prepare(X, y, sample_weight, classes=classes)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Learn more rows X `[n, columns]`, y `[n]`.
@@ -147,24 +155,43 @@ class RefinedClassifier(ClassifierMixin, Refined):
             yield learner.partial_fit(batch, y[part], classes=labels).predict_proba(X)
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
-        fitted = hasattr(self, "task_")
-        labels = self.classes_ if fitted else np.unique(rows.y if classes is None else self._checked(classes))
-        if classes is not None and fitted and not np.array_equal(labels, classes):
-            labels = union(labels, self._checked(classes))
-        labels = union(labels, rows.y)
-        if not fitted:
-            self.task_ = self._new_task(len(labels))
-        elif len(labels) > len(self.classes_):
-            self.task_.widen(np.searchsorted(labels, self.classes_), len(labels))
+        if not hasattr(self, "task_"):
+            self._begin(rows.y[:1] if classes is None else self._checked(classes))
+        elif classes is not None and not np.array_equal(self.classes_, classes):
+            self._widen(union(self.classes_, self._checked(classes)))
+        while len(rows):
+            # a class is known from its first row on, however rows are cut into calls
+            known = union(self.classes_, rows.y) is self.classes_
+            new = (
+                [] if known else np.flatnonzero(~np.isin(rows.y.astype(object), self.classes_.astype(object)))
+            )
+            n = int(new[0]) if len(new) else len(rows)
+            piece = rows.take(slice(n)) if n < len(rows) else rows
+            self._learn_targets(piece, positions(self.classes_, piece.y), x)
+            if len(new):
+                self._widen(union(self.classes_, rows.y[n : n + 1]))
+            rows, x = rows.take(slice(n, None)), None
+
+    def _begin(self, labels: np.ndarray) -> None:
+        """Begin a task whose classes are these labels `[n]`, as far as is known."""
+        self.classes_ = np.unique(labels)
+        self.task_ = self._new_task(len(self.classes_))
+
+    def _widen(self, labels: np.ndarray) -> None:
+        """Go on with all these labels `[C]`, sorted."""
+        if len(labels) > len(self.classes_):
+            self.task_.widen(positions(labels, self.classes_), len(labels))
         self.classes_ = labels
-        self._learn_targets(rows, np.searchsorted(labels, rows.y), x)
+
+    def _targets(self, rows: Rows, classes: Any = None) -> Rows:
+        labels = union(np.unique(rows.y), rows.y if classes is None else self._checked(classes))
+        if not hasattr(self, "task_"):
+            self._begin(labels)
+        self._widen(union(self.classes_, labels))
+        return replace(rows, y=positions(self.classes_, rows.y).astype(np.float64))
 
     def _checked(self, y: Any) -> np.ndarray:
         """Return labels `[n]`, of one type."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iub":
-            return y  # what there is most, and needs no look
-        y = of_one_type(column_or_1d(y, warn=True))
-        check_classification_targets(y)
-        return y
+        return read_labels(y, RAVEL)

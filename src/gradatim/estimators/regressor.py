@@ -8,20 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import _check_y, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
-from .base import Refined
+from ..preprocessing.labels import read_targets
+from .base import RAVEL, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..preprocessing.rows import Rows
-
-LARGEST = 1e100
-"""Larger numbers have squares that overflow."""
 
 
 class RefinedRegressor(RegressorMixin, Refined):
@@ -55,6 +52,14 @@ class RefinedRegressor(RegressorMixin, Refined):
             self._fit(rows, rows.y, None)
         return self
 
+    def prepare(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fix the map from columns to numbers by a sample of rows to come, X `[n, columns]`, y `[n]`; learn none.
+
+        Raises:
+            ValueError: as `fit`; rows were learnt already.
+        """
+        return self._prepare(X, y, sample_weight)
+
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn more rows X `[n, columns]`, y `[n]`.
 
@@ -80,6 +85,8 @@ class RefinedRegressor(RegressorMixin, Refined):
     def predict(self, X: Any, quantiles: Sequence[float] | None = None, return_std: bool = False) -> Any:
         """Return means `[n]`; or quantiles `[n, Q]` of the predictive distribution; or `(means, deviations)`.
 
+        After one row nothing is known of the spread of y: quantiles but the median are infinite, and deviations.
+
         Raises:
             ValueError: other columns than were learnt, a quantile outside (0, 1), both wanted, a learner as model that
                 answers a mean only.
@@ -89,26 +96,25 @@ class RefinedRegressor(RegressorMixin, Refined):
         if quantiles is None:
             if not return_std:
                 return self._predict(columns, TableTask.outputs_at)
-            mean, variance = self._predict(columns, lambda task, x: task.distribution(x).moments[0]).T
-            return mean, np.sqrt(variance)
+            mean, deviation = self._predict(columns, TableTask.deviations).T
+            return mean, deviation
         levels = np.asarray(quantiles, dtype=np.float64)
         if return_std or levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"quantiles must lie in (0, 1), without return_std; got {quantiles!r}")
-        at = torch.from_numpy(levels)
-        return self._predict(columns, lambda task, x: task.distribution(x).quantiles(at.to(x))[0])
+        return self._predict(columns, lambda task, x: task.quantiles(x, levels))
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         if not hasattr(self, "task_"):
             self.task_ = self._new_task(None)
         self._learn_targets(rows, rows.y, x)
 
+    def _targets(self, rows: Rows) -> Rows:
+        if not hasattr(self, "task_"):
+            self.task_ = self._new_task(None)
+        return rows
+
     def _checked(self, y: Any) -> np.ndarray:
         """Return finite numbers `[n]`."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        y = np.asarray(_check_y(column_or_1d(y, warn=True), y_numeric=True, estimator=self), dtype=np.float64)
-        if np.abs(y).max(initial=0) > LARGEST:
-            raise ValueError(
-                f"y must be below {LARGEST:g} in size; got {np.abs(y).max():g}: use another unit"
-            )
-        return y
+        return read_targets(y, RAVEL)

@@ -6,31 +6,31 @@ Source: Dawid 1984 (prequential evaluation: every row is scored before it is lea
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..batch import Batch
+from ..committees import Members, check_size, committee_features, fitting
 from ..files.checkpoint import select_prefix
-from ..nn.fixed_features import choose_landmarks, widths
+from ..nn.fixed_features import Draws, widths
+from ..nn.landmarks import POOL, choose_landmarks, smallest_hashes
 from ..nn.mixture import Mixture
-from ..predictors import CrossEntropy, SquaredError
-from ..preprocessing import Encoder
+from ..preprocessing import Encoder, Number
+from ..preprocessing.maps import from_json, to_json
+from ..preprocessing.number import YOUNG
 from ..preprocessing.rows import Rows
-from ..preprocessing.target import STANDARD, Target
-from ..regimes import committees
 from ..training.states import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import Tensor
 
     from ..learner import Learner
     from ..preprocessing import Columns
-    from ..refiner import State
 
 WARM = 256
 """Rows that are held as they came; then the map from columns to numbers is fixed, and they are dropped."""
@@ -41,6 +41,11 @@ NUMBERS = 30_000
 ENCODED = 2048
 """Rows that are encoded at a time."""
 
+NOBODY = Members([], [])
+
+STANDARD = Number(0.0, 1.0, 0.0, 0.0, False, ())
+"""The map of a y that is not standardised."""
+
 
 @dataclass
 class TableTask:
@@ -48,10 +53,9 @@ class TableTask:
 
     Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
     the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `target`,
-    of a regression; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
-    `warned`: columns that a warning has named; `landmarks [K, d]` of each member of the shipped learner; `learners`;
-    `states`; `latents`: what predictions are made with, until more rows are learnt; `early`: the task fitted to the
-    rows that are held, likewise.
+    the map of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
+    `count`: how many rows; `warned`: columns that a warning has named; `learners`; `states`; `latents`: what
+    predictions are made with, until more rows are learnt; `early`: while rows are held, a task fitted to them.
     """
 
     outputs: int | None
@@ -59,13 +63,12 @@ class TableTask:
     template: Learner | None = None
     device: str = "cpu"
     encoder: Encoder | None = None
-    target: Target = STANDARD
+    target: Number = STANDARD
     warm: Rows | None = None
     rows: float = 0.0
+    count: int = 0
     warned: frozenset[str] = frozenset()
-    landmarks: list[np.ndarray] = field(default_factory=list)
-    learners: list[Learner] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
+    members: Members = NOBODY
     latents: list[Tensor] | None = None
     early: TableTask | None = None
 
@@ -75,45 +78,108 @@ class TableTask:
         Raises:
             ValueError: the user's learner is of another size or counts every row once.
         """
-        batch = self._fit_map(rows)
+        self.prepare(rows)
+        self.rows, self.count = float(rows.weight.sum()), len(rows)
+        batch = self._batch(self.encode(rows.columns), rows)
+        self.members = self.members.fit(batch, batch_size, passes)
+
+    def prepare(self, rows: Rows) -> None:
+        """Fix the map by rows, and make the learners for it; nothing is learnt.
+
+        Raises:
+            ValueError: a table that would take too much memory, or a user's learner of another size.
+        """
         self.warm = self.latents = self.early = None
-        self.rows = float(rows.weight.sum())
-        self.states = [learner.fit(batch, batch_size, passes) for learner in self.learners]
+        self.encoder = Encoder.fit(rows.columns, rows.weight)
+        if self.outputs is None:
+            self.target = Number.fit(rows.y, rows.weight, codes=False)
+        check_size(self.encoder.width, self.outputs, len(self.seeds))
+        self.members = self._built([] if self.template else self._draw(self.encode(rows.columns)))
 
     def partial_fit(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
-        """Learn rows in mini-batches, each scored before it is learnt; the first `WARM` decide the map.
+        """Learn rows, each scored before it is learnt; the first `WARM` decide the map.
 
         As long as rows are held, the task is what `fit` makes of them. `x [n, d]`: the rows as `encode` returned them.
 
         Raises:
             ValueError: as `fit`.
         """
-        self.latents = self.early = None
-        while self.encoder is None and len(rows):
-            piece, rows = rows.take(slice(batch_size)), rows.take(slice(batch_size, None))
-            self.warm = piece.concat() if self.warm is None else self.warm.concat(piece)
-            self.rows += float(piece.weight.sum())
+        self.latents = None
+        if self.encoder is None and len(rows):
+            room = WARM - (0 if self.warm is None else len(self.warm))
+            first, rows = rows.take(slice(room)), rows.take(slice(room, None))
+            self.warm = first.concat() if self.warm is None else self.warm.concat(first)
+            self.rows, self.count = self.rows + float(first.weight.sum()), len(self.warm)
             if len(self.warm) >= WARM:
                 self.fit(self.warm, batch_size)
             elif self.template is not None:
-                copy.copy(self)._fit_map(self.warm)  # refuses a learner of another size at once
-        # whole mini-batches at a time, all of the rows where they are encoded already
-        size = max(1, ENCODED // batch_size) * batch_size if x is None else len(rows)
+                copy.copy(self).prepare(self.warm)  # refuses a learner of another size at once
+        size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
-            for batch in self._batches(piece, batch_size, x):
-                self.states = [f.learn(state, batch, predict=False)[1] for f, state in self._members]
-        self.rows += float(rows.weight.sum())
+            self._learn(piece, batch_size, x)
+            self.rows, self.count = self.rows + float(piece.weight.sum()), self.count + len(piece)
 
-    def _batches(self, rows: Rows, batch_size: int, x: np.ndarray | None) -> Iterator[Batch]:
-        """Yield rows in mini-batches, under a map that is fixed but for levels that are new."""
+    def _learn(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
+        """Learn rows in mini-batches, under a map that is extended where a column begins to vary or a word is new."""
+        while len(rows):
+            assert self.encoder is not None
+            n, now, then = self.encoder.extend(rows.columns, growing=self.template is None)
+            y = rows.y if self.outputs is None else rows.y[:0]
+            m, y_now, y_then = (
+                self.target.advance(y) if self.target.stage == YOUNG else (n, *2 * [self.target])
+            )
+            if self.outputs is None and m != n:
+                n = min(m, n)
+                _, now, then = self.encoder.extend(rows.columns.take(slice(n)), growing=self.template is None)
+                _, y_now, y_then = self.target.advance(y[:n])
+            x = x if now is self.encoder else None
+            self._change(now, y_now)
+            piece = rows.take(slice(n)) if n < len(rows) else rows
+            batch = self._batch(self.encode(piece.columns) if x is None else x[:n], piece)
+            self.members = self.members.learn(batch, batch_size)
+            self._change(then, y_then)
+            rows, x = rows.take(slice(n, None)), None
+
+    def _change(self, encoder: Encoder, target: Number) -> None:
+        """Go on under an extended map, with all that was learnt carried over exactly."""
         assert self.encoder is not None
-        if self.encoder.extend(rows.columns) is self.encoder:
-            x = self.encode(rows.columns) if x is None else x
-            yield from self._batch(x, rows).split(batch_size)
-        else:
-            for piece in rows.split(batch_size):
-                self.encoder = self.encoder.extend(piece.columns)
-                yield self._batch(self.encode(piece.columns), piece)
+        change, old = self.encoder.change_to(encoder), self.target
+        self.encoder, self.target = encoder, target
+        if self.template is not None:
+            return
+        if not change.nothing:
+            drawn = [draws.widened(change.place, change.width) for draws in self.members.draws]
+            self.members = self.members.carry(drawn, change, self.outputs, alike=True)
+        scale, shift = old.scale / target.scale, (old.centre - target.centre) / target.scale
+        if (scale, shift) != (1.0, 0.0) and old.low < old.high:  # of a constant every standardised y is 0
+            self.members = self.members.rescale(scale, shift)
+
+    def remap(self, rows: Rows, batch_size: int) -> None:
+        """Take the map from further rows, and learn them; what was learnt is carried over.
+
+        x, 1 and products of two inputs are carried exactly; nearness, steps and ramps are drawn anew.
+        """
+        if self.encoder is None or self.template is not None:
+            self.partial_fit(rows, batch_size)
+            return
+        encoder = self.encoder.joined(Encoder.fit(rows.columns, rows.weight))
+        check_size(encoder.width, self.outputs, len(self.seeds))
+        change, old = self.encoder.change_to(encoder), self.target
+        self.encoder, drawn = encoder, []
+        for draws, past in zip(self._draw(encoder.encode(rows.columns)), self.members.draws, strict=True):
+            pairs = change.place[past.pairs]
+            drawn.append(draws._replace(pairs=pairs[:, (pairs >= 0).all(0)]))
+        self.members = self.members.carry(drawn, change, self.outputs, alike=False)
+        if self.outputs is None:
+            target = Number.fit(rows.y, rows.weight, codes=False)
+            self._change(encoder, old if target.stage == YOUNG else target)
+        self.warned = frozenset()
+        self.partial_fit(rows, batch_size)
+
+    def reweigh(self, rows: Rows, total: float) -> None:
+        """Weigh the experts by rows among those learnt, each scored as if left out; they stand for `total` rows."""
+        batch = self._batch(self.encode(rows.columns), rows)
+        self.latents, self.members = None, self.members.reweigh(batch, total / float(rows.weight.sum()))
 
     def encode(self, columns: Columns) -> np.ndarray:
         """Return rows as numbers, `[n, d]`."""
@@ -121,18 +187,23 @@ class TableTask:
         return self.encoder.encode(columns)
 
     def current(self, batch_size: int) -> TableTask:
-        """Return the task to predict with, all rows learnt: this one, or one fitted to the rows that are held."""
+        """Return the task to predict with: this one, or while rows are held one fitted to them.
+
+        It is fitted anew when the rows held have grown by an eighth, or a class is new.
+        """
         if self.encoder is None:
-            if self.early is None:
-                assert self.warm is not None
-                task = copy.copy(self)
-                task.fit(self.warm, batch_size)
-                self.early = task
+            assert self.warm is not None
+            grain = max(1, 2 ** (len(self.warm).bit_length() - 4))
+            n = len(self.warm) // grain * grain
+            if self.outputs is not None:
+                n = max(n, int(np.unique(self.warm.y, return_index=True)[1].max()) + 1)
+            if self.early is None or (self.early.count, self.early.outputs) != (n, self.outputs):
+                self.early = copy.copy(self)
+                self.early.fit(self.warm.take(slice(n)), batch_size)
             return self.early.current(batch_size)
         if self.latents is None:
-            with torch.no_grad():
-                self.states = [learner.refiner.settle(state) for learner, state in self._members]
-                self.latents = [learner.refiner.latent(state) for learner, state in self._members]
+            self.members = self.members.settle()
+            self.latents = self.members.latents()
         return self
 
     def predict(self, x: np.ndarray, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
@@ -145,11 +216,10 @@ class TableTask:
     def outputs_at(self, x: Tensor) -> Tensor:
         """Return probabilities `[n, C]`, or a regression's means `[n]`, at x `[1, n, d]`."""
         assert self.latents is not None
-        pairs = zip(self.learners, self.latents, strict=True)
+        pairs = zip(self.members.learners, self.latents, strict=True)
         outputs = [learner.predictor(x, latent)[0] for learner, latent in pairs]
         if self.outputs is None:
-            centre, scale = self.target
-            return centre + scale * torch.stack(outputs).mean(0)[:, 0]
+            return self.target.centre + self.target.scale * torch.stack(outputs).mean(0)[:, 0]
         return torch.stack([part.softmax(-1) for part in outputs]).mean(0)
 
     def distribution(self, x: Tensor) -> Mixture:
@@ -159,24 +229,38 @@ class TableTask:
             ValueError: the learner answers a mean only.
         """
         assert self.latents is not None
-        pairs = zip(self.learners, self.latents, strict=True)
-        centre, scale = self.target
+        pairs = zip(self.members.learners, self.latents, strict=True)
         means, noise, weight = Mixture.joined([f.predictor.distribution(x, latent) for f, latent in pairs])
-        return Mixture(centre + scale * means, scale**2 * noise, weight)
+        return Mixture(self.target.centre + self.target.scale * means, self.target.scale**2 * noise, weight)
+
+    def quantiles(self, x: Tensor, levels: np.ndarray) -> Tensor:
+        """Return quantiles `[n, Q]` of a regression's y at x `[1, n, d]`, `levels [Q]`."""
+        distribution = self.distribution(x)
+        if self.count > 1:
+            return distribution.quantiles(torch.from_numpy(levels).to(x))[0]
+        infinite = np.where(levels == 0.5, 0.0, np.copysign(np.inf, levels - 0.5))  # one row shows no spread
+        return distribution.mean[0, :, None] + torch.from_numpy(infinite).to(x)
+
+    def deviations(self, x: Tensor) -> Tensor:
+        """Return means and standard deviations `[n, 2]` of a regression's y at x `[1, n, d]`."""
+        mean, variance = self.distribution(x).moments[0].unbind(-1)
+        return torch.stack(
+            [mean, variance.sqrt() if self.count > 1 else torch.full_like(mean, torch.inf)], -1
+        )
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Make room for new classes: class c becomes class `place[c]`, `place [C]`, of `outputs`.
 
         Raises:
-            ValueError: the user's learner answers fewer classes.
+            ValueError: the user's learner answers fewer classes, or so many would take too much memory.
         """
         self.outputs, self.latents, self.early = outputs, None, None
         if self.warm is not None:
             self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
         if self.encoder is not None:
-            self.build()
-            index = torch.from_numpy(place.astype(np.int64)).to(self.device)
-            self.states = [learner.widen(state, index) for learner, state in self._members]
+            check_size(self.encoder.width, outputs, len(self.seeds))
+            wider = self._built([] if self.template else self.members.draws)
+            self.members = self.members.widen(wider, place)
 
     def merge(self, task: TableTask) -> None:
         """Learn what another task has learnt under the same map.
@@ -188,58 +272,25 @@ class TableTask:
             raise ValueError(
                 f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
             )
-        self.encoder = self.encoder.merge(task.encoder)
-        first, second = ((t.target, t.seeds, [*map(fingerprint, t.learners)]) for t in (self, task))
+        encoder, target = self.encoder.merge(task.encoder), self.target.merge(task.target)
+        task = copy.copy(task)
+        for part in (self, task):
+            if target is not None:
+                part._change(encoder, target)
+        first, second = ((t.target, t.seeds, [*map(fingerprint, t.members.learners)]) for t in (self, task))
         if first != second:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
-        pairs = zip(self._members, task.states, strict=True)
-        self.states = [learner.merge([state, further]) for (learner, state), further in pairs]
-        self.rows, self.latents = self.rows + task.rows, None
+        self.members = self.members.merge(task.members)
+        self.rows, self.count, self.latents = self.rows + task.rows, self.count + task.count, None
 
     def reset(self) -> None:
         """Forget all rows, and keep the map."""
-        self.rows, self.warned, self.latents = 0.0, frozenset(), None
-        self.states = [learner.init(1) for learner in self.learners]
-
-    def build(self) -> None:
-        """Make the members: copies of the user's learner, or experts on features of their own.
-
-        Raises:
-            ValueError: the user's learner is of another size, or implicit.
-        """
-        assert self.encoder is not None
-        if self.template is not None:
-            learner = copy.deepcopy(self.template).double().to(self.device)
-            if learner.refiner.capabilities.per_query:
-                raise ValueError(
-                    "an implicit learner answers only its own queries: give a parametric or explicit one as model"
-                )
-            width, outputs = learner.predictor.x_dim, learner.predictor.output_dim
-            inputs, classes = self.encoder.width, self.outputs or 1
-            if width not in (None, inputs) or outputs != classes:
-                raise ValueError(
-                    f"the learner given as model wants {width} inputs and gives {outputs} outputs; this table makes "
-                    f"{inputs} inputs (categories a code each) and wants {classes} outputs: give one of that size"
-                )
-            self.learners = [learner]
-            return
-        columns, thresholds = self.encoder.threshold_features(widths(self.encoder.width).steps)
-        steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
-        likelihood = SquaredError(1) if self.outputs is None else CrossEntropy(self.outputs)
-        landmarks = [torch.from_numpy(rows).double() for rows in self.landmarks]
-        members = committees(likelihood, landmarks, steps, self.seeds)
-        self.learners = [learner.double().to(self.device) for learner in members]
+        self.rows, self.count, self.warned, self.latents = 0.0, 0, frozenset(), None
+        self.members = Members.of_learners(self.members.learners)
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what is learnt, tensors of any shape and plain JSON; the task goes on as it is unpacked."""
-        packed = [learner.refiner.pack(state) for learner, state in self._members]
-        self.states, self.latents = [state for state, _ in packed], None
-        tensors = {
-            f"{member}.{name}": t for member, (_, parts) in enumerate(packed) for name, t in parts.items()
-        }
-        tensors |= {
-            f"{member}.landmarks": torch.from_numpy(rows) for member, rows in enumerate(self.landmarks)
-        }
+        """Return what is learnt, tensors of any shape and plain JSON; nothing is rounded."""
+        self.members, tensors = self.members.pack()
         encoder, warm = self.encoder, None
         if self.warm is not None:
             encoder = Encoder.fit(self.warm.columns, self.warm.weight)
@@ -248,11 +299,12 @@ class TableTask:
         assert encoder is not None
         return tensors, {
             "map": encoder.to_json(),
-            "target": list(self.target),
+            "target": to_json(self.target),
             "warm": warm,
             "seeds": list(self.seeds),
-            "learners": [] if self.template is None else [*map(fingerprint, self.learners)],
+            "learners": [] if self.template is None else [*map(fingerprint, self.members.learners)],
             "rows": self.rows,
+            "count": self.count,
         }
 
     def unpack(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -261,45 +313,54 @@ class TableTask:
         Raises:
             ValueError: it contradicts itself, or was packed with another learner.
         """
-        self.seeds, self.target, self.rows = tuple(header["seeds"]), Target(*header["target"]), header["rows"]
+        self.seeds, self.target = tuple(header["seeds"]), from_json(Number, header["target"], "target")
+        self.rows, self.count = header["rows"], header["count"]
         if header["warm"] is not None:
             self.warm = Rows.unpack(select_prefix(tensors, "warm"), header["warm"])
             return
         self.encoder = Encoder.from_json(header["map"])
-        members = [select_prefix(tensors, str(member)) for member in range(len(self.seeds))]
-        if self.template is None:
-            self.landmarks = [parts.pop("landmarks").numpy() for parts in members]
-        self.build()
-        if self.template is not None and header["learners"] != [*map(fingerprint, self.learners)]:
+        given = self._given() if self.template else []
+        if header["learners"] != [*map(fingerprint, given)]:
             raise ValueError("it was written with another learner: give that one as model")
-        self.states = [
-            learner.refiner.unpack(parts) for learner, parts in zip(self.learners, members, strict=True)
-        ]
+        self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, given)
 
-    @property
-    def _members(self) -> list[tuple[Learner, State]]:
-        return list(zip(self.learners, self.states, strict=True))
+    def _draw(self, x: np.ndarray) -> list[Draws]:
+        """Return the features of every member, drawn for encoded rows `[n, d]`."""
+        assert self.encoder is not None
+        room = widths(self.encoder.width)
+        columns, thresholds = self.encoder.threshold_features(room.steps)
+        steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
+        landmarks = [choose_landmarks(x, room.landmarks, seed) for seed in self.seeds]
+        points = [torch.from_numpy(rows).double() for rows in landmarks]
+        sample = torch.from_numpy(smallest_hashes(x, POOL, self.seeds[0])).double()
+        return [f.draws for f in committee_features(points, sample, steps, self.seeds)]
 
-    def _fit_map(self, rows: Rows) -> Batch:
-        """Take the map from rows, make the learners for it, and return the rows as a batch."""
-        self.encoder = Encoder.fit(rows.columns, rows.weight)
-        if self.outputs is None:
-            self.target = Target.fit(rows.y, rows.weight)
-        x = self.encode(rows.columns)
-        if self.template is None:
-            limit = widths(self.encoder.width).landmarks
-            self.landmarks = [choose_landmarks(x, limit, seed) for seed in self.seeds]
-        self.build()
-        return self._batch(x, rows)
+    def _built(self, drawn: list[Draws]) -> Members:
+        """Return members that have learnt no row: committees on features as drawn, or a copy of the user's learner."""
+        if self.template is not None:
+            return Members.of_learners(self._given())
+        return Members.of_draws(drawn, self.outputs, self.device)
+
+    def _given(self) -> list[Learner]:
+        """Return a copy of the user's learner.
+
+        Raises:
+            ValueError: it is of another size, or implicit.
+        """
+        assert self.encoder is not None and self.template is not None
+        return [fitting(self.template, self.encoder.width, self.outputs).to(self.device)]
 
     def _batch(self, x: np.ndarray, rows: Rows) -> Batch:
         """Return rows encoded as x `[n, d]` as a batch of one task; the numbers of a regression standardised."""
-        centre, scale = self.target
-        y = (rows.y - centre) / scale if self.outputs is None else rows.y.astype(np.int64)
+        y = (
+            (rows.y - self.target.centre) / self.target.scale
+            if self.outputs is None
+            else rows.y.astype(np.int64)
+        )
         parts = (x, y[:, None], rows.weight)
         inputs, target, weight = (torch.from_numpy(part)[None].to(self.device) for part in parts)
         # finite by the checks of the estimator and of the map, and without rows of weight 0
         batch = Batch._trusted(inputs, target, weight, bool((rows.weight != 1).any()))
-        for learner in self.learners if batch.is_weighted else ():
+        for learner in self.members.learners if batch.is_weighted else ():
             learner.check(batch)
         return batch

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from ..committees import committee, committee_features
 from ..learner import Learner
 from ..likelihood import Velocity
 from ..predictors import Features, Readout
 from ..refiners import gaussian_process, kernel, statistics
-from ..regimes import bayesian, closed_form, committee, linear, y_likelihood
+from ..regimes import bayesian, closed_form, linear, y_likelihood
 from ..signal import CLOSED_FORM, PLAIN
 from .base import STRENGTHS, Method
 
@@ -200,7 +201,8 @@ class Experts(Method):
         steps = [(column, threshold) for threshold in inner for column in range(family.x_dim)]
         generator = torch.Generator().manual_seed(self.seed)
         rows = torch.randn(self.landmarks, family.x_dim, generator=generator)
-        return committee(y_likelihood(family), rows, steps, seed=self.seed)
+        features = committee_features([rows], rows, steps, [self.seed])[0]
+        return committee(y_likelihood(family), features)
 
 
 @dataclass(frozen=True, kw_only=True)

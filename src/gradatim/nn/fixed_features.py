@@ -1,6 +1,6 @@
-"""Fixed features of rows: nearness to some of them, products of two inputs, steps and random ramps; nothing is learnt.
+"""Fixed features of rows: nearness to landmarks, products of two inputs, steps and random ramps; nothing is learnt.
 
-Source: Broomhead, Lowe 1988, eq. 3 (nearness to rows); Rahimi, Recht 2007 (random ramps).
+Source: Broomhead, Lowe 1988, eq. 3 (nearness to landmarks); Rahimi, Recht 2007 (random ramps).
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 MOST = 900
-"""Features in all: their second moments, packed in float32, take 1.6 MB."""
+"""Features in all: their second moments take 3.2 MB in a file."""
 
 FILLED = 640
 """Features up to which random ramps fill the room that the other families leave."""
@@ -59,41 +59,71 @@ def widths(x_dim: int, limit: int = MOST) -> Widths:
     return Widths(near, products, steps, max(0, min(limit, FILLED) - 1 - x_dim - near - products - steps))
 
 
+class Draws(NamedTuple):
+    """What fixed features are made of, the arrays of a file.
+
+    Fields: `landmarks [K, d]`; `reach [1]`, the squared distance at which nearness falls to 1/e; `pairs [2, P]` int64
+    of inputs; `column [S]` int64 and `threshold [S]` of the steps; `direction [d, R]` and `bias [R]` of the ramps.
+    """
+
+    landmarks: Tensor
+    reach: Tensor
+    pairs: Tensor
+    column: Tensor
+    threshold: Tensor
+    direction: Tensor
+    bias: Tensor
+
+    def packed(self) -> Draws:
+        """Return the draws as a file holds them: landmarks and ramps are float32 numbers."""
+        floats = {name: getattr(self, name).float() for name in ("landmarks", "direction", "bias")}
+        return self._replace(**floats)
+
+    def unpacked(self) -> Draws:
+        """Return the draws that `packed` returned, float64."""
+        return Draws(*(part.double() if part.is_floating_point() else part for part in self))
+
+    def widened(self, place: Tensor, width: int) -> Draws:
+        """Return the draws for rows of `width` inputs, where input j is at `place[j]`, `place [d]`, or gone (-1).
+
+        Inputs that are new have the coordinate 0 in every landmark, and no ramp depends on them.
+        """
+        present = place >= 0
+        landmarks = self.landmarks.new_zeros(len(self.landmarks), width)
+        landmarks[:, place[present]] = self.landmarks[:, present]
+        direction = self.direction.new_zeros(width, self.direction.shape[1])
+        direction[place[present]] = self.direction[present]
+        return self._replace(
+            landmarks=landmarks, pairs=place[self.pairs], column=place[self.column], direction=direction
+        )
+
+
 class FixedFeatures(nn.Module):
     """`phi(x) = [x, 1, near(x), x_i x_j / 2, 1[x_k > t] / 2, ramps(x)]`: five families, side by side.
 
-    - `near_k(x) = s_k exp(-|x - c_k|^2 / (spread v))`. The landmarks c_k are rows of x, v is the sum of their
-      variances, and s_k makes the mean square over the landmarks 1.
-    - The pairs i <= j are drawn once. Those come first whose product varies over the landmarks and is none of the two
-      inputs.
-    - `ramps(x) = max(0, W x / sqrt(v) + b)`, W standard normal, b of standard deviation 1/2.
+    - `near_k(x) = s_k exp(-|x - c_k|^2 / reach)`, where s_k makes the mean square over the landmarks c_k 1.
+    - `ramps(x) = max(0, x' W + b)`.
 
     Args:
-        landmarks: `[K, x_dim]`, the rows c.
-        products: how many products of two inputs.
-        steps: (k, t) of every step feature.
-        spread: how far nearness reaches.
-        seed: of the draws.
-        ramps: how many random ramps.
+        draws: the landmarks, pairs, thresholds and ramps.
 
     Attributes:
         blocks: the widths of the five families, x and 1 together first.
+        draws: as given.
 
     Raises:
-        ValueError: a number of features below 0, landmarks that are no rows, a step at a column that does not exist,
-            spread <= 0.
+        ValueError: draws of different widths, or a step at a column that does not exist.
 
     Example:
         >>> import torch
         >>> from gradatim.nn.fixed_features import FixedFeatures
-        >>> features = FixedFeatures(torch.randn(16, 8), products=10, steps=[(0, 0.5)])
+        >>> features = FixedFeatures.draw(torch.randn(16, 8), products=10, steps=[(0, 0.5)])
         >>> features.blocks, features(torch.randn(2, 3, 8)).shape
         ((9, 16, 10, 1, 0), torch.Size([2, 3, 36]))
 
     Source: Broomhead, Lowe 1988, eq. 3; Rahimi, Recht 2007.
     """
 
-    landmarks: Tensor
     slope: Tensor
     pairs: Tensor
     column: Tensor
@@ -102,58 +132,109 @@ class FixedFeatures(nn.Module):
     direction: Tensor
     bias: Tensor
 
-    def __init__(
-        self,
+    def __init__(self, draws: Draws) -> None:
+        super().__init__()
+        if draws.landmarks.dim() != 2 or not draws.landmarks.shape[1]:
+            raise ValueError(
+                f"fixed features need landmarks [K, x_dim]; got shape {tuple(draws.landmarks.shape)}"
+            )
+        self.x_dim = x_dim = draws.landmarks.shape[1]
+        inputs = torch.cat([draws.pairs.flatten(), draws.column])
+        if len(draws.direction) != x_dim or bool(((inputs < 0) | (inputs >= x_dim)).any()):
+            raise ValueError(
+                f"products, steps and ramps are of inputs 0 .. {x_dim - 1}; got inputs {inputs.tolist()[:8]}, "
+                f"ramps of {len(draws.direction)} inputs"
+            )
+        self.draws, like = draws, draws.landmarks
+        self._near(draws.landmarks.double(), float(draws.reach), like)
+        self.register_buffer("pairs", draws.pairs)
+        self._grid(draws.column.tolist(), draws.threshold.tolist(), like)
+        self.register_buffer("direction", draws.direction.to(like))
+        self.register_buffer("bias", draws.bias.to(like))
+        self.blocks = (
+            x_dim + 1,
+            len(draws.landmarks),
+            draws.pairs.shape[1],
+            len(self.place),
+            draws.direction.shape[1],
+        )
+
+    @classmethod
+    def draw(
+        cls,
         landmarks: Tensor,
         products: int = 0,
         steps: Sequence[tuple[int, float]] = (),
         spread: float = 1.0,
         seed: int = 0,
         ramps: int = 0,
-    ) -> None:
-        super().__init__()
+        rows: Tensor | None = None,
+    ) -> Self:
+        """Return features of which pairs and ramps are drawn once.
+
+        - Nearness reaches `spread v`, v the sum of the landmarks' variances.
+        - Those pairs i <= j come first whose product varies over rows and is none of the two inputs.
+        - Ramps are `max(0, W x / sqrt(v) + b)`, W standard normal, b of standard deviation 1/2.
+
+        Args:
+            landmarks: `[K, x_dim]`.
+            products: how many products of two inputs.
+            steps: (k, t) of every step feature.
+            spread: how far nearness reaches.
+            seed: of the draws.
+            ramps: how many random ramps.
+            rows: `[n, x_dim]`, over which products should vary (default: the landmarks).
+
+        Raises:
+            ValueError: a number of features below 0, landmarks of no width, spread <= 0.
+        """
         if landmarks.dim() != 2 or not landmarks.shape[1] or min(products, ramps) < 0 or not spread > 0:
             raise ValueError(
                 "fixed features need landmarks [K, x_dim], products and ramps >= 0, and spread > 0; got "
                 f"{tuple(landmarks.shape)}, {products}, {ramps}, {spread}"
             )
-        self.x_dim = x_dim = landmarks.shape[1]
-        if any(not 0 <= column < x_dim for column, _ in steps):
-            raise ValueError(f"a step is taken at a column of x, 0 .. {x_dim - 1}; got {steps}")
+        x_dim = landmarks.shape[1]
         variance = float(landmarks.double().var(0, correction=0).sum()) if len(landmarks) else 0.0
-        self.spread, self.size = spread, variance or float(x_dim)
-        self._near(landmarks)
+        size = variance or float(x_dim)
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("pairs", _pairs_of(landmarks.double(), generator)[:, :products])
-        self._grid(steps, landmarks)
+        pairs = _pairs_of((landmarks if rows is None else rows).double(), generator)[:, :products]
         normal = torch.randn(x_dim + 1, ramps, generator=generator, dtype=torch.float64)
-        self.register_buffer("direction", (normal[:-1] / self.size**0.5).to(landmarks))
-        self.register_buffer("bias", (normal[-1] / 2).to(landmarks))
-        self.blocks = (x_dim + 1, len(landmarks), self.pairs.shape[1], len(self.place), ramps)
+        column, threshold = zip(*steps, strict=True) if steps else ((), ())
+        return cls(
+            Draws(
+                landmarks.clone(),
+                torch.tensor([spread * size], dtype=torch.float64),
+                pairs,
+                torch.tensor(column, dtype=torch.int64),
+                torch.tensor(threshold, dtype=torch.float64),
+                (normal[:-1] / size**0.5).float().to(landmarks),  # float32 numbers: a file holds them as such
+                (normal[-1] / 2).float().to(landmarks),
+            )
+        )
 
-    def _near(self, landmarks: Tensor) -> None:
-        """Keep the landmarks, and nearness to them as `exp([x, |x|^2, 1] slope)`: one product of matrices."""
-        c, width = landmarks.double(), self.spread * self.size
-        near = (-torch.cdist(c, c).square() / width).exp()
+    def _near(self, c: Tensor, reach: float, like: Tensor) -> None:
+        """Keep nearness to the landmarks as `exp([x, |x|^2, 1] slope)`: one product of matrices."""
+        near = (-torch.cdist(c, c).square() / reach).exp()
         scale = near.square().mean(0).clamp(min=1e-12).rsqrt() if len(c) else c[:, 0]
-        offset = scale.log() - c.square().sum(1) / width
-        slope = torch.cat([2 * c.mT / width, -torch.ones_like(offset)[None] / width, offset[None]])
-        self.register_buffer("landmarks", landmarks.clone())
-        self.register_buffer("slope", slope.to(landmarks))
+        offset = scale.log() - c.square().sum(1) / reach
+        slope = torch.cat([2 * c.mT / reach, -torch.ones_like(offset)[None] / reach, offset[None]])
+        self.register_buffer("slope", slope.to(like))
 
-    def _grid(self, steps: Sequence[tuple[int, float]], like: Tensor) -> None:
+    def _grid(self, columns: list[int], thresholds: list[float], like: Tensor) -> None:
         """Keep the thresholds as a row for each column, infinite where it has fewer, and the place of each step."""
-        columns = sorted({column for column, _ in steps})
-        rows: list[list[float]] = [[] for _ in columns]
+        different = sorted(set(columns))
+        rows: list[list[float]] = [[] for _ in different]
         places = []
-        for column, threshold in steps:
-            row = columns.index(column)
+        for column, threshold in zip(columns, thresholds, strict=True):
+            row = different.index(column)
             places.append((row, len(rows[row])))
             rows[row].append(threshold)
         longest = max(map(len, rows), default=0)
         full = [[*row, *[torch.inf] * (longest - len(row))] for row in rows]
-        self.register_buffer("column", torch.tensor(columns, dtype=torch.int64))
-        self.register_buffer("threshold", torch.tensor(full, dtype=like.dtype).reshape(len(columns), longest))
+        self.register_buffer("column", torch.tensor(different, dtype=torch.int64))
+        self.register_buffer(
+            "threshold", torch.tensor(full, dtype=like.dtype).reshape(len(different), longest)
+        )
         self.register_buffer(
             "place", torch.tensor([row * longest + at for row, at in places], dtype=torch.int64)
         )
@@ -186,7 +267,7 @@ class FixedFeatures(nn.Module):
     def _heads(self, theta: Tensor) -> _Heads:
         """Return H heads `[B, D, H]` by family, in the form that is fastest."""
         linear, near, products, steps, ramps = theta.split(self.blocks, dim=1)
-        square, width = None, self.landmarks.shape[1]
+        square, width = None, self.x_dim
         if bool(products.any()) and width**2 <= 4 * products.shape[1]:
             i, j = self.pairs
             square = theta.new_zeros(len(theta), width, theta.shape[2], width)
@@ -229,35 +310,6 @@ class FixedFeatures(nn.Module):
     def _ramps(self, x: Tensor) -> Tensor:
         """Return the random ramps `[..., R]`."""
         return torch.nn.functional.linear(x, self.direction.mT, self.bias).relu_()
-
-
-def choose_landmarks(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Return at most `limit` different rows of `[n, d]` as float32 `[K, d]`, whatever their order.
-
-    They are those whose hash is smallest, so that the same rows are chosen in whatever portions they come.
-
-    Example:
-        >>> import numpy as np
-        >>> from gradatim.nn.fixed_features import choose_landmarks
-        >>> rows = np.random.default_rng(0).normal(size=(50, 3))
-        >>> np.array_equal(choose_landmarks(rows, 8, 0), choose_landmarks(rows[::-1], 8, 0))
-        True
-    """
-    chosen = np.empty((0, rows.shape[1]), dtype=np.float32)
-    for start in range(0, len(rows), _CACHED):
-        chosen = np.concatenate([chosen, rows[start : start + _CACHED].astype(np.float32)])
-        _, index = np.unique(_hashes(chosen, seed), return_index=True)
-        chosen = chosen[index[:limit]]
-    return chosen
-
-
-def _hashes(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return a number for each row of float32 `[n, d]` that depends on its values and the seed alone, `[n]` uint64."""
-    rng = np.random.default_rng(seed)
-    odd = rng.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    bits = (rows + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 is 0
-    mixed = ((bits * odd) ^ (bits * odd >> np.uint64(29))).sum(1, dtype=np.uint64)
-    return (mixed ^ (mixed >> np.uint64(31))) * odd[0]
 
 
 def _pairs_of(rows: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,9 +3,10 @@
 Source: Pedregosa et al. 2011 (standardisation, one-hot codes).
 """
 
+from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category
 from .columns import Columns
 from .encoder import Encoder
-from .maps import MAX_CODES, MAX_LEVELS, QUANTILES, SPARE_LEVELS, Category, Number
+from .number import QUANTILES, Number
 from .reading import read_columns
 
 __all__ = [

@@ -5,19 +5,29 @@ Source: Wickham 2014 (a column is a variable, a row is an observation).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from .cells import NUMBER as PLAIN
+from .cells import TEXT, Cell, Days, family_of, object_column, to_texts
 
 NUMBER, CATEGORY = "number", "category"
 
 _MAX_NAMES = 10
 
+_NOTED_ROWS, _NOTED_SHARE = 16, 0.1
+"""At least so many rows, of which at most this share is words, are read as words with a note."""
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:
     """Named columns of equal length: float64 with NaN for missing, or object arrays of str with None for missing.
+
+    A column of dates or durations is `Days`. What stood as a number or a date among text is a `Cell`, a str with its
+    number: a map of numbers and a map of text both read it, whatever the other rows hold.
 
     Fields:
         `names`: the names of the columns.
@@ -58,10 +68,11 @@ class Columns:
     def concat(cls, parts: Sequence[Columns], owner: str = "the table") -> Columns:
         """Return the rows of several tables, one below the other, as a copy.
 
-        The first table decides the order of the columns. `owner` is the name of the table in error messages.
+        The first table decides the order of the columns. `owner` is the name of the table in error messages. A column
+        of numbers here and of text there is text whose numbers can still be read.
 
         Raises:
-            ValueError: there is no table; or as `reorder` and `convert_column`.
+            ValueError: there is no table; or as `reorder`.
 
         Example:
             >>> import numpy as np
@@ -78,11 +89,7 @@ class Columns:
         if len(matrices) == len(parts):
             return cls.from_matrix(first.names, np.concatenate(matrices), first.named)
         chunks_by_column = zip(*(part.values for part in parts), strict=True)
-        columns = (
-            _concat_column(chunks, name, owner)
-            for name, chunks in zip(first.names, chunks_by_column, strict=True)
-        )
-        return cls(first.names, tuple(columns), first.named)
+        return cls(first.names, tuple(map(_concat_column, chunks_by_column)), first.named)
 
     @property
     def n_rows(self) -> int:
@@ -93,6 +100,34 @@ class Columns:
     def kinds(self) -> tuple[str, ...]:
         """Return the kind of each column: "number" or "category"."""
         return tuple(map(column_kind, self.values)) if self.matrix is None else (NUMBER,) * len(self.names)
+
+    def decided(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the kind of each column and its plain values `[rows]`, decided by all of these rows together.
+
+        - Numbers alone, dates alone or durations alone are numbers. So is a column with nothing in it.
+        - Everything else is text. A column that is mostly numbers is warned of.
+
+        Example:
+            >>> from gradatim.preprocessing import Columns, read_columns
+            >>> both = Columns.concat([read_columns([[1]]), read_columns([["one"]])])
+            >>> [kind for kind, _ in both.decided()], [kind for kind, _ in both.take(slice(1)).decided()]
+            (['category'], ['number'])
+        """
+        for name, values in zip(self.names, self.values, strict=True):
+            if column_kind(values) == NUMBER:
+                yield NUMBER, np.asarray(values)
+                continue
+            cells = [cell for cell in values.tolist() if cell is not None]
+            families = (
+                {getattr(cell, "family", TEXT) for cell in cells} if Cell in map(type, cells) else {TEXT}
+            )
+            if not cells or (len(families) == 1 and TEXT not in families):
+                yield NUMBER, _parse(values.tolist())[0]
+                continue
+            if len(families) > 1:
+                _note_words(cells, name)
+                values = object_column(None if cell is None else str(cell) for cell in values.tolist())
+            yield CATEGORY, values
 
     def take(self, index: slice | np.ndarray) -> Columns:
         """Return a subset of the rows: views for a slice, copies for an array of positions or of booleans `[rows]`.
@@ -139,8 +174,9 @@ class Columns:
                 raise ValueError(
                     f"column {name!r} is missing: {owner} expects {quote_names(names)}; got {quote_names(self.names)}"
                 )
+        expected = set(names)
         for name in self.names:
-            if name not in names:
+            if name not in expected:
                 raise ValueError(f"column {name!r} is unknown: {owner} expects only {quote_names(names)}")
         order = [position_of[name] for name in names]
         matrix = None if self.matrix is None else self.matrix[:, order]
@@ -159,15 +195,27 @@ def column_kind(values: np.ndarray) -> str:
     return NUMBER if values.dtype.kind == "f" else CATEGORY
 
 
-def convert_column(values: np.ndarray, kind: str, levels: Iterable[str], name: str, owner: str) -> np.ndarray:
-    """Return a column `[rows]` as the kind that `owner` expects.
+def convert_column(
+    values: np.ndarray,
+    kind: str,
+    levels: Iterable[str],
+    name: str,
+    owner: str,
+    empty: bool = False,
+    truncated: bool = False,
+) -> np.ndarray:
+    """Return a column `[rows]` as the kind that `owner` expects, each cell by itself.
 
-    - Text becomes numbers if all of it reads as numbers.
-    - Numbers become text if some of the known `levels` read as numbers: then the column mixes types.
+    - Text becomes numbers where it reads as one. A word among numbers is missing, with a warning.
+    - Numbers become text: their digits. Dates become their ISO text.
     - A column of missing values only can become either kind.
 
+    `levels`: the known levels of a map of text. `empty`: the map has never seen a value; what is no number is missing
+    without a warning. `truncated`: the map of text has more levels than it lists.
+
     Raises:
-        ValueError: the type of the column has changed, or a number is infinite. The message names the column.
+        ValueError: two rows or more, and all of them of the wrong type: words for a map of numbers, or numbers for
+            levels of which none reads as one; or a number is infinite. The message names the column.
 
     Example:
         >>> import numpy as np
@@ -178,36 +226,63 @@ def convert_column(values: np.ndarray, kind: str, levels: Iterable[str], name: s
     if column_kind(values) == kind:
         return values
     if kind == NUMBER:
-        try:
-            parsed = np.array([np.nan if text is None else float(text) for text in values.tolist()])
-        except ValueError:
-            text = next(text for text in values.tolist() if text is not None and not _is_number(text))
-            raise ValueError(
-                f"column {name!r} changed its type: {owner} learned it as numbers (or dates); got the text {text!r}"
-            ) from None
+        parsed, odd = _parse(values.tolist())
+        if odd and not empty:
+            _report_words(values, parsed, odd, name, owner)
         return check_finite(parsed, (name,))
-    missing = np.isnan(values)
-    if not missing.all() and not any(map(_is_number, levels)):
+    if family_of(values) == PLAIN and not truncated:
+        present = values[~np.isnan(values)]
+        if len(present) > 1 and not any(map(_is_number, levels)):
+            raise ValueError(
+                f"column {name!r} changed its type: {owner} learned it as categories (text); got the number "
+                f"{present[0]:g}: convert it to text first"
+            )
+    return to_texts(values)
+
+
+def _parse(cells: list[str | None]) -> tuple[np.ndarray, list[int]]:
+    """Return cells as numbers `[rows]`, and the positions of those that are words."""
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64), []
+    except ValueError:
+        pass
+    numbers, odd = np.full(len(cells), np.nan), []
+    for row, cell in enumerate(cells):
+        if isinstance(cell, Cell):
+            numbers[row] = cell.number
+        elif cell is not None and _is_number(cell):
+            numbers[row] = float(cell)
+        elif cell is not None:
+            odd.append(row)
+    return numbers, odd
+
+
+def _report_words(values: np.ndarray, numbers: np.ndarray, odd: list[int], name: str, owner: str) -> None:
+    """Warn of words in a column of numbers, or raise ValueError where it holds nothing else."""
+    text = f"{values[odd[0]]!r:.80}"
+    if len(odd) > 1 and np.isnan(numbers).all():
         raise ValueError(
-            f"column {name!r} changed its type: {owner} learned it as categories (text); got the number "
-            f"{values[~missing][0]:g}: convert it to text first"
+            f"column {name!r} changed its type: {owner} learned it as numbers (or dates); got the text {text}: "
+            "give numbers, or leave the cells empty"
         )
-    texts = [
-        None if is_missing else format_number(x)
-        for x, is_missing in zip(values.tolist(), missing, strict=True)
-    ]
-    return object_column(texts)
+    warnings.warn(
+        f"column {name!r} holds numbers (or dates); {len(odd)} of {len(values)} cells do not and count as missing, the "
+        f"first in row {odd[0]}, {text}: correct it or leave it empty",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
-def format_number(number: float) -> str:
-    """Return a finite number as text, the same for 1, 1.0 and True: an integer where it is one.
-
-    Example:
-        >>> from gradatim.preprocessing.columns import format_number
-        >>> format_number(1.0), format_number(0.5)
-        ('1', '0.5')
-    """
-    return str(int(number)) if number.is_integer() else repr(number)
+def _note_words(cells: list[str], name: str) -> None:
+    """Warn of a column that is read as words because of a few of its cells."""
+    words = [cell for cell in cells if not isinstance(cell, Cell)]
+    if words and len(cells) >= _NOTED_ROWS and len(words) <= _NOTED_SHARE * len(cells):
+        warnings.warn(
+            f"column {name!r} is read as words because {len(words)} of its {len(cells)} cells are, such as "
+            f"{words[0]!r:.80}: leave those empty (None) to read it as numbers",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def check_finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -233,19 +308,6 @@ def check_finite(numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return numbers
 
 
-def object_column(items: list[str | None]) -> np.ndarray:
-    """Return a column of text `[rows]`, None where it is missing.
-
-    Example:
-        >>> from gradatim.preprocessing.columns import object_column
-        >>> object_column(["red", None])
-        array(['red', None], dtype=object)
-    """
-    column = np.empty(len(items), dtype=object)
-    column[:] = items
-    return column
-
-
 def quote_names(names: Sequence[str]) -> str:
     """Return column names for a message: the first ten, and how many there are in all.
 
@@ -266,12 +328,22 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _concat_column(chunks: Sequence[np.ndarray], name: str, owner: str) -> np.ndarray:
-    """Return one column `[rows]` of several tables; it is text if it is text in any of them."""
-    texts = [text for chunk in chunks if column_kind(chunk) == CATEGORY for text in chunk.tolist()]
-    kind = NUMBER if all(column_kind(chunk) == NUMBER for chunk in chunks) else CATEGORY
-    levels = {text for text in texts if text is not None}
-    if kind == CATEGORY and not levels:
-        has_numbers = any(column_kind(chunk) == NUMBER and not np.isnan(chunk).all() for chunk in chunks)
-        kind = NUMBER if has_numbers else CATEGORY
-    return np.concatenate([convert_column(chunk, kind, levels, name, owner) for chunk in chunks])
+def _concat_column(chunks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one column `[rows]` of several tables; of several kinds it is text that still has its numbers."""
+    filled = [chunk for chunk in chunks if not _is_empty(chunk)] or chunks[:1]
+    kinds = {(column_kind(chunk), family_of(chunk)) for chunk in filled}
+    if len(kinds) == 1 and column_kind(filled[0]) == NUMBER:
+        parts = [
+            np.asarray(chunk) if column_kind(chunk) == NUMBER else np.full(len(chunk), np.nan)
+            for chunk in chunks
+        ]
+        joined = np.concatenate(parts)
+        return joined.view(type(filled[0])) if isinstance(filled[0], Days) else joined
+    return np.concatenate([chunk if column_kind(chunk) == CATEGORY else to_texts(chunk) for chunk in chunks])
+
+
+def _is_empty(chunk: np.ndarray) -> bool:
+    """Return whether a column `[rows]` has nothing in it."""
+    if column_kind(chunk) == NUMBER:
+        return bool(np.isnan(chunk).all())
+    return all(cell is None for cell in chunk.tolist())

@@ -1,6 +1,7 @@
-"""The fixed map from a table to rows of numbers: standardised numbers, flags for missing values, one-hot codes.
+"""The map from a table to rows of numbers: standardised numbers, flags for missing values, one-hot codes.
 
-The map is fitted once and then stays: sums over rows add up only if all rows went through one map.
+A map is fitted once. It is extended where a constant column begins to vary or a new word appears, in such a way that
+rows encoded before keep their meaning: sums over rows add up only if all rows went through one map.
 
 Source: Pedregosa et al. 2011 (standardisation, one-hot codes).
 """
@@ -12,39 +13,33 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..nn.carry import Change
+from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category, Tally, slots_per_column
 from .columns import CATEGORY, NUMBER, Columns, convert_column
-from .maps import (
-    QUANTILES,
-    Category,
-    Number,
-    Tally,
-    describe_difference,
-    from_json,
-    inverse_unit,
-    merge_maps,
-    slots_per_column,
-    to_json,
-)
+from .maps import describe_difference, from_json, merge_maps, to_json
+from .number import FAR, QUANTILES, YOUNG, Number, inverse_unit
 
 SOFT = 6.0
 """Standardised numbers beyond this grow like their logarithm."""
 
-FORMAT = 2
+FORMAT = 3
 """The format version of what `to_json` writes."""
 
 _CHUNK_SIZE = 32_768  # numbers at a time
 _MAP_TYPES = {NUMBER: Number, CATEGORY: Category}
+_RENAMED = {"mean": "centre", "std": "scale"}  # of format 2
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A fixed map from columns to rows `[rows, width]`, float64. It is immutable, and equal maps compare equal.
+    """A map from columns to rows `[rows, width]`, float64. It is immutable, and equal maps compare equal.
 
     An encoded row holds, in this order:
 
-    - Every column of numbers: z = (x - mean) / std, and 0 if missing. Beyond `SOFT` it grows like sign(z) (SOFT +
-      log(1 + |z| - SOFT)).
+    - Every column of numbers: z = (x - centre) / scale, and 0 if missing. Beyond `SOFT` it grows like
+      sign(z) (SOFT + log(1 + |z| - SOFT)); beyond `FAR` the number counts as missing.
     - A 0/1 flag for every column of numbers that had a missing value when the map was fitted.
     - The codes of each column of categories: its levels, free slots, one code for all further levels, and one for
       missing if missing values were seen.
@@ -77,7 +72,7 @@ class Encoder:
         Example:
             >>> import numpy as np
             >>> from gradatim.preprocessing import Encoder, read_columns
-            >>> Encoder.fit(read_columns([[1.0], [5.0]]), weight=np.array([3.0, 1.0])).maps[0].mean
+            >>> Encoder.fit(read_columns([[1.0], [5.0]]), weight=np.array([3.0, 1.0])).maps[0].centre
             2.0
         """
         if weight is None:
@@ -86,7 +81,7 @@ class Encoder:
         if not weight.all():
             columns, weight = columns.take(weight > 0), weight[weight > 0]
         weight = weight * inverse_unit(float(weight.max()))
-        pairs = zip(columns.kinds, columns.values, strict=True)
+        pairs = columns.decided()
         fitted = [
             (Number.fit if kind == NUMBER else Tally.from_column)(values, weight) for kind, values in pairs
         ]
@@ -103,18 +98,33 @@ class Encoder:
         return tuple(NUMBER if isinstance(column_map, Number) else CATEGORY for column_map in self.maps)
 
     @cached_property
+    def inputs(self) -> tuple[tuple[str, Any, Any], ...]:
+        """Return what each entry of an encoded row is: (its family, its column, its level or None)."""
+        numbers = [("number", name, None) for name in self._number_names]
+        flags = [("missing number", self._number_names[j], None) for j in self._flag_index]
+        codes = []
+        for position, column_map in self._category_maps:
+            name = self.names[position]
+            free = range(column_map.slots - len(column_map.levels))
+            codes += [("level", name, level) for level in column_map.levels]
+            codes += [("free", name, slot) for slot in free]
+            codes += [("other", name, None)] * column_map.has_other
+            codes += [("missing", name, None)] * column_map.has_missing
+        return (*numbers, *flags, *codes)
+
+    @property
     def width(self) -> int:
         """Return the width of an encoded row."""
-        return (
-            len(self._scales)
-            + len(self._flag_index)
-            + sum(column_map.width for _, column_map in self._category_maps)
-        )
+        return len(self.inputs)
 
     @cached_property
-    def _number_index(self) -> list[int]:
-        """The positions of the columns of numbers."""
-        return [j for j, kind in enumerate(self.kinds) if kind == NUMBER]
+    def _number_maps(self) -> list[tuple[int, Number]]:
+        """The positions and maps of the columns of numbers."""
+        return [(j, column_map) for j, column_map in enumerate(self.maps) if isinstance(column_map, Number)]
+
+    @cached_property
+    def _number_names(self) -> list[str]:
+        return [self.names[j] for j, _ in self._number_maps]
 
     @cached_property
     def _category_maps(self) -> list[tuple[int, Category]]:
@@ -123,23 +133,49 @@ class Encoder:
 
     @cached_property
     def _scales(self) -> np.ndarray:
-        """For each column of numbers `[p, 5]`: 1 / unit, then mean, std, low and high in that unit."""
-        maps = [column_map for column_map in self.maps if isinstance(column_map, Number)]
+        """For each column of numbers `[p, 5]`: 1 / unit, then centre, scale, low and high in that unit."""
+        maps = [column_map for _, column_map in self._number_maps]
         units = [inverse_unit(column_map.low, column_map.high) for column_map in maps]
-        rows = [(1.0, t.mean, t.std, t.low, t.high) for t in maps]
+        rows = [(1.0, t.centre, t.scale, t.low, t.high) for t in maps]
         return np.array(rows).reshape(-1, 5) * np.array(units)[:, None]
 
     @cached_property
     def _flag_index(self) -> np.ndarray:
         """The columns of numbers that have a flag, by their position among the columns of numbers."""
-        maps = [column_map for column_map in self.maps if isinstance(column_map, Number)]
-        return np.flatnonzero(np.array([column_map.has_missing for column_map in maps], dtype=bool))
+        has_missing = [column_map.has_missing for _, column_map in self._number_maps]
+        return np.flatnonzero(np.array(has_missing, dtype=bool))
+
+    @cached_property
+    def _coded(self) -> list[tuple[int, tuple[float, ...]]]:
+        """The columns of numbers that have codes for missing, by their position among these, and the codes."""
+        return [(at, t.codes) for at, (_, t) in enumerate(self._number_maps) if t.codes]
+
+    @cached_property
+    def _empty(self) -> list[int]:
+        """The columns of numbers in which no number was seen, by their position among these."""
+        return [at for at, (_, t) in enumerate(self._number_maps) if not t.quantiles]
+
+    @cached_property
+    def _constant(self) -> list[int]:
+        """The columns of numbers that have not varied, by their position among these."""
+        return [at for at, (_, t) in enumerate(self._number_maps) if t.quantiles and t.low == t.high]
+
+    @cached_property
+    def _young(self) -> list[int]:
+        """The positions of the columns whose scale is not settled."""
+        return [j for j, column_map in self._number_maps if column_map.stage == YOUNG]
 
     @cached_property
     def _codes(self) -> list[dict[str | None, int]]:
         return [column_map.codes() for _, column_map in self._category_maps]
 
-    def align(self, columns: Columns, owner: str = "Encoder") -> Columns:
+    @property
+    def _max_slots(self) -> int:
+        """The slots up to which a column of categories grows."""
+        share = MAX_CODES // max(1, len(self._category_maps)) - 2
+        return min(MAX_LEVELS + SPARE_LEVELS, share)
+
+    def align(self, columns: Columns, owner: str = "the model") -> Columns:
         """Return the columns in this map's order and with its kinds. `encode`, `extend` and `out_of_range` call
         this themselves.
 
@@ -153,14 +189,22 @@ class Encoder:
         if columns.kinds == self.kinds:
             return columns
         values = tuple(
-            convert_column(column, kind, getattr(column_map, "levels", ()), name, owner)
+            convert_column(
+                column,
+                kind,
+                getattr(column_map, "levels", ()),
+                name,
+                owner,
+                empty=isinstance(column_map, Number) and not column_map.quantiles,
+                truncated=getattr(column_map, "truncated", False),
+            )
             for column, kind, column_map, name in zip(
                 columns.values, self.kinds, self.maps, self.names, strict=True
             )
         )
         return Columns(columns.names, values, columns.named)
 
-    def encode(self, columns: Columns, owner: str = "Encoder") -> np.ndarray:
+    def encode(self, columns: Columns, owner: str = "the model") -> np.ndarray:
         """Return the rows of a table as float64 `[rows, width]`; each row depends on itself alone.
 
         Raises:
@@ -175,7 +219,7 @@ class Encoder:
         """
         columns = self.align(columns, owner)
         out = np.zeros((columns.n_rows, self.width))
-        start = len(self._number_index)
+        start = len(self._number_maps)
         if start:
             self._write_numbers(out, self._matrix(columns))
             start += len(self._flag_index)
@@ -188,11 +232,18 @@ class Encoder:
             start += column_map.width
         return out
 
-    def extend(self, columns: Columns, owner: str = "Encoder") -> Encoder:
-        """Return the map with the new levels of these rows added, while there are free slots.
+    def extend(
+        self, columns: Columns, owner: str = "the model", growing: bool = True
+    ) -> tuple[int, Encoder, Encoder]:
+        """Return what these rows make of the map, whichever way they are cut.
 
-        Within one call the most frequent levels come first, ties by name. Existing codes stay as they are. If
-        nothing is new, the map itself is returned.
+        - New levels get codes in the order in which they appear, more slots where none is free, if `growing`.
+        - A column of numbers that was empty or constant gets a scale when it first varies (`Number.advance`).
+
+        Returns:
+            n: how many rows come before a column's scale changes, or all.
+            now: the map of these n rows. Rows encoded before mean the same under it (`change_to`).
+            then: the map of the rows from n on.
 
         Raises:
             ValueError: as `align`.
@@ -200,17 +251,74 @@ class Encoder:
         Example:
             >>> from gradatim.preprocessing import Encoder, read_columns
             >>> encoder = Encoder.fit(read_columns([["red"], ["blue"]]))
-            >>> encoder.extend(read_columns([["green"]])).maps[0].levels
-            ('blue', 'red', 'green')
+            >>> n, now, then = encoder.extend(read_columns([["green"], ["red"]]))
+            >>> n, now.maps[0].levels
+            (2, ('blue', 'red', 'green'))
         """
-        if not self._category_maps:
-            return self
+        if not self._category_maps and not self._young:
+            return columns.n_rows, self, self
         columns = self.align(columns, owner)
-        maps = list(self.maps)
-        for position, column_map in self._category_maps:
-            maps[position] = column_map.extend(columns.values[position])
-        if all(new is old for new, old in zip(maps, self.maps, strict=True)):
-            return self
+        n, now, then = columns.n_rows, list(self.maps), list(self.maps)
+        grown = {}
+        for j in self._young:
+            grown[j] = self.maps[j].advance(columns.values[j])  # type: ignore[union-attr]
+            n = min(n, grown[j][0])
+        for j, (count, *_) in grown.items():
+            # a change that comes later than another is left to the next call
+            taken = grown[j] if count == n else self.maps[j].advance(columns.values[j][:n])  # type: ignore[union-attr]
+            _, now[j], then[j] = taken
+        for j, column_map in self._category_maps:
+            now[j] = then[j] = column_map.extend(columns.values[j][:n], self._max_slots if growing else 0)
+        return n, self._replaced(now), self._replaced(then)
+
+    def _replaced(self, maps: list[Number | Category]) -> Encoder:
+        same = all(new is old for new, old in zip(maps, self.maps, strict=True))
+        return self if same else replace(self, maps=tuple(maps))
+
+    def change_to(self, encoder: Encoder) -> Change:
+        """Return how rows encoded by this map become those that another map of the same columns encodes.
+
+        It is exact for numbers within `SOFT` scales of the centre under both maps, and for levels with a code in both.
+
+        Example:
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> first, second = (Encoder.fit(read_columns([[low], [low + 2.0]])) for low in (0.0, 3.0))
+            >>> first.change_to(second).shift
+            tensor([-3.], dtype=torch.float64)
+        """
+        index = {entry: at for at, entry in enumerate(encoder.inputs) if entry[0] != "free"}
+        place = torch.tensor([index.get(entry, -1) for entry in self.inputs], dtype=torch.int64)
+        scale, shift = np.ones(self.width), np.zeros(self.width)
+        numbers = {encoder.names[j]: column_map for j, column_map in encoder._number_maps}
+        for at, (j, old) in enumerate(self._number_maps):
+            new = numbers.get(self.names[j], old)
+            if not old.quantiles:  # of an empty column every z is 0
+                continue
+            if old.low < old.high:  # of a constant too
+                scale[at] = old.scale / new.scale
+            if old.centre != new.centre:
+                shift[at] = old.centre / new.scale - new.centre / new.scale
+        return Change(place, torch.from_numpy(scale), torch.from_numpy(shift), encoder.width)
+
+    def joined(self, encoder: Encoder) -> Encoder:
+        """Return a map with the scales of another and the levels of both; of a column that is empty there, this map's.
+
+        Example:
+            >>> from gradatim.preprocessing import Encoder, read_columns
+            >>> first, second = (Encoder.fit(read_columns([[word]])) for word in ("red", "blue"))
+            >>> first.joined(second).maps[0].levels
+            ('red', 'blue')
+        """
+        maps: list[Number | Category] = []
+        for old, new in zip(self.maps, encoder.maps, strict=True):
+            if isinstance(old, Category) and isinstance(new, Category):
+                wider = old.extend(np.array(new.levels, dtype=object), self._max_slots)
+                maps.append(replace(wider, has_missing=old.has_missing or new.has_missing))
+            elif isinstance(old, Number) and isinstance(new, Number):
+                decided = old if new.stage == YOUNG else new
+                maps.append(replace(decided, has_missing=old.has_missing or new.has_missing))
+            else:
+                maps.append(old)
         return replace(self, maps=tuple(maps))
 
     def threshold_features(self, budget: int) -> tuple[np.ndarray, np.ndarray]:
@@ -229,9 +337,8 @@ class Encoder:
             >>> columns, thresholds
             (array([0]), array([0.]))
         """
-        maps = [number_map for number_map in self.maps if isinstance(number_map, Number)]
         usable = []
-        for position, number_map in enumerate(maps):
+        for position, (_, number_map) in enumerate(self._number_maps):
             z = self._standard(np.array([*number_map.quantiles, number_map.high]), position)
             usable.append(np.unique(z[z < z[-1]]))
         sizes = range(QUANTILES, 0, -1)
@@ -240,7 +347,7 @@ class Encoder:
         columns = np.repeat(np.arange(len(chosen)), [len(cuts) for cuts in chosen])
         return columns[:budget], np.concatenate([np.empty(0), *chosen])[:budget]
 
-    def out_of_range(self, columns: Columns, owner: str = "Encoder") -> dict[str, float]:
+    def out_of_range(self, columns: Columns, owner: str = "the model") -> dict[str, float]:
         """Return, by column name, the share of rows outside the range of the fitted rows; columns without such rows
         are left out.
 
@@ -258,13 +365,13 @@ class Encoder:
         """
         columns = self.align(columns, owner)
         shares = dict.fromkeys(self.names, 0.0)
-        if self._number_index:
+        if self._number_maps:
             unit, _, _, low, high = self._scales.T
             with np.errstate(over="ignore"):
                 scaled = self._matrix(columns) * unit
             outside = (scaled < 2 * low - high) | (scaled > 2 * high - low)
-            names = [self.names[j] for j in self._number_index]
-            shares |= dict(zip(names, outside.mean(0).tolist(), strict=True))
+            outside[:, [self.maps[j].stage == YOUNG for j, _ in self._number_maps]] = False  # type: ignore[union-attr]
+            shares |= dict(zip(self._number_names, outside.mean(0).tolist(), strict=True))
         for (position, column_map), codes in zip(self._category_maps, self._codes, strict=True):
             if not column_map.truncated:
                 unknown = sum(value not in codes for value in columns.values[position].tolist())
@@ -272,13 +379,14 @@ class Encoder:
         return {name: share for name, share in shares.items() if share > 0}
 
     def is_compatible(self, encoder: Encoder) -> bool:
-        """Return whether rows encoded by both maps mean the same: the maps differ at most in levels that only one
-        has added.
+        """Return whether rows encoded by both maps mean the same: the maps differ at most in what was added
+        since both were one.
         """
-        return self.names == encoder.names and None not in map(merge_maps, self.maps, encoder.maps)
+        merged = (merge_maps(*pair, self._max_slots) for pair in zip(self.maps, encoder.maps, strict=True))
+        return self.names == encoder.names and None not in merged
 
     def merge(self, encoder: Encoder) -> Encoder:
-        """Return the map that has the longer table of levels of each column.
+        """Return the map of both: with the levels of both, and scales that either has settled.
 
         Raises:
             ValueError: the maps differ otherwise. The message names the column.
@@ -290,7 +398,8 @@ class Encoder:
             raise ValueError(
                 f"the tables have different columns ({mismatch}): learn both from the same columns"
             )
-        merged_maps = list(map(merge_maps, self.maps, encoder.maps))
+        pairs = zip(self.maps, encoder.maps, strict=True)
+        merged_maps = [merge_maps(*pair, self._max_slots) for pair in pairs]
         for name, merged_map, own_map, other_map in zip(
             self.names, merged_maps, self.maps, encoder.maps, strict=True
         ):
@@ -323,6 +432,8 @@ class Encoder:
         """
         if not isinstance(value, dict) or not {"format", "named", "columns"} <= set(value):
             raise ValueError(f"encoder: expected format, named and columns; got {value!r:.80}")
+        if value["format"] == 2:  # written by version 0.1
+            value = _renamed(value)
         if value["format"] != FORMAT:
             raise ValueError(
                 f"encoder.format must be {FORMAT}; got {value['format']!r}: written by another version"
@@ -330,24 +441,34 @@ class Encoder:
         columns, named = value["columns"], value["named"]
         if not isinstance(named, bool) or not isinstance(columns, list) or not columns:
             raise ValueError("encoder.named must be a bool and encoder.columns a list of at least one column")
-        names, maps = [], []
+        names, maps, seen = [], [], set()
         for position, column in enumerate(columns):
             where = f"encoder.columns[{position}]"
             fields = dict(column) if isinstance(column, dict) else {}
             names.append(name := fields.pop("name", None))
             kind = fields.pop("kind", None)
-            if not isinstance(name, str) or names.count(name) > 1:
+            if not isinstance(name, str) or name in seen:
                 raise ValueError(f"{where}.name must be a unique name; got {name!r}")
+            seen.add(name)
             if not isinstance(kind, str) or kind not in _MAP_TYPES:
                 raise ValueError(f"{where}.kind must be one of {', '.join(_MAP_TYPES)}; got {kind!r}")
             maps.append(from_json(_MAP_TYPES[kind], fields, where))
         return cls(tuple(names), tuple(maps), named)
 
     def _matrix(self, columns: Columns) -> np.ndarray:
-        """Return the numbers of aligned columns as `[rows, p]`."""
+        """Return the numbers of aligned columns as `[rows, p]`, NaN where they count as missing."""
         if columns.matrix is not None:
-            return columns.matrix
-        return np.stack([columns.values[j] for j in self._number_index], axis=1)
+            matrix = columns.matrix
+        else:
+            matrix = np.stack([columns.values[j] for j, _ in self._number_maps], axis=1)
+        if self._coded or self._empty or self._constant:
+            matrix = matrix.copy()
+        for at, codes in self._coded:
+            matrix[np.isin(matrix[:, at], codes), at] = np.nan
+        matrix[:, self._empty] = np.nan  # nothing is known of such numbers
+        for at in self._constant:
+            matrix[~np.isnan(matrix[:, at]), at] = self._number_maps[at][1].centre
+        return matrix
 
     def _write_numbers(self, out: np.ndarray, raw: np.ndarray) -> None:
         """Write numbers `[rows, p]`, standardised, and their flags into `out [rows, width]`, in chunks that fit the
@@ -357,26 +478,35 @@ class Encoder:
         stride = 1 + _CHUNK_SIZE // width
         for first in range(0, len(raw), stride):
             rows = slice(first, first + stride)
-            missing = np.isnan(raw[rows])
             z = self._standard(raw[rows])
+            missing = np.isnan(z)
             if missing.any():
                 z[missing] = 0.0
                 out[rows, width : width + len(self._flag_index)] = missing[:, self._flag_index]
             out[rows, :width] = z
 
     def _standard(self, raw: np.ndarray, position: int | slice = slice(None)) -> np.ndarray:
-        """Return numbers `[rows, p]` (or of one column `[rows]`) standardised, with soft tails; NaN stays."""
-        unit, mean, std = self._scales[position].T[:3]
+        """Return numbers `[rows, p]` (or of one column `[rows]`) standardised, with soft tails; NaN where missing."""
+        unit, centre, scale = self._scales[position].T[:3]
         with np.errstate(over="ignore", under="ignore"):
             z = raw * unit
-            z -= mean
-            z /= std
+            z -= centre
+            z /= scale
         size = np.abs(z)
         tail = size > SOFT
         if tail.any():
-            far = np.minimum(size[tail], np.finfo(np.float64).max)
-            z[tail] = np.copysign(SOFT + np.log1p(far - SOFT), z[tail])
+            far = size[tail]
+            z[tail] = np.copysign(SOFT + np.log1p(np.minimum(far, FAR) - SOFT), z[tail])
+            z[size > FAR] = np.nan
         return z
+
+
+def _renamed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a map as version 0.1 wrote it in the present format."""
+    columns = [
+        {_RENAMED.get(name, name): entry for name, entry in column.items()} for column in value["columns"]
+    ]
+    return {**value, "format": FORMAT, "columns": columns}
 
 
 def _check_weight(weight: np.ndarray, n_rows: int) -> np.ndarray:

@@ -5,27 +5,168 @@ Source: Pedregosa et al. 2011 (`classes_` of the estimator's interface).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
-_TYPES = {"O": "words", "U": "words", "S": "words", "b": "truth values"}
+from .cells import EXACT, is_missing
+
+LARGEST = 1e100
+"""Larger numbers of a regression have squares that overflow."""
+
+Ravel = Callable[[Any], np.ndarray]
+
+_WORDS, _TRUTHS, _NUMBERS = "words", "truth values", "numbers"
 
 
-def of_one_type(labels: np.ndarray) -> np.ndarray:
-    """Return labels `[n]` as they are.
+def as_column(y: Any) -> np.ndarray:
+    """Return y as an array `[n]`.
 
     Raises:
-        ValueError: an array of objects of several types.
+        ValueError: it is no column.
+
+    Example:
+        >>> from gradatim.preprocessing.labels import as_column
+        >>> as_column([[1], [2]])
+        array([1, 2])
     """
-    types = {type(label).__name__ for label in labels.tolist()} if labels.dtype == object else ()
-    if len(types) > 1:
-        raise ValueError(f"labels must be of one type; got {', '.join(sorted(types))}")
-    return labels
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        return y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(f"y should be a 1d array, one label or value for each row; got shape {y.shape}")
+    return y
+
+
+def read_labels(y: Any, ravel: Ravel = as_column) -> np.ndarray:
+    """Return labels `[n]` of any container as a plain array: words (object), bool, or numbers.
+
+    `ravel`: what turns lists of lists and arrays into a column.
+
+    Whole numbers beyond 2^53 stay exact. Truth values of any type are bool. Truth values beside 0 and 1 are bool too.
+
+    Raises:
+        ValueError: missing labels, labels of several types, numbers that are no classes, or a y that is no column.
+
+    Example:
+        >>> from gradatim.preprocessing.labels import read_labels
+        >>> read_labels([True, False, 1]), read_labels(["a", "b"]).tolist()
+        (array([ True, False,  True]), ['a', 'b'])
+    """
+    y = flatten(y, ravel)
+    if y.dtype.kind in "iub":
+        return y
+    refuse_missing(y, "labels")
+    if y.dtype.kind == "O":
+        y = _plain(y)
+    if y.dtype.kind == "f":
+        if np.isinf(y).any():
+            raise ValueError(
+                f"Input y contains infinity (row {int(np.isinf(y).argmax())}): labels must be finite, leave those out"
+            )
+        fractions = y != np.floor(y)
+        if fractions.any():
+            raise ValueError(
+                f"Unknown label type: continuous. Labels are words, truth values or whole numbers; got "
+                f"{y[fractions][0]:g}: use a regressor, or make words of them"
+            )
+    elif y.dtype.kind not in "iubOUS":
+        raise ValueError(
+            f"Unknown label type: labels are words, truth values or whole numbers; got {y.dtype}: make words of them"
+        )
+    return y
+
+
+def read_targets(y: Any, ravel: Ravel = as_column) -> np.ndarray:
+    """Return the numbers of a regression `[n]`, of any container, as float64; `ravel` as in `read_labels`.
+
+    Raises:
+        ValueError: missing values, infinity, numbers beyond `LARGEST`, words, or a y that is no column.
+
+    Example:
+        >>> from gradatim.preprocessing.labels import read_targets
+        >>> read_targets([1, 2.5, True])
+        array([1. , 2.5, 1. ])
+    """
+    y = flatten(y, ravel)
+    if y.dtype.kind not in "iub":
+        refuse_missing(y, "values")
+    if y.dtype.kind in "cmM":
+        raise ValueError(
+            f"Complex data not supported: y must be numbers; got {y.dtype}: convert it to numbers"
+        )
+    try:
+        numbers = y.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"y must be numbers; got {y.dtype} ({error}): use a classifier, or convert it"
+        ) from None
+    size = np.abs(numbers)
+    if np.isinf(size).any():
+        raise ValueError(
+            f"Input y contains infinity (row {int(size.argmax())}): leave that row out, or cap it"
+        )
+    if size.max(initial=0) > LARGEST:
+        raise ValueError(
+            f"y must be below {LARGEST:g} in size; got {size.max():g} (row {int(size.argmax())}): use another unit"
+        )
+    return numbers
+
+
+def flatten(y: Any, ravel: Ravel = as_column) -> np.ndarray:
+    """Return one column `[n]` of any container (lists, arrays, pandas, polars or Arrow) as an array.
+
+    `ravel`: as in `read_labels`.
+
+    Raises:
+        ValueError: it has more than one column, or none.
+    """
+    if isinstance(y, nw.Series) or nw.dependencies.is_into_series(y):
+        y = nw.from_native(y, series_only=True, pass_through=True)
+        numpy_type = isinstance(getattr(y.to_native(), "dtype", None), np.dtype)
+        if not numpy_type or y.dtype == nw.Object:
+            return _objects(y.to_list())
+        return y.to_numpy()
+    if type(y).__module__.split(".")[0] == "pyarrow" and hasattr(y, "to_pylist"):
+        return ravel(y) if hasattr(y, "column_names") else _objects(y.to_pylist())
+    if isinstance(y, list | tuple) and not any(isinstance(item, list | tuple | np.ndarray) for item in y):
+        return _objects(y)
+    if isinstance(y, np.ma.MaskedArray):
+        cells = np.ma.getdata(y).astype(object)
+        cells[np.ma.getmaskarray(y)] = None
+        y = cells
+    return np.asarray(ravel(y))
+
+
+def refuse_missing(y: np.ndarray, what: str) -> None:
+    """Raise ValueError where a label or value of y `[n]` is missing: None, NaN, NaT or NA.
+
+    Raises:
+        ValueError: the message names the first row.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.labels import refuse_missing
+        >>> refuse_missing(np.array([1.0, np.nan]), "values")
+        Traceback (most recent call last):
+        ValueError: y has missing values (row 1): leave those rows out
+    """
+    if y.dtype.kind == "O":
+        missing = np.fromiter(map(is_missing, y.tolist()), bool, len(y))
+    else:
+        missing = y != y
+    if missing.any():
+        count = int(missing.sum())
+        more = f", {count} in all" if count > 1 else ""
+        raise ValueError(f"y has missing {what} (row {int(missing.argmax())}){more}: leave those rows out")
 
 
 def union(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Return all labels of two arrays `[C]` (sorted) and `[n]`, sorted; the first array itself if nothing is new.
+
+    Truth values and the numbers 0 and 1 are the same labels, as the first of them were.
 
     Raises:
         ValueError: words meet numbers or truth values.
@@ -36,14 +177,116 @@ def union(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
         >>> union(np.array(["a", "c"]), np.array(["b", "a"])).tolist()
         ['a', 'b', 'c']
     """
-    types = [_TYPES.get(part.dtype.kind, "numbers") for part in (labels, more)]
+    first, second = _together(labels, more)
+    place = np.searchsorted(first, second).clip(max=len(first) - 1)
+    return labels if (first[place] == second).all() else np.unique(np.concatenate([first, second]))
+
+
+def positions(labels: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the position `[n]` of each label of y in sorted labels `[C]`, all of which are there.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.labels import positions
+        >>> positions(np.array([2**63 - 1, 2**63], dtype=np.uint64), np.array([2**63 - 1]))
+        array([0])
+    """
+    return np.searchsorted(*_together(labels, y))
+
+
+def _together(labels: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two arrays of labels `[C]` and `[n]` in one dtype that keeps every one of them exact."""
+    types = [_type(part) for part in (labels, more)]
+    if _WORDS not in types and _TRUTHS in types and types[0] != types[1]:
+        numbers = more if types[0] == _TRUTHS else labels
+        if types[0] == _NUMBERS:
+            return labels, more.astype(labels.dtype)
+        if set(np.unique(numbers).tolist()) <= {0, 1}:
+            return labels, more.astype(bool)
     if types[0] != types[1]:
         raise ValueError(
             f"labels change type: classes so far are {types[0]}, {labels[:4].tolist()}, these are {types[1]}, "
             f"{np.unique(more)[:4].tolist()}: use one type"
         )
-    place = np.searchsorted(labels, more).clip(max=len(labels) - 1)
-    return labels if (labels[place] == more).all() else np.union1d(labels, more)
+    if types[0] != _NUMBERS or labels.dtype == more.dtype:
+        return labels, more
+    return _one_dtype(labels, more)
+
+
+def _one_dtype(labels: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two arrays of numbers in one dtype: that of NumPy, or of whole numbers where float64 would merge them."""
+    dtype = np.result_type(labels, more)
+    floating = "f" in (labels.dtype.kind, more.dtype.kind) and all(map(_is_exact, (labels, more)))
+    if floating or dtype.kind in "iu":
+        return labels.astype(dtype), more.astype(dtype)
+    integers = [int(label) for part in (labels, more) for label in np.unique(part).tolist()]
+    fits = [kind for kind in (np.int64, np.uint64) if _fits(integers, kind)]
+    kind: Any = fits[0] if fits else object
+    return tuple(_whole(part, kind) for part in (labels, more))  # type: ignore[return-value]
+
+
+def _whole(numbers: np.ndarray, kind: Any) -> np.ndarray:
+    cells = np.array([int(number) for number in numbers.tolist()], dtype=object)
+    return cells.astype(kind)
+
+
+def _fits(numbers: list[int], kind: Any) -> bool:
+    bounds = np.iinfo(kind)
+    return min(numbers) >= bounds.min and max(numbers) <= bounds.max
+
+
+def _is_exact(numbers: np.ndarray) -> bool:
+    """Return whether float64 holds all of these numbers `[n]`."""
+    if numbers.dtype.kind == "O":
+        return all(abs(number) <= EXACT for number in numbers.tolist())
+    return bool(((numbers <= EXACT) & (numbers >= -EXACT)).all()) or numbers.dtype.kind == "f"
+
+
+def _type(labels: np.ndarray) -> str:
+    kind = labels.dtype.kind
+    if kind == "O":
+        return _NUMBERS if len(labels) and isinstance(labels[0], int) else _WORDS
+    return _WORDS if kind in "US" else _TRUTHS if kind == "b" else _NUMBERS
+
+
+def _objects(items: Any) -> np.ndarray:
+    column = np.empty(len(items), dtype=object)
+    column[:] = items
+    return column
+
+
+def _plain(y: np.ndarray) -> np.ndarray:
+    """Return labels `[n]`, an array of objects, as words (object), bool or numbers.
+
+    Raises:
+        ValueError: they are of several types, or of none that is a label.
+    """
+    items = y.tolist()
+    types = {type(item) for item in items}
+    if all(issubclass(kind, str) for kind in types):
+        return y
+    if all(issubclass(kind, bool | np.bool_) for kind in types):
+        return y.astype(bool)
+    if all(issubclass(kind, bool | np.bool_ | int | float | np.integer | np.floating) for kind in types):
+        return _plain_numbers(items, types)
+    if len(types) > 1:
+        raise ValueError(
+            f"labels must be of one type; got {', '.join(sorted(kind.__name__ for kind in types))}: make words of "
+            "all of them"
+        )
+    raise ValueError(
+        f"Unknown label type: labels are words, truth values or whole numbers; got {next(iter(types)).__name__}"
+    )
+
+
+def _plain_numbers(items: list[Any], types: set[type]) -> np.ndarray:
+    if any(issubclass(kind, bool | np.bool_) for kind in types) and set(items) <= {0, 1}:
+        return np.array(items).astype(bool)
+    if any(issubclass(kind, float | np.floating) for kind in types):
+        return np.array(items, dtype=np.float64)
+    integers = [int(item) for item in items]
+    kind: Any = next((kind for kind in (np.int64, np.uint64) if _fits(integers, kind)), object)
+    return np.array(integers, dtype=kind)
 
 
 def align(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -56,7 +299,7 @@ def align(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) ->
         array([[0.25, 0.  , 0.75]])
     """
     wide = np.zeros((len(probabilities), len(classes)))
-    wide[:, np.searchsorted(classes, labels)] = probabilities
+    wide[:, positions(classes, labels)] = probabilities
     return wide
 
 

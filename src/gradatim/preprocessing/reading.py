@@ -7,45 +7,48 @@ messages).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
-from numbers import Number as AnyNumber
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
 
-from .columns import Columns, check_finite, format_number, object_column
+from .cells import DATE, DURATION, EXACT, as_text, from_objects, is_missing, to_days
+from .columns import Columns, check_finite
 
-_DAY = 86_400_000_000  # microseconds
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_NESTED = (dict, list, tuple, set, frozenset, np.ndarray)
-_NUMBER, _DATE, _DURATION, _TEXT = "number", "date", "span", "text"
+DENSE_BYTES = 2**32
+"""A sparse matrix that takes more than this as a dense table is refused."""
+
+_WIDER = (nw.Int128, nw.UInt128, nw.Decimal)
+_WIDE = (nw.Int64, nw.UInt64, *_WIDER)
 
 
 def read_columns(X: Any) -> Columns:
     """Return a table by column.
 
     Args:
-        X: a NumPy array `[rows, columns]` or what becomes one (lists of lists), a SciPy sparse matrix (made dense),
-            a pandas, polars or narwhals data frame, or an Arrow table or record batch.
+        X: a NumPy array `[rows, columns]` or what becomes one (lists of lists), or a SciPy sparse matrix (made dense).
+            A pandas, polars or narwhals data frame, an Arrow table or record batch. A list of dicts (rows by name), or
+            one dict of single values (one row).
 
     Returns:
         Columns of float64 or text, chosen column by column:
 
         - Numbers and booleans become float64.
         - Dates and times become days since 1970, in UTC. Durations become days.
+        - A column with a whole number beyond 2^53 becomes text, the digits of its numbers: a float64 would merge them.
         - Everything else becomes text, mixed types and categoricals included. Among text, 1, 1.0 and True are the same.
+          Numbers and dates among text are still known: see `Columns`.
         - None, NaN, NaT and NA are missing.
         - Without names in the container, or with names that pandas counted, they are x0, x1, ...
+        - A name that a dict lacks is missing in its row.
 
     Raises:
         ValueError: the table has not two dimensions, has no rows or no columns, infinite or complex numbers, or a
-        name twice.
+        name twice; a sparse matrix that is too large for a dense table.
         TypeError: cells that hold more than one value.
 
     Example:
@@ -54,7 +57,10 @@ def read_columns(X: Any) -> Columns:
         (array([ 1., nan]), array(['red', 'blue'], dtype=object))
     """
     if sparse.issparse(X):
+        _refuse_dense(X.shape)
         return _columns_of_array(X.toarray())
+    if isinstance(X, Mapping) or (isinstance(X, list) and X and isinstance(X[0], Mapping)):
+        return _columns_of_dicts(X)
     if isinstance(X, np.ma.MaskedArray):
         cells = np.ma.getdata(X).astype(object)
         cells[np.ma.getmaskarray(X)] = None
@@ -73,7 +79,10 @@ def _as_array(X: Any) -> np.ndarray:
     """Return lists, or whatever NumPy can read, as an array; of objects if numbers and text are mixed."""
     try:
         array = np.asarray(X)
-        return np.asarray(X, dtype=object) if array.dtype.kind in "US" else array
+        lost = array.dtype.kind in "USmM" or (
+            array.dtype.kind == "f" and _is_beyond(array[np.isfinite(array)])
+        )
+        return np.asarray(X, dtype=object) if lost and array.ndim == 2 else array
     except ValueError as error:
         raise ValueError(
             f"a table has rows of equal length with one value in each cell; got a "
@@ -90,7 +99,7 @@ def _columns_of_array(array: np.ndarray) -> Columns:
         _refuse_dimensions(array)
     _refuse_empty(array.shape)
     names = _default_names(array.shape[1])
-    if kind in "biuf":
+    if kind in "biuf" and not (_is_wide(array.dtype) and _is_beyond(array)):
         with np.errstate(over="ignore"):  # what overflows is refused below
             matrix = array.astype(np.float64, copy=False)
         return Columns.from_matrix(names, check_finite(matrix, names), named=False)
@@ -98,6 +107,38 @@ def _columns_of_array(array: np.ndarray) -> Columns:
     return Columns(
         names, tuple(_array_column(column, name) for column, name in zip(columns, names, strict=True)), False
     )
+
+
+def _columns_of_dicts(X: Any) -> Columns:
+    """Return the columns of rows that are dicts, in the order in which their names come."""
+    rows = [X] if isinstance(X, Mapping) else X
+    for place, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(
+                f"rows must all be dicts where the first is; row {place} is a {type(row).__name__}"
+            )
+    if isinstance(X, Mapping) and (name := next((n for n in X if np.ndim(X[n])), None)) is not None:
+        raise ValueError(
+            f"a dict is one row, a single value for each name; got a {type(X[name]).__name__} for {name!r}: give "
+            "columns as a data frame, for example pandas.DataFrame(X)"
+        )
+    keys = [*dict.fromkeys(key for row in rows for key in row)]
+    names = tuple(map(str, keys))
+    _refuse_twice(names)
+    _refuse_empty((len(rows), len(names)))
+    cells = ([row.get(key) for row in rows] for key in keys)
+    return Columns(
+        names, tuple(_objects_to_column(items, name) for items, name in zip(cells, names, strict=True))
+    )
+
+
+def _refuse_dense(shape: tuple[int, ...]) -> None:
+    size = 8 * int(np.prod(shape, dtype=np.float64))
+    if size > DENSE_BYTES:
+        raise ValueError(
+            f"a sparse matrix is read as a dense table; {' x '.join(f'{n:,}' for n in shape)} cells would take "
+            f"{size / 1e9:,.1f} GB: choose fewer columns (feature hashing, a truncated SVD), or fewer rows at a time"
+        )
 
 
 def _refuse_dimensions(array: np.ndarray) -> None:
@@ -130,127 +171,97 @@ def _columns_of_frame(X: Any) -> Columns:
     headers = list(native.column_names if hasattr(native, "column_names") else native.columns)
     named = headers != list(range(len(headers)))
     names = tuple(map(str, headers)) if named else _default_names(len(headers))
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"column {name!r} occurs twice: rename one of the two")
-    plain = [isinstance(kind, np.dtype) and kind.kind in "iuf" for kind in getattr(native, "dtypes", (None,))]
-    frame = native if all(plain) else nw.from_native(X, eager_only=True, pass_through=False)
+    _refuse_twice(names)
+    dtypes = [*getattr(native, "dtypes", (None,))]
+    plain = all(isinstance(kind, np.dtype) and kind.kind in "iuf" for kind in dtypes)
+    frame = native if plain else nw.from_native(X, eager_only=True, pass_through=False)
     _refuse_empty(frame.shape)
-    if all(plain) or all(kind.is_numeric() for kind in frame.schema.values()):
+    kinds: list[Any] = dtypes if plain else [*frame.schema.values()]
+    if plain or all(kind.is_numeric() and not any(kind == wider for wider in _WIDER) for kind in kinds):
         matrix = frame.to_numpy()
         if matrix.dtype.kind in "iuf":
-            return Columns.from_matrix(
-                names, check_finite(matrix.astype(np.float64, copy=False), names), named
-            )
+            matrix = check_finite(matrix.astype(np.float64, copy=False), names)
+            wide = [place for place, kind in enumerate(kinds) if _is_wide(kind)]
+            if not wide or not _is_beyond(matrix if len(wide) == len(kinds) else matrix[:, wide]):
+                return Columns.from_matrix(names, matrix, named)
+    frame = nw.from_native(X, eager_only=True, pass_through=False)
     series = zip(frame.iter_columns(), names, strict=True)
     return Columns(names, tuple(_series_values(column, name) for column, name in series), named)
+
+
+def _refuse_twice(names: tuple[str, ...]) -> None:
+    if len(set(names)) < len(names):
+        name, times = Counter(names).most_common(1)[0]
+        places = [place for place, twin in enumerate(names) if twin == name]
+        raise ValueError(
+            f"column {name!r} occurs {'twice' if times == 2 else f'{times} times'}, at positions "
+            f"{', '.join(map(str, places[:8]))}: give each column a name that differs"
+        )
+
+
+def _is_wide(kind: Any) -> bool:
+    """Return whether a type holds whole numbers that float64 does not."""
+    if isinstance(kind, np.dtype):
+        return kind.kind in "iu" and kind.itemsize >= 8
+    return any(kind == wide for wide in _WIDE)
+
+
+def _is_beyond(numbers: np.ndarray) -> bool:
+    """Return whether a number may have lost digits as a float64."""
+    return bool((numbers >= EXACT).any() or (numbers <= -EXACT).any())
 
 
 def _series_values(series: Any, name: str) -> np.ndarray:
     """Return one column `[rows]` of a data frame."""
     kind = series.dtype
     if kind.is_numeric() or kind == nw.Boolean:
-        return check_finite(_series_to_floats(series), (name,))
+        if isinstance(getattr(series.to_native(), "dtype", None), np.dtype):
+            numbers = series.to_numpy()
+            beyond = _is_wide(numbers.dtype) and _is_beyond(numbers)
+        else:
+            # Arrow's cast refuses what float64 would round
+            ends = (series.min(), series.max()) if _is_wide(kind) else ()
+            beyond = any(not is_missing(end) and abs(end) >= EXACT for end in ends)
+        if beyond:
+            return _objects_to_column(series.to_list(), name)
+        numbers = series.cast(nw.Float64).to_numpy().astype(np.float64, copy=False)
+        return check_finite(numbers, (name,))
     if kind == nw.Duration:
-        return _series_to_floats(series.dt.total_microseconds()) / _DAY
+        return to_days(_microseconds(series, "m8[us]"), DURATION)
     if kind == nw.Date or kind == nw.Datetime:
-        return _series_to_floats(series.dt.timestamp("us")) / _DAY
+        return to_days(_microseconds(series, "M8[us]"), DATE)
     items = series.to_list()
     text = kind == nw.String or kind == nw.Categorical or kind == nw.Enum
-    return _text_column(items, name) if text else _objects_to_column(items, name)
+    return as_text(items, name) if text else _objects_to_column(items, name)
 
 
-def _series_to_floats(series: Any) -> np.ndarray:
-    return series.cast(nw.Float64).to_numpy().astype(np.float64, copy=False)
+def _microseconds(series: Any, unit: str) -> np.ndarray:
+    """Return dates or durations `[rows]` of a data frame in a unit, UTC, with NaT; of any year."""
+    native = series.to_native()
+    if hasattr(native, "array") and not str(native.dtype).endswith("[pyarrow]"):  # pandas, of its own types
+        return native.to_numpy(dtype=unit)
+    if nw.get_native_namespace(series).__name__ == "polars":
+        stamps = series.dt.timestamp("us") if unit[0] == "M" else series.dt.total_microseconds()
+        result = stamps.fill_null(0).to_numpy()
+    else:
+        import pyarrow
+
+        stamps = series.to_arrow()
+        zone = getattr(stamps.type, "tz", None)
+        dtype = pyarrow.timestamp("us", zone) if unit[0] == "M" else pyarrow.duration("us")
+        result = stamps.cast(dtype, safe=False).cast(pyarrow.int64()).fill_null(0).to_numpy()
+    return np.where(series.is_null().to_numpy(), np.array("NaT", dtype=unit), result.astype(unit))
 
 
 def _array_column(values: np.ndarray, name: str) -> np.ndarray:
     """Return one column `[rows]` of an array of dates, durations or objects."""
     if values.dtype.kind == "O":
         return _objects_to_column(values.tolist(), name)
-    unit = "datetime64[us]" if values.dtype.kind == "M" else "timedelta64[us]"
-    return np.where(np.isnat(values), np.nan, values.astype(unit).astype(np.int64) / _DAY)
+    is_date = values.dtype.kind == "M"
+    return to_days(values.astype("M8[us]" if is_date else "m8[us]"), DATE if is_date else DURATION)
 
 
 def _objects_to_column(items: list[Any], name: str) -> np.ndarray:
-    """Return a column `[rows]` of Python objects: float64 if all are numbers, all dates or all durations, else
-    text.
-    """
-    if str in set(map(type, items)):
-        return _text_column(items, name)
-    items, kinds = _replace_missing(items, name)
-    families = {_family(kind) for kind in kinds}
-    if families <= {_NUMBER}:
-        return check_finite(_to_floats(items, _to_float), (name,))
-    if families == {_DATE}:
-        return _to_floats(items, _date_to_days)
-    if families == {_DURATION}:
-        return _to_floats(items, _duration_to_days)
-    return _text_column(items, name)
-
-
-def _replace_missing(items: list[Any], name: str) -> tuple[list[Any], set[type]]:
-    """Return the items, with None for those that are missing, and the types of the others."""
-    for kind in set(map(type, items)):
-        if issubclass(kind, _NESTED):
-            raise TypeError(f"argument must be a string or a number: column {name!r} holds a {kind.__name__}")
-        if issubclass(kind, complex | np.complexfloating):
-            raise ValueError(f"Complex data not supported: column {name!r}")
-    items = [None if _is_missing(item) else item for item in items]
-    return items, set(map(type, items)) - {type(None)}
-
-
-def _is_missing(item: Any) -> bool:
-    """Return whether an item is missing: None, pandas's NA, or what differs from itself, as NaN and NaT do."""
-    return item is None or type(item).__name__ == "NAType" or (type(item) is not str and bool(item != item))
-
-
-def _family(kind: type) -> str:
-    if issubclass(kind, date | np.datetime64):
-        return _DATE
-    if issubclass(kind, timedelta | np.timedelta64):
-        return _DURATION
-    return _NUMBER if issubclass(kind, AnyNumber | np.bool_) else _TEXT
-
-
-def _to_floats(items: Sequence[Any], number: Callable[[Any], float]) -> np.ndarray:
-    return np.array([np.nan if item is None else number(item) for item in items], dtype=np.float64)
-
-
-def _to_float(item: Any) -> float:
-    try:
-        return float(item)
-    except OverflowError:
-        return np.inf
-
-
-def _date_to_days(item: Any) -> float:
-    if isinstance(item, np.datetime64):
-        return int(item.astype("datetime64[us]").astype(np.int64)) / _DAY
-    if not isinstance(item, datetime):
-        item = datetime(item.year, item.month, item.day)
-    aware = item if item.tzinfo else item.replace(tzinfo=UTC)
-    return ((aware - _EPOCH) // _MICROSECOND) / _DAY
-
-
-def _duration_to_days(item: Any) -> float:
-    if isinstance(item, np.timedelta64):
-        return int(item.astype("timedelta64[us]").astype(np.int64)) / _DAY
-    return (item // _MICROSECOND) / _DAY
-
-
-def _text_column(items: list[Any], name: str) -> np.ndarray:
-    if set(map(type, items)) <= {str, type(None)}:
-        return object_column(items)
-    items, _ = _replace_missing(items, name)
-    return object_column([None if item is None else _to_text(item) for item in items])
-
-
-def _to_text(item: Any) -> str:
-    if isinstance(item, bytes):
-        return item.decode(errors="replace")
-    if isinstance(item, float | np.floating | Decimal | bool | np.bool_) and np.isfinite(
-        number := _to_float(item)
-    ):
-        return format_number(number)
-    return str(item)
+    """Return a column `[rows]` of Python objects, numbers without infinity or text."""
+    values = from_objects(items, name)
+    return check_finite(values, (name,)) if values.dtype.kind == "f" else values

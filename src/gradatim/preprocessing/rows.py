@@ -11,12 +11,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .cells import DURATION, Cell, Days, Durations, family_of
 from .columns import Columns
+
+LIGHTEST, HEAVIEST = 1e-15, 1e15
+"""Positive weights between these add up in float64, whatever weights and numbers they stand beside."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+
+def read_weights(weight: Any, n_rows: int) -> np.ndarray:
+    """Return a weight for each of `n_rows` rows, float64 `[n]`; one number is that of every row, None is 1.
+
+    Raises:
+        ValueError: another number of them, weights that are missing, infinite, negative, all zero, or positive and
+            beyond `LIGHTEST` or `HEAVIEST`.
+
+    Example:
+        >>> from gradatim.preprocessing.rows import read_weights
+        >>> read_weights([1, 0, 2], 3), read_weights(None, 2)
+        (array([1., 0., 2.]), array([1., 1.]))
+    """
+    if weight is None:
+        return np.ones(n_rows)
+    try:
+        weights = np.array(weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sample_weight must hold a number for each row; got {weight!r:.60} ({error})"
+        ) from None
+    weights = np.full(n_rows, weights) if weights.ndim == 0 else weights
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight must hold one number for each of the {n_rows} rows, 1D; got shape {weights.shape}"
+        )
+    for wrong, what, remedy in (
+        (~np.isfinite(weights), "finite", "give that row weight 0"),
+        (weights < 0, "not negative", "give that row weight 0"),
+        (weights > HEAVIEST, f"at most {HEAVIEST:g}", "divide all weights by one number"),
+        (
+            (weights > 0) & (weights < LIGHTEST),
+            f"0, or at least {LIGHTEST:g}",
+            "multiply all weights by one number",
+        ),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"sample_weight must be {what}; got {weights[row]:g} (row {row}): {remedy}")
+    if n_rows and not weights.any():
+        raise ValueError("sample_weight is zero for every row: there is nothing to learn")
+    return weights
 
 
 @dataclass(frozen=True)
@@ -60,25 +107,41 @@ class Rows:
         return Rows(columns, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("y", "weight")))
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the rows as tensors `[n]` by name, and what they do not hold as plain JSON: names and words."""
+        """Return the rows as tensors `[n]` by name, and what they do not hold as plain JSON: names and words.
+
+        By the place of a column, `words` holds its words. `numbers` holds, by row, family and number of its cells that
+        stood as numbers. `families` says what a column of dates or durations stands for.
+        """
         tensors = {"y": torch.from_numpy(self.y), "weight": torch.from_numpy(self.weight)}
-        words = {}
+        header: dict[str, Any] = {"names": list(self.columns.names), "named": self.columns.named}
+        words, numbers, families = {}, {}, {}
         for place, values in enumerate(self.columns.values):
             if values.dtype == object:
-                words[str(place)] = values.tolist()
-            else:
-                tensors[str(place)] = torch.from_numpy(np.array(values))
-        return tensors, {"names": list(self.columns.names), "named": self.columns.named, "words": words}
+                words[str(place)] = [cell and str(cell) for cell in values.tolist()]
+                cells = {str(n): cell for n, cell in enumerate(values.tolist()) if isinstance(cell, Cell)}
+                if cells:
+                    numbers[str(place)] = {row: [cell.family, cell.number] for row, cell in cells.items()}
+                continue
+            tensors[str(place)] = torch.from_numpy(np.array(values))
+            if isinstance(values, Days):
+                families[str(place)] = family_of(values)
+        return tensors, header | {"words": words, "numbers": numbers, "families": families}
 
     @classmethod
     def unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Rows:
         """Return the rows whose tensors `[n]` and names `pack` returned."""
         values = []
+        numbers, families = header.get("numbers", {}), header.get("families", {})
         for place in map(str, range(len(header["names"]))):
             if (words := header["words"].get(place)) is None:
-                values.append(tensors[place].numpy())
+                column = tensors[place].numpy()
+                if place in families:
+                    column = column.view(Durations if families[place] == DURATION else Days)
             else:
-                values.append(np.empty(len(words), dtype=object))
-                values[-1][:] = words
+                column = np.empty(len(words), dtype=object)
+                column[:] = words
+                for row, (family, number) in numbers.get(place, {}).items():
+                    column[int(row)] = Cell(words[int(row)], number, family)
+            values.append(column)
         columns = Columns(tuple(header["names"]), tuple(values), header["named"])
         return cls(columns, tensors["y"].numpy(), tensors["weight"].numpy())

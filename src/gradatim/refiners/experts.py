@@ -15,7 +15,7 @@ from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .pending import Pending
-from .statistics import Statistics, add, empty, pack_scaled, spread_classes, unpack_scaled
+from .statistics import Statistics, add, congruent, empty, pack_triangle, spread_classes, unpack_triangle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,11 +36,14 @@ LATE = 512
 PIECE = 2048
 """Rows whose features are held at a time."""
 
-GROWTH = 0.5
-"""Heads that only score rows are solved again when the rows have grown by it."""
+GROWTH, LEAST = 0.5, 16.0
+"""Heads that only score rows are solved again when the rows have grown by this share, and by so many."""
 
 BEHIND = 12.0
 """Nats by which the best of an expert's variants may trail before its head is left as it is."""
+
+FEW = 12.0
+"""Rows up to which a regression is as unsure of y as if x said nothing."""
 
 NEGLIGIBLE = 1e-4
 """A weight below it is taken as none."""
@@ -49,10 +52,10 @@ EXACT = 10_000
 """Rows up to which each is left out by itself; of more, the mean is exact enough, and much faster."""
 
 RESOLVED = 1e-7
-"""Of the mean square of y: the least noise that moments rounded to float32 can tell from none."""
+"""Of the mean square of y: the least noise that is told from none."""
 
 ROUNDING = 3e-6
-"""Of a feature's own second moment, added to every strength: moments rounded to float32 stay positive definite."""
+"""Of a feature's own second moment, added to every strength: second moments stay positive definite."""
 
 
 class Factor(NamedTuple):
@@ -87,8 +90,9 @@ class Experts(Refiner):
     likelihood that it gave to rows before it had learnt them. So the average of E T of them is behind the best by
     log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
 
-    The heads that score rows change only when the rows have grown by half. Until then rows wait as they got, at most
-    `LATE` of them, and are scored and added together.
+    The heads that score rows change only when the rows have grown by half: before the first row at which they have.
+    So what is learnt depends on the rows and their order, and not on how they were cut into mini-batches. Until then
+    rows wait as they came, at most `LATE` of them, and are scored and added together.
 
     Args:
         features: the map phi; a predictor that has the same one registers its buffers.
@@ -165,8 +169,6 @@ class Experts(Refiner):
         """
         batch = self._checked(step_input)
         if not learnt:
-            if bool(_due(state, state.pending.weight.sum(1)).any()):
-                state = self.settle(state)
             return state._replace(pending=state.pending.score(batch))
         factors = self.factors(state := self._absorbed(state))
         state = self.solve(state, factors)
@@ -177,24 +179,22 @@ class Experts(Refiner):
         return state._replace(log_likelihood=total)
 
     def settle(self, state: ExpertsState) -> ExpertsState:
-        """Return the state with the rows that wait scored and learnt, and heads solved where rows have grown."""
-        state = self._absorbed(state)
-        due = _due(state)
-        return _where(due, self.solve(state), state) if bool(due.any()) else state
+        """Return the state with the rows that wait scored and learnt."""
+        return self._absorbed(state)
 
     def solve(self, state: ExpertsState, factors: Sequence[Factor] | None = None) -> ExpertsState:
-        """Return the state with heads solved from all its rows, those of experts far behind left as they are.
+        """Return the state with heads solved from all its rows; those of experts far behind are zero.
 
         `factors`: what `factors(state)` returned, where it has been computed already.
         """
         alive = self._alive(state)
-        theta, noise = state.theta.clone(), state.noise.clone()
+        theta, noise = torch.zeros_like(state.theta), state.noise.clone()
         for index, seen, factor in self.factors(state) if factors is None else factors:
             head = torch.cholesky_solve(state.moments.cross[:, None, seen], factor)
             chosen = alive[:, index, None, None]
             wide = torch.zeros_like(theta[:, index])
             wide[:, :, seen] = head
-            theta[:, index] = torch.where(chosen, wide, theta[:, index])
+            theta[:, index] = torch.where(chosen, wide, 0.0)
             if not self.classes:
                 noise[:, index] = torch.where(
                     chosen[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
@@ -259,29 +259,77 @@ class Experts(Refiner):
         )
         return self.solve(merged)
 
-    def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
-        """Return the state with all heads solved, and its tensors `[B, ...]` by name: moments in float32, no heads.
+    def carry(self, state: ExpertsState, matrix: Tensor) -> ExpertsState:
+        """Return the state of rows whose features are `matrix phi`, `[D', D]`: exact moments.
 
-        Moments are those of features brought to a mean square of 1 / rows. Heads of experts far behind are zero.
+        The state is of an `Experts` on D features, without rows that wait; this one has D'. Heads predict the same
+        where every new feature is a multiple of an old one. Otherwise they are solved anew.
         """
-        state = self.solve(self._absorbed(state))
-        state = state._replace(theta=torch.where(self._alive(state)[:, :, None, None], state.theta, 0.0))
-        parts = {"noise": state.noise, "log_likelihood": state.log_likelihood}
-        return state, pack_scaled(state.moments) | parts
+        matrix = matrix.to(state.theta)
+        moments = congruent(state.moments, matrix)
+        inverse = torch.where(matrix != 0, 1 / matrix, 0.0)
+        state = state._replace(moments=moments, theta=inverse @ state.theta)
+        state = state._replace(pending=self._nothing(len(state.solved)))
+        return state if bool(((matrix != 0).sum(1) <= 1).all()) else self.solve(state)
+
+    def rescale(self, state: ExpertsState, scale: float, shift: float) -> ExpertsState:
+        """Return the state of a regression of `scale y + shift`: exact moments, heads and noise."""
+        state = self._absorbed(state)
+        gram, cross, squares, rows = state.moments
+        one = self.blocks[0] - 1  # the feature that is 1
+        squares = scale**2 * squares + 2 * scale * shift * cross[:, one] + shift**2 * rows[:, None]
+        moments = Statistics(gram, scale * cross + shift * gram[:, :, one, None], squares, rows)
+        theta = scale * state.theta
+        theta[:, :, one] += shift * state.theta.any(2)
+        return state._replace(moments=moments, theta=theta, noise=scale**2 * state.noise)
+
+    def reweigh(self, state: ExpertsState, step_input: StepInput, factor: float) -> ExpertsState:
+        """Return the state with experts weighed by rows among those learnt alone, each left out, times a factor."""
+        state = self._absorbed(state)
+        state = state._replace(log_likelihood=torch.zeros_like(state.log_likelihood))
+        state = self.score(state, step_input, learnt=True)
+        return state._replace(log_likelihood=factor * state.log_likelihood)
+
+    def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
+        """Return the state without rows that wait, and its tensors by name, float64: nothing is rounded.
+
+        Of the heads those that are not zero are packed, without the features that they do not see: `heads`, flat, of
+        the experts `alive [A]`.
+        """
+        state = self._absorbed(state)
+        alive = state.theta.flatten(2).any(2).any(0).nonzero()[:, 0]
+        heads = [state.theta[:, expert, self._seen(int(expert))].flatten() for expert in alive]
+        parts = {"noise": state.noise, "log_likelihood": state.log_likelihood, "solved": state.solved}
+        flat = torch.cat(heads) if heads else state.noise.new_zeros(0)
+        return state, pack_triangle(state.moments) | parts | {"alive": alive, "heads": flat}
 
     def unpack(self, tensors: dict[str, Tensor]) -> ExpertsState:
-        """Return the state whose tensors `[B, ...]` `pack` returned, up to rounding.
+        """Return the state whose tensors `pack` returned.
 
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
-        for name, part in self.pack(like := self.init(1))[1].items():
-            if name not in tensors or tensors[name].shape[1:] != part.shape[1:]:
+        like = self.init(1)
+        shapes = {name: list(part.shape) for name, part in self.pack(like)[1].items()}
+        alive = tensors.get("alive", like.noise.new_zeros(0)).tolist()
+        if not all(isinstance(expert, int) and 0 <= expert < self.count for expert in alive):
+            raise ValueError(f"'alive' must hold experts 0 .. {self.count - 1}; got {alive[:8]}")
+        sizes = [self.outputs * len(self._seen(expert)) for expert in alive]
+        shapes |= {"alive": [len(alive)], "heads": [sum(sizes)]}
+        for name, shape in shapes.items():
+            if name not in tensors or list(tensors[name].shape) != shape:
                 got = list(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"{name!r} must have shape {list(part.shape)}; got {got}")
-        likelihood, noise = (tensors[name].to(like.theta) for name in ("log_likelihood", "noise"))
-        state = like._replace(moments=unpack_scaled(tensors, like.moments.gram), log_likelihood=likelihood)
-        return self.solve(state)._replace(noise=noise)
+                raise ValueError(f"{name!r} must have shape {shape}; got {got}")
+        parts = {name: tensors[name].to(like.theta) for name in ("noise", "log_likelihood", "solved")}
+        theta = like.theta.clone()
+        for expert, head in zip(alive, tensors["heads"].to(theta).split(sizes), strict=True):
+            theta[0, expert, self._seen(expert)] = head.reshape(-1, self.outputs)
+        return like._replace(moments=unpack_triangle(tensors, like.moments.gram), theta=theta, **parts)
+
+    def _seen(self, expert: int) -> Tensor:
+        """Return the features `[d]` that an expert sees."""
+        place = torch.arange(sum(self.blocks), device=self.like.device).split(self.blocks)
+        return torch.cat([place[block] for block in self.views[expert // len(STRENGTHS)]])
 
     def _checked(self, step_input: StepInput) -> Batch:
         """Return the rows of a mini-batch."""
@@ -297,18 +345,26 @@ class Experts(Refiner):
         return Pending.empty(n_tasks, self.like.new_zeros(self.features.x_dim), y)
 
     def _absorbed(self, state: ExpertsState) -> ExpertsState:
-        """Return the state with the rows that wait scored by the heads as they are, then added to the moments."""
-        if not state.pending.rows:
-            return state
-        moments, total = state.moments, state.log_likelihood
-        for x, y, scored, weight in state.pending.split(PIECE):
-            a = self.features(x).to(state.theta)
-            if bool(scored.any()):
-                scores = torch.einsum("bnd,bedc->bnec", a, state.theta)
-                total = total + self._weighed(scores, state.noise[:, None], y, scored)
-            moments = self._added(moments, a, y, weight)
-        pending = self._nothing(len(state.solved))
-        return state._replace(moments=moments, log_likelihood=total, pending=pending)
+        """Return the state with the rows that wait scored and then added to the moments.
+
+        Where a row is to be scored and the rows before it have grown enough, heads are solved from these first.
+        """
+        waiting = state.pending
+        while waiting.rows:
+            before = state.moments.rows[:, None] + waiting.weight.cumsum(1) - waiting.weight
+            due = (before > _enough(state.solved)[:, None]) & (waiting.scored > 0)
+            first = int(due.any(0).nonzero()[0, 0]) if bool(due.any()) else waiting.rows
+            if first == 0:
+                state = _where(due[:, 0], self.solve(state), state)
+                continue
+            for x, y, scored, weight in waiting.take(slice(first)).split(PIECE):
+                a, total, moments = self.features(x).to(state.theta), state.log_likelihood, state.moments
+                if bool(scored.any()):
+                    scores = torch.einsum("bnd,bedc->bnec", a, state.theta)
+                    total = total + self._weighed(scores, state.noise[:, None], y, scored)
+                state = state._replace(moments=self._added(moments, a, y, weight), log_likelihood=total)
+            waiting = waiting.take(slice(first, None))
+        return state._replace(pending=self._nothing(len(state.solved)))
 
     def _added(self, moments: Statistics, a: Tensor, y: Tensor, weight: Tensor) -> Statistics:
         """Return the moments with rows phi `[B, N, D]`, y `[B, N, Dy]` of weights `[B, N]` added."""
@@ -376,7 +432,15 @@ class Experts(Refiner):
         hat, rows = self._hat(moments, index, seen, factor), moments.rows[:, None]
         free = (rows - hat).clamp(min=0.02 * rows.clamp(min=1))
         # of a few rows one estimate is as good as a prior row of variance 1
-        return (rows[..., None] * residual + 1e-3) / (free.square()[..., None] + 1e-3)
+        noise = (rows[..., None] * residual + 1e-3) / (free.square()[..., None] + 1e-3)
+        return noise + self._doubt(moments)[:, None]
+
+    def _doubt(self, moments: Statistics) -> Tensor:
+        """Return what is added to the noise `[B, C]` while rows are few: the variance of y, less with each row."""
+        rows = moments.rows[:, None]
+        mean = moments.cross[:, self.blocks[0] - 1] / rows.clamp(min=1)
+        variance = (moments.squares / rows.clamp(min=1) - mean.square()).clamp(min=0)
+        return variance * (rows + 1) / (rows - 1).clamp(min=0.5) * (FEW / rows.clamp(min=FEW)) ** 4
 
     def _hat(self, moments: Statistics, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
         """Return the degrees of freedom `[B, S]`: the trace of (G + R)^-1 G, d - tr (G + R)^-1 R, R diagonal."""
@@ -394,6 +458,6 @@ def _where(mask: Tensor, new: ExpertsState, old: ExpertsState) -> ExpertsState:
     return new if bool(mask.all()) else where(mask, new, old)
 
 
-def _due(state: ExpertsState, more: Tensor | float = 0.0) -> Tensor:
-    """Return in which tasks `[B]` the rows, and `more [B]`, have grown so much that heads are solved again."""
-    return state.moments.rows + more > (1 + GROWTH) * state.solved
+def _enough(solved: Tensor) -> Tensor:
+    """Return the rows `[B]` above which heads solved after `solved [B]` rows are solved again."""
+    return torch.maximum((1 + GROWTH) * solved, solved + LEAST - 1)

@@ -63,10 +63,14 @@ class Pending(NamedTuple):
             return self._replace(weight=torch.cat([self.weight[:, :start], weight], dim=1))
         return self._append(batch, torch.zeros_like(weight), weight)
 
+    def take(self, index: slice) -> Pending:
+        """Return the rows at `index`, in order."""
+        return Pending(*(part[:, index] for part in self))
+
     def split(self, size: int) -> Iterator[Pending]:
         """Yield the rows in order, `size` at a time: `[B, size, ...]`, the last fewer."""
         for start in range(0, self.rows, size):
-            yield Pending(*(part[:, start : start + size] for part in self))
+            yield self.take(slice(start, start + size))
 
     def _append(self, batch: Batch, scored: Tensor, weight: Tensor) -> Pending:
         more = Pending(batch.x, batch.y, scored, weight)

@@ -221,24 +221,26 @@ def unpack(packed: Packed, like: Tensor) -> Statistics:
     return Statistics(gram, cross, squares, rows)
 
 
-def pack_scaled(state: Statistics) -> dict[str, Tensor]:
-    """Return the statistics packed, of inputs brought to a mean square of 1 / rows, with their `scale [B, D]`, by name.
-
-    Sums of squares and rows stay exact.
-    """
-    scale = state.gram.diagonal(dim1=-2, dim2=-1).sqrt()
-    scale = torch.where(scale > 0, scale, 1.0)
-    gram = state.gram / (scale[:, :, None] * scale[:, None])
-    packed = pack(state._replace(gram=gram, cross=state.cross / scale[:, :, None]))
-    return packed._asdict() | {"squares": state.squares, "rows": state.rows, "scale": scale}
+def pack_triangle(state: Statistics) -> dict[str, Tensor]:
+    """Return the statistics `[B, ...]` by name as they are, of the symmetric gram only the lower triangle."""
+    below = torch.tril_indices(*state.gram.shape[1:], device=state.gram.device)
+    return state._asdict() | {"gram": state.gram[:, below[0], below[1]]}
 
 
-def unpack_scaled(tensors: dict[str, Tensor], like: Tensor) -> Statistics:
-    """Return the statistics that `pack_scaled` packed, `[B, ...]` each, in the dtype and on the device of `like`."""
-    exact = {name: tensors[name].to(like) for name in ("squares", "rows", "scale")}
-    state, scale = unpack(Packed(*(tensors[name] for name in Packed._fields)), like), exact["scale"]
-    gram, cross = state.gram * scale[:, :, None] * scale[:, None], state.cross * scale[:, :, None]
-    return Statistics(gram, cross, exact["squares"], exact["rows"])
+def unpack_triangle(tensors: dict[str, Tensor], like: Tensor) -> Statistics:
+    """Return the statistics that `pack_triangle` packed, `[B, ...]` each, in the dtype and on the device of `like`."""
+    return unpack(Packed(*(tensors[name] for name in Packed._fields)), like)
+
+
+def congruent(state: Statistics, matrix: Tensor) -> Statistics:
+    """Return the statistics `[B, ...]` of inputs `matrix a`, `[D', D]`."""
+    present, source = matrix != 0, matrix.abs().argmax(1)
+    if bool((present.sum(1) <= 1).all()):  # multiples of old inputs: no product of matrices
+        factor = matrix.gather(1, source[:, None])
+        gram = factor * state.gram[:, source][:, :, source] * factor[:, 0]
+        return state._replace(gram=gram, cross=factor * state.cross[:, source])
+    gram = matrix @ state.gram @ matrix.mT
+    return state._replace(gram=(gram + gram.mT) / 2, cross=matrix @ state.cross)
 
 
 class Ridge(Refiner):

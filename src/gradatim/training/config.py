@@ -72,18 +72,27 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "tasks", "log_every", "checkpoint_every", "devices", "warmup", "seed"):
-            self._need(name, isinstance(getattr(self, name), int), "a whole number")
+            self._need(name, _is_whole(getattr(self, name)), "a whole number")
+        for name in ("lr", "final_lr", "weight_decay", "ema"):
+            self._need(name, _is_number(getattr(self, name)), "a number")
         for name in ("iterations", "tasks", "log_every", "checkpoint_every", "devices"):
             self._need(name, getattr(self, name) >= 1, "at least 1")
         for name in ("warmup", "seed", "final_lr", "weight_decay"):
             self._need(name, 0 <= getattr(self, name) < math.inf, "at least 0")
         self._need("lr", 0 < self.lr < math.inf, "above 0")
-        self._need("clip", self.clip is None or self.clip > 0, "above 0, or None")
+        clip = self.clip
+        self._need("clip", clip is None or (_is_number(clip) and clip > 0), "a number above 0, or None")
         self._need("ema", 0 <= self.ema < 1, "at least 0 and below 1")
-        self._need(
-            "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)"
+        pair = (
+            isinstance(self.betas, tuple | list) and len(self.betas) == 2 and all(map(_is_number, self.betas))
         )
-        self._need("threads", self.threads is None or self.threads >= 1, "at least 1, or None")
+        self._need("betas", pair and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        threads = self.threads
+        self._need(
+            "threads",
+            threads is None or (_is_whole(threads) and threads >= 1),
+            "a whole number of at least 1, or None",
+        )
         self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
         self._need("tasks", self.tasks % self.devices == 0, f"a multiple of devices, {self.devices}")
@@ -91,6 +100,14 @@ class TrainConfig:
     def _need(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def learning_rate(config: TrainConfig, iteration: int) -> float:

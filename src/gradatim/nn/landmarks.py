@@ -1,0 +1,84 @@
+"""Landmarks in the midst of rows: weighted means of neighbours, so that none of them is anybody's row.
+
+Source: Chawla et al. 2002 (points between neighbours); Efron 1979, section 2 (draws that look like the sample).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NEIGHBOURS = 5
+"""Different rows that every landmark is a mean of; of fewer rows there are no landmarks."""
+
+POOL = 2048
+"""Rows at most among which neighbours are looked for."""
+
+JITTER = 0.03
+"""Deviations of a column by which its entry in a landmark is moved at random: equal neighbours do not show either."""
+
+MOST_EXPANDED = 4.0
+"""Means vary less than rows. Landmarks are moved from their centre until they vary alike, by this factor at most."""
+
+_PORTION = 2048  # rows at a time
+
+
+def choose_landmarks(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Return at most `limit` landmarks float32 `[K, d]` of rows `[n, d]`, whatever the order of the rows.
+
+    A landmark is a randomly weighted mean of a row and its nearest neighbours. The rows that count are those with the
+    smallest hash, so that the same are chosen in whatever portions they come.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.nn.landmarks import choose_landmarks
+        >>> rows = np.random.default_rng(0).normal(size=(50, 3))
+        >>> landmarks = choose_landmarks(rows, 8, 0)
+        >>> landmarks.shape, np.allclose(landmarks, choose_landmarks(rows[::-1], 8, 0))
+        ((8, 3), True)
+        >>> bool((abs(rows[:, None] - landmarks).max(2) > 1e-3).all())
+        True
+
+    Source: Chawla et al. 2002, section 4.2 (here of five rows, not of two).
+    """
+    pool = smallest_hashes(rows, POOL, seed).astype(np.float64)
+    if len(pool) < NEIGHBOURS:
+        return np.empty((0, rows.shape[1]), dtype=np.float32)
+    rng, count = np.random.default_rng(seed), min(limit, len(pool))
+    squares = (pool**2).sum(1)
+    distance = squares[:count, None] - 2 * pool[:count] @ pool.T + squares
+    distance[np.arange(count), np.arange(count)] = -np.inf  # a row is its own first neighbour
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
+    weight = rng.dirichlet(np.ones(NEIGHBOURS), count)
+    landmarks = (weight[:, :, None] * pool[nearest]).sum(1)
+    spread, deviation = np.sqrt(landmarks.var(0).sum()), pool.std(0)
+    if spread > 0:
+        factor = min(np.sqrt((deviation**2).sum()) / spread, MOST_EXPANDED)
+        centre = landmarks.mean(0)
+        landmarks = centre + factor * (landmarks - centre)
+    return (landmarks + JITTER * deviation * rng.standard_normal(landmarks.shape)).astype(np.float32)
+
+
+def smallest_hashes(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Return at most `limit` different rows of `[n, d]`, those of the smallest hash, as float32 `[K, d]`.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.nn.landmarks import smallest_hashes
+        >>> smallest_hashes(np.ones((9, 2)), 4, seed=0)
+        array([[1., 1.]], dtype=float32)
+    """
+    chosen = np.empty((0, rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), _PORTION):
+        chosen = np.concatenate([chosen, rows[start : start + _PORTION].astype(np.float32)])
+        _, index = np.unique(_hashes(chosen, seed), return_index=True)
+        chosen = chosen[index[:limit]]
+    return chosen
+
+
+def _hashes(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Return a number for each row of float32 `[n, d]` that depends on its values and the seed alone, `[n]` uint64."""
+    rng = np.random.default_rng(seed)
+    odd = rng.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    bits = (rows + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 is 0
+    mixed = ((bits * odd) ^ (bits * odd >> np.uint64(29))).sum(1, dtype=np.uint64)
+    return (mixed ^ (mixed >> np.uint64(31))) * odd[0]

@@ -19,6 +19,7 @@ import pytest
 
 from gradatim.files import reading, text_table
 from gradatim.files.cells import Cells
+from gradatim.files.inference import as_spelt
 from gradatim.files.reading import ReadOptions, open_table
 
 pa = pytest.importorskip("pyarrow")
@@ -110,6 +111,12 @@ DATES = {
         [day(2024, 12, 31, 0, 5), day(2024, 1, 2, 23)],
     ),
     "two digits of a year": (["12/31/24", "1/2/99"], [day(2024, 12, 31), day(1999, 1, 2)]),
+    "dashes": (["31-12-2024", "1-2-2024"], [day(2024, 12, 31), day(2024, 2, 1)]),
+    "the year nought": (["0000-01-01", *["2024-01-01"] * 5], [N, *[day(2024, 1, 1)] * 5]),
+    "beyond the last year": (
+        ["9999-12-31T23:00:00-05:00", *["2024-01-01T00:00:00Z"] * 5],
+        [N, *[day(2024, 1, 1)] * 5],
+    ),
     "impossible days": (
         ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05", "2024-13-45", "2023-02-29"][
             :6
@@ -143,7 +150,8 @@ TEXTS = {
     ),
     "blanks around words": (["yes", "yes ", " no", ""], ["yes", "yes", "no", N]),
     "letters among digits": (["1", "2", "A", "B"], ["1", "2", "A", "B"]),
-    "versions": (["1.2.3", "1.10.0"], ["1.2.3", "1.10.0"]),
+    "versions": (["1.2.3", "1.10.0", "10.1.24"], ["1.2.3", "1.10.0", "10.1.24"]),
+    "codes with dashes": (["10-12-99", "11-10-98"], ["10-12-99", "11-10-98"]),
     "hexadecimal": (["0x10", "0xff"], ["0x10", "0xff"]),
     "clock times": (["10:30", "11:45:10"], ["10:30", "11:45:10"]),
 }
@@ -524,6 +532,13 @@ def test_text_of_columns_with_types():
     found = columns(table_file, {name: Cells("text") for name in table.column_names})
     assert found["i"] == ["1", N] and found["f"] == ["2", "0.1"] and found["b"] == ["true", "false"]
     assert found["t"] == ["2024-01-01 10:00:00", N] and found["d"] == ["2024-01-01", N]
+
+
+def test_a_column_of_numbers_as_it_is_spelt():
+    content = column("1", "2", "NA", "", "1", "01", "?", "2.50")
+    table_file = open_table(write(content))
+    found = columns(table_file, {"x": as_spelt(Cells("number"))})
+    assert found["x"] == ["1", "2", N, N, "1", "01", N, "2.50"]
 
 
 def test_types_that_do_not_fit_are_named():

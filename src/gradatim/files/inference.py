@@ -296,6 +296,22 @@ def _row(column: Any, word: str) -> int:
     return compute.index(column, word).as_py()
 
 
+def as_spelt(cells: Cells) -> Cells:
+    """Return how a column is read as text, cell by cell as it is spelt; its missing words stay missing.
+
+    Example:
+        >>> from gradatim.files.cells import Cells
+        >>> from gradatim.files.inference import as_spelt
+        >>> "NA" in as_spelt(Cells("number")).missing, as_spelt(Cells("text")).missing
+        (True, ())
+    """
+    if cells.kind == TEXT:
+        return cells
+    words = (*PLAIN_MISSING, *LIKELY_MISSING, "NaN", "NaT", "-NaN")
+    spellings = [form for word in words for form in (word, word.upper(), word.capitalize(), word.title())]
+    return Cells(TEXT, missing=tuple(dict.fromkeys([*cells.missing, *spellings])))
+
+
 def odd_cells(words: Any, values: Any, silent: Sequence[str]) -> np.ndarray:
     """Return the rows of words that are neither read nor among the words (in lower case) that mean missing.
 

@@ -17,7 +17,7 @@ from .joined_table import JoinedTable
 from .json_table import JsonTable
 from .odd import OddCells
 from .options import ReadOptions
-from .parsing import parse, without_numbers
+from .parsing import parse, within_years, without_numbers
 from .sampling import Sampler
 from .text_table import Block, CsvTable, TextTable
 from .typed_table import TypedTable, check_convertible, column_kind, convert, infer_typed
@@ -201,6 +201,13 @@ def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[s
     return {**cells, **fixed}, notes
 
 
+def _plain_values(column: Any, cells: Cells) -> Any:
+    """Return a column that Arrow has read itself, with null in place of what no cell holds."""
+    if cells.kind == NUMBER:
+        return without_numbers(column, cells.missing)
+    return within_years(column) if cells.kind == DATE else column
+
+
 def _values(table: AnyTable, column: Any, cells: Cells) -> Any:
     return parse(column, cells) if table.types is None else convert(column, cells)
 
@@ -225,7 +232,7 @@ def _stream(
         for name, cells in chosen.items():
             column = block.columns[name]
             if table.types is None and not a.types.is_string(column.type):
-                values = without_numbers(column, cells.missing) if cells.kind == NUMBER else column
+                values = _plain_values(column, cells)
                 if values.null_count == column.null_count:
                     columns[name] = values
                     continue

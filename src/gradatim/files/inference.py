@@ -95,10 +95,10 @@ def infer(
         >>> import pyarrow
         >>> from gradatim.files.inference import infer
         >>> from gradatim.files.options import ReadOptions
-        >>> columns = {"x": pyarrow.array(["0,5", "1,25", "-"]), "grade": pyarrow.array(["None", "Mild", "None"])}
-        >>> cells, notes = infer(columns, ReadOptions(), lambda row: f"line {row + 2}", delimiter=";")
-        >>> {name: found.kind for name, found in cells.items()}
-        {'x': 'number', 'grade': 'text'}
+        >>> columns = {"x": pyarrow.array(["0,5", "-"]), "grade": pyarrow.array(["None", "Mild"])}
+        >>> cells, notes = infer(columns, ReadOptions(), str, delimiter=";")
+        >>> cells["x"].kind, cells["grade"].kind
+        ('number', 'text')
     """
     guesses = {name: _guess(name, column, options, places) for name, column in columns.items()}
     proofs = [guess.decimal for guess in guesses.values()]

@@ -45,7 +45,7 @@ class JsonTable(TextTable):
                 return False
             data = b"".join(json.dumps(item).encode() + b"\n" for item in self._array(data))
             self._head = [(data, True, 1.0)]
-        rows, left = split_rows(data, None, final)
+        rows, tail = split_rows(data, None, final)
         item: dict[str, Any] = {}
         names: dict[str, None] = {}
         strings: dict[str, int] = {}
@@ -56,7 +56,7 @@ class JsonTable(TextTable):
                 strings[name] = strings.get(name, 0) + (
                     0 if value is None else 1 if isinstance(value, str) else -1
                 )
-        if left.lstrip().startswith(b"{") and not len(rows.starts) and not final:
+        if tail.lstrip().startswith(b"{") and not len(rows.starts) and not final:
             return False
         if (
             len(rows.starts) == 1

@@ -39,10 +39,11 @@ AnyTable = TextTable | TypedTable | JoinedTable
 class TableFile:
     """A table in a file, in several files, or in a stream.
 
-    Fields: `path`: as given; `cells`: how each column is read, None for a column that holds nothing; `sample`: rows of
-    the whole file, or the first rows where `rereadable` is false or a state knows the columns; `stream`: a function
-    that reads the file; `unreadable`: columns of a type that is not supported, with its name; `notes`: sentences for
-    the user; `notes_after`: more of them, once the file has been read.
+    Fields: `path`: as given; `cells`: how each column is read, None for a column that holds nothing; `stream`: a
+    function that reads the file; `unreadable`: columns of a type that is not supported, with its name.
+
+    `sample` holds rows of the whole file; the first rows where `rereadable` is false or a state knows the columns.
+    `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read.
 
     `stream(cells)` reads the file from its start. It yields tables with these columns, in this order, each with the
     share of the file that has been read; there is a row for each row of the file.

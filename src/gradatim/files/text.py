@@ -116,8 +116,9 @@ class Rows:
     """A block of whole rows.
 
     Fields: `data`: their bytes, in UTF-8; `starts`, `stops`: where rows begin and end `[rows]`; `first`: the number of
-    the first line; `share`: the share of the file that has been read; `quoted`: whether a field is quoted; `unclosed`:
-    whether a quote is open at the end.
+    the first line; `share`: the share of the file that has been read.
+
+    `quoted` says whether a field is quoted, `unclosed` whether a quote is open at the end.
     """
 
     data: bytes

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type, kernels
-from .inference import EXACT, ODD_CELLS
+from .facts import EXACT
+from .inference import ODD_CELLS
 from .parsing import FIRST_MICROSECOND, LAST_MICROSECOND, parse, without, without_numbers
 from .sampling import hash_columns
 from .text import clean_names

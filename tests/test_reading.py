@@ -196,7 +196,7 @@ def test_many_words_make_a_column_of_words():
     cells = [str(number % 50) for number in range(30_000)] + ["low", "high", "medium"] * 5000
     found, notes = read(column(*cells))
     assert found["x"] == cells
-    assert "read as text because of words such as" in notes
+    assert "read as text because of words such as" in notes and "--missing" in notes
 
 
 def test_missing_words_are_those_that_the_user_names():
@@ -327,11 +327,23 @@ def test_a_byte_order_mark_is_understood(monkeypatch, encoding):
 
 
 @pytest.mark.parametrize(
-    "encoding", ["cp1252", "latin-1", "utf-16", "utf-16-le", "utf-8-sig", "shift_jis", "cp1251"]
+    "encoding", ["cp1252", "latin-1", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "shift_jis", "cp1251"]
 )
 def test_the_user_names_the_encoding(encoding):
     word = {"shift_jis": "日本", "cp1251": "Привет"}.get(encoding, "é")
     assert read(f"x,y\n1,{word}\n".encode(encoding), encoding=encoding)[0]["y"] == [word]
+
+
+def test_advice_on_an_encoding_can_be_followed():
+    content = "x,y\r\n1,é\r\n"
+    for encoding in ("utf-16-le", "utf-16-be", "cp1252"):
+        with pytest.raises(ValueError, match="--encoding") as caught:
+            read(content.encode(encoding))
+        said = str(caught.value).split("--encoding ")[1].split()[0].strip(",")
+        assert read(content.encode(encoding), encoding=said)[0] == {"x": [1.0], "y": ["é"]}
+    for encoding in ("utf-16", "utf-8", "ascii", "shift_jis", "utf-32", "utf-7"):
+        with pytest.raises(ValueError, match=f"file.csv is not text in --encoding {encoding}"):
+            read(b"x,y\n1,\xe9\xff\n", encoding=encoding)
 
 
 FAULTS = {

@@ -247,7 +247,8 @@ def _of_words(
             what = {NUMBER: "numbers", DATE: "dates", BOOLEAN: "true or false"}[trials[best].kind]
             text.notes.append(
                 f"column {name!r} is read as text because of words such as {word!r} in {places(_row(plain, word))}, "
-                f"{share:.0%} of its cells; the others are {what}"
+                f"{share:.0%} of its cells; the others are {what}: "
+                f"--missing {word} makes it missing"
             )
         return text
     guess, rival = _Guess(trials[best]), _rival(best)

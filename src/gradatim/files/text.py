@@ -95,10 +95,11 @@ class Decoder:
             raise ValueError(
                 f"{self.label} is not UTF-8 text (it holds zero bytes): say --encoding utf-16, or save it as UTF-8"
             )
+        if codec in ("utf-16", "utf-32"):  # no mark: the zero bytes tell the order
+            codec += "-be" if data[:1] == b"\0" else "-le"
         self.name = codec.replace("utf-8-sig", "utf-8")
         self._decoder = codecs.getincrementaldecoder(self.name)()
-        text = self._decoder.decode(data, False) if self.name != "utf-8" else data.decode("latin-1")
-        self._decoder = codecs.getincrementaldecoder(self.name)()
+        text = data.decode(self.name, errors="replace")
         self._returns = "\r" in text[:-1] and "\n" not in text
         return data
 

@@ -435,8 +435,11 @@ def test_objects_may_leave_out_what_they_lack():
     write('{"a": 1, "c": "x"}\n', "part-2.jsonl")
     found = columns(open_table("part-*.jsonl"))
     assert found == {"a": [1.0] * 4, "b": [2.0, 2.0, 2.0, N], "c": [N, N, N, "x"]}
+    cells = {"a": Cells("number"), "b": Cells("text")}
     late = '{"a": 1}\n' * 40_000 + '{"a": 2, "b": "late"}\n'
-    assert open_table(write(late, "late.jsonl")).names == ["a", "b"]
+    for options in (ReadOptions(), ReadOptions(columns=cells)):
+        table_file = open_table(write(late, "late.jsonl"), options)
+        assert table_file.names == ["a", "b"] and columns(table_file, cells)["b"][-1] == "late"
 
 
 def test_json_strings_of_digits_stay_words():

@@ -68,6 +68,8 @@ class JsonTable(TextTable):
                 f"{self.label} holds one object of columns: write one object a line (pandas: to_json(..., "
                 "orient='records', lines=True))"
             )
+        if not final:  # an object leaves out what it lacks: the columns of a state may come later
+            names |= dict.fromkeys(self._options.columns or ())
         self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
         return len(rows.starts) > 0
 

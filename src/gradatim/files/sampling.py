@@ -16,7 +16,7 @@ from .cells import arrow
 if TYPE_CHECKING:
     from .text import Rows
 
-MOST_HASHES = 1 << 22
+MOST_HASHES = 1 << 20
 """Most hashes in memory; of a longer file, rows with the lower hashes go on."""
 
 SAMPLE_BYTES = 1 << 24

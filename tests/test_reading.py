@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradatim.files import reading, text_table
+from gradatim.files import reading, sampling, text_table
 from gradatim.files.cells import Cells
 from gradatim.files.inference import as_spelt
 from gradatim.files.reading import ReadOptions, open_table
@@ -610,9 +610,11 @@ def test_notes_of_several_files_name_the_file():
     assert "'oops' in line 5 of part-0.csv (3 cells)" in table_file.notes_after()[0]
 
 
+@pytest.mark.parametrize("most", [1 << 20, 500])
 @pytest.mark.parametrize("shuffle", [1, 2])
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
-def test_the_sample_is_that_of_any_order(suffix, shuffle, monkeypatch):
+def test_the_sample_is_that_of_any_order(suffix, shuffle, most, monkeypatch):
+    monkeypatch.setattr(sampling, "MOST_HASHES", most)
     monkeypatch.setattr(reading, "SAMPLE_ROWS", 200)
     frame = pd.DataFrame({"x": np.arange(3000) // 2, "y": ["a", "b", "c"] * 1000})
     samples = []

@@ -144,10 +144,10 @@ class ByteStream:
         except _READ_ERRORS as error:
             raise ValueError(f"{self.label} cannot be read ({error}): write it again") from error
 
-    def peek(self, size: int, least: int = 1) -> bytes:
-        """Return the next bytes, which are read again later: at most `size`, and `least` unless the file ends."""
+    def peek(self, size: int, minimum: int = 1) -> bytes:
+        """Return the next bytes, which are read again later: at most `size`, and `minimum` unless the file ends."""
         data = b""
-        while len(data) < least and (more := self.read(size - len(data))):
+        while len(data) < minimum and (more := self.read(size - len(data))):
             data += more
         self._ahead = data + self._ahead
         return data

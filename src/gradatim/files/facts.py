@@ -28,9 +28,10 @@ _LEGIBLE = r"[0-9]|^[+-]?(?i:true|false|inf|infinity)$"
 class Facts:
     """How many cells of each column are of some form.
 
-    Fields, each `[columns]`: `present`: cells that are not empty; `plain`: finite numbers with a decimal point or none;
-    `padded`: of these, whole numbers that begin with a needless zero; `large`: those beyond 2^53; `dotted`: those with
-    a point; `grouped`: those whose point may separate thousands.
+    Fields, each `[columns]`: `present`: cells that are not empty; `plain`: finite numbers with a decimal point or none.
+
+    Of the plain ones: `padded`: whole numbers that begin with a needless zero; `large`: those beyond 2^53; `dotted`:
+    those with a point; `grouped`: those whose point may separate thousands.
 
     `likely` are words that mean missing, and `legible` other words that may be a number, a date, or true or false.
     """
@@ -84,9 +85,9 @@ def _count(columns: Sequence[Any], rows: int, missing: Sequence[str]) -> list[np
     padded = flags(compute.match_substring_regex(words, "^[+-]?0[0-9]")) & plain
     dotted = flags(compute.match_substring(words, ".")) & plain
     grouped = dotted.copy()
-    some = a.array(np.flatnonzero(dotted))
+    places = a.array(np.flatnonzero(dotted))
     pattern = r"^[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
-    grouped[dotted] = flags(compute.match_substring_regex(words.take(some), pattern))
+    grouped[dotted] = flags(compute.match_substring_regex(words.take(places), pattern))
     likely, legible = np.zeros(len(plain), bool), np.zeros(len(plain), bool)
     others = present & ~plain
     words = words.take(a.array(np.flatnonzero(others)))

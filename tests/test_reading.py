@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradatim.files import reading, text_table
+from gradatim.files import reading, sampling, text_table
 from gradatim.files.cells import Cells
+from gradatim.files.inference import as_spelt
 from gradatim.files.reading import ReadOptions, open_table
 
 pa = pytest.importorskip("pyarrow")
@@ -110,6 +111,15 @@ DATES = {
         [day(2024, 12, 31, 0, 5), day(2024, 1, 2, 23)],
     ),
     "two digits of a year": (["12/31/24", "1/2/99"], [day(2024, 12, 31), day(1999, 1, 2)]),
+    "dashes": (["31-12-2024", "1-2-2024"], [day(2024, 12, 31), day(2024, 2, 1)]),
+    "the year nought": (
+        ["0000-01-01", *(f"2024-01-0{d}" for d in range(1, 6))],
+        [N, *(day(2024, 1, d) for d in range(1, 6))],
+    ),
+    "beyond the last year": (
+        ["9999-12-31T23:00:00-05:00", *(f"2024-01-0{d}T00:00:00Z" for d in range(1, 6))],
+        [N, *(day(2024, 1, d) for d in range(1, 6))],
+    ),
     "impossible days": (
         ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05", "2024-13-45", "2023-02-29"][
             :6
@@ -143,7 +153,8 @@ TEXTS = {
     ),
     "blanks around words": (["yes", "yes ", " no", ""], ["yes", "yes", "no", N]),
     "letters among digits": (["1", "2", "A", "B"], ["1", "2", "A", "B"]),
-    "versions": (["1.2.3", "1.10.0"], ["1.2.3", "1.10.0"]),
+    "versions": (["1.2.3", "1.10.0", "10.1.24"], ["1.2.3", "1.10.0", "10.1.24"]),
+    "codes with dashes": (["10-12-99", "11-10-98"], ["10-12-99", "11-10-98"]),
     "hexadecimal": (["0x10", "0xff"], ["0x10", "0xff"]),
     "clock times": (["10:30", "11:45:10"], ["10:30", "11:45:10"]),
 }
@@ -185,7 +196,7 @@ def test_many_words_make_a_column_of_words():
     cells = [str(number % 50) for number in range(30_000)] + ["low", "high", "medium"] * 5000
     found, notes = read(column(*cells))
     assert found["x"] == cells
-    assert "read as text because of words such as" in notes
+    assert "read as text because of words such as" in notes and "--missing" in notes
 
 
 def test_missing_words_are_those_that_the_user_names():
@@ -316,11 +327,23 @@ def test_a_byte_order_mark_is_understood(monkeypatch, encoding):
 
 
 @pytest.mark.parametrize(
-    "encoding", ["cp1252", "latin-1", "utf-16", "utf-16-le", "utf-8-sig", "shift_jis", "cp1251"]
+    "encoding", ["cp1252", "latin-1", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "shift_jis", "cp1251"]
 )
 def test_the_user_names_the_encoding(encoding):
     word = {"shift_jis": "日本", "cp1251": "Привет"}.get(encoding, "é")
     assert read(f"x,y\n1,{word}\n".encode(encoding), encoding=encoding)[0]["y"] == [word]
+
+
+def test_advice_on_an_encoding_can_be_followed():
+    content = "x,y\r\n1,é\r\n"
+    for encoding in ("utf-16-le", "utf-16-be", "cp1252"):
+        with pytest.raises(ValueError, match="--encoding") as caught:
+            read(content.encode(encoding))
+        said = str(caught.value).split("--encoding ")[1].split()[0].strip(",")
+        assert read(content.encode(encoding), encoding=said)[0] == {"x": [1.0], "y": ["é"]}
+    for encoding in ("utf-16", "utf-8", "ascii", "shift_jis", "utf-32", "utf-7"):
+        with pytest.raises(ValueError, match=f"file.csv is not text in --encoding {encoding}"):
+            read(b"x,y\n1,\xe9\xff\n", encoding=encoding)
 
 
 FAULTS = {
@@ -412,8 +435,11 @@ def test_objects_may_leave_out_what_they_lack():
     write('{"a": 1, "c": "x"}\n', "part-2.jsonl")
     found = columns(open_table("part-*.jsonl"))
     assert found == {"a": [1.0] * 4, "b": [2.0, 2.0, 2.0, N], "c": [N, N, N, "x"]}
+    cells = {"a": Cells("number"), "b": Cells("text")}
     late = '{"a": 1}\n' * 40_000 + '{"a": 2, "b": "late"}\n'
-    assert open_table(write(late, "late.jsonl")).names == ["a", "b"]
+    for options in (ReadOptions(), ReadOptions(columns=cells)):
+        table_file = open_table(write(late, "late.jsonl"), options)
+        assert table_file.names == ["a", "b"] and columns(table_file, cells)["b"][-1] == "late"
 
 
 def test_json_strings_of_digits_stay_words():
@@ -526,6 +552,13 @@ def test_text_of_columns_with_types():
     assert found["t"] == ["2024-01-01 10:00:00", N] and found["d"] == ["2024-01-01", N]
 
 
+def test_a_column_of_numbers_as_it_is_spelt():
+    content = column("1", "2", "NA", "", "1", "01", "?", "2.50")
+    table_file = open_table(write(content))
+    found = columns(table_file, {"x": as_spelt(Cells("number"))})
+    assert found["x"] == ["1", "2", N, N, "1", "01", N, "2.50"]
+
+
 def test_types_that_do_not_fit_are_named():
     table_file = open_table(save(pa.table({"x": [1, 2], "l": [[1], [2]]}), "f.parquet"))
     with pytest.raises(ValueError, match="column 'x' holds dates so far; got numbers"):
@@ -577,9 +610,11 @@ def test_notes_of_several_files_name_the_file():
     assert "'oops' in line 5 of part-0.csv (3 cells)" in table_file.notes_after()[0]
 
 
+@pytest.mark.parametrize("most", [1 << 20, 500])
 @pytest.mark.parametrize("shuffle", [1, 2])
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
-def test_the_sample_is_that_of_any_order(suffix, shuffle, monkeypatch):
+def test_the_sample_is_that_of_any_order(suffix, shuffle, most, monkeypatch):
+    monkeypatch.setattr(sampling, "MOST_HASHES", most)
     monkeypatch.setattr(reading, "SAMPLE_ROWS", 200)
     frame = pd.DataFrame({"x": np.arange(3000) // 2, "y": ["a", "b", "c"] * 1000})
     samples = []

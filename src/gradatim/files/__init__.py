@@ -1,1 +1,1 @@
-"""Files: checkpoints, tables in CSV and Parquet files, and the schema of their columns."""
+"""Files: checkpoints, tables in files and streams of many formats, and the schema of their columns."""

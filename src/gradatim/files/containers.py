@@ -144,10 +144,10 @@ class ByteStream:
         except _READ_ERRORS as error:
             raise ValueError(f"{self.label} cannot be read ({error}): write it again") from error
 
-    def peek(self, size: int) -> bytes:
-        """Return the next bytes, which are read again later."""
+    def peek(self, size: int, minimum: int = 1) -> bytes:
+        """Return the next bytes, which are read again later: at most `size`, and `minimum` unless the file ends."""
         data = b""
-        while len(data) < size and (more := self.read(size - len(data))):
+        while len(data) < minimum and (more := self.read(size - len(data))):
             data += more
         self._ahead = data + self._ahead
         return data
@@ -252,7 +252,7 @@ def _container(path: Path) -> Container:
         return Container(str(path), path, _format(str(path), path.suffix, start))
     stream = _open_file(path, str(path), compression)
     try:
-        start = stream.peek(1024)
+        start = stream.peek(1024, 1024)
         inner = stream.member or path.stem
     finally:
         stream.close()
@@ -269,17 +269,18 @@ def _container(path: Path) -> Container:
 def _once(label: str, raw: Any) -> Container:
     """Return a stream that is read once, after a look at its first bytes."""
     stream = ByteStream(label, raw)
-    start = stream.peek(1)
+    start = stream.peek(1024)
     if not start:
         raise ValueError(f"{label} is empty: expected a line of column names and rows below it")
-    start = stream.peek(6) if start in (b"\x1f", b"B", b"\xfd", b"\x28", b"P", b"A", b"\xff") else start
+    if len(start) < 6 and any(magic.startswith(start) for magic in (*_COMPRESSED, *_TYPED)):
+        start = stream.peek(1024, 6)
     compression = next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), "")
     if compression == "zip" or start.startswith((b"PAR1", b"ARROW1")):
         raise ValueError(f"{label} holds a file that is not read from its start: give the file itself")
     if compression:
         reader = _Reader(stream)
         stream = ByteStream(label, reader, 0, _unpack(reader, compression))
-        start = stream.peek(1)
+        start = stream.peek(1024)
     return Container(label, None, _format(label, Path(label).suffix, start), compression, stream)
 
 

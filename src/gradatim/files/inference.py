@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, kernels
+from .facts import EXACT, Facts, count_cells
 from .parsing import parse, trim, without
 
 if TYPE_CHECKING:
@@ -60,9 +61,6 @@ LIKELY_MISSING = (
 )
 """More such words, which a note names."""
 
-EXACT = 2**53
-"""Whole numbers beyond this are not exact as floating-point numbers."""
-
 MOST_NOTES = 10
 """Most notes on the columns of a file."""
 
@@ -95,12 +93,12 @@ def infer(
         >>> import pyarrow
         >>> from gradatim.files.inference import infer
         >>> from gradatim.files.options import ReadOptions
-        >>> columns = {"x": pyarrow.array(["0,5", "1,25", "-"]), "grade": pyarrow.array(["None", "Mild", "None"])}
-        >>> cells, notes = infer(columns, ReadOptions(), lambda row: f"line {row + 2}", delimiter=";")
-        >>> {name: found.kind for name, found in cells.items()}
-        {'x': 'number', 'grade': 'text'}
+        >>> columns = {"x": pyarrow.array(["0,5", "-"]), "grade": pyarrow.array(["None", "Mild"])}
+        >>> cells, notes = infer(columns, ReadOptions(), str, delimiter=";")
+        >>> cells["x"].kind, cells["grade"].kind
+        ('number', 'text')
     """
-    guesses = {name: _guess(name, column, options, places) for name, column in columns.items()}
+    guesses = _guesses(columns, options, places)
     proofs = [guess.decimal for guess in guesses.values()]
     comma = proofs.count(",") > proofs.count(".") or (delimiter == ";" and "." not in proofs)
     day_first = [
@@ -145,22 +143,32 @@ def missing_words(options: ReadOptions) -> tuple[str, ...]:
     return PLAIN_MISSING if options.missing is None else tuple(word.lower() for word in options.missing)
 
 
-def _guess(name: str, column: Any, options: ReadOptions, places: Callable[[int], str]) -> _Guess:
-    """Return what a column's own words say of it."""
-    words = options.missing or ()
-    plain = trim(column)
-    if name in options.text:
-        return _Guess(Cells(TEXT, missing=words))
-    if options.decimal != ",":
-        try:
-            values = plain.cast("float64").to_numpy(zero_copy_only=False)
-        except arrow().ArrowInvalid:
-            values = None
-        if values is not None and plain.null_count < len(plain) and np.isfinite(values[~_nulls(plain)]).all():
-            return _of_plain_numbers(name, plain, values, words, options, places)
-    if plain.null_count == len(plain):
-        return _Guess(None)
-    return _of_words(name, plain, words, options, places)
+def _guesses(
+    columns: Mapping[str, Any], options: ReadOptions, places: Callable[[int], str]
+) -> dict[str, _Guess]:
+    """Return what each column's own words say of it."""
+    missing = options.missing or ()
+    likely = missing_words(options) + (LIKELY_MISSING if options.missing is None else ())
+    guesses: dict[str, _Guess] = {}
+    if not columns:
+        return guesses
+    facts = count_cells(list(columns.values()), likely)
+    for number, (name, column) in enumerate(columns.items()):
+        present, plain, others, legible = (
+            int(counts[number]) for counts in (facts.present, facts.plain, facts.likely, facts.legible)
+        )
+        text = _Guess(Cells(TEXT, missing=missing))
+        if name in options.text:
+            guesses[name] = text
+        elif not present:
+            guesses[name] = _Guess(None)
+        elif plain == present and options.decimal != ",":
+            guesses[name] = _of_plain_numbers(name, column, facts, number, options, places)
+        elif plain + legible < 0.5 * (present - others):
+            guesses[name] = text
+        else:
+            guesses[name] = _of_words(name, trim(column), missing, options, places)
+    return guesses
 
 
 def _nulls(column: Any) -> np.ndarray:
@@ -168,22 +176,20 @@ def _nulls(column: Any) -> np.ndarray:
 
 
 def _of_plain_numbers(
-    name: str, words: Any, values: np.ndarray, missing: tuple[str, ...], options: ReadOptions, places: Any
+    name: str, column: Any, facts: Facts, number: int, options: ReadOptions, places: Callable[[int], str]
 ) -> _Guess:
     """Return a column of plain numbers, or of names made of digits."""
-    compute = kernels()
-    note = _names_of_digits(name, words, values, places)
-    if note:
-        return _Guess(Cells(TEXT, missing=missing), notes=[note])
-    if options.decimal is not None:
-        return _Guess(Cells(NUMBER, missing=missing), decimal=options.decimal)
-    dotted = compute.match_substring(words, ".")
-    if not compute.any(dotted).as_py():
-        return _Guess(Cells(NUMBER, missing=missing))
-    grouped = compute.match_substring_regex(words.filter(dotted), r"^[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+$")
-    if compute.all(grouped).as_py():
-        return _Guess(Cells(NUMBER, missing=missing), open=".")
-    return _Guess(Cells(NUMBER, missing=missing), decimal=".")
+    missing = options.missing or ()
+    if facts.padded[number] or facts.large[number]:
+        words = trim(column)
+        values = words.cast("float64").to_numpy(zero_copy_only=False)
+        if note := _names_of_digits(name, words, values, places):
+            return _Guess(Cells(TEXT, missing=missing), notes=[note])
+    numbers = Cells(NUMBER, missing=missing)
+    if options.decimal is not None or not facts.dotted[number]:
+        return _Guess(numbers, decimal=options.decimal or "")
+    is_open = facts.grouped[number] == facts.dotted[number]
+    return _Guess(numbers, open=".") if is_open else _Guess(numbers, decimal=".")
 
 
 def _names_of_digits(name: str, words: Any, values: np.ndarray, places: Callable[[int], str]) -> str:
@@ -227,9 +233,6 @@ def _of_words(
             compute.is_in(compute.utf8_lower(plain.drop_null()), value_set=standard)
         ).as_py()
         return _Guess(None) if is_empty or options.missing is not None else text
-    legible = compute.match_substring_regex(words, "[0-9]|^[+-]?(?i:true|false|inf|infinity)$")
-    if counts[~legible.to_numpy(zero_copy_only=False)].sum() > 0.5 * counts.sum():
-        return text
     trials = _trials(missing, options.decimal)
     read = [parse(words, cells) for cells in trials]
     odd = [_nulls(values) & ~_infinite(words) for values in read]
@@ -244,7 +247,8 @@ def _of_words(
             what = {NUMBER: "numbers", DATE: "dates", BOOLEAN: "true or false"}[trials[best].kind]
             text.notes.append(
                 f"column {name!r} is read as text because of words such as {word!r} in {places(_row(plain, word))}, "
-                f"{share:.0%} of its cells; the others are {what}"
+                f"{share:.0%} of its cells; the others are {what}: "
+                f"--missing {word} makes it missing"
             )
         return text
     guess, rival = _Guess(trials[best]), _rival(best)
@@ -294,6 +298,22 @@ def _values(words: Any, cells: Cells) -> np.ndarray:
 def _row(column: Any, word: str) -> int:
     compute = kernels()
     return compute.index(column, word).as_py()
+
+
+def as_spelt(cells: Cells) -> Cells:
+    """Return how a column is read as text, cell by cell as it is spelt; its missing words stay missing.
+
+    Example:
+        >>> from gradatim.files.cells import Cells
+        >>> from gradatim.files.inference import as_spelt
+        >>> "NA" in as_spelt(Cells("number")).missing, as_spelt(Cells("text")).missing
+        (True, ())
+    """
+    if cells.kind == TEXT:
+        return cells
+    words = (*PLAIN_MISSING, *LIKELY_MISSING, "NaN", "NaT", "-NaN")
+    spellings = [form for word in words for form in (word, word.upper(), word.capitalize(), word.title())]
+    return Cells(TEXT, missing=tuple(dict.fromkeys([*cells.missing, *spellings])))
 
 
 def odd_cells(words: Any, values: Any, silent: Sequence[str]) -> np.ndarray:

@@ -45,7 +45,7 @@ class JsonTable(TextTable):
                 return False
             data = b"".join(json.dumps(item).encode() + b"\n" for item in self._array(data))
             self._head = [(data, True, 1.0)]
-        rows, left = split_rows(data, None, final)
+        rows, tail = split_rows(data, None, final)
         item: dict[str, Any] = {}
         names: dict[str, None] = {}
         strings: dict[str, int] = {}
@@ -56,7 +56,7 @@ class JsonTable(TextTable):
                 strings[name] = strings.get(name, 0) + (
                     0 if value is None else 1 if isinstance(value, str) else -1
                 )
-        if left.lstrip().startswith(b"{") and not len(rows.starts) and not final:
+        if tail.lstrip().startswith(b"{") and not len(rows.starts) and not final:
             return False
         if (
             len(rows.starts) == 1
@@ -68,6 +68,8 @@ class JsonTable(TextTable):
                 f"{self.label} holds one object of columns: write one object a line (pandas: to_json(..., "
                 "orient='records', lines=True))"
             )
+        if not final:  # an object leaves out what it lacks: the columns of a state may come later
+            names |= dict.fromkeys(self._options.columns or ())
         self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
         return len(rows.starts) > 0
 

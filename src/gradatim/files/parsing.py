@@ -31,8 +31,10 @@ _CLOCK = (
     rf" *(?P<half>[AaPp]\.?[Mm]\.?)? *{_ZONE})?$"
 )
 _YEAR_FIRST = r"^(?P<year>[0-9]{4})[-/.](?P<month>[0-9]{1,2})[-/.](?P<day>[0-9]{1,2})" + _CLOCK
-_DOTTED = r"^(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{1,2})\.(?P<year>[0-9]{4}|[0-9]{2})" + _CLOCK
-_SLASHED = r"^(?P<first>[0-9]{1,2})[/-](?P<second_>[0-9]{1,2})[/-](?P<year>[0-9]{4}|[0-9]{2})" + _CLOCK
+_DOTTED = r"^(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{1,2})\.(?P<year>[0-9]{4})" + _CLOCK
+_SLASHED = r"^(?P<first>[0-9]{1,2})/(?P<second_>[0-9]{1,2})/(?P<year>[0-9]{4}|[0-9]{2})" + _CLOCK
+_DASHED = r"^(?P<first>[0-9]{1,2})-(?P<second_>[0-9]{1,2})-(?P<year>[0-9]{4})" + _CLOCK
+_DOTTED_SHORT = r"^(?P<day>[0-9]{2})\.(?P<month>[0-9]{2})\.(?P<year>[0-9]{2})" + _CLOCK
 
 LAST_MICROSECOND = 253402300799999999
 """The end of the year 9999, in microseconds since 1970."""
@@ -189,17 +191,36 @@ def _dates(words: Any, day_first: bool) -> Any:
     a = arrow()
     for dtype in (a.timestamp("us"), a.timestamp("us", "UTC")):
         try:
-            return naive(words.cast(dtype))
+            return within_years(naive(words.cast(dtype)))
         except a.ArrowInvalid:
             continue
     values = a.nulls(len(words), a.timestamp("us"))
-    for pattern in (_YEAR_FIRST, _DOTTED, _SLASHED):
+    for pattern in (_YEAR_FIRST, _DOTTED, _SLASHED, _DASHED, _DOTTED_SHORT):
         matches = compute.fill_null(compute.match_substring_regex(words, pattern), False)
         if compute.any(matches).as_py():
             values = compute.replace_with_mask(
                 values, matches, _moments(words.filter(matches), pattern, day_first)
             )
     return values
+
+
+def within_years(moments: Any) -> Any:
+    """Return moments, in microseconds, with null in place of those outside the years 1 to 9999.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.parsing import LAST_MICROSECOND, within_years
+        >>> moments = pyarrow.array([0, LAST_MICROSECOND + 1]).cast(pyarrow.timestamp("us"))
+        >>> within_years(moments).null_count
+        1
+    """
+    compute = kernels()
+    ticks = moments.cast("int64")
+    ends = compute.min_max(ticks).as_py()
+    if ends["min"] is None or FIRST_MICROSECOND <= ends["min"] <= ends["max"] <= LAST_MICROSECOND:
+        return moments
+    low, high = compute.greater_equal(ticks, FIRST_MICROSECOND), compute.less_equal(ticks, LAST_MICROSECOND)
+    return compute.if_else(compute.and_(low, high), moments, arrow().scalar(None, moments.type))
 
 
 def naive(moments: Any) -> Any:

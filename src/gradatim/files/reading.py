@@ -17,7 +17,7 @@ from .joined_table import JoinedTable
 from .json_table import JsonTable
 from .odd import OddCells
 from .options import ReadOptions
-from .parsing import parse, without_numbers
+from .parsing import parse, within_years, without_numbers
 from .sampling import Sampler
 from .text_table import Block, CsvTable, TextTable
 from .typed_table import TypedTable, check_convertible, column_kind, convert, infer_typed
@@ -39,10 +39,12 @@ AnyTable = TextTable | TypedTable | JoinedTable
 class TableFile:
     """A table in a file, in several files, or in a stream.
 
-    Fields: `path`: as given; `cells`: how each column is read, None for a column that holds nothing; `sample`: rows of
-    the whole file, or the first rows where `rereadable` is false or a state knows the columns; `stream`: a function
-    that reads the file; `unreadable`: columns of a type that is not supported, with its name; `notes`: sentences for
-    the user; `notes_after`: more of them, once the file has been read; `place`: returns where row `i` stands.
+    Fields: `path`: as given; `cells`: how each column is read, None for a column that holds nothing; `stream`: a
+    function that reads the file; `unreadable`: columns of a type that is not supported, with its name.
+
+    `sample` holds rows of the whole file; the first rows where `rereadable` is false or a state knows the columns.
+    `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read. `place(row)` says
+    where a row stands.
 
     `stream(cells)` reads the file from its start. It yields tables with these columns, in this order, each with the
     share of the file that has been read; there is a row for each row of the file.
@@ -230,6 +232,13 @@ def _infer(table: AnyTable, sample: Block, options: ReadOptions) -> tuple[dict[s
     return {**cells, **fixed}, notes
 
 
+def _plain_values(column: Any, cells: Cells) -> Any:
+    """Return a column that Arrow has read itself, with null in place of what no cell holds."""
+    if cells.kind == NUMBER:
+        return without_numbers(column, cells.missing)
+    return within_years(column) if cells.kind == DATE else column
+
+
 def _values(table: AnyTable, column: Any, cells: Cells, name: str) -> Any:
     """Return a column as its cells are read; nothing, if its type cannot be: reading the file will say so."""
     if table.types is None:
@@ -261,7 +270,7 @@ def _stream(
         for name, cells in chosen.items():
             column = block.columns[name]
             if table.types is None and not a.types.is_string(column.type):
-                values = without_numbers(column, cells.missing) if cells.kind == NUMBER else column
+                values = _plain_values(column, cells)
                 if values.null_count == column.null_count:
                     columns[name] = values
                     continue

@@ -16,10 +16,10 @@ from .cells import arrow
 if TYPE_CHECKING:
     from .text import Rows
 
-MOST_HASHES = 1 << 22
+MOST_HASHES = 1 << 20
 """Most hashes in memory; of a longer file, rows with the lower hashes go on."""
 
-SAMPLE_BYTES = 1 << 25
+SAMPLE_BYTES = 1 << 24
 """About the most bytes of a sample: of very wide rows there are fewer."""
 
 _WITHOUT_ENDS = np.where(np.isin(np.arange(256), [10, 13]), 0, np.arange(256)).astype(np.uint64)

@@ -95,10 +95,11 @@ class Decoder:
             raise ValueError(
                 f"{self.label} is not UTF-8 text (it holds zero bytes): say --encoding utf-16, or save it as UTF-8"
             )
+        if codec in ("utf-16", "utf-32"):  # no mark: the zero bytes tell the order
+            codec += "-be" if data[:1] == b"\0" else "-le"
         self.name = codec.replace("utf-8-sig", "utf-8")
         self._decoder = codecs.getincrementaldecoder(self.name)()
-        text = self._decoder.decode(data, False) if self.name != "utf-8" else data.decode("latin-1")
-        self._decoder = codecs.getincrementaldecoder(self.name)()
+        text = data.decode(self.name, errors="replace")
         self._returns = "\r" in text[:-1] and "\n" not in text
         return data
 
@@ -116,8 +117,9 @@ class Rows:
     """A block of whole rows.
 
     Fields: `data`: their bytes, in UTF-8; `starts`, `stops`: where rows begin and end `[rows]`; `first`: the number of
-    the first line; `share`: the share of the file that has been read; `quoted`: whether a field is quoted; `unclosed`:
-    whether a quote is open at the end.
+    the first line; `share`: the share of the file that has been read.
+
+    `quoted` says whether a field is quoted, `unclosed` whether a quote is open at the end.
     """
 
     data: bytes

@@ -160,18 +160,18 @@ class TextTable:
         Raises:
             ValueError: the file is damaged, or a row is too long.
         """
-        left, skip, line, wait = b"", self._skipped, self._first, 0
+        tail, skip, line, wait = b"", self._skipped, self._first, 0
         for piece, final, share in self._all_pieces():
-            left = left + piece if left else piece
+            tail = tail + piece if tail else piece
             if skip:
-                cut = min(skip, len(left))
-                left, skip = left[cut:], skip - cut
-            if len(left) < wait and not final:
+                cut = min(skip, len(tail))
+                tail, skip = tail[cut:], skip - cut
+            if len(tail) < wait and not final:
                 continue  # a long field: look again when twice as much has come
-            rows, left = split_rows(left, self.delimiter if self.quotes else None, final, line, share)
+            rows, tail = split_rows(tail, self.delimiter if self.quotes else None, final, line, share)
             line += rows.data.count(b"\n")
-            wait = 2 * len(left) if len(left) > self._block else 0
-            if len(left) > FIELD_BYTES:
+            wait = 2 * len(tail) if len(tail) > self._block else 0
+            if len(tail) > FIELD_BYTES:
                 raise ValueError(
                     f"{self.label}, line {line:,}: no row ends within {FIELD_BYTES >> 20} MiB: is a quote left open?"
                 )

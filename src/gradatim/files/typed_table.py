@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type, kernels
-from .inference import EXACT, ODD_CELLS
+from .facts import EXACT
+from .inference import ODD_CELLS
 from .parsing import FIRST_MICROSECOND, LAST_MICROSECOND, parse, without, without_numbers
 from .sampling import hash_columns
 from .text import clean_names
@@ -165,7 +166,7 @@ class _Readable:
 
     def read(self, size: int = -1) -> bytes:
         parts = []
-        while size and (data := self._stream.read(size if size > 0 else 1 << 20)):
+        while size and (data := self._stream.read(min(size, 1 << 20) if size > 0 else 1 << 20)):
             parts.append(data)
             size -= len(data) if size > 0 else 0
         return b"".join(parts)
@@ -364,7 +365,7 @@ def _moments(column: Any) -> Any:
     else:
         ticks, per_tick = column.cast("int64"), 10**6 // _PER_DAY[column.type.unit]
     if not per_tick:  # nanoseconds; the floor, since before 1970 they are negative
-        values = np.floor_divide(ticks.fill_null(0).to_numpy(), 1000)
+        values = np.floor_divide(ticks.fill_null(0).to_numpy(zero_copy_only=False), 1000)
         return a.array(values, mask=column.is_null().to_numpy(zero_copy_only=False)).cast(a.timestamp("us"))
     low, high = -(-FIRST_MICROSECOND // per_tick), LAST_MICROSECOND // per_tick
     valid = compute.and_(compute.greater_equal(ticks, low), compute.less_equal(ticks, high))

@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from .contract import blamed, brief, parse_json
 from .layout import Layout, Truncated, parse_layouts
+from .lock import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,10 +131,11 @@ def read_content(
 
 def _open(path: Path) -> IO[bytes]:
     """Return a regular file, open for reading. Anything else is refused without waiting for it."""
+    real_path(path)
     try:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags), "rb")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ValueError(f"{path} cannot be read ({_reason(error)}): check the path") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

@@ -62,12 +62,7 @@ def encode(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[bytes, m
         >>> len(body), b"sha256" in head
         (8, True)
     """
-    try:
-        text = json.dumps({**header, "gradatim_format": FORMAT}, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"a header must be JSON, plain values in lists and dicts, finite numbers; {error}"
-        ) from error
+    text = to_text({**header, "gradatim_format": FORMAT})
     content = save(tensors)
     start = 8 + int.from_bytes(content[:8], "little")
     entries, body = json.loads(content[8:start]), memoryview(content)[start:]
@@ -81,6 +76,25 @@ def encode(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[bytes, m
             "texts, or columns that say nothing"
         )
     return len(head).to_bytes(8, "little") + head, body
+
+
+def to_text(header: dict[str, Any]) -> str:
+    """Return a header as JSON.
+
+    Raises:
+        ValueError: it holds something else than plain values and finite numbers.
+
+    Example:
+        >>> from gradatim.files.container import to_text
+        >>> to_text({"seeds": (1, 2)})
+        '{"seeds": [1, 2]}'
+    """
+    try:
+        return json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"a header must be JSON, plain values in lists and dicts, finite numbers; {error}"
+        ) from error
 
 
 def read_content(

@@ -5,7 +5,6 @@ Source: the safetensors format, as in `checkpoint`.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from itertools import pairwise
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from .checkpoint import read, write
+from .container import to_text
 from .contract import (
     Entry,
     blamed,
@@ -128,8 +128,8 @@ def write_table(
     Raises:
         ValueError: as `write`, or what could not be read again. What stood there stays.
     """
-    header = {**header, "kind": "state", "features": FEATURES}
     try:
+        header = parse_json(to_text({**header, "kind": "state", "features": FEATURES}))
         check_finite(tensors)
         _check_header(header, MODELS)
         _check_tensors(header, tensors)
@@ -138,7 +138,7 @@ def write_table(
         raise ValueError(f"{path} was not written, and what stood there stays: {error}") from error
     if header["warm"] is not None:
         rows = {name: value for name, value in header["warm"].items() if name in LONG}
-        packed = torch.frombuffer(bytearray(json.dumps(rows, allow_nan=False).encode()), dtype=torch.uint8)
+        packed = torch.frombuffer(bytearray(to_text(rows).encode()), dtype=torch.uint8)
         tensors = {**tensors, "warm.text": packed}
         header["warm"] = {name: value for name, value in header["warm"].items() if name not in LONG}
     return write(path, tensors, header, verify)

@@ -224,6 +224,11 @@ def test_a_state_from_another_machine_goes_on_on_the_cpu(home, tmp_path, device)
     with pytest.warns(UserWarning, match=rf"far was on {device}, which is not there: it goes on on the CPU"):
         model = RefinedClassifier.load(path)
     assert model.device == "cpu"
+    with pytest.raises(
+        ValueError, match=rf"device '{device}' is not there: leave it out, or give device='cpu'"
+    ):
+        RefinedClassifier.load(path, device=device)
+    assert RefinedClassifier.load(path, device="cpu").device == "cpu"
     np.testing.assert_array_equal(model.predict_proba(rows()), answers("table", home / "table"))
 
 

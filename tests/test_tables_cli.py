@@ -452,7 +452,7 @@ def test_info_says_what_is_known_of_a_table(capsys, home):
         said.setdefault(line.split()[0], " ".join(line.split()[1:]))
     assert said["estimator"] == "RefinedClassifier" and said["rows"] == str(FIRST)
     assert said["classes"] == "2: a, b" and said["target"] == "kind (classification)"
-    assert said["dropped"] == "price" and "kB" in out and "state, format version" in out
+    assert said["dropped"] == "price" and "kB" in out and "state, format version 2" in out
     assert said["columns"] == "5: number (2), text (1), date (1), boolean (1)" and "fixed" in said["map"]
     assert said["colour"] == "text: 3 levels of 7 (blue, green, red)"
     assert said["day"].startswith("date: 2024-01-01T00:00:00 to 2024-04-")

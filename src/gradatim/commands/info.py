@@ -116,28 +116,28 @@ def info_lines(path: Path) -> list[list[str]]:
         [['file', 'w.safetensors'], ['kind', 'checkpoint, format version 2']]
     """
     from ..files.checkpoint import select_prefix
+    from ..files.contract import blamed
     from ..files.table import read_any
     from ..recipes import recipe_json
 
     header, tensors, _ = read_any(path)
+    run = header.get("recipe") or {}
+    recipe = recipe_json(run, path) if "recipe" in run or "method" in run else None
     lines = [["file", str(path)], ["kind", f"{header['kind']}, format version {header['gradatim_format']}"]]
     lines.append(["size", format_bytes(path.stat().st_size)])
-    if "estimator" in header:
-        lines += describe_state(header)
-    elif header["kind"] == "state":
-        lines += [[name or "state", f"{value.dtype} {list(value.shape)}"] for name, value in tensors.items()]
-    if header["kind"] == "state":
-        lines += describe_people(header, {name: list(value.shape) for name, value in tensors.items()})
-    weights = select_prefix(tensors, "weights")
-    if weights:
-        count = sum(value.numel() for value in weights.values())
-        lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
-    run = header.get("recipe") or {}
-    if "recipe" in run or "method" in run:
-        lines += recipe_lines(recipe_json(run, path))
-    lines += [
-        [name, str(run[name])] for name in ("gradatim", "commit", "torch", "python", "threads") if name in run
-    ]
+    with blamed(path):
+        if "estimator" in header:
+            lines += describe_state(header)
+        elif header["kind"] == "state":
+            lines += [[name or "state", f"{part.dtype} {list(part.shape)}"] for name, part in tensors.items()]
+        if header["kind"] == "state":
+            lines += describe_people(header, {name: list(part.shape) for name, part in tensors.items()})
+        if weights := select_prefix(tensors, "weights"):
+            count = sum(value.numel() for value in weights.values())
+            lines.append(["parameters", f"{count:,} in {len(weights)} tensors"])
+        lines += [] if recipe is None else recipe_lines(recipe)
+    names = ("gradatim", "commit", "torch", "python", "threads")
+    lines += [[name, str(run[name])] for name in names if name in run]
     if {"iteration", "seconds", "peak_memory"} <= header.keys():
         lines.append(["iterations", f"{header['iteration']:,}"])
         lines.append(["seconds", f"{header['seconds']:.1f}"])
@@ -155,26 +155,26 @@ def describe_people(header: dict[str, Any], shapes: dict[str, list[int]]) -> lis
     Example:
         >>> from gradatim.commands.info import describe_people
         >>> describe_people({}, {"state.gram": [1, 3, 3]})
-        [['rows as they came', 'none: sums over rows']]
+        [['stored rows', 'none as they came: sums over rows']]
         >>> describe_people({}, {"state.x": [1, 40, 3]})
-        [['rows as they came', '40']]
+        [['stored rows', '40']]
     """
     count = max(
         (shape[1] for name, shape in shapes.items() if name.endswith(".x") and len(shape) > 2), default=0
     )
-    rows = f"{count:,}" if count else "none: sums over rows"
+    rows = f"{count:,}" if count else "none as they came: sums over rows"
     if "estimator" not in header:
-        return [["rows as they came", rows]]
+        return [["stored rows", rows]]
     if header["warm"] is not None:
         count = shapes["warm.y"][0]
-        rows = f"{count:,}, all of them: they are dropped when the map is fixed"
+        rows = f"{count:,}, as they came: they are dropped when the map is fixed"
     elif header["gradatim_format"] == 1:
         count = shapes.get("0.landmarks", [0])[0]
         rows = f"{count:,}, as landmarks: gradatim 0.1 wrote it"
     values = ["the lowest, the highest and some numbers between of each column"]
     values += ["words of categories"] if any("levels" in c for c in header["map"]["columns"]) else []
     values += ["the classes"] if header["classes"] is not None else []
-    return [["rows as they came", rows], ["single values", ", ".join(values)]]
+    return [["stored rows", rows], ["stored values", ", ".join(values)]]
 
 
 def recipe_lines(value: dict[str, Any]) -> list[list[str]]:
@@ -190,7 +190,7 @@ def recipe_lines(value: dict[str, Any]) -> list[list[str]]:
         fields = value.get(part, {})
         named = {"name": fields} if isinstance(fields, str) else dict(fields)
         words = ", ".join(f"{key} {json.dumps(inner)}" for key, inner in named.items() if key != "name")
-        lines += [[part, named["name"]], ["", words]] if "name" in named else [[part, words]]
+        lines += [[part, str(named["name"])], ["", words]] if "name" in named else [[part, words]]
     return lines
 
 

@@ -191,7 +191,7 @@ class Refined(BaseEstimator):
             raise ValueError(
                 f"{path} was written with a learner as model: give it, load(path, model=learner)"
             )
-        changes = {"model": model, "device": device or device_here(about["params"]["device"], path)}
+        changes = {"model": model, "device": device_here(about["params"]["device"], path, device)}
         params = about["params"] | {name: value for name, value in changes.items() if value is not None}
         estimator, classes = cls(**params), labels.from_json(about["classes"])
         names = about["feature_names"] and np.array(about["feature_names"], dtype=object)

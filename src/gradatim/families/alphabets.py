@@ -72,7 +72,7 @@ def glyph_file() -> Path:
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images `[letters, drawers, height, width]`, alphabets `[letters]` and background flags `[letters]`."""
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, ["images", "alphabet", "background"])
         images, alphabet, background = (arrays[key] for key in ("images", "alphabet", "background"))
     except KeyError as error:
         raise ValueError(f"{path} has no {error.args[0]}: it must be an npz of {_CONTENTS}") from error

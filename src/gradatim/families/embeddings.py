@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EMBEDDING_FILES = {"banking77": "text/banking77_minilm_int8.npz"}
 """Sources by name: their files below `$GRADATIM_DATA`."""
 
+PARTS = ("embeddings", "emb_q", "scale", "labels", "label", "split")
+"""The arrays of a file that are read."""
+
 SHARES = (0.6, 0.15)
 """Shares of the classes in train and validation, where a file names no split. The remainder is test."""
 
@@ -103,7 +106,7 @@ def read_embeddings(path: Path) -> EmbeddingTable:
         vectors = arrays["emb_q"].astype(np.float32) * arrays["scale"]
     if vectors is None or labels is None:
         raise ValueError(
-            f"{path} must hold embeddings and labels; it holds {', '.join(sorted(arrays)) or 'nothing'}"
+            f"{path} must hold embeddings and labels; it holds {', '.join(sorted(arrays)) or 'neither'}"
         )
     if vectors.ndim != 2 or labels.shape != vectors.shape[:1] or not vectors.size:
         raise ValueError(
@@ -142,7 +145,7 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
             return {name: np.array(values) for name, values in columns.items()}
         except (ArrowException, OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as Parquet ({error})") from error
-    return read_npz(path)
+    return read_npz(path, PARTS)
 
 
 def _splits(path: Path, names: np.ndarray | None, codes: np.ndarray, values: np.ndarray) -> np.ndarray:

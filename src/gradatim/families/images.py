@@ -8,15 +8,26 @@ Source: LeCun, Cortes, Burges 1998, the MNIST database, "file formats" (IDX).
 from __future__ import annotations
 
 import gzip
+import math
 import os
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..names import nearest
-from .archives import read_npz
+from .archives import (
+    FAULTS,
+    MAX_BYTES,
+    MAX_RATIO,
+    Member,
+    list_npz,
+    read_exactly,
+    reason_of,
+    regular_file,
+)
 
 PUBLISHED = {
     "mnist": "https://yann.lecun.com/exdb/mnist/",
@@ -104,22 +115,60 @@ def read_idx(path: Path) -> np.ndarray:
         >>> read_idx(Path("labels.idx"))
         array([5, 0, 4], dtype=uint8)
     """
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}): fetch the file again") from error
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
+    return list_idx(path).read()
+
+
+def list_idx(path: Path) -> Member:
+    """Return the array of an IDX file of unsigned bytes, as it says to be in its header; its pixels are not read.
+
+    Raises:
+        ValueError: as `read_idx`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.families.images import list_idx
+        >>> _ = Path("labels.idx").write_bytes(bytes([0, 0, 8, 1]) + (3).to_bytes(4, "big") + bytes([5, 0, 4]))
+        >>> list_idx(Path("labels.idx")).shape
+        (3,)
+    """
+
+    with _opened(path) as (file, size):
+        magic = file.read(4)
+        lengths = file.read(4 * magic[3]) if len(magic) == 4 else b""
+    if magic[:3] != b"\x00\x00\x08" or len(magic) < 4 or len(lengths) < 4 * magic[3]:
         raise ValueError(
-            f"{path} must be an IDX file of unsigned bytes; it begins with {raw[:4].hex() or 'nothing'}"
+            f"{path} must be an IDX file of unsigned bytes; it begins with {magic.hex() or 'nothing'}"
         )
-    header = 4 + 4 * raw[3]
-    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", raw[3], offset=4))
-    if len(raw) - header != int(np.prod(shape)):
+    shape, header = tuple(int(length) for length in np.frombuffer(lengths, ">u4")), 4 + len(lengths)
+    count, packed = math.prod(shape), path.suffix == ".gz"
+    # a packed file says its size only at the end; it cannot be more than this
+    if count > min(MAX_BYTES, MAX_RATIO * size) if packed else count != size - header:
         raise ValueError(
-            f"{path} must hold {int(np.prod(shape))} bytes for shape {shape}; got {len(raw) - header}: "
+            f"{path} must hold {count} bytes for shape {shape}; got {size - header}{' packed' if packed else ''}: "
             "the file is truncated or has been changed, fetch it again"
         )
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+    def read() -> np.ndarray:
+        with _opened(path) as (file, _):
+            file.read(header)
+            return np.frombuffer(read_exactly(file, count), np.uint8).reshape(shape)
+
+    return Member(shape, read)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, int]]:
+    """Yield an IDX file, unpacked, and its size on disk; what goes wrong becomes one sentence."""
+    try:
+        with regular_file(path) as raw:
+            size = os.fstat(raw.fileno()).st_size
+            if path.suffix == ".gz":
+                with gzip.GzipFile(fileobj=raw) as file:
+                    yield file, size
+            else:
+                yield raw, size
+    except FAULTS as error:
+        raise ValueError(f"{path} cannot be read ({reason_of(error)}): fetch the file again") from error
 
 
 def _bytes(name: str, images: np.ndarray) -> np.ndarray:
@@ -136,18 +185,18 @@ def _bytes(name: str, images: np.ndarray) -> np.ndarray:
 
 
 def _pick(
-    arrays: dict[str, np.ndarray], test: bool, labels: bool, source: str, folder: Path
+    arrays: dict[str, Member], test: bool, labels: bool, source: str, folder: Path
 ) -> tuple[str, np.ndarray]:
     """Return name and array of one part (training or test, images or labels), recognised by name and shape."""
 
-    def fits(name: str, array: np.ndarray) -> bool:
+    def fits(name: str, array: Member) -> bool:
         is_test = "test" in name.lower() or "t10k" in name.lower()
         is_labels = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
         return is_test == test and is_labels == labels and array.ndim > 0
 
     matches = [(name, array) for name, array in arrays.items() if fits(name, array)]
     if len(matches) == 1:
-        return matches[0]
+        return matches[0][0], matches[0][1].read()
     part, kind = ("t10k", "test") if test else ("train", "training")
     idx = f"{part}-labels-idx1-ubyte.gz" if labels else f"{part}-images-idx3-ubyte.gz"
     what = f"the {kind} {'labels' if labels else 'images'} of {source!r}"
@@ -163,8 +212,8 @@ def _pick(
 def load_images(source: str, folder: Path) -> tuple[LabelledImages, LabelledImages]:
     """Return the official training and test images of a source.
 
-    Every IDX and npz file in the folder is read. An array with "test" or "t10k" in its name is of the test part. An
-    array of one column holds labels. Labels become 0 .. classes - 1 in the order of their values.
+    All IDX and npz files in the folder are looked at. An array with "test" or "t10k" in its name is of the test part.
+    An array of one column holds labels. Labels become 0 .. classes - 1 in the order of their values.
 
     Args:
         source: its name, for messages.
@@ -188,12 +237,12 @@ def load_images(source: str, folder: Path) -> tuple[LabelledImages, LabelledImag
         >>> train.images.shape, train.labels, test.labels
         ((4, 784), array([0, 0, 1, 1]), array([1]))
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Member] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".npz":
-            arrays |= {f"{path.stem}/{key}": values for key, values in read_npz(path).items()}
+            arrays |= {f"{path.stem}/{key}": member for key, member in list_npz(path).items()}
         elif path.name.removesuffix(".gz").endswith(("-ubyte", ".idx")):
-            arrays[path.name] = read_idx(path)
+            arrays[path.name] = list_idx(path)
     parts, values = [], np.empty(0)
     for test in (False, True):
         name, images = _pick(arrays, test, False, source, folder)

@@ -277,10 +277,10 @@ def put_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str)
                 f"{path} does not fit this learner: {shown} has shape {expected_shape} in the learner and "
                 f"{shape} in the file"
             )
-        if weights[name].is_floating_point() != expected[name].is_floating_point():
+        kinds = [_kind(part[name]) for part in (expected, weights)]
+        if kinds[0] != kinds[1]:
             raise ValueError(
-                f"{path} does not fit this learner: {shown} is {expected[name].dtype} in the learner and "
-                f"{weights[name].dtype} in the file"
+                f"{path} does not fit this learner: {shown} holds {kinds[0]} in the learner and {kinds[1]} in the file"
             )
     module.load_state_dict(weights)
 
@@ -312,3 +312,7 @@ def _check_checkpoint(header: dict[str, Any], layouts: dict[str, Layout]) -> Non
         wanted = () if part == "optimizer" and key == "step" else weights[inner]
         if layout.shape != wanted:
             raise ValueError(f"tensor {brief(name)} must have shape {list(wanted)}; got {list(layout.shape)}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return "numbers" if tensor.is_floating_point() else "whole numbers or truth values"

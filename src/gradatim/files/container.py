@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from .contract import blamed, brief, parse_json
 from .layout import Layout, Truncated, parse_layouts
+from .lock import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +62,7 @@ def encode(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[bytes, m
         >>> len(body), b"sha256" in head
         (8, True)
     """
-    try:
-        text = json.dumps({**header, "gradatim_format": FORMAT}, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"a header must be JSON, plain values in lists and dicts, finite numbers; {error}"
-        ) from error
+    text = to_text({**header, "gradatim_format": FORMAT})
     content = save(tensors)
     start = 8 + int.from_bytes(content[:8], "little")
     entries, body = json.loads(content[8:start]), memoryview(content)[start:]
@@ -80,6 +76,25 @@ def encode(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[bytes, m
             "texts, or columns that say nothing"
         )
     return len(head).to_bytes(8, "little") + head, body
+
+
+def to_text(header: dict[str, Any]) -> str:
+    """Return a header as JSON.
+
+    Raises:
+        ValueError: it holds something else than plain values and finite numbers.
+
+    Example:
+        >>> from gradatim.files.container import to_text
+        >>> to_text({"seeds": (1, 2)})
+        '{"seeds": [1, 2]}'
+    """
+    try:
+        return json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"a header must be JSON, plain values in lists and dicts, finite numbers; {error}"
+        ) from error
 
 
 def read_content(
@@ -130,10 +145,11 @@ def read_content(
 
 def _open(path: Path) -> IO[bytes]:
     """Return a regular file, open for reading. Anything else is refused without waiting for it."""
+    real_path(path)
     try:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags), "rb")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ValueError(f"{path} cannot be read ({_reason(error)}): check the path") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

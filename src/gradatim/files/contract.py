@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_MAX_DIGITS = 400
+_MISFIT = "its numbers and entries do not belong together"
 _FAULTS = (
     ValueError,
     TypeError,
@@ -165,10 +167,14 @@ def parse_json(content: bytes | str) -> Any:
         Traceback (most recent call last):
         ValueError: the entry 'rows' stands twice
     """
-    content = content if isinstance(content, str) else content.decode("utf-8")
     try:
+        content = content if isinstance(content, str) else content.decode("utf-8")
         value = json.loads(
-            content, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_parse_float
+            content,
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
         )
         if "\\u" in content:
             json.dumps(value, ensure_ascii=False).encode()  # half of a character, such as \\ud800, is no text
@@ -176,6 +182,10 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("it holds half a character") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
     return value
 
 
@@ -198,7 +208,9 @@ def blamed(path: Path | str, verb: str = "contradicts itself") -> Iterator[None]
     try:
         yield
     except _FAULTS as error:
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        # only a ValueError of ours is a sentence: a library's words say nothing of the file
+        is_sentence = type(error) is ValueError and str(error)
+        reason = " ".join(str(error).split())[:400] if is_sentence else _MISFIT
         advice = ": take an earlier copy, or write it again" if verb == "contradicts itself" else ""
         raise ValueError(f"{path} {verb}: {reason}{advice}") from error
 
@@ -226,3 +238,9 @@ def _parse_float(digits: str) -> float:
     if math.isinf(value):
         raise ValueError(f"it holds the number {brief(digits)}, which is not finite")
     return value
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"it holds a number of {len(digits):,} digits")
+    return int(digits)

@@ -53,7 +53,7 @@ def locked(
         >>> Path(".count.txt.lock").exists()
         False
     """
-    target = Path(os.path.realpath(path))
+    target = real_path(path)
     lock_path = target.with_name(hidden_name(target.name, "lock"))
     try:
         new_folders = make_folders(target.parent)
@@ -71,6 +71,23 @@ def locked(
         for folder in new_folders:
             with suppress(OSError):  # it holds the file by now
                 folder.rmdir()
+
+
+def real_path(path: Path | str) -> Path:
+    r"""Return where a path leads, through links.
+
+    Raises:
+        ValueError: it holds a character that no path has.
+
+    Example:
+        >>> from gradatim.files.lock import real_path
+        >>> real_path("a\0b")
+        Traceback (most recent call last):
+        ValueError: 'a\x00b' is no path: it holds a null character
+    """
+    if "\0" in os.fspath(path):
+        raise ValueError(f"{os.fspath(path)!r} is no path: it holds a null character")
+    return Path(os.path.realpath(path))
 
 
 def hidden_name(name: str, suffix: str) -> str:

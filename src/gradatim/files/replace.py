@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from .lock import hidden_name, is_at, make_folders, try_lock, unlock
+from .lock import hidden_name, is_at, make_folders, real_path, try_lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +83,7 @@ class Replacement:
         self._temporary: Path | None = None
         self._new_folders: list[Path] = []
         with self.refusing():
-            self._target = Path(os.path.realpath(path))
+            self._target = real_path(path)
             _check_regular_file(path, self._target)
             self._new_folders = make_folders(self._target.parent)
             sweep(self._target.parent, re.escape(hidden_name(self._target.name, "")[:-1]))

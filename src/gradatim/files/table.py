@@ -5,7 +5,6 @@ Source: the safetensors format, as in `checkpoint`.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from itertools import pairwise
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from .checkpoint import read, write
+from .container import to_text
 from .contract import (
     Entry,
     blamed,
@@ -133,8 +133,8 @@ def write_table(
     Raises:
         ValueError: as `write`, or what could not be read again. What stood there stays.
     """
-    header = {**header, "kind": "state", "features": FEATURES}
     try:
+        header = parse_json(to_text({**header, "kind": "state", "features": FEATURES}))
         check_finite(tensors)
         _check_header(header, MODELS)
         _check_tensors(header, tensors)
@@ -143,7 +143,7 @@ def write_table(
         raise ValueError(f"{path} was not written, and what stood there stays: {error}") from error
     if header["warm"] is not None:
         rows = {name: value for name, value in header["warm"].items() if name in LONG}
-        packed = torch.frombuffer(bytearray(json.dumps(rows, allow_nan=False).encode()), dtype=torch.uint8)
+        packed = torch.frombuffer(bytearray(to_text(rows).encode()), dtype=torch.uint8)
         tensors = {**tensors, "warm.text": packed}
         header["warm"] = {name: value for name, value in header["warm"].items() if name not in LONG}
     return write(path, tensors, header, verify)
@@ -172,8 +172,16 @@ def read_table(path: Path | str | TableState, width: Callable[[Any], int] | None
     return state
 
 
-def device_here(name: str, path: Path) -> str:
+def device_here(name: str, path: Path, wanted: str | None = None) -> str:
     """Return the device that a state was on, or the CPU, with a warning, where this machine does not have it.
+
+    Args:
+        name: the device that it was on.
+        path: its file, for the warning.
+        wanted: the device that the caller wants in its place.
+
+    Raises:
+        ValueError: the wanted device is not there.
 
     Example:
         >>> from pathlib import Path
@@ -182,11 +190,13 @@ def device_here(name: str, path: Path) -> str:
         'cpu'
     """
     try:
-        torch.zeros(1, dtype=torch.float64, device=name)
-    except (AssertionError, RuntimeError, TypeError, NotImplementedError):
+        torch.zeros(1, dtype=torch.float64, device=wanted or name)
+    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
+        if wanted is not None:
+            raise ValueError(f"device {wanted!r} is not there: leave it out, or give device='cpu'") from error
         warnings.warn(f"{path} was on {name}, which is not there: it goes on on the CPU", stacklevel=3)
         return "cpu"
-    return name
+    return wanted or name
 
 
 def read_any(path: Path | str) -> TableState:

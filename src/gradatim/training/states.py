@@ -138,6 +138,10 @@ def load_state(path: Path | str, learner: Learner) -> State:
     with blamed(path):
         state = unflatten(template, tensors)
         _check_numbers(tensors)
+        if any(name.endswith("gram") for name in tensors):
+            with torch.no_grad():  # one solution of linear equations: numbers that have none are refused here
+                if not bool(learner.refiner.latent(state).isfinite().all()):
+                    raise ValueError("its sums have no finite solution")
     return state
 
 

@@ -456,7 +456,7 @@ def test_info_says_what_is_known_of_a_table(capsys, home):
     assert said["columns"] == "5: number (2), text (1), date (1), boolean (1)" and "fixed" in said["map"]
     assert said["colour"] == "text: 3 levels of 7 (blue, green, red)"
     assert said["day"].startswith("date: 2024-01-01T00:00:00 to 2024-04-")
-    assert "mean" in out
+    assert "centre" in out
 
 
 def test_without_pyarrow_the_line_says_what_to_install(capsys, home, monkeypatch):

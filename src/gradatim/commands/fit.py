@@ -6,6 +6,7 @@ Source: Dawid 1984 (prequential evaluation: every row is predicted before it is 
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -18,7 +19,7 @@ from ..files.choice import Choice
 from ..files.lock import locked
 from ..files.progress import Bar
 from ..files.schema import NAMED, STORED_OPTIONS, Schema
-from ..files.streaming import TargetReader, fit_stream, prepare
+from ..files.streaming import TargetReader, fit_stream, prepare, reweigh
 from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
 from ..preprocessing.drift import DriftWarning
@@ -173,7 +174,7 @@ def fit(options: Namespace, console: Console) -> None:
             first = None if table_file.rereadable or named is None else classes
             report = fit_stream(model, table_file, schema, labels, 0, bar, first)
         if table_file.rereadable:
-            _reweigh(model, sample, schema, report)
+            reweigh(model, sample, schema.weight is not None)
         _save(model, state, schema, labels)
         _report(console, report, time.perf_counter() - started, schema, model)
         say_notes(console, [*table_file.notes_after(), *_notes(report, labels, options.state)])
@@ -302,21 +303,17 @@ def _weights(schema: Schema, weight: np.ndarray) -> dict[str, np.ndarray]:
     return {} if schema.weight is None else {"sample_weight": weight}
 
 
-def _reweigh(
-    model: Any, sample: tuple[Any, np.ndarray, np.ndarray], schema: Schema, report: StreamReport
-) -> None:
-    """Weigh the experts by the sample, so that answers do not depend on the order of rows."""
-    X, y, weight = sample
-    model.reweigh(X, y, **_weights(schema, weight), n_rows=report.rows)
-
-
 def _remap(
     model: Any, sample: tuple[Any, np.ndarray, np.ndarray], schema: Schema, table_file: TableFile
 ) -> None:
     """Learn a sample, with a map made for it to which what was learned before is carried over."""
     X, y, weight = sample
     try:
-        model.remap(X, y, **_weights(schema, weight))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # that these rows have left the range is why they are here
+            model.remap(X, y, **_weights(schema, weight))
     except ValueError as error:
         raise ValueError(f"{table_file.path}: {error}") from error
 

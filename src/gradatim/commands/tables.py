@@ -200,7 +200,7 @@ def _describe_column(column: Mapping[str, Any], kind: str) -> str:
         if kind in (DATE, "zoned"):
             first, last = (np.datetime64(round(86_400 * column[end]), "s") for end in ("low", "high"))
             return f"{kind}: {first} to {last}{missing}"
-        spread = f"mean {column['mean']:.4g}, std {column['std']:.4g}"
+        spread = f"centre {column['centre']:.4g}, scale {column['scale']:.4g}"
         return f"{kind}: {spread}, {column['low']:.4g} to {column['high']:.4g}{missing}"
     levels = column["levels"]
     more = ", ..." if len(levels) > 5 else ""

@@ -175,9 +175,27 @@ def prepare(model: Any, rows: Rows, path: Path | str, weighted: bool, classes: A
     X, y, weight = rows
     more = {"sample_weight": weight} if weighted else {}
     try:
-        model.prepare(X, y, **more, **({} if classes is None else {"classes": classes}))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of few rows for many classes, which is said of the whole
+            model.prepare(X, y, **more, **({} if classes is None else {"classes": classes}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def reweigh(model: Any, rows: Rows, weighted: bool) -> None:
+    """Weigh the experts of an estimator by a sample of the rows learned, so that their order does not matter.
+
+    Args:
+        model: an estimator with `reweigh`.
+        rows: features, targets `[n]` and weights `[n]`.
+        weighted: whether the weights differ.
+    """
+    X, y, weight = rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.reweigh(X, y, **({"sample_weight": weight} if weighted else {}))
 
 
 def fit_stream(

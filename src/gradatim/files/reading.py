@@ -43,8 +43,8 @@ class TableFile:
     function that reads the file; `unreadable`: columns of a type that is not supported, with its name.
 
     `sample` holds rows of the whole file; the first rows where `rereadable` is false or a state knows the columns.
-    `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read. `place(row)` says
-    where a row stands.
+    `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read. `place(row)`
+    says where a row stands.
 
     `stream(cells)` reads the file from its start. It yields tables with these columns, in this order, each with the
     share of the file that has been read; there is a row for each row of the file.

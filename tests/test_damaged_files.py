@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 
 import numpy as np
@@ -28,6 +29,9 @@ from gradatim.files.checkpoint import read, write
 from gradatim.files.table import read_table
 from mutants import joined, parts_of, signed, unsigned
 from test_old_files import copied, rows
+
+RAW = re.compile(r"linalg|numpy\.|object has|codec|has no attribute|allocat|literal|<class|NoneType")
+"""Words of Python and of libraries."""
 
 FAMILY = LinearRegression(3)
 LEARNER = build("ridge", FAMILY)
@@ -104,6 +108,7 @@ def test_made_up_files_are_read_or_refused_in_one_line(home, tmp_path, kind, cou
         path.write_bytes(content)
         line = refusal(loads, kind, path)
         assert line is None or (str(path) in line and "\n" not in line and len(line) < 1000), line
+        assert line is None or not RAW.search(line), line
 
 
 def edit(path, change, out):
@@ -321,5 +326,5 @@ def test_sums_that_no_rows_have_are_refused(tmp_path, name, change):
     path = save_state(tmp_path / "s", state, LEARNER)
     tensors, header = read(path)
     write(path, {**tensors, f"state.{name}": change(tensors[f"state.{name}"])}, header)
-    with pytest.raises(ValueError, match=rf"s contradicts itself: 'state.{name}' must"):
+    with pytest.raises(ValueError, match=rf"s contradicts itself: 'state.({name}|cross)' must"):
         load_state(path, LEARNER)

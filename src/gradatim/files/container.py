@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors.torch import save
 
-from .contract import blamed, brief, parse_json
+from .contract import blamed, brief, check_entries, parse_json, text
 from .layout import Layout, Truncated, parse_layouts
 from .lock import real_path
 
@@ -36,6 +36,7 @@ SUPPORTED = (1, 2)
 KINDS = ("checkpoint", "state")
 MAX_HEADER_BYTES = 5_000_000
 
+_METADATA = {"gradatim": text().optional(), "sha256": text(r"[0-9a-f]{64}", "a SHA-256").optional()}
 _MADE = "take an earlier checkpoint, or write it again"
 
 
@@ -173,14 +174,16 @@ def _read_head(path: Path, file: IO[bytes], size: int) -> _Head:
         raise ValueError(f"{truncation}, its header alone needs {length + 8:,}: {_MADE}")
     try:
         entries = parse_json(raw)
+        check_entries(entries, {}, "header", further=True)
         metadata = entries.pop("__metadata__", {})
+        check_entries(metadata, _METADATA, "metadata", further=True)
         text, checksum = metadata.get("gradatim", "null"), metadata.get("sha256")
         header = parse_json(text)
         layouts = parse_layouts(entries, size - 8 - length)
     except Truncated as error:
         needed = 8 + length + error.needed
         raise ValueError(f"{truncation}, expected {needed:,}: {_MADE}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{foreign}: it is not safetensors, or damaged ({reason}); give a file that gradatim wrote"

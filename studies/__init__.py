@@ -17,6 +17,7 @@ from .house import run as house
 from .images import run as images
 from .paper import run as paper
 from .tables import run as tables
+from .trust import run as trust
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,7 @@ STUDIES: dict[str, str] = {
     "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
     "paper": "the paper's tables: three regimes on its families, greedy and constant, default gain, one step",
     "tables": "the estimators on real tables in one strict pass, against peers that also see each row once",
+    "trust": "states and files: damage, kills, shared states, cuts, order, outliers, few rows, whose rows they hold",
 }
 
 
@@ -58,5 +60,5 @@ def run(
             return paper.run(out, smoke, seeds, workers, console, table)
     if table is not None:
         raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
-    module = {"core": core, "every_row": every_row, "house": house, "images": images, "tables": tables}[name]
-    return module.run(out, smoke, seeds, workers, console)
+    modules = {"core": core, "every_row": every_row, "house": house, "images": images, "tables": tables}
+    return (modules | {"trust": trust})[name].run(out, smoke, seeds, workers, console)

@@ -260,7 +260,7 @@ def test_rows_that_are_not_quite_forgotten_are_found():
         lambda out: Ensemble(Network(3, out, (4,)), 2),
         lambda out: Decoder(3, out, tokens=1, token_width=4),
         lambda out: Landmarks(torch.eye(3), torch.eye(3), out),
-        lambda out: Committee(FixedFeatures(torch.eye(3)[:2], 3, [(1, 0.0)]), out, 2),
+        lambda out: Committee(FixedFeatures.draw(torch.eye(3)[:2], 3, [(1, 0.0)]), out, 2),
         lambda out: Readout(out),
         lambda out: Readout(out, "latents", 8),
     ],

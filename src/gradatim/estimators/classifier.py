@@ -14,7 +14,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ..preprocessing.labels import align, positions, read_labels, union
-from .base import RAVEL, Refined
+from .base import RAVEL, SHIPPED, Refined
 from .table import TableTask
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ class RefinedClassifier(ClassifierMixin, Refined):
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         if not hasattr(self, "task_"):
-            self._begin(rows.y[:1] if classes is None else self._checked(classes))
+            # a learner that is given has so many outputs as there are classes in the first call
+            first = rows.y[:1] if isinstance(self.model, str) and self.model in SHIPPED else rows.y
+            self._begin(first if classes is None else self._checked(classes))
         elif classes is not None and not np.array_equal(self.classes_, classes):
             self._widen(union(self.classes_, self._checked(classes)))
         while len(rows):

@@ -322,18 +322,32 @@ class TableTask:
         given = self._given() if self.template else []
         if header["learners"] != [*map(fingerprint, given)]:
             raise ValueError("it was written with another learner: give that one as model")
+        check_size(self.encoder.width, self.outputs, len(self.seeds))
+        for member in range(len(self.seeds)) if "0.landmarks" in tensors and "0.reach" not in tensors else ():
+            rows = (
+                tensors[f"{member}.landmarks"].double().numpy()
+            )  # of version 0.1, which drew anew at each load
+            drawn = self._draw(rows, landmarks=rows)[member].packed()._asdict()
+            tensors |= {f"{member}.{name}": part for name, part in drawn.items()}
         self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, given)
 
-    def _draw(self, x: np.ndarray) -> list[Draws]:
-        """Return the features of every member, drawn for encoded rows `[n, d]`."""
+    def _draw(self, x: np.ndarray, landmarks: np.ndarray | None = None) -> list[Draws]:
+        """Return the features of every member, drawn for encoded rows `[n, d]`, or with given landmarks `[K, d]`."""
         assert self.encoder is not None
         room = widths(self.encoder.width)
         columns, thresholds = self.encoder.threshold_features(room.steps)
         steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
-        landmarks = [choose_landmarks(x, room.landmarks, seed) for seed in self.seeds]
-        points = [torch.from_numpy(rows).double() for rows in landmarks]
-        sample = torch.from_numpy(smallest_hashes(x, POOL, self.seeds[0])).double()
-        return [f.draws for f in committee_features(points, sample, steps, self.seeds)]
+        points = [
+            choose_landmarks(x, room.landmarks, s) if landmarks is None else landmarks for s in self.seeds
+        ]
+        sample = x if landmarks is not None else smallest_hashes(x, POOL, self.seeds[0])
+        drawn = committee_features(
+            [torch.from_numpy(rows).double() for rows in points],
+            torch.from_numpy(sample).double(),
+            steps,
+            self.seeds,
+        )
+        return [features.draws for features in drawn]
 
     def _built(self, drawn: list[Draws]) -> Members:
         """Return members that have learnt no row: committees on features as drawn, or a copy of the user's learner."""

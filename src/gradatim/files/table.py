@@ -31,6 +31,7 @@ from .contract import (
     whole,
 )
 from .layout import TRIANGLE, Layout, Part, check_finite, check_parts, check_values
+from .old_table import OLD_FEATURES, OLD_MEMBER, renewed_header, renewed_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     Tensors = Mapping[str, Layout | Tensor]
 
-FEATURES = 3
+FEATURES = 4
 """The version of the shipped learner's features and of their files: moments of others mean something else."""
 
 MODELS = ("experts", "given", "checkpoint")
@@ -57,11 +58,12 @@ ENTRIES = {
     "feature_names": list_of(text()).or_none(),
     "classes": mapping().or_none(),
     "map": mapping(),
-    "target": list_of(number()),
+    "target": mapping(),
     "warm": mapping().or_none(),
     "seeds": list_of(whole(0, 2**63 - 1), unique=True),
     "learners": list_of(_HASH),
     "rows": number(low=0),
+    "count": whole(0, 2**62),
     "merged": list_of(text(r"[0-9a-f]{32}", "the name of some rows"), unique=True).optional(),
 }
 """What the header of a table's state holds. Further entries are the user's."""
@@ -96,20 +98,33 @@ TABLE = {
     "spelling": mapping(text()).optional(),
     "reading": mapping().optional(),
 }
+TARGET = {"centre": number(), "scale": number()}
+OLD_ENTRIES = {name: entry for name, entry in ENTRIES.items() if name != "count"} | {
+    "target": list_of(number())
+}
+"""What the header of a state of version 0.1 holds."""
+
+INDEX = (torch.int64,)
 MEMBER = {
-    "scale": Part((1, "D"), sign="positive"),
-    "gram": Part((1, TRIANGLE)),
     "cross": Part((1, "D", "C")),
+    "gram": Part((1, TRIANGLE)),
     "squares": Part((1, "C"), sign="nonnegative"),
     "rows": Part((1,), sign="nonnegative"),
     "noise": Part((1, "E", "C"), sign="nonnegative"),
     "log_likelihood": Part((1, "E", "T")),
+    "solved": Part((1,), sign="nonnegative"),
+    "alive": Part(("A",), INDEX, sign="nonnegative"),
+    "heads": Part(("H",)),
     "landmarks": Part(("K", "d")),
-    "solved": Part((1,), sign="nonnegative", required=False),
-    "alive": Part(("A",), (torch.int64,), sign="nonnegative", required=False),
-    "heads": Part(("H",), required=False),
+    "reach": Part((1,), sign="positive"),
+    "pairs": Part((2, "P"), INDEX, sign="nonnegative"),
+    "column": Part(("S",), INDEX, sign="nonnegative"),
+    "threshold": Part(("S",)),
+    "direction": Part(("d", "R")),
+    "bias": Part(("R",)),
 }
-"""What is stored of one member of the shipped learner: D features of d inputs, C outputs, E experts, K landmarks."""
+"""What is stored of one member of the shipped learner: D features of d inputs, C outputs, E experts, and of the
+features K landmarks, P products, S steps and R ramps."""
 
 
 class TableState(NamedTuple):
@@ -218,7 +233,7 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
     """Return a table's state whose header and tensors agree with each other."""
 
     def check(header: dict[str, Any], layouts: dict[str, Layout]) -> None:
-        if _missing(header) is None and header.get("features", 1) == FEATURES:
+        if _missing(header) is None and header.get("features", 1) in (OLD_FEATURES, FEATURES):
             _check_header(header, () if header["gradatim_format"] == 1 else MODELS, "warm.text" in layouts)
             _check_tensors(header, {k: v for k, v in layouts.items() if k != "warm.text"})
 
@@ -229,20 +244,29 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
         raise ValueError(
             f"{path} holds a state, but not one of a table ({missing!r} is missing): read it with load_state"
         )
-    if header.get("features", 1) != FEATURES:
+    if header.get("features", 1) not in (OLD_FEATURES, FEATURES):
         raise ValueError(f"{path} holds moments of another gradatim's features: learn its table once more")
     with blamed(path):
         if (packed := tensors.pop("warm.text", None)) is not None:
             header["warm"] |= parse_json(packed.view(torch.uint8).numpy().tobytes())
             check_entries(header["warm"], WARM, "header.warm")
         _check_numbers(header, tensors)
+    if header["features"] == OLD_FEATURES:
+        is_shipped = header["params"]["model"] == "experts" and header["warm"] is None
+        tensors = renewed_tensors(tensors, len(header["seeds"])) if is_shipped else tensors
+        header = renewed_header(header)
     if header["params"]["model"] not in MODELS:  # the path of a checkpoint, in files of version 0.1
         header["params"]["model"] = "checkpoint"
     return TableState(header, tensors, path)
 
 
 def _missing(header: dict[str, Any]) -> str | None:
-    return next((name for name, entry in ENTRIES.items() if entry.required and name not in header), None)
+    entries = OLD_ENTRIES if _is_old(header) else ENTRIES
+    return next((name for name, entry in entries.items() if entry.required and name not in header), None)
+
+
+def _is_old(header: dict[str, Any]) -> bool:
+    return header.get("features", 1) != FEATURES
 
 
 def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bool = False) -> None:
@@ -253,7 +277,7 @@ def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bo
         models: what its model may be; none: anything.
         is_packed: whether the texts of the first rows stand in a tensor.
     """
-    check_entries(header, ENTRIES, "header", further=True)
+    check_entries(header, OLD_ENTRIES if _is_old(header) else ENTRIES, "header", further=True)
     params = PARAMS if models else PARAMS | {"model": text()}
     check_entries(header["params"], params, "header.params")
     check_entries(header["map"], {"columns": list_of(mapping())}, "header.map", further=True)
@@ -266,8 +290,11 @@ def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bo
     if len({column["name"] for column in columns}) < count:
         raise ValueError("header.map names a column twice")
     target, is_shipped = header["target"], header["params"]["model"] == "experts"
-    if len(target) != 2 or not target[1] > 0:
-        raise ValueError(f"header.target must be a mean and a positive scale; got {brief(target)}")
+    if _is_old(header):
+        target = dict(zip(("centre", "scale"), target, strict=False))
+    check_entries(target, TARGET, "header.target", further=True)
+    if not target["scale"] > 0:
+        raise ValueError(f"header.target.scale must be positive; got {brief(target['scale'])}")
     if header["params"]["n_passes" if is_shipped else "n_estimators"] != 1:
         raise ValueError(
             "header.params: the shipped model takes one pass, and a learner that was given is one member"
@@ -285,6 +312,10 @@ def _check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: bo
         check_entries(header["warm"], entries, "header.warm")
     if header.get("table") is not None:
         check_entries(header["table"], TABLE, "header.table", further=True)
+
+
+def _member(header: dict[str, Any]) -> dict[str, Part]:
+    return OLD_MEMBER if _is_old(header) else MEMBER
 
 
 def _check_classes(classes: dict[str, Any]) -> None:
@@ -327,9 +358,10 @@ def _check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
         parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
         if header["params"]["model"] == "experts":
             sizes = {"C": outputs}
-            check_parts(parts, MEMBER, sizes, prefix)
-            if sizes["D"] < sizes["d"] + 1 + sizes["K"]:
-                raise ValueError(f"tensor '{prefix}landmarks' has more than the {sizes['D']} features")
+            check_parts(parts, _member(header), sizes, prefix)
+            width = sizes["d"] + 1 + sum(sizes.get(family, 0) for family in "KPSR")
+            if sizes["D"] < width or (sizes["D"] > width and not _is_old(header)):
+                raise ValueError(f"tensor '{prefix}gram' must be of {width} features; got {sizes['D']}")
         elif any(len(part.shape) < 1 or part.shape[0] != 1 for part in parts.values()):
             raise ValueError("tensors of a learner must be those of one task, [1, ...]")
 
@@ -349,7 +381,8 @@ def _check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise ValueError if a number is out of its range, or the first rows and their words differ in number."""
     if header["warm"] is None:
         for member in range(len(header["seeds"])):
-            check_values(tensors, {f"{member}.{name}": part for name, part in MEMBER.items()})
+            parts = {f"{member}.{name}": part for name, part in _member(header).items()}
+            check_values(tensors, parts)
         return
     words, y, weight = header["warm"]["words"], tensors["warm.y"], tensors["warm.weight"]
     columns = {str(place) for place in range(header["n_features"])}

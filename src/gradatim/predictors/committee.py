@@ -41,7 +41,7 @@ class Committee(Predictor):
         >>> from gradatim.likelihood import CrossEntropy
         >>> from gradatim.nn.fixed_features import FixedFeatures
         >>> from gradatim.predictors import Committee
-        >>> f = Committee(FixedFeatures(torch.randn(16, 8), products=10), CrossEntropy(3), experts=2)
+        >>> f = Committee(FixedFeatures.draw(torch.randn(16, 8), products=10), CrossEntropy(3), experts=2)
         >>> f.x_dim, f.output_dim
         (8, 3)
 

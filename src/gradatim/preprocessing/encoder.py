@@ -461,8 +461,9 @@ class Encoder:
             matrix = columns.matrix
         else:
             matrix = np.stack([columns.values[j] for j, _ in self._number_maps], axis=1)
-        if self._coded or self._empty or self._constant:
-            matrix = matrix.copy()
+        if not (self._coded or self._empty or self._constant):
+            return matrix
+        matrix = matrix.copy()
         for at, codes in self._coded:
             matrix[np.isin(matrix[:, at], codes), at] = np.nan
         matrix[:, self._empty] = np.nan  # nothing is known of such numbers
@@ -504,7 +505,10 @@ class Encoder:
 def _renamed(value: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON of a map as version 0.1 wrote it in the present format."""
     columns = [
-        {_RENAMED.get(name, name): entry for name, entry in column.items()} for column in value["columns"]
+        {_RENAMED.get(name, name): entry for name, entry in column.items()}
+        | ({"stage": YOUNG} if "low" in column and column["low"] == column["high"] else {})
+        for column in value["columns"]
+        if isinstance(column, dict)
     ]
     return {**value, "format": FORMAT, "columns": columns}
 

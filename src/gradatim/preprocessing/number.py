@@ -167,7 +167,7 @@ class Number:
                 return len(values), column, column
             start = int(other[0])
             distance = abs(float(present[start]) / 2 - column.centre / 2) * 2
-            column = column._reaching(present[start : start + 1], min(max(distance, 1 / _LARGEST), _LARGEST))
+            column = column._reaching(present[start : start + 1], min(max(distance, 5e-324), _LARGEST))
         held = len(column.recent)
         room = next(point for point in CHECKPOINTS if point > held) - held
         recent = (*column.recent, *present[start : start + room].tolist())
@@ -237,7 +237,7 @@ def _winsorised(distinct: np.ndarray, weights: np.ndarray) -> tuple[float, float
     total = weights.sum()
     centre = min(max(float((winsorised * weights).sum() / total), low * unit), high * unit)
     deviation = math.sqrt(float(((winsorised - centre) ** 2 * weights).sum() / total))
-    return centre / unit, max(deviation / unit, 1 / _LARGEST) if deviation > rounding else 1.0
+    return centre / unit, max(deviation / unit, 5e-324) if deviation > rounding else 1.0
 
 
 def _codes_of(distinct: np.ndarray, weights: np.ndarray) -> tuple[tuple[float, ...], np.ndarray]:

@@ -109,7 +109,7 @@ class Experts(Refiner):
         >>> from gradatim.predictors import Committee, SquaredError
         >>> from gradatim.refiners import Experts
         >>> from gradatim.signal import PLAIN
-        >>> features = FixedFeatures(torch.randn(16, 2, generator=torch.Generator().manual_seed(0)))
+        >>> features = FixedFeatures.draw(torch.randn(16, 2, generator=torch.Generator().manual_seed(0)))
         >>> experts = Experts(features, outputs=1)
         >>> learner = Learner(Committee(features, SquaredError(1), experts.count), experts, PLAIN)
         >>> x = torch.linspace(-1, 1, 100).repeat(2, 1).T[None]

@@ -586,10 +586,14 @@ def test_folders_and_patterns():
         open_table("data/*/*.csv")
     for name, message in (
         ("none", "does not exist"),
+        ("", "name of the file is empty"),
+        ("loop", "does not exist"),
         ("no*.csv", "no file fits"),
         ("empty", "folder without tables"),
     ):
         Path("empty").mkdir(exist_ok=True)
+        if not Path("loop").is_symlink():
+            Path("loop").symlink_to("loop")
         with pytest.raises(ValueError, match=message):
             open_table(name)
 

@@ -181,6 +181,10 @@ def containers(path: Path | str) -> list[Container]:
     name = os.fspath(path)
     if name == STANDARD_INPUT:
         return [_once("standard input", _standard_input())]
+    if not name:
+        raise ValueError(
+            "the name of the file is empty: give a file, a folder, a pattern, or - for standard input"
+        )
     path = Path(path)
     try:
         exists = path.exists()

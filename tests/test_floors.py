@@ -19,7 +19,7 @@ FLOORS = {
     3: ["predictors/", "signal", "family"],
     4: ["refiner", "families/"],
     5: ["refiners/", "learner"],
-    6: ["regimes", "metrics", "generation", "probing/", "stopping/"],
+    6: ["regimes", "committees", "metrics", "generation", "probing/", "stopping/"],
     7: ["training/"],
     8: ["registry", "preprocessing/"],
     9: ["methods/"],

@@ -1,4 +1,4 @@
-"""The command line: list, fit, update, predict, train, eval, info, compare, demo. It alone prints.
+"""The command line: list, fit, update, remap, predict, train, eval, info, compare, demo. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130, 143).
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import compare, demo, info, judge, listing, tables, train
+from .commands import compare, demo, fit, info, judge, listing, predict, train
 from .commands.options import Command, parse
 from .commands.signals import ended_by_signals, exit_code
 from .commands.threads import wait_passively, with_threads
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments behind the program's name. None: those of this process.
 
     Returns:
-        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted, or 143 when terminated.
+        0, or 2 after one line on stderr for a wrong call, or 130 when interrupted, or 143 when terminated, or 141 when
+        nobody reads on.
 
     Raises:
         ValueError: a wrong call, with `--debug` only.
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(arguments, console)
     except SystemExit as stop:  # raised by --help and --version after they have printed
         return stop.code if isinstance(stop.code, int) else 2
+    except BrokenPipeError:  # whoever read the output has ended, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         if debug:
             raise
@@ -115,22 +119,28 @@ COMMANDS: dict[str, Command] = {
         listing.show_list,
     ),
     "fit": Command(
-        "learn a table in a CSV or Parquet file, of any length, in one pass, and keep what is known in a small state",
+        "learn a table in files of any length, in one pass, and keep what is known in a small state",
         "gradatim fit train.csv --target y --state task.safetensors",
-        tables.fit_options,
-        tables.fit,
+        fit.fit_options,
+        fit.fit,
     ),
     "update": Command(
-        "learn one more file into a state; a kill at any moment leaves the old state or the new one",
+        "learn more files into a state; a kill at any moment leaves the old state or the new one",
         "gradatim update more.parquet --state task.safetensors",
-        tables.update_options,
-        tables.update,
+        fit.update_options,
+        fit.update,
+    ),
+    "remap": Command(
+        "learn more files whose rows have left the range of the first ones, with a new map of the columns",
+        "gradatim remap recent.csv --state task.safetensors",
+        fit.remap_options,
+        fit.remap,
     ),
     "predict": Command(
-        "predict the rows of a file from a state",
+        "predict the rows of files from a state",
         "gradatim predict test.csv --state task.safetensors --out predictions.csv --proba",
-        tables.predict_options,
-        tables.predict,
+        predict.predict_options,
+        predict.predict,
     ),
     "train": Command(
         "meta-train a learner by a recipe, any field of which an option can change",
@@ -164,4 +174,4 @@ COMMANDS: dict[str, Command] = {
         demo.demo,
     ),
 }
-COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "predict")}
+COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "remap", "predict")}

@@ -5,6 +5,9 @@ Source: Ratcliff, Metzener 1988 (similarity of strings), by Python's difflib.
 
 from __future__ import annotations
 
+import csv
+import io
+import shlex
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
@@ -47,3 +50,21 @@ def hint(
     names = list(names)
     suggestion = nearest(name, names)
     return f"{otherwise} {', '.join(names)}" if suggestion is None else f"did you mean {quote(suggestion)}?"
+
+
+def as_item(name: str) -> str:
+    """Return a name as an item of an option that takes a list of names, ready for a shell.
+
+    A name with a comma stands in quotes, and what a shell would split or change does so as well.
+
+    Args:
+        name: the name, of a column for example.
+
+    Example:
+        >>> from gradatim.names import as_item
+        >>> print(as_item("zip"), as_item("sold at"), as_item("weight, kg"))
+        zip 'sold at' '"weight, kg"'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([name])
+    return shlex.quote(text.getvalue())

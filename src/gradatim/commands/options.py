@@ -59,13 +59,15 @@ class Command:
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """Return the options. Arguments may write None for null, and `--part.field` for a field of an object.
 
+    An option of text takes the word None as it is, and the argument behind it even if that begins with a dash.
+
     Raises:
         ValueError: an unknown option (the nearest is suggested), a missing argument or a value of another type.
     """
-    arguments = _with_full_names(parser, arguments)
+    arguments = _join_values(parser, _with_full_names(parser, arguments))
     refuse_unknown(parser, arguments)
     try:
-        return parser.parse_args([re.sub(r"(\A|=)None\Z", r"\1null", argument) for argument in arguments])
+        return parser.parse_args([_with_null(parser, argument) for argument in arguments])
     except ArgumentError as error:
         text = str(error)
         key, got = re.search(r'key "(.+?)"', text), re.search(r"[Vv]alue: (.*)\Z", text)
@@ -86,6 +88,37 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             names = (f"--{name}" if f"--{name}" in spellings else name for name in missing.split(", "))
             text = f"{lead}: {', '.join(names)}"
         raise ValueError(f"{text}: see {parser.prog} --help") from error
+
+
+def _text_options(parser: ArgumentParser) -> list[str]:
+    """Return the options whose value is text and nothing else."""
+    actions = parser._option_string_actions.items()
+    return [name for name, action in actions if str in (getattr(action, "_typehint", None), action.type)]
+
+
+def _join_values(parser: ArgumentParser, arguments: Iterable[str]) -> list[str]:
+    """Return the arguments with `--OPTION=VALUE` where an option of text is followed by a dash or by None.
+
+    Python's argparse takes a value with a dash for an option. The parser's options stay what they are.
+    """
+    text_options, spellings = _text_options(parser), _spellings(parser)
+    result: list[str] = []
+    for argument in arguments:
+        follows = bool(result) and result[-1] in text_options
+        is_value = argument == "None" or (argument[:1] == "-" and argument.partition("=")[0] not in spellings)
+        if follows and is_value:
+            result[-1] = f"{result[-1]}={argument}"
+        else:
+            result.append(argument)
+    return result
+
+
+def _with_null(parser: ArgumentParser, argument: str) -> str:
+    """Return an argument with null for None, unless it is a value of an option of text."""
+    option, equals, value = argument.partition("=")
+    if value == "None" and equals and option in _text_options(parser):
+        return argument
+    return re.sub(r"(\A|=)None\Z", r"\1null", argument)
 
 
 def refuse_unknown(parser: ArgumentParser, arguments: Iterable[str]) -> None:

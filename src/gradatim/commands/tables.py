@@ -1,203 +1,143 @@
-"""`gradatim fit`, `update` and `predict`: fit an estimator to a table in a file, and predict the rows of another.
+"""What the commands on tables share: options of reading, states and their schemas, checks, sentences.
 
-Source: Dawid 1984 (prequential evaluation: every row is predicted before it is learned).
+Source: RFC 4180 (names with commas stand in quotes).
 """
 
 from __future__ import annotations
 
 import csv
 import os
-import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jsonargparse import DefaultHelpFormatter
 
 from ..files.cells import DATE
-from ..files.progress import Bar
-from ..files.reading import open_table
-from ..files.schema import CLASSIFICATION, REGRESSION, TASKS, Schema
-from ..files.streaming import TableWriter, _cells, check_class_count, fit_stream, predict_stream
-from .show import print_written
+from ..files.reading import ReadOptions, open_table
+from ..files.schema import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
 
     from ..files.reading import TableFile
-    from ..files.streaming import StreamReport
 
 MAX_COLUMNS = 40
 """Columns that `info` describes one by one."""
 
-FILE_HELP = "CSV (.gz as well) or Parquet file, of any length"
+FILES_HELP = (
+    "tables of any length: CSV (also .gz, .zip, .bz2, .zst), Parquet, Arrow or JSON lines; several files, a folder, "
+    "a pattern such as 'day-*.csv', or - for standard input"
+)
+
+LOCK_SECONDS = 3600.0
+"""Seconds to wait for another process that changes the same state."""
 
 
-def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add the options of `fit`."""
-    parser.add_argument("file", help=FILE_HELP)
+class ExampleFormatter(DefaultHelpFormatter):
+    """A help page whose examples stand on lines of their own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            line if line.startswith("  ") else super(ExampleFormatter, self)._fill_text(line, width, indent)
+            for line in text.splitlines()
+        )
+
+
+def add_examples(parser: ArgumentParser, examples: Iterable[str]) -> None:
+    """Show examples, a line each, at the end of a command's help.
+
+    Example:
+        >>> from jsonargparse import ArgumentParser
+        >>> from gradatim.commands.tables import add_examples
+        >>> parser = ArgumentParser(prog="x")
+        >>> add_examples(parser, ["x 1  # one", "x 2"])
+        >>> print(parser.format_help().partition("\\n\\n")[2].partition("message and exit.")[2].strip())
+        examples:
+          x 1  # one
+          x 2
+    """
+    parser.formatter_class = ExampleFormatter
+    parser.epilog = "\n".join(["examples:", *(f"  {example}" for example in examples)])
+
+
+def add_reading_options(parser: ArgumentParser, stored: bool) -> None:
+    """Add the options that say how text files are read; `stored`: those of the state are the defaults."""
+    default = " (default: as in fit)" if stored else ""
     parser.add_argument(
-        "--target", type=str, required=True, help="the column to predict; rows without it are skipped"
-    )
-    parser.add_argument("--state", type=str, required=True, help="file for what was learned (.safetensors)")
-    parser.add_argument(
-        "--task",
+        "--delimiter",
         type=str,
-        default="auto",
-        help="auto, classification or regression; auto: text, or at most 100 different whole numbers, are classes",
+        help=f"what separates cells, such as ';' or tab (default: from the rows){default}",
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
+    parser.add_argument("--decimal", type=str, help=f"the decimal mark of numbers, '.' or ','{default}")
     parser.add_argument(
-        "--classes",
-        type=str | None,
-        help="all classes, separated by commas (default: those of the first rows; more may follow)",
-    )
-    parser.add_argument(
-        "--drop", type=str | None, help="columns to leave out, separated by commas, such as a row number"
+        "--missing",
+        type=str,
+        action="append",
+        help=f"words that mean a missing cell in every column, separated by commas, such as 'NA,-'{default}",
     )
     parser.add_argument(
-        "--text", type=str | None, help="columns of numbers to read as text, such as a zip code"
+        "--header",
+        type=str,
+        help=f"none, if the first line holds cells instead of names, else first{default}",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite an existing state")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--encoding", type=str, help="how text is encoded (default: utf-8), such as cp1252")
 
 
-def update_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add the options of `update`."""
-    parser.add_argument("file", help=f"{FILE_HELP}, with the columns of the state, in any order")
-    parser.add_argument(
-        "--state", type=str, required=True, help="a state that gradatim fit wrote; saved at the end"
-    )
-    parser.add_argument("--out", type=str | None, help="save to another file and leave the state as it is")
-    parser.add_argument("--force", action="store_true", help="overwrite an existing file at --out")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-
-
-def predict_options(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Add the options of `predict`."""
-    parser.add_argument("file", help=f"{FILE_HELP}, with the columns of the state; the target is ignored")
-    parser.add_argument("--state", type=str, required=True, help="a state that gradatim fit wrote")
-    parser.add_argument(
-        "--out", type=str, required=True, help="file to write to, .csv or .parquet, a row for each row"
-    )
-    parser.add_argument(
-        "--proba", action="store_true", help="also write a probability for each class (proba_CLASS)"
-    )
-    parser.add_argument(
-        "--quantiles",
-        type=str | None,
-        help="quantile levels of a regression, such as 0.1,0.5,0.9 (quantile_0.1, ...)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-
-
-def fit(options: Namespace, console: Console) -> None:
-    """Fit an estimator to a file and save its state.
+def reading_options(options: Namespace) -> dict[str, Any]:
+    """Return the options of reading that were given, checked.
 
     Raises:
-        ValueError: invalid options, a file that cannot be learned, or a state that would be overwritten.
+        ValueError: the message names the option.
     """
-    if options.task not in TASKS:
-        raise ValueError(f"--task must be one of {', '.join(TASKS)}; got {options.task!r}")
-    for name, minimum in (("batch_size", 1), ("seed", 0)):
-        if options[name] < minimum:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum}; got {options[name]}")
-    if options.seed >= 2**32:
-        raise ValueError(f"--seed must be below 2**32; got {options.seed}")
-    state = _check_new_file(options.state, "--state", options.force, options.file)
-    table_file = open_table(options.file)
-    text_columns, dropped = (_split_names(options[name]) for name in ("text", "drop"))
-    schema = Schema.infer(table_file, options.target, options.task, dropped, text_columns)
-    kinds = schema.columns_to_read(table_file, state, with_target=True)
-    class_labels = (
-        None
-        if options.classes is None
-        else schema.parse_classes(options.classes, _split_names(options.classes))
-    )
-    classes = None
-    if schema.task == CLASSIFICATION:
-        classes = _first_classes(table_file, schema, kinds) if class_labels is None else class_labels
-        check_class_count(classes, schema, table_file.path)
-    _print(console, _describe_task(schema, classes, options.task, class_labels is not None))
-    for name in (name for name in schema.columns if table_file.kinds[name] is None):
-        _print(console, f"note: column {name!r} is empty in the first rows; it is read as text")
-    from ..estimators import RefinedClassifier, RefinedRegressor
-
-    estimator = RefinedClassifier if schema.task == CLASSIFICATION else RefinedRegressor
-    model = estimator(batch_size=options.batch_size, random_state=options.seed)
-    with _interruptible(state):
-        report, seconds = _fit_with_progress(model, table_file, schema, kinds, 0, options.quiet, classes)
-        model.save(state, {"table": schema.to_json()})
-    _report(console, report, seconds, schema, model)
-    print_written(console, [state])
+    given: dict[str, Any] = {
+        name: options[name] for name in ("delimiter", "decimal", "encoding") if options[name] is not None
+    }
+    if options.header is not None:
+        if options.header not in ("none", "first"):
+            raise ValueError(f"--header needs none or first; got {options.header!r}")
+        given["header"] = options.header == "first"
+    if options.missing is not None:
+        given["missing"] = split_names(options.missing)
+    ReadOptions(**given)  # refuses what cannot be
+    return given
 
 
-def update(options: Namespace, console: Console) -> None:
-    """Learn one more file and save the state; the previous state stays on disk until the end.
+def open_files(files: Sequence[str], given: Mapping[str, Any], **more: Any) -> TableFile:
+    """Open the tables in files as one, with options of reading by name.
 
     Raises:
-        ValueError: the state cannot be read, the file has other columns, or the state has changed in the meantime.
+        ValueError: as `open_table`.
     """
-    state = Path(options.state)
-    version = _file_version(state)
-    model, schema, rows_before = load_estimator(state)
-    out = state
-    if options.out is not None and Path(options.out).resolve() != state.resolve():
-        out = _check_new_file(options.out, "--out", options.force, options.file)
-    table_file = open_table(options.file)
-    kinds = schema.columns_to_read(table_file, state, with_target=True)
-    with _interruptible(out):
-        report, seconds = _fit_with_progress(model, table_file, schema, kinds, rows_before, options.quiet)
-        if _file_version(state) != version:
-            raise ValueError(
-                f"{state} was changed by another process in the meantime: nothing was saved; update again"
-            )
-        model.save(out, {"table": schema.to_json()})
-    _report(console, report, seconds, schema, model)
-    print_written(console, [out])
+    options = {name: tuple(value) if name == "missing" else value for name, value in given.items()}
+    return open_table(files, ReadOptions(**options, **more))
 
 
-def predict(options: Namespace, console: Console) -> None:
-    """Write the predictions for the rows of a file, in their order, to another file.
+def open_known(
+    files: Sequence[str], schema: Schema, explicit: Mapping[str, Any], sampled: bool = False
+) -> TableFile:
+    """Open the tables in files as one, whose columns a state knows.
+
+    Args:
+        files: their paths.
+        schema: what the state knows.
+        explicit: options of reading that are given now.
+        sampled: whether the sample is to be of all rows.
 
     Raises:
-        ValueError: the state cannot be read, the file has other columns, or the state cannot give this kind of
-        prediction.
+        ValueError: as `open_table`.
     """
-    model, schema, _ = load_estimator(Path(options.state))
-    levels = _parse_levels(options.quantiles)
-    for value, option, task in (
-        (levels, "--quantiles", REGRESSION),
-        (options.proba, "--proba", CLASSIFICATION),
-    ):
-        if value and schema.task != task:
-            raise ValueError(f"{option} is for a {task}; {options.state} holds a {schema.task}: leave it out")
-    out = Path(options.out)
-    if out.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"--out must end in .csv or .parquet; got {out}")
-    for path in (options.file, options.state):
-        if out.resolve() == Path(path).resolve():
-            raise ValueError(f"--out {out} would overwrite an input file: choose another file")
-    _check_folder(out, "--out")
-    table_file = open_table(options.file)
-    kinds = schema.columns_to_read(table_file, options.state, with_target=False)
-    rows, started = 0, time.perf_counter()
-    with (
-        _interruptible(out),
-        Bar(not options.quiet, f"predicting {table_file.path.name}") as bar,
-        TableWriter(out) as file,
-    ):
-        for table, share in predict_stream(model, table_file, schema, kinds, options.proba, levels):
-            file.write(table)
-            rows += table.num_rows
-            bar.update(share, f"{rows:,} rows")
-    _print(console, f"{_count_rows(rows)} predicted in {time.perf_counter() - started:.1f} s")
-    print_written(console, [out])
+    changes = {name: explicit[name] for name in ("decimal", "missing") if name in explicit}
+    if "missing" in changes:
+        changes["missing"] = tuple(changes["missing"])
+    cells = {name: replace(value, **changes) for name, value in schema.known_cells().items()}
+    return open_files(files, {**schema.reading, **explicit}, columns=cells, sampled=sampled)
 
 
 def load_estimator(state: Path) -> tuple[Any, Schema, float]:
@@ -233,8 +173,12 @@ def describe_state(header: Mapping[str, Any]) -> list[list[str]]:
     if (table := header.get("table")) is not None:
         lines.append(["target", f"{table['target']} ({table['task']})"])
         lines += [["dropped", ", ".join(table["dropped"])]] if table["dropped"] else []
+        lines += [[name, str(table[name])] for name in ("id", "weight") if table.get(name) is not None]
+        lines += [["empty", ", ".join(table["empty"])]] if table.get("empty") else []
     columns = header["map"]["columns"]
-    kinds = {column["name"]: column["kind"] for column in columns} | (table or {}).get("columns", {})
+    kinds = {column["name"]: column["kind"] for column in columns}
+    for name, cells in (table or {}).get("columns", {}).items():
+        kinds[name] = cells if isinstance(cells, str) else cells["kind"]
     counts = Counter(kinds.values())
     lines.append(["columns", f"{len(columns)}: {', '.join(f'{kind} ({n})' for kind, n in counts.items())}"])
     fixed = "fixed" if header["warm"] is None else "not fixed yet; the first rows are stored"
@@ -252,145 +196,131 @@ def _describe_column(column: Mapping[str, Any], kind: str) -> str:
     """Return what the encoder stores of a column."""
     if "levels" not in column:
         missing = ", some missing" if column["has_missing"] else ""
-        if kind == DATE:
+        if kind in (DATE, "zoned"):
             first, last = (np.datetime64(round(86_400 * column[end]), "s") for end in ("low", "high"))
             return f"{kind}: {first} to {last}{missing}"
         # version 0.1 called them mean and std
         centre, scale = (
             column.get(new, column.get(old)) for new, old in (("centre", "mean"), ("scale", "std"))
         )
-        spread = f"mean {centre:.4g}, std {scale:.4g}"
+        spread = f"centre {centre:.4g}, scale {scale:.4g}"
         return f"{kind}: {spread}, {column['low']:.4g} to {column['high']:.4g}{missing}"
     levels = column["levels"]
     more = ", ..." if len(levels) > 5 else ""
     return f"{kind}: {len(levels)} levels of {column['slots']} ({', '.join(levels[:5])}{more})"
 
 
-def _fit_with_progress(
-    model: Any,
-    table_file: TableFile,
-    schema: Schema,
-    kinds: dict[str, str],
-    rows_before: float,
-    quiet: bool,
-    classes: Any = None,
-) -> tuple[StreamReport, float]:
-    """Fit an estimator to a file under a progress bar; return the report and the seconds."""
-    started = time.perf_counter()
-    with Bar(not quiet, f"learning {table_file.path.name}") as bar:
-        report = fit_stream(model, table_file, schema, kinds, rows_before, bar, classes)
-    return report, time.perf_counter() - started
-
-
-def _report(console: Console, report: StreamReport, seconds: float, schema: Schema, model: Any) -> None:
-    """Print what was learned."""
-    count = f" of {_count(len(model.classes_), 'class', 'classes')}" if schema.task == CLASSIFICATION else ""
-    skipped = f"; {_count_rows(report.skipped)} without {schema.target!r} skipped" if report.skipped else ""
-    _print(console, f"{_count_rows(report.rows)}{count} learned in {seconds:.1f} s{skipped}")
-    if report.scored:
-        _print(
-            console,
-            f"prequential {report.metric}: {_count_rows(report.scored)}, each predicted before it was learned",
-        )
-    for note in report.notes:
-        _print(console, f"note: {note}")
-
-
-def _first_classes(table_file: TableFile, schema: Schema, kinds: dict[str, str]) -> np.ndarray:
-    """Return the classes `[classes]` among the first rows of a file."""
-    table, _ = next(table_file.stream(_cells(table_file, kinds)))
-    y, present = schema.target_values(table, table_file.path)
-    return np.unique(y[present])
-
-
-def _describe_task(schema: Schema, classes: np.ndarray | None, task: str, named: bool) -> str:
-    """Return the task that was chosen for a target, and how to choose the other one."""
-    if classes is None:
-        hint = "" if task != "auto" else " (use --task classification if whole numbers are classes)"
-        return f"regression: {schema.target!r} is a number{hint}"
-    hint = (
-        " (use --task regression if it is a number)" if task == "auto" and classes.dtype.kind == "i" else ""
-    )
-    where = "from --classes" if named else "in the first rows"
-    return f"classification: {schema.target!r} has {_count(len(classes), 'class', 'classes')} {where}{hint}"
-
-
-def _check_new_file(name: str, option: str, force: bool, input_file: str) -> Path:
-    """Return the path of a state to be written, checked before the work begins.
+def check_output(path: Path, option: str, files: Iterable[str]) -> None:
+    """Check that a file can be written at a path, and that it is none of the input files.
 
     Raises:
-        ValueError: the file exists, or it cannot be written there.
+        ValueError: the message names the option.
     """
-    path = Path(name)
-    if path.resolve() == Path(input_file).resolve():
-        raise ValueError(f"{option} {path} is the input file: choose another file")
-    _check_folder(path, option)
-    if path.exists() and not force:
-        raise ValueError(
-            f"{path} already exists: learn more rows with gradatim update, or overwrite it with --force"
-        )
-    return path
-
-
-def _check_folder(path: Path, option: str) -> None:
-    """Raise ValueError if no file can be written at `path`."""
-    if path.exists() and not path.is_file():
+    if is_any_of(path, files):
+        raise ValueError(f"{option} {path} is an input file, which it would overwrite: choose another file")
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not target.is_file():
         raise ValueError(f"{option} {path} is not a file: choose another path")
-    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    folder = next(parent for parent in target.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"{option} {path}: nothing can be written in {folder}: choose another folder")
 
 
+def is_any_of(path: Path, files: Iterable[str]) -> bool:
+    """Return whether a path leads to one of these files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.commands.tables import is_any_of
+        >>> is_any_of(Path("a/../x.csv"), ["x.csv"]), is_any_of(Path("y.csv"), ["x.csv", "-"])
+        (True, False)
+    """
+    real = os.path.realpath(path)
+    return any(real == os.path.realpath(file) for file in files)
+
+
 @contextmanager
-def _interruptible(path: Path) -> Iterator[None]:
+def interruptible(path: Path) -> Iterator[None]:
     """On an interruption, add to the message what is left at `path`."""
-    before = _file_version(path)
+    before = file_version(path)
     try:
         yield
     except KeyboardInterrupt:
-        after = "is unchanged" if _file_version(path) == before else "was written and is complete"
+        after = "is unchanged" if file_version(path) == before else "was written and is complete"
         if not path.exists():
             after = "was not written"
         raise KeyboardInterrupt(f"interrupted; {path} {after}") from None
 
 
-def _file_version(path: Path) -> tuple[int, ...] | None:
+def file_version(path: Path) -> tuple[int, ...] | None:
     """Return what changes when a file is written again, or None if there is no file."""
-    if not path.exists():
+    try:
+        stat = os.stat(path)
+    except OSError:
         return None
-    stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _split_names(text: str | None) -> list[str]:
-    """Return names separated by commas; a name with a comma stands in quotes."""
-    return [] if not text else [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+def split_names(text: str | Sequence[str] | None) -> list[str]:
+    """Return names separated by commas, of one text or of several; a name with a comma stands in quotes.
 
-
-def _parse_levels(text: str | None) -> list[float]:
-    """Return quantile levels.
-
-    Raises:
-        ValueError: a part is no number between 0 and 1.
+    Example:
+        >>> from gradatim.commands.tables import split_names
+        >>> split_names(['size, "weight, kg"', "day"]), split_names("")
+        (['size', 'weight, kg', 'day'], [''])
     """
-    try:
-        levels = [float(part) for part in _split_names(text)]
-    except ValueError:
-        levels = [0.0]
-    if not all(0 < level < 1 for level in levels):
-        raise ValueError(
-            f"--quantiles needs numbers between 0 and 1 separated by commas, such as 0.1,0.5,0.9; got {text!r}"
-        )
-    return levels
+    texts = [] if text is None else [text] if isinstance(text, str) else text
+    rows = (next(csv.reader([part], skipinitialspace=True), []) or [""] for part in texts)
+    return list(dict.fromkeys(name.strip() for row in rows for name in row))
 
 
-def _count(count: int, singular: str, plural: str) -> str:
-    return f"{count:,} {singular if count == 1 else plural}"
+def column_names(texts: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """Return the columns that an option lists. A text that is a column's whole name is that name, commas and all.
+
+    An empty name stands for every column without a name, which is called after its place.
+
+    Example:
+        >>> from gradatim.commands.tables import column_names
+        >>> column_names(["weight, kg", ""], ["column 1", "weight, kg", "y"])
+        ['weight, kg', 'column 1']
+    """
+    listed: dict[str, None] = {}
+    for text in texts or ():
+        for name in [text] if text in names else split_names(text):
+            numbered = (f"column {place}" for place in range(1, len(names) + 1))
+            unnamed = [new for old, new in zip(numbered, names, strict=True) if new in (old, f"{old}_2")]
+            listed |= dict.fromkeys(unnamed if name == "" and unnamed else [name])
+    return list(listed)
 
 
-def _count_rows(count: int) -> str:
-    return _count(count, "row", "rows")
+def column_name(text: str | None, names: Sequence[str]) -> str | None:
+    """Return the column that an option names; an empty name stands for the first column without a name."""
+    return column_names([text], names)[0] if text == "" else text
 
 
-def _print(console: Console, sentence: str) -> None:
+def count(number: int, singular: str, plural: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> from gradatim.commands.tables import count
+        >>> count(1, "class", "classes"), count(1200, "row", "rows")
+        ('1 class', '1,200 rows')
+    """
+    return f"{number:,} {singular if number == 1 else plural}"
+
+
+def count_rows(number: int) -> str:
+    """Return a number of rows as text."""
+    return count(number, "row", "rows")
+
+
+def say(console: Console, sentence: str) -> None:
+    """Print a sentence on one line."""
     console.print(sentence, soft_wrap=True, markup=False)
+
+
+def say_notes(console: Console, notes: Iterable[str | None]) -> None:
+    """Print notes, each on a line."""
+    for note in notes:
+        if note:
+            say(console, f"note: {note}")

@@ -19,7 +19,7 @@ class ReadOptions:
 
     Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
     every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
-    read that a state knows.
+    read that a state knows; `sampled`: whether the sample is of all rows even so.
 
     Example:
         >>> from gradatim.files.options import ReadOptions
@@ -34,6 +34,7 @@ class ReadOptions:
     header: bool = True
     text: tuple[str, ...] = ()
     columns: Mapping[str, Cells] | None = None
+    sampled: bool = False
 
     def __post_init__(self) -> None:
         mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(self.delimiter or "", self.delimiter)

@@ -43,7 +43,8 @@ class TableFile:
     function that reads the file; `unreadable`: columns of a type that is not supported, with its name.
 
     `sample` holds rows of the whole file; the first rows where `rereadable` is false or a state knows the columns.
-    `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read.
+    `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read. `place(row)`
+    says where a row stands.
 
     `stream(cells)` reads the file from its start. It yields tables with these columns, in this order, each with the
     share of the file that has been read; there is a row for each row of the file.
@@ -65,6 +66,7 @@ class TableFile:
     notes: tuple[str, ...] = ()
     rereadable: bool = True
     notes_after: Callable[[], list[str]] = list
+    place: Callable[[int], str] = str
 
     @property
     def names(self) -> list[str]:
@@ -77,14 +79,14 @@ class TableFile:
         return {name: cells and cells.kind for name, cells in self.cells.items()}
 
 
-def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFile:
-    """Open the table in a file, in the files of a folder or of a pattern, or in standard input ("-").
+def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = None) -> TableFile:
+    """Open the table in a file, in several, in the files of a folder or of a pattern, or in standard input ("-").
 
     Text may be CSV, with any usual delimiter, or JSON with an object a line; it may be compressed. Parquet and Arrow
     files are recognised by their first bytes.
 
     Args:
-        path: of the file, the folder or the pattern; "-" for standard input.
+        path: of the file, the folder or the pattern, or several of them; "-" for standard input.
         options: what the user says of the file.
 
     Raises:
@@ -102,8 +104,9 @@ def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFil
     """
     arrow()
     options = options or ReadOptions()
-    files = containers(path)
-    tables = [_table(file, options) for file in files]
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    path = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    tables = [_table(file, options) for file in _files(paths)]
     folder = Path(path) if Path(path).is_dir() else None
     table = tables[0] if len(tables) == 1 and folder is None else JoinedTable(tables, folder)
     sample = _sample(table, options)
@@ -112,7 +115,7 @@ def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFil
     cells, notes = _infer(table, sample, options)
     cells = {name: (options.columns or {}).get(name, cells[name]) for name in table.names}
     columns = {
-        name: arrow().nulls(sample.rows) if how is None else _values(table, sample.columns[name], how)
+        name: arrow().nulls(sample.rows) if how is None else _values(table, sample.columns[name], how, name)
         for name, how in cells.items()
     }
     kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
@@ -132,7 +135,34 @@ def open_table(path: Path | str, options: ReadOptions | None = None) -> TableFil
         tuple([*table.notes, *notes]),
         table.rereadable,
         odd.notes,
+        lambda row: _place(table, row),
     )
+
+
+def _files(paths: Sequence[Path | str]) -> list[Container]:
+    """Return the files that paths name, each once."""
+    files = [file for path in paths for file in containers(path)]
+    if len(files) > 1 and not all(file.rereadable for file in files):
+        raise ValueError(
+            "standard input and pipes are read alone: learn the other files with gradatim update"
+        )
+    seen = set()
+    for file in files:
+        real = file.path and file.path.resolve()
+        if real in seen:
+            raise ValueError(f"{file.label} is given twice, so that its rows would count twice: name it once")
+        seen.add(real)
+    return files
+
+
+def _place(table: AnyTable, row: int) -> str:
+    """Return where a row stands, which for a stream that is read once is its number."""
+    start = 0
+    for block in table.blocks(table.names[:1], {}, ".") if table.rereadable else ():
+        if row < start + block.rows:
+            return block.place(row - start)
+        start += block.rows
+    return f"row {row + 1:,}"
 
 
 _SUPPORTED = (NUMBER, BOOLEAN, DATE, TEXT)
@@ -169,7 +199,7 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     """Return rows of the whole file, or its first rows if it is read once or a state knows its columns."""
     if not table.rereadable:
         return table.head()
-    if options.columns is not None:
+    if options.columns is not None and not options.sampled:
         return next(
             table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str)
         )
@@ -209,8 +239,15 @@ def _plain_values(column: Any, cells: Cells) -> Any:
     return within_years(column) if cells.kind == DATE else column
 
 
-def _values(table: AnyTable, column: Any, cells: Cells) -> Any:
-    return parse(column, cells) if table.types is None else convert(column, cells)
+def _values(table: AnyTable, column: Any, cells: Cells, name: str) -> Any:
+    """Return a column as its cells are read; nothing, if its type cannot be: reading the file will say so."""
+    if table.types is None:
+        return parse(column, cells)
+    try:
+        check_convertible(table.types[name], cells, name, table.label)
+    except ValueError:
+        return arrow().nulls(len(column), arrow_type(cells.kind))
+    return convert(column, cells)
 
 
 def _stream(
@@ -243,7 +280,7 @@ def _stream(
                     column.cast(plain[name])
                 except a.ArrowInvalid:
                     del plain[name]
-            columns[name] = values = _values(table, column, cells)
+            columns[name] = values = _values(table, column, cells, name)
             if cells.kind != TEXT and values.null_count > column.null_count:
                 words = column if a.types.is_string(column.type) else column.cast("string")
                 odd.add(name, cells, words, values, silent, block.place)

@@ -1,122 +1,145 @@
 """The columns of a table that a model is fitted to: which column is the target, and what the others hold.
 
-A state stores this schema, so that later files are checked against it.
+A state stores this schema, so that later files are read alike and checked against it.
 
 Source: Apache Arrow (the schema of a table).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..names import nearest
-from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT
-from .reading import check_readable
+from ..names import as_item
+from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells
+from .choice import check_has, infer_task, suggest
+from .target import CLASSIFICATION, TASKS, Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .reading import Table, TableFile
+    from .choice import Choice
+    from .reading import TableFile
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
-TASKS = ("auto", CLASSIFICATION, REGRESSION)
+STORED_OPTIONS = ("decimal", "missing", "delimiter", "header")
+"""Options of reading that a state stores if they were given, for later files."""
 
-MAX_INTEGER_CLASSES = 100
-"""A target with more distinct whole numbers than this is a number, not a class."""
-
-MAX_CLASSES = 1000
-"""A target with more classes than this is refused."""
+NAMED = 8
+"""Columns that a note names, at most."""
 
 
 @dataclass(frozen=True)
 class Schema:
     """The columns of a table.
 
-    Fields: `target`: the column to predict; `task`: "classification" or "regression"; `target_kind`: the kind of the
-    target column; `columns`: the kind of each other column by name, in order; `dropped`: columns that are not used.
+    Fields: `target`: the column to predict; `task`: "classification" or "regression"; `target_cells`: what stands in
+    the target; `columns`: what stands in each feature by name, in order; `empty`: columns that were empty, which are
+    ignored; `dropped`: columns that are not used; `id`: the column that names a row; `weight`: that of row weights;
+    `spelling`: how labels are spelt that are no words; `reading`: options of reading that later files need.
 
     Example:
         >>> from pathlib import Path
         >>> from gradatim.files.reading import open_table
+        >>> from gradatim.files.choice import Choice
         >>> from gradatim.files.schema import Schema
         >>> _ = Path("train.csv").write_text("age,city,bought\\n31,Oslo,yes\\n27,Bern,no\\n")
-        >>> schema = Schema.infer(open_table("train.csv"), target="bought", task="auto")
-        >>> schema.task, schema.columns
+        >>> schema = Schema.infer(open_table("train.csv"), Choice("bought"))
+        >>> schema.task, {name: cells.kind for name, cells in schema.columns.items()}
         ('classification', {'age': 'number', 'city': 'text'})
     """
 
     target: str
     task: str
-    target_kind: str
-    columns: dict[str, str]
+    target_cells: Cells
+    columns: dict[str, Cells]
+    empty: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    id: str | None = None
+    weight: str | None = None
+    spelling: dict[str, str] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def infer(
-        cls,
-        table_file: TableFile,
-        target: str,
-        task: str,
-        dropped: Sequence[str] = (),
-        text_columns: Sequence[str] = (),
-    ) -> Schema:
-        """Return the schema of a table, from its first rows.
+    def infer(cls, table_file: TableFile, choice: Choice, reading: Mapping[str, Any] | None = None) -> Schema:
+        """Return the schema of a table, from the sample of its rows.
 
         Args:
             table_file: the opened table.
-            target: the column to predict.
-            task: "auto", "classification" or "regression".
-            dropped: columns that are not used.
-            text_columns: columns to be read as text.
+            choice: what the user says of its columns.
+            reading: options of reading that later files need.
 
         Raises:
             ValueError: a column does not exist, the target does not suit the task, or no column is left to learn from.
         """
-        for option, names in (("--target", [target]), ("--drop", dropped), ("--text", text_columns)):
-            for name in names:
-                if name not in table_file.kinds:
-                    raise ValueError(
-                        f"{table_file.path} has no column {name!r} ({option}): {_suggest(name, table_file.names)}"
-                    )
-        if target in dropped:
-            raise ValueError(f"--drop {target} is the target: drop another column")
-        target_kind = TEXT if target in text_columns else table_file.kinds[target]
-        names = [name for name in table_file.names if name != target and name not in dropped]
-        check_readable(table_file, [target, *names])
+        choice.check(table_file)
+        special = (choice.target, choice.id, choice.weight)
+        names = [name for name in table_file.cells if name not in special and name not in choice.drop]
+        dropped = list(choice.drop)
+        if choice.columns:
+            dropped += [name for name in names if name not in choice.columns]
+            names = [name for name in names if name in choice.columns]
         if not names:
             raise ValueError(
-                f"{table_file.path} has no column besides the target: there is nothing to learn from"
+                f"{table_file.path} has no column besides the target to learn from: add one, or drop fewer"
             )
-        kinds = {name: TEXT if name in text_columns else table_file.kinds[name] or TEXT for name in names}
+        _check_readable(
+            table_file, (choice.target, *names), "leave it out with --drop, or write it as numbers or text"
+        )
+        cells = {name: table_file.cells[name] for name in names}
+        columns = {name: value for name, value in cells.items() if value is not None}
+        if not columns:
+            raise ValueError(
+                f"{table_file.path}: every column besides the target is empty: there is nothing to learn from"
+            )
+        task = infer_task(table_file, choice)
+        target_cells = table_file.cells[choice.target]
+        assert target_cells is not None
+        empty = tuple(name for name, value in cells.items() if value is None)
         return cls(
-            target,
-            _infer_task(table_file, target, task, target_kind),
-            target_kind or TEXT,
-            kinds,
+            choice.target,
+            task,
+            target_cells,
+            columns,
+            empty,
             tuple(dropped),
+            choice.id,
+            choice.weight,
+            {},
+            dict(reading or {}),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain JSON."""
-        return asdict(self)
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        value |= {name: list(value[name]) for name in ("empty", "dropped")}
+        value["columns"] = {name: cells.to_json() for name, cells in self.columns.items()}
+        return value | {"target_cells": self.target_cells.to_json()}
 
     @classmethod
     def from_json(cls, header: Mapping[str, Any], path: Path | str) -> Schema:
-        """Return the schema stored in the header of a state.
+        """Return the schema stored in the header of a state. The kinds of columns in older states are words.
 
         Raises:
             ValueError: the header has no schema, because the state was saved from Python.
         """
         try:
             value = dict(header["table"])
-            schema = cls(**{**value, "dropped": tuple(value["dropped"])})
-            is_valid = {schema.target_kind, *schema.columns.values()} <= set(
-                KIND_NAMES
-            ) and schema.task in TASKS
+            if "target_kind" in value:
+                value["target_cells"] = value.pop("target_kind")
+            value["target_cells"] = _cells(value["target_cells"])
+            value["columns"] = {str(name): _cells(cells) for name, cells in value["columns"].items()}
+            value |= {name: tuple(map(str, value.get(name, ()))) for name in ("empty", "dropped")}
+            schema = cls(**value)
+            optional = (schema.id, schema.weight)
+            is_valid = (
+                schema.task in TASKS[1:]
+                and isinstance(schema.target, str)
+                and all(name is None or isinstance(name, str) for name in optional)
+                and all(isinstance(text, str) for text in schema.spelling.values())
+                and set(schema.reading) <= set(STORED_OPTIONS)
+            )
         except (KeyError, TypeError, AttributeError, ValueError):
             is_valid, schema = False, None
         if not is_valid or schema is None:
@@ -126,144 +149,147 @@ class Schema:
             )
         return schema
 
-    def columns_to_read(self, table_file: TableFile, state: Path | str, with_target: bool) -> dict[str, str]:
-        """Return the kinds of the columns to read from a file, after checking that it has them; their order is free.
+    def labels(self) -> Labels:
+        """Return the classes of the target, spelt as the schema says."""
+        return Labels(self.target, self.target_cells, dict(self.spelling))
+
+    def known_cells(self) -> dict[str, Cells]:
+        """Return what stands in the columns by name, as later files are to be read.
+
+        The target of a classification and the column of ids are read as they stand.
+        """
+        cells = {**self.columns, self.target: self.target_cells}
+        if self.task == CLASSIFICATION:
+            cells[self.target] = as_text(self.target_cells)
+        if self.id is not None:
+            cells[self.id] = Cells(TEXT)
+        if self.weight is not None:
+            cells[self.weight] = Cells(NUMBER)
+        return cells
+
+    def cells_to_read(self, learn: bool) -> dict[str, Cells]:
+        """Return what stands in the columns that are read, to learn rows, or else to predict them.
+
+        Example:
+            >>> from gradatim.files.cells import NUMBER, Cells
+            >>> from gradatim.files.schema import Schema
+            >>> schema = Schema("y", "regression", Cells(NUMBER), {"x": Cells(NUMBER)}, id="row")
+            >>> list(schema.cells_to_read(learn=True)), list(schema.cells_to_read(learn=False))
+            (['x', 'y'], ['x', 'row'])
+        """
+        cells = self.known_cells()
+        extra = (self.target, self.weight) if learn else (self.id,)
+        return {name: cells[name] for name in (*self.columns, *extra) if name is not None}
+
+    def with_weight(self, name: str) -> Schema:
+        """Return the schema with another column of row weights.
+
+        Raises:
+            ValueError: the column is one of the features, or the target.
+        """
+        if name in self.columns or name in (self.target, self.id):
+            role = "a feature" if name in self.columns else "the target" if name == self.target else "the ids"
+            raise ValueError(f"--weight {name} is {role} of the state: choose another column")
+        return replace(self, weight=name)
+
+    def with_id(self, name: str) -> Schema:
+        """Return the schema with another column that names a row.
+
+        Raises:
+            ValueError: the column is one of the features.
+        """
+        if name in self.columns:
+            raise ValueError(
+                f"--id {name} is a feature of the state: choose another column, or start again with fit --id "
+                f"{quote(name)}"
+            )
+        return replace(self, id=name)
+
+    def with_dropped(self, names: Sequence[str], table_file: TableFile) -> Schema:
+        """Return the schema with more columns that are not used, of a file that has them.
+
+        Raises:
+            ValueError: the file has no such column, or the state needs it.
+        """
+        for name in names:
+            if name in (*self.columns, self.target):
+                raise ValueError(
+                    f"--drop {name}: the state needs this column: start again with fit --drop {as_item(name)}"
+                )
+        check_has(table_file, names, "--drop")
+        return replace(self, dropped=(*self.dropped, *names))
+
+    def check_columns(self, table_file: TableFile, state: Path | str, learn: bool) -> str | None:
+        """Check that a file has the columns of the state, in any order; return a note of columns that are ignored.
 
         Args:
             table_file: the opened table.
-            state: the file of the state, for error messages.
-            with_target: whether the target is read as well.
+            state: the file of the state, for messages.
+            learn: whether the rows are learned, which takes the target and the weights as well.
 
         Raises:
-            ValueError: a column is missing, unknown or of an unsupported type. The message names it.
+            ValueError: a column is missing. The message names it, and one of a similar name.
 
         Example:
             >>> from pathlib import Path
             >>> from gradatim.files.reading import open_table
+            >>> from gradatim.files.choice import Choice
             >>> from gradatim.files.schema import Schema
             >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
-            >>> table_file = open_table("train.csv")
-            >>> schema = Schema.infer(table_file, target="bought", task="auto")
-            >>> schema.columns_to_read(table_file, "model.safetensors", with_target=True)
-            {'age': 'number', 'bought': 'number'}
+            >>> _ = Path("test.csv").write_text("age,shoe\\n31,44\\n")
+            >>> schema = Schema.infer(open_table("train.csv"), Choice("bought"))
+            >>> schema.check_columns(open_table("test.csv"), "s", learn=False)
+            "test.csv: column 'shoe' is ignored, because s did not learn from it"
         """
-        kinds = {**self.columns, **({self.target: self.target_kind} if with_target else {})}
-        unknown = [
-            name for name in table_file.names if name not in (*self.columns, *self.dropped, self.target)
-        ]
-        for name in kinds:
-            if name not in table_file.kinds:
-                role = "the target" if name == self.target else "which the state knows,"
-                raise ValueError(
-                    f"{table_file.path}: column {name!r}, {role} is missing: "
-                    f"{_suggest(name, unknown or table_file.names)}"
-                )
-        if unknown:
+        names = table_file.names
+        needed = dict.fromkeys(self.columns, "which the state knows")
+        if learn:
+            needed[self.target] = "the target"
+            if self.weight is not None:
+                needed[self.weight] = "the row weights"
+        known = {*needed, *self.dropped, self.target, self.id, self.weight}
+        unknown = [name for name in names if name not in known]
+        missing = [name for name in needed if name not in table_file.cells]
+        if missing:
+            more = f" ({len(missing)} columns are missing)" if len(missing) > 1 else ""
             raise ValueError(
-                f"{table_file.path}: column {unknown[0]!r} is unknown to {state}: remove it from the file, or start "
-                f"again with fit --drop {unknown[0]}"
+                f"{table_file.path}: column {missing[0]!r}, {needed[missing[0]]}, is missing{more}: "
+                f"{suggest(missing[0], unknown or names)}"
             )
-        check_readable(table_file, list(kinds))
-        return kinds
+        _check_readable(table_file, needed, "write it as numbers or text")
+        ignored = [name for name in unknown if name not in self.empty or table_file.cells[name] is not None]
+        if not ignored:
+            return None
+        listed = ", ".join(map(repr, ignored[:NAMED]))
+        if len(ignored) > NAMED:
+            listed += f", ... ({len(ignored)} in all)"
+        words = ("column", "is", "it") if len(ignored) == 1 else ("columns", "are", "them")
+        note = f"{words[0]} {listed} {words[1]} ignored, because {state} did not learn from {words[2]}"
+        if filled := [name for name in ignored if name in self.empty]:
+            note += f"; {filled[0]!r} was empty in the rows of the fit"
+        return f"{table_file.path}: {note}"
 
-    def target_values(self, table: Table, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Return the target `[rows]`, with a filler where it is missing, and a boolean array `[rows]` of the present
-        values.
 
-        Raises:
-            ValueError: numbers that are not finite, or that are no class labels.
+def as_text(cells: Cells) -> Cells:
+    """Return cells that are read as they stand, with the same words for missing ones."""
+    return Cells(TEXT, missing=cells.missing)
 
-        Example:
-            >>> from pathlib import Path
-            >>> from gradatim.files.reading import open_table
-            >>> from gradatim.files.schema import Schema
-            >>> _ = Path("train.csv").write_text("age,bought\\n31,1\\n27,0\\n44,\\n")
-            >>> table_file = open_table("train.csv")
-            >>> schema = Schema.infer(table_file, target="bought", task="auto")
-            >>> table, share = next(table_file.stream(table_file.cells))
-            >>> schema.target_values(table, table_file.path)
-            (array([1, 0, 0]), array([ True,  True, False]))
-        """
-        column = table[self.target]
-        if self.target_kind == TEXT:
-            y = np.empty(len(column), dtype=object)
-            y[:] = [text or "" for text in column.to_pylist()]
-            return y, ~np.asarray(column.is_null())
-        y = column.cast("float64").to_numpy()
-        present = ~np.isnan(y)
-        y = np.where(present, y, 0.0)
-        if np.isinf(y).any():
-            raise ValueError(f"{path}: the target {self.target!r} holds infinity: remove those rows")
-        if self.task == REGRESSION:
-            return y, present
-        if self.target_kind == BOOLEAN:
-            return y != 0, present
-        if len(invalid := y[(y != np.round(y)) | (np.abs(y) > 2**53)]):
+
+def _cells(value: Any) -> Cells:
+    """Return cells from JSON; older states hold their kind as a word."""
+    if not isinstance(value, str):
+        return Cells.from_json(value)
+    kind = DATE if value == "zoned" else value
+    if kind not in KIND_NAMES:
+        raise ValueError(f"no kind of column is called {value!r}")
+    return Cells(kind)
+
+
+def _check_readable(table_file: TableFile, names: Iterable[str], advice: str) -> None:
+    """Raise ValueError if a column is of a type that is not supported."""
+    for name in names:
+        if name in table_file.unreadable:
             raise ValueError(
-                f"{path}: classes of {self.target!r} are whole numbers; got {invalid[0]:g}: start again with fit "
-                f"--task regression, or with --text {self.target} if these are names"
+                f"{table_file.path}: column {name!r} is of type {table_file.unreadable[name]}, which is not supported: "
+                f"{advice}"
             )
-        return y.astype(np.int64), present
-
-    def parse_classes(self, text: str, names: Sequence[str]) -> np.ndarray:
-        """Return the class labels `[classes]` that the option `--classes` names, in the type of the target.
-
-        Raises:
-            ValueError: the target holds numbers and a name is none, or the task is a regression.
-
-        Example:
-            >>> from gradatim.files.schema import Schema
-            >>> Schema("bought", "classification", "number", {"age": "number"}).parse_classes("0,1", ["0", "1"])
-            array([0, 1])
-        """
-        if self.task == REGRESSION:
-            raise ValueError(
-                f"--classes {text}: {self.target!r} is a number, which has no classes: leave --classes out"
-            )
-        if self.target_kind == TEXT:
-            labels = np.empty(len(names), dtype=object)
-            labels[:] = names
-            return labels
-        try:
-            if self.target_kind == NUMBER:
-                return np.array([int(name) for name in names])
-            return np.array([{"true": True, "false": False}[name.lower()] for name in names])
-        except (ValueError, KeyError):
-            raise ValueError(
-                f"--classes {text}: the target {self.target!r} holds {KIND_NAMES[self.target_kind]}"
-            ) from None
-
-
-def _infer_task(table_file: TableFile, target: str, task: str, kind: str | None) -> str:
-    """Return the task of a target: classification or regression."""
-    column = table_file.sample[target]
-    if kind is None or column.null_count == len(column):
-        raise ValueError(
-            f"{table_file.path}: the target {target!r} is missing in the first {len(column):,} rows: put rows that "
-            "have it first"
-        )
-    if kind == DATE:
-        raise ValueError(
-            f"{table_file.path}: the target {target!r} holds dates: choose a target of numbers or classes"
-        )
-    if kind == TEXT and task == REGRESSION:
-        raise ValueError(
-            f"{table_file.path}: the target {target!r} holds text: --task regression needs numbers"
-        )
-    if kind != NUMBER or task == REGRESSION:
-        return task if task != "auto" else CLASSIFICATION
-    values = column.cast("float64", safe=False).drop_null().to_numpy()
-    values = np.unique(values[np.isfinite(values)])
-    if task == "auto":
-        all_integers = bool((values == np.round(values)).all())
-        return CLASSIFICATION if all_integers and len(values) <= MAX_INTEGER_CLASSES else REGRESSION
-    return task
-
-
-def _suggest(name: str, names: Sequence[str]) -> str:
-    """Return the end of a message about a column that does not exist: a similar name, or all names."""
-    near = nearest(name, names) or nearest(name.lower(), [candidate.lower() for candidate in names])
-    if near is not None:
-        return f"did you mean {next(candidate for candidate in names if near in (candidate, candidate.lower()))!r}?"
-    more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
-    return f"it has {', '.join(map(repr, names[:10]))}{more}"

@@ -5,28 +5,27 @@ Source: Dawid 1984 (prequential evaluation: every row is predicted before it is 
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cells import Cells
-from .reading import arrow
-from .schema import CLASSIFICATION, MAX_CLASSES, REGRESSION
+from .cells import arrow
+from .sampling import hash_columns
+from .target import CLASSIFICATION, REGRESSION, check_class_count
 
 if TYPE_CHECKING:
-    from typing import Self
+    from pathlib import Path
 
     from .progress import Bar
     from .reading import Table, TableFile
     from .schema import Schema
+    from .target import Labels
+
+    Rows = tuple[Table, np.ndarray, np.ndarray]
 
 CHUNK_ROWS = 1024
 """Most rows that are predicted at once before they are learned; at first an eighth of the rows learned so far."""
@@ -39,66 +38,198 @@ PREDICT_ROWS = 2048
 class StreamReport:
     """What happened while an estimator was fitted to a file.
 
-    Fields: `task`: "classification" or "regression"; `rows`: rows learned; `skipped`: rows without a target; `scored`:
-    rows predicted before they were learned; `total_loss`: of those, the number of wrong classes, or the sum of squared
-    errors; `notes`: warnings for the user.
+    Fields: `task`: "classification" or "regression"; `rows`: rows learned; `skipped`: rows without a target;
+    `unweighted`: rows of weight 0; `scored`: rows predicted before they were learned; `total_weight`: the sum of their
+    weights; `total_loss`: the weight of those in a wrong class, or the weighted sum of squared errors; `warnings`: the
+    category and the text of each warning.
 
     Example:
         >>> from gradatim.files.streaming import StreamReport
-        >>> StreamReport("classification", rows=120, scored=100, total_loss=25).metric
+        >>> StreamReport("classification", rows=120, scored=100, total_weight=100, total_loss=25).metric
         'accuracy 0.7500'
     """
 
     task: str
     rows: int = 0
     skipped: int = 0
+    unweighted: int = 0
     scored: int = 0
+    total_weight: float = 0.0
     total_loss: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    warnings: list[tuple[type[Warning], str]] = field(default_factory=list)
 
     @property
     def metric(self) -> str:
         """Return the prequential accuracy, or root mean squared error, as text; empty if no row was scored."""
         if not self.scored:
             return ""
-        if self.task == CLASSIFICATION:
-            return f"accuracy {1 - self.total_loss / self.scored:.4f}"
-        return f"RMSE {np.sqrt(self.total_loss / self.scored):.4g}"
+        mean = self.total_loss / self.total_weight
+        return f"accuracy {1 - mean:.4f}" if self.task == CLASSIFICATION else f"RMSE {np.sqrt(mean):.4g}"
+
+    def add(self, prediction: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+        """Add the loss of predictions `[n]` of y `[n]`, in rows of these weights `[n]`."""
+        losses = prediction != y if self.task == CLASSIFICATION else np.square(prediction - y)
+        self.scored += len(y)
+        self.total_weight += float(weight.sum())
+        self.total_loss += float((weight * losses).sum())
+
+
+class TargetReader:
+    """Read features, targets and row weights from tables of a file.
+
+    Args:
+        schema: the columns.
+        labels: the classes, which gather spellings.
+        path: the file, for messages.
+        place: returns where row `i` stands.
+
+    Attributes: `n_read`: rows so far.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.cells import NUMBER, Cells
+        >>> from gradatim.files.schema import Schema
+        >>> from gradatim.files.streaming import TargetReader
+        >>> schema = Schema("y", "regression", Cells(NUMBER), {"x": Cells(NUMBER)})
+        >>> table = pyarrow.table({"x": [1.0, 2.0], "y": [0.5, None]})
+        >>> X, y, weight, present = TargetReader(schema, schema.labels(), "train.csv").read(table)
+        >>> X.num_rows, y, present
+        (2, array([0.5, 0. ]), array([ True, False]))
+    """
+
+    def __init__(
+        self, schema: Schema, labels: Labels, path: Path | str, place: Callable[[int], str] = str
+    ) -> None:
+        self.schema, self.labels, self.path, self.place, self.n_read = schema, labels, path, place, 0
+
+    def read(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the features, the target `[rows]` with a filler where it is missing, the weights `[rows]`, and a
+        boolean array `[rows]` of the targets that are there.
+
+        Raises:
+            ValueError: a target that is infinite or no class, a weight that is missing or negative.
+        """
+        column = table[self.schema.target]
+        try:
+            if self.schema.task == CLASSIFICATION:
+                y, present = self.labels.read(column)
+            else:
+                y = column.cast("float64").to_numpy()
+                present = ~np.isnan(y)
+                y = np.where(present, y, 0.0)
+                if np.isinf(y).any():
+                    raise ValueError(f"the target {self.schema.target!r} holds infinity: remove those rows")
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        weight = self._weights(table)
+        self.n_read += table.num_rows
+        return table.select(list(self.schema.columns)), y, weight, present
+
+    def learnable(
+        self, tables: Iterable[Table], report: StreamReport, learned: Rows | None = None
+    ) -> Iterator[Rows]:
+        """Yield the rows that have a target and a weight above 0, and count the others.
+
+        `learned`: features, targets `[n]` and weights `[n]` of rows among them that are left out, each as often as it
+        stands there.
+        """
+        absent = Counter[int]() if learned is None else Counter(_hashes(learned).tolist())
+        for table in tables:
+            X, y, weight, present = self.read(table)
+            report.skipped += int((~present).sum())
+            report.unweighted += int((present & (weight == 0)).sum())
+            chosen = present & (weight > 0)
+            rows = X.filter(arrow().array(chosen)), y[chosen], weight[chosen]
+            yield _without(rows, absent) if absent else rows
+
+    def _weights(self, table: Table) -> np.ndarray:
+        """Return the row weights `[rows]`."""
+        name = self.schema.weight
+        if name is None:
+            return np.ones(table.num_rows)
+        weight = table[name].to_numpy()
+        valid = np.isfinite(weight) & (weight >= 0)
+        if not valid.all():
+            place = int(np.argmin(valid))
+            value = "an empty cell" if np.isnan(weight[place]) else f"{weight[place]:g}"
+            raise ValueError(
+                f"{self.path}, {self.place(self.n_read + place)}: the weight in column {name!r} must be a number of at "
+                f"least 0; got {value}: correct it, or remove the row"
+            )
+        return weight
+
+
+def prepare(model: Any, rows: Rows, path: Path | str, weighted: bool, classes: Any = None) -> None:
+    """Let an estimator fix its map from a sample of the rows to come.
+
+    Args:
+        model: an estimator with `prepare`.
+        rows: features, targets `[n]` and weights `[n]`.
+        path: the file, for messages.
+        weighted: whether the weights differ.
+        classes: class labels `[classes]`, of a classification.
+
+    Raises:
+        ValueError: the table is too large for this estimator, or invalid; the message names the file.
+    """
+    X, y, weight = rows
+    more = {"sample_weight": weight} if weighted else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of few rows for many classes, which is said of the whole
+            model.prepare(X, y, **more, **({} if classes is None else {"classes": classes}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def reweigh(model: Any, rows: Rows, weighted: bool) -> None:
+    """Weigh the experts of an estimator by a sample of the rows learned, so that their order does not matter.
+
+    Args:
+        model: an estimator with `reweigh`.
+        rows: features, targets `[n]` and weights `[n]`.
+        weighted: whether the weights differ.
+    """
+    X, y, weight = rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.reweigh(X, y, **({"sample_weight": weight} if weighted else {}))
 
 
 def fit_stream(
     model: Any,
     table_file: TableFile,
     schema: Schema,
-    kinds: dict[str, str],
+    labels: Labels,
     rows_before: float,
     bar: Bar,
     classes: Any = None,
+    learned: Rows | None = None,
 ) -> StreamReport:
     """Fit an estimator to a file in one pass; each chunk is predicted before it is learned.
 
-    Chunks consist of complete mini-batches, so the result is that of one `partial_fit` on the whole file.
+    Chunks are complete mini-batches, so the result is that of one `partial_fit`.
 
     Args:
         model: an estimator with `predict_then_learn` and `batch_size`.
-        table_file, schema, kinds: the opened table, its columns, and the kinds of those to read.
-        rows_before: rows learned before.
-        bar: the progress bar to update.
+        table_file, schema: the opened table and its columns.
+        labels: the classes, which gather spellings.
+        rows_before, bar: rows learned before, and the progress bar to update.
         classes: class labels `[classes]` for the first call.
+        learned: features, targets `[n]` and weights `[n]` of rows of the file that are learned already.
 
     Raises:
         ValueError: the file turns out to be invalid; the message names it. Earlier rows are in `model`.
     """
-    report = StreamReport(schema.task)
-    fitted = rows_before > 0
-    first_call = {} if classes is None else {"classes": classes}
-    share = [0.0]
+    report = StreamReport(schema.task, rows=0 if learned is None else len(learned[1]))
+    reader = TargetReader(schema, labels, table_file.path, table_file.place)
+    fitted, share = rows_before > 0, [0.0]
 
-    def labelled_tables() -> Iterator[tuple[Table, np.ndarray]]:
-        for table, share[0] in table_file.stream(_cells(table_file, kinds)):
-            y, present = schema.target_values(table, table_file.path)
-            report.skipped += int((~present).sum())
-            yield table.select(list(schema.columns)).filter(arrow().array(present)), y[present]
+    def tables() -> Iterator[Table]:
+        for table, share[0] in table_file.stream(schema.cells_to_read(learn=True)):
+            yield table
 
     def chunk_size() -> int:
         batches = int(rows_before + report.rows) // (8 * model.batch_size)
@@ -106,38 +237,49 @@ def fit_stream(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        for X, y in chunks(labelled_tables(), chunk_size):
+        for X, y, weight in chunks(reader.learnable(tables(), report, learned), chunk_size):
+            more = {} if schema.weight is None else {"sample_weight": weight}
+            if classes is not None and not report.rows:
+                more["classes"] = classes
             try:
-                prediction = model.predict_then_learn(X, y, **({} if fitted else first_call))
-                if fitted:
-                    _score(report, prediction, y)
+                prediction = model.predict_then_learn(X, y, **more)
             except ValueError as error:
-                rows = f"rows {report.rows + 1:,} to {report.rows + len(y):,}"
-                raise ValueError(f"{table_file.path}, {rows}: {error}") from error
+                place = f"rows {report.rows + 1:,} to {report.rows + len(y):,}"
+                raise ValueError(f"{table_file.path}, {place}: {error}") from error
+            if fitted:
+                report.add(prediction, y, weight)
             fitted, report.rows = True, report.rows + len(y)
-            check_class_count(getattr(model, "classes_", ()), schema, table_file.path)
+            if schema.task == CLASSIFICATION:
+                check_class_count(len(model.classes_), schema.target, schema.target_cells, table_file.path)
             bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
     if not report.rows:
-        raise ValueError(
-            f"{table_file.path}: the target {schema.target!r} is missing in every row: nothing was learned"
-        )
-    report.notes += dict.fromkeys(str(warning.message) for warning in caught)
+        cause = "its weight is 0" if report.unweighted else f"the target {schema.target!r} is missing"
+        raise ValueError(f"{table_file.path}: {cause} in every row: nothing was learned")
+    report.warnings += [(warning.category, str(warning.message)) for warning in caught]
     return report
 
 
-def _cells(table_file: TableFile, kinds: dict[str, str]) -> dict[str, Cells]:
-    """Return how columns of these kinds are read, as the file itself suggests where it is of the same kind."""
-    cells = {name: table_file.cells[name] for name in kinds}
-    return {
-        name: old if (old := cells[name]) and old.kind == kind else Cells(kind)
-        for name, kind in kinds.items()
-    }
+def _hashes(rows: Rows) -> np.ndarray:
+    """Return a hash `[n]` of each row's features, target and weight."""
+    X, y, weight = rows
+    return hash_columns(
+        [*(column.combine_chunks() for column in X.columns), arrow().array(y), arrow().array(weight)]
+    )
 
 
-def chunks(
-    tables: Iterable[tuple[Table, np.ndarray]], size: Callable[[], int]
-) -> Iterator[tuple[Table, np.ndarray]]:
-    """Yield rows in order, in chunks of tables `[n, columns]` and targets `[n]`.
+def _without(rows: Rows, absent: Counter[int]) -> Rows:
+    """Return rows but for those whose hashes are `absent`, which are then counted down."""
+    chosen = np.ones(len(rows[1]), dtype=bool)
+    for place, value in enumerate(_hashes(rows).tolist()):
+        if absent[value] > 0:
+            absent[value] -= 1
+            chosen[place] = False
+    X, y, weight = rows
+    return X.filter(arrow().array(chosen)), y[chosen], weight[chosen]
+
+
+def chunks(tables: Iterable[Rows], size: Callable[[], int]) -> Iterator[Rows]:
+    """Yield rows in order, in chunks of tables `[n, columns]`, targets `[n]` and weights `[n]`.
 
     `size()` is called at the start of each chunk and returns its number of rows; the last chunk may be shorter.
 
@@ -145,64 +287,34 @@ def chunks(
         >>> import numpy as np
         >>> import pyarrow
         >>> from gradatim.files.streaming import chunks
-        >>> tables = [(pyarrow.table({"a": [1, 2, 3]}), np.zeros(3)) for _ in range(2)]
-        >>> [len(y) for _, y in chunks(tables, lambda: 4)]
+        >>> tables = [(pyarrow.table({"a": [1, 2, 3]}), np.zeros(3), np.ones(3)) for _ in range(2)]
+        >>> [len(y) for _, y, _ in chunks(tables, lambda: 4)]
         [4, 2]
     """
-    buffer: list[tuple[Table, np.ndarray]] = []
-    rows, n_rows = 0, size()
-    for table, y in tables:
-        buffer.append((table, y))
-        rows += len(y)
-        while rows >= n_rows:
-            X, y = _concat(buffer)
-            yield X.slice(0, n_rows), y[:n_rows]
-            buffer, rows = [(X.slice(n_rows), y[n_rows:])], rows - n_rows
+    buffer: list[Rows] = []
+    n_buffered, n_rows = 0, size()
+    for part in tables:
+        buffer.append(part)
+        n_buffered += len(part[1])
+        while n_buffered >= n_rows:
+            X, y, weight = _concat(buffer)
+            yield X.slice(0, n_rows), y[:n_rows], weight[:n_rows]
+            buffer = [(X.slice(n_rows), y[n_rows:], weight[n_rows:])]
+            n_buffered -= n_rows
             n_rows = size()
-    if rows:
+    if n_buffered:
         yield _concat(buffer)
 
 
-def _concat(parts: Sequence[tuple[Table, np.ndarray]]) -> tuple[Table, np.ndarray]:
-    tables, labels = zip(*parts, strict=True)
-    return arrow().concat_tables(tables), np.concatenate(labels)
-
-
-def _score(report: StreamReport, prediction: np.ndarray, y: np.ndarray) -> None:
-    """Add the loss of predictions `[n]` to a report."""
-    report.scored += len(y)
-    report.total_loss += float(
-        (prediction != y).sum() if report.task == CLASSIFICATION else np.square(prediction - y).sum()
-    )
-
-
-def check_class_count(classes: Any, schema: Schema, path: Path) -> None:
-    """Raise ValueError if a target has too many classes.
-
-    Raises:
-        ValueError: more than `MAX_CLASSES` classes.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from gradatim.files.schema import Schema
-        >>> from gradatim.files.streaming import check_class_count
-        >>> schema = Schema("number", "classification", "number", {"age": "number"})
-        >>> check_class_count(range(2000), schema, Path("train.csv"))
-        Traceback (most recent call last):
-        ValueError: train.csv: the target 'number' has more than 1,000 classes, the last 1999: ...
-    """
-    if len(classes) > MAX_CLASSES:
-        raise ValueError(
-            f"{path}: the target {schema.target!r} has more than {MAX_CLASSES:,} classes, the last {classes[-1]!r}: "
-            f"choose another --target, or --task {REGRESSION} if it is a number"
-        )
+def _concat(parts: Sequence[Rows]) -> Rows:
+    tables, targets, weights = zip(*parts, strict=True)
+    return arrow().concat_tables(tables), np.concatenate(targets), np.concatenate(weights)
 
 
 def predict_stream(
     model: Any,
     table_file: TableFile,
     schema: Schema,
-    kinds: dict[str, str],
     probabilities: bool,
     levels: Sequence[float],
 ) -> Iterator[tuple[Table, float]]:
@@ -210,6 +322,7 @@ def predict_stream(
 
     The columns are:
 
+    - the ids, if the schema names a column of them and the file has it;
     - `prediction`;
     - `proba_CLASS` for each class, if `probabilities` is true;
     - `quantile_LEVEL` for each of `levels`.
@@ -221,101 +334,56 @@ def predict_stream(
         >>> from pathlib import Path
         >>> from gradatim import RefinedRegressor
         >>> from gradatim.files.reading import open_table
+        >>> from gradatim.files.choice import Choice
         >>> from gradatim.files.schema import Schema
         >>> from gradatim.files.streaming import predict_stream
         >>> _ = Path("line.csv").write_text("x,y\\n1.5,2.5\\n2.5,3.5\\n3.5,4.5\\n")
         >>> table_file = open_table("line.csv")
-        >>> schema = Schema.infer(table_file, target="y", task="regression")
+        >>> schema = Schema.infer(table_file, Choice("y", task="regression"))
         >>> model = RefinedRegressor().fit(table_file.sample.select(["x"]), [2.5, 3.5, 4.5])
-        >>> for table, share in predict_stream(model, table_file, schema, schema.columns, False, [0.1, 0.9]):
+        >>> for table, share in predict_stream(model, table_file, schema, False, [0.1, 0.9]):
         ...     print(table.column_names, table.num_rows, share)
         ['prediction', 'quantile_0.1', 'quantile_0.9'] 3 1.0
     """
-    share, rows = [0.0], 0
+    share, n_rows = [0.0], 0
+    cells = schema.cells_to_read(learn=False)
+    if schema.id is not None and schema.id not in table_file.cells:
+        del cells[schema.id]
+    labels = schema.labels()
 
-    def tables() -> Iterator[tuple[Table, np.ndarray]]:
-        for table, share[0] in table_file.stream(_cells(table_file, kinds)):
-            yield table, np.zeros(table.num_rows)
+    def tables() -> Iterator[Rows]:
+        for table, share[0] in table_file.stream(cells):
+            yield table, np.zeros(table.num_rows), np.ones(table.num_rows)
 
-    for X, _ in chunks(tables(), lambda: PREDICT_ROWS):
+    for table, *_ in chunks(tables(), lambda: PREDICT_ROWS):
         try:
-            if schema.task == REGRESSION:
-                columns = {"prediction": model.predict(X)}
-                if levels:
-                    outputs = model.predict(X, quantiles=levels)
-                    columns |= {f"quantile_{level:g}": outputs[:, j] for j, level in enumerate(levels)}
-            else:
-                outputs = model.predict_proba(X)
-                columns = {"prediction": model.classes_[outputs.argmax(1)]}
-                if probabilities:
-                    columns |= {f"proba_{label}": outputs[:, j] for j, label in enumerate(model.classes_)}
+            outputs = _predict(model, table.select(list(schema.columns)), schema, probabilities, levels)
         except ValueError as error:
-            raise ValueError(f"{table_file.path}, rows {rows + 1:,} to {rows + len(X):,}: {error}") from error
-        rows += len(X)
+            rows = f"rows {n_rows + 1:,} to {n_rows + table.num_rows:,}"
+            raise ValueError(f"{table_file.path}, {rows}: {error}") from error
+        n_rows += table.num_rows
+        columns: dict[str, Any] = {}
+        if schema.id in cells:
+            columns[schema.id if schema.id not in outputs else f"{schema.id}_id"] = table[schema.id]
+        for name, values in outputs.items():
+            is_label = name == "prediction" and schema.task == CLASSIFICATION
+            columns[name] = labels.spell(values) if is_label else values
         yield arrow().table(columns), share[0]
 
 
-class TableWriter:
-    """Write tables to one CSV or Parquet file, chosen by its suffix. The file appears at its path when it is complete.
-
-    Raises:
-        ValueError: the file cannot be written.
-
-    Example:
-        >>> from pathlib import Path
-        >>> import pyarrow
-        >>> from gradatim.files.streaming import TableWriter
-        >>> with TableWriter(Path("predictions.csv")) as file:
-        ...     file.write(pyarrow.table({"prediction": [0, 1]}))
-        >>> Path("predictions.csv").read_text().split()
-        ['prediction', '0', '1']
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._target = Path(os.path.realpath(path))
-        self._temporary = self._target.with_name(f".{self._target.name}.{os.getpid()}.tmp")
-        self._writer: Any = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("wb")
-        except OSError as error:
-            raise ValueError(
-                f"{self.path} cannot be written ({error.strerror}): choose another path"
-            ) from error
-        return self
-
-    def write(self, table: Table) -> None:
-        """Write more rows."""
-        arrow()
-        from pyarrow import csv as arrow_csv
-        from pyarrow import parquet
-
-        if self._writer is None and self.path.suffix == ".parquet":
-            self._writer = parquet.ParquetWriter(self._file, table.schema)
-        elif self._writer is None:
-            names = io.StringIO()
-            csv.writer(names, lineterminator="\n").writerow(table.column_names)
-            self._file.write(names.getvalue().encode())
-            plain = arrow_csv.WriteOptions(include_header=False)
-            self._writer = arrow_csv.CSVWriter(self._file, table.schema, write_options=plain)
-        self._writer.write_table(table)
-
-    def __exit__(self, kind: Any, *error: object) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                os.replace(self._temporary, self._target)
-        except OSError as failure:
-            raise ValueError(
-                f"{self.path} could not be written ({failure.strerror or failure}): make room or choose another "
-                "folder"
-            ) from failure
-        finally:
-            self._file.close()
-            with suppress(OSError):  # it has been renamed
-                self._temporary.unlink()
+def _predict(
+    model: Any, X: Table, schema: Schema, probabilities: bool, levels: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """Return the columns of predictions, each `[n]`."""
+    if schema.task == REGRESSION:
+        columns = {"prediction": model.predict(X)}
+        if levels:
+            outputs = model.predict(X, quantiles=levels)
+            columns |= {f"quantile_{level!r}": outputs[:, j] for j, level in enumerate(levels)}
+        return columns
+    outputs = model.predict_proba(X)
+    columns = {"prediction": model.classes_[outputs.argmax(1)]}
+    if probabilities:
+        names = schema.labels().spell(model.classes_).cast("string").to_pylist()
+        columns |= {f"proba_{name}": outputs[:, j] for j, name in enumerate(names)}
+    return columns

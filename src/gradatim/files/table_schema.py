@@ -87,6 +87,11 @@ TABLE = {
     "task": choice("classification", "regression"),
     "columns": mapping(),
     "dropped": list_of(text()).optional(),
+    "empty": list_of(text()).optional(),
+    "id": text().or_none().optional(),
+    "weight": text().or_none().optional(),
+    "spelling": mapping(text()).optional(),
+    "reading": mapping().optional(),
 }
 TARGET = {"centre": number(), "scale": number()}
 OLD_ENTRIES = {name: entry for name, entry in ENTRIES.items() if name != "count"} | {

@@ -1,0 +1,388 @@
+"""`gradatim fit`, `update` and `remap`: learn the rows of files, and keep what is known of them in a state.
+
+Source: Dawid 1984 (prequential evaluation: every row is predicted before it is learned).
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..files.cells import KIND_NAMES, NUMBER
+from ..files.choice import Choice
+from ..files.lock import locked
+from ..files.progress import Bar
+from ..files.schema import NAMED, STORED_OPTIONS, Schema
+from ..files.streaming import TargetReader, fit_stream, prepare, reweigh
+from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
+from ..names import as_item
+from ..preprocessing.drift import DriftWarning
+from .show import print_written
+from .tables import (
+    FILES_HELP,
+    LOCK_SECONDS,
+    add_examples,
+    add_reading_options,
+    check_output,
+    column_name,
+    column_names,
+    count,
+    count_rows,
+    file_version,
+    interruptible,
+    is_any_of,
+    load_estimator,
+    open_files,
+    open_known,
+    reading_options,
+    say,
+    say_notes,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from jsonargparse import ArgumentParser, Namespace
+    from rich.console import Console
+
+    from ..files.reading import TableFile
+    from ..files.streaming import StreamReport
+    from ..files.target import Labels
+
+
+def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add the options of `fit`."""
+    parser.add_argument("files", type=str, nargs="+", help=FILES_HELP)
+    parser.add_argument(
+        "--target", type=str, required=True, help="the column to predict; rows without it are skipped"
+    )
+    parser.add_argument("--state", type=str, required=True, help="file for what was learned (.safetensors)")
+    parser.add_argument(
+        "--task",
+        type=str,
+        default="auto",
+        help="auto, classification or regression; auto: words are classes, and so are a few whole numbers that stand "
+        "in several rows each",
+    )
+    parser.add_argument(
+        "--classes",
+        type=str,
+        help="all classes, separated by commas (default: those of the rows; more may follow)",
+    )
+    for name, text in (
+        ("columns", "columns to learn from, separated by commas (default: all)"),
+        ("drop", "columns to leave out, separated by commas, such as a row number"),
+        ("text", "columns of numbers or dates to read as words, such as a zip code"),
+    ):
+        parser.add_argument(f"--{name}", type=str, action="append", help=text)
+    parser.add_argument(
+        "--id", type=str, help="a column that names each row: not learned, but written beside each prediction"
+    )
+    parser.add_argument(
+        "--weight", type=str, help="a column of row weights of at least 0: a row of weight 2 counts as two"
+    )
+    add_reading_options(parser, stored=False)
+    parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing state")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_examples(
+        parser,
+        [
+            "gradatim fit train.csv --target y --state task.safetensors",
+            "gradatim fit train.csv --target price --drop row,note --text zip --state price.safetensors",
+            "gradatim fit 'days/*.csv' --target y --id customer --weight count --state task.safetensors",
+            "gradatim fit sales.csv --delimiter ';' --decimal , --missing '-,n.a.' --target y --state s.safetensors",
+            "zcat rows.csv.gz | gradatim fit - --target y --state task.safetensors",
+        ],
+    )
+
+
+def update_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add the options of `update`."""
+    _add_learning_options(parser)
+    add_examples(
+        parser,
+        [
+            "gradatim update more.parquet --state task.safetensors",
+            "gradatim update monday.csv tuesday.csv --state task.safetensors --out newer.safetensors",
+        ],
+    )
+
+
+def remap_options(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Add the options of `remap`."""
+    _add_learning_options(parser)
+    add_examples(parser, ["gradatim remap recent.csv --state task.safetensors"])
+
+
+def _add_learning_options(parser: ArgumentParser) -> None:
+    parser.add_argument("files", type=str, nargs="+", help=f"{FILES_HELP}; with the columns of the state")
+    parser.add_argument(
+        "--state", type=str, required=True, help="a state that gradatim fit wrote; saved at the end"
+    )
+    parser.add_argument("--out", type=str, help="save to another file and leave the state as it is")
+    parser.add_argument("--weight", type=str, help="a column of row weights (default: as in fit)")
+    parser.add_argument(
+        "--drop", type=str, action="append", help="columns of the files that the state does not know"
+    )
+    add_reading_options(parser, stored=True)
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file at --out")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def fit(options: Namespace, console: Console) -> None:
+    """Fit an estimator to files and save its state.
+
+    Raises:
+        ValueError: invalid options, files that cannot be learned, or a state that would be overwritten.
+    """
+    _check_numbers(options)
+    state = Path(options.state)
+    check_output(state, "--state", options.files)
+    given = reading_options(options)
+    with interruptible(state), _lock(state, console):
+        _check_free(state, options.force)
+        text = [*split_names(options.text), *(options.text or ())]
+        table_file = open_files(options.files, given, text=tuple(text))
+        choice = _choice(options, table_file.names)
+        stored = {name: given[name] for name in STORED_OPTIONS if name in given}
+        schema = Schema.infer(table_file, choice, stored)
+        labels = schema.labels()
+        named = _named_classes(options.classes, schema, labels)
+        sample = learnable_sample(table_file, schema)
+        classes = None
+        if schema.task == CLASSIFICATION:
+            classes = np.unique(sample[1]) if named is None else np.union1d(named, sample[1])
+            check_class_count(len(classes), schema.target, schema.target_cells, table_file.path)
+        say(console, _describe_task(schema, table_file, classes, options.task, named is not None))
+        say_notes(console, table_file.notes)
+        say_notes(console, _notes_of_empty(schema))
+        model = _new_model(schema, options)
+        if table_file.rereadable:
+            prepare(model, sample, table_file.path, schema.weight is not None, classes)
+        started = time.perf_counter()
+        with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
+            first = None if table_file.rereadable or named is None else classes
+            report = fit_stream(model, table_file, schema, labels, 0, bar, first)
+        if table_file.rereadable:
+            reweigh(model, sample, schema.weight is not None)
+        _save(model, state, schema, labels)
+        _report(console, report, time.perf_counter() - started, schema, model)
+        say_notes(console, [*table_file.notes_after(), *_notes(report, labels, options.state)])
+        print_written(console, [state])
+
+
+def _choice(options: Namespace, names: Sequence[str]) -> Choice:
+    """Return what the options say of the columns with these names."""
+    lists = {name: tuple(column_names(options[name], names)) for name in ("columns", "drop", "text")}
+    target, row_id, weight = (column_name(options[name], names) for name in ("target", "id", "weight"))
+    return Choice(target or "", options.task, id=row_id, weight=weight, **lists)
+
+
+def update(options: Namespace, console: Console) -> None:
+    """Learn more files and save the state; the previous state stays on disk until the end.
+
+    Raises:
+        ValueError: the state cannot be read, the files have other columns, or the state has changed in the meantime.
+    """
+    _learn_more(options, console, with_new_map=False)
+
+
+def remap(options: Namespace, console: Console) -> None:
+    """Make a new map of the columns for rows like those of files, learn these files, and save the state.
+
+    Raises:
+        ValueError: as `update`.
+    """
+    _learn_more(options, console, with_new_map=True)
+
+
+def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> None:
+    """Learn files into a state, with a map made anew for their rows or as it is."""
+    state = Path(options.state)
+    out = state if options.out is None else Path(options.out)
+    is_new = not is_any_of(out, [options.state])
+    check_output(out, "--out" if is_new else "--state", options.files)
+    explicit = reading_options(options)
+    with interruptible(out), _lock(out, console):
+        if is_new:
+            _check_free(out, options.force)
+        version = file_version(state)
+        model, schema, rows_before = load_estimator(state)
+        if options.weight is not None:
+            schema = schema.with_weight(options.weight)
+        table_file = open_known(options.files, schema, explicit, sampled=with_new_map)
+        checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
+        note = checked.check_columns(table_file, state, learn=True)
+        say_notes(console, [*table_file.notes, note])
+        labels = schema.labels()
+        started = time.perf_counter()
+        learned = learnable_sample(table_file, schema) if with_new_map else None
+        if learned is not None:
+            _remap(model, learned, schema, table_file)
+        with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
+            report = fit_stream(model, table_file, schema, labels, rows_before, bar, learned=learned)
+        if file_version(state) != version:
+            raise ValueError(
+                f"{state} was changed by another process in the meantime: nothing was saved; update again"
+            )
+        _save(model, out, schema, labels)
+        _report(console, report, time.perf_counter() - started, schema, model)
+        say_notes(console, [*table_file.notes_after(), *_notes(report, labels, options.state)])
+        print_written(console, [out])
+
+
+def _check_numbers(options: Namespace) -> None:
+    """Raise ValueError for options of `fit` that no fit can have."""
+    if options.task not in TASKS:
+        raise ValueError(f"--task must be one of {', '.join(TASKS)}; got {options.task!r}")
+    for name, minimum in (("batch_size", 1), ("seed", 0)):
+        if options[name] < minimum:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum}; got {options[name]}")
+    if options.seed >= 2**32:
+        raise ValueError(f"--seed must be below 2**32; got {options.seed}")
+
+
+def _check_free(path: Path, force: bool) -> None:
+    """Raise ValueError if a file would be overwritten that the user has not given up."""
+    if path.exists() and not force:
+        raise ValueError(
+            f"{path} already exists: learn more rows with gradatim update, or overwrite it with --force"
+        )
+
+
+def _lock(path: Path, console: Console) -> AbstractContextManager[None]:
+    """Return the lock of a state, which another process may hold for a while."""
+    return locked(path, LOCK_SECONDS, lambda sentence: say(console, sentence))
+
+
+def _new_model(schema: Schema, options: Namespace) -> Any:
+    """Return a new estimator for the task."""
+    from ..estimators import RefinedClassifier, RefinedRegressor
+
+    estimator = RefinedClassifier if schema.task == CLASSIFICATION else RefinedRegressor
+    return estimator(batch_size=options.batch_size, random_state=options.seed)
+
+
+def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return the features, targets `[n]` and weights `[n]` of the rows of a sample that can be learned."""
+    table = table_file.sample
+    if schema.task == CLASSIFICATION:  # numbers become text, as they are read in the stream
+        place = table.column_names.index(schema.target)
+        table = table.set_column(place, schema.target, table[schema.target].cast("string"))
+    if schema.weight is not None:  # one that is no weight is refused in the stream, with its line
+        weight = table[schema.weight].to_numpy()
+        table = table.filter(np.isfinite(weight) & (weight >= 0))
+    reader = TargetReader(schema, schema.labels(), table_file.path)
+    X, y, weight, present = reader.read(table)
+    chosen = present & (weight > 0)
+    return X.filter(chosen), y[chosen], weight[chosen]
+
+
+def _named_classes(text: str | None, schema: Schema, labels: Labels) -> np.ndarray | None:
+    """Return the classes `[classes]` that the option `--classes` names."""
+    if text is None:
+        return None
+    if schema.task != CLASSIFICATION:
+        raise ValueError(
+            f"--classes {text}: {schema.target!r} is a number, which has no classes: leave --classes out"
+        )
+    return labels.from_words(split_names(text))
+
+
+def _weights(schema: Schema, weight: np.ndarray) -> dict[str, np.ndarray]:
+    return {} if schema.weight is None else {"sample_weight": weight}
+
+
+def _remap(
+    model: Any, sample: tuple[Any, np.ndarray, np.ndarray], schema: Schema, table_file: TableFile
+) -> None:
+    """Learn a sample, with a map made for it to which what was learned before is carried over."""
+    X, y, weight = sample
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # that these rows have left the range is why they are here
+            model.remap(X, y, **_weights(schema, weight))
+    except ValueError as error:
+        raise ValueError(f"{table_file.path}: {error}") from error
+
+
+def _save(model: Any, path: Path, schema: Schema, labels: Labels) -> None:
+    model.save(path, {"table": replace(schema, spelling=labels.spelling).to_json()})
+
+
+def _report(console: Console, report: StreamReport, seconds: float, schema: Schema, model: Any) -> None:
+    """Print what was learned."""
+    classes = f" of {count(len(model.classes_), 'class', 'classes')}" if schema.task == CLASSIFICATION else ""
+    skipped = f"; {count_rows(report.skipped)} without {schema.target!r} skipped" if report.skipped else ""
+    if report.unweighted:
+        skipped += f"; {count_rows(report.unweighted)} of weight 0 skipped"
+    say(console, f"{count_rows(report.rows)}{classes} learned in {seconds:.1f} s{skipped}")
+    if report.scored:
+        say(
+            console,
+            f"prequential {report.metric}: {count_rows(report.scored)}, each predicted before it was learned",
+        )
+
+
+def _notes(report: StreamReport, labels: Labels, state: str) -> list[str]:
+    """Return notes of what came up while rows were learned, with what can be done at the command line."""
+    notes = []
+    for word, number in labels.odd.items():
+        kind = KIND_NAMES[labels.cells.kind]
+        notes.append(
+            f"{labels.target!r} holds {word!r} in {count_rows(number)}, among {kind}: these rows are skipped; "
+            f"fit --text {as_item(labels.target)} takes every value as a word"
+        )
+    for category, message in report.warnings:
+        if issubclass(category, DriftWarning):
+            advice = (
+                f"gradatim remap FILE --state {quote(state)} in place of update makes a new map for such rows"
+            )
+            notes.append(f"{message.partition('. Call remap')[0]}; {advice}")
+        elif category.__module__.startswith("gradatim"):
+            notes.append(message)
+    return list(dict.fromkeys(notes))
+
+
+def _notes_of_empty(schema: Schema) -> list[str]:
+    """Return a note of columns in which nothing stands."""
+    if not schema.empty:
+        return []
+    listed = ", ".join(map(repr, schema.empty[:NAMED])) + (", ..." if len(schema.empty) > NAMED else "")
+    if len(schema.empty) == 1:
+        return [f"column {listed} is empty: it is ignored, here and in later files"]
+    return [f"{len(schema.empty)} columns are empty: {listed}; they are ignored, here and in later files"]
+
+
+def _describe_task(
+    schema: Schema, table_file: TableFile, classes: np.ndarray | None, task: str, is_named: bool
+) -> str:
+    """Return the task that was chosen for a target, and how to choose the other one."""
+    target = schema.target
+    if classes is not None:
+        where = " in the first rows" if not table_file.rereadable else ""
+        hint = " (use --task regression if it is a number)"
+        if task != "auto" or schema.target_cells.kind != NUMBER:
+            hint = ""
+        named = " from --classes" if is_named else where
+        return f"classification: {target!r} has {count(len(classes), 'class', 'classes')}{named}{hint}"
+    hint = ""
+    values = table_file.sample[target].drop_null().cast("float64").to_numpy()
+    n_distinct = len(np.unique(values))
+    is_whole = bool((values == np.round(values)).all())
+    if task == "auto" and n_distinct <= MAX_CLASSES and (is_whole or 2 * n_distinct <= len(values)):
+        option = "--task classification" if is_whole else f"--text {as_item(target)}"
+        hint = f" (use {option} if its values are classes)"
+    return f"regression: {target!r} is a number{hint}"

@@ -1,0 +1,86 @@
+"""Run the fuzzer: `python -m tests.fuzz --cases 1000000 --seed 0 --workers 2`; 0 if nothing fails, else 1."""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ROUND = 4000
+"""Cases from one seed in one process."""
+
+
+def job(arguments: tuple[int, int, list[str] | None]) -> tuple[int, list[str]]:
+    """Run one round in a process of its own."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+
+    torch.set_num_threads(1)
+    from .fuzzer import fuzz
+
+    return fuzz(*arguments)
+
+
+def main() -> int:
+    """Read the options, run all rounds, print failures as they come and how many there are of each part."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--part", action="append", help="only this part; with --seed alone: the case of that seed"
+    )
+    parser.add_argument("--out", help="also write the failures to this file")
+    options = parser.parse_args()
+    from .fuzzer import PARTS, run_part
+
+    if options.part and any(name not in PARTS for name in options.part):
+        parser.error(f"parts are {', '.join(PARTS)}")
+    if options.part and "--cases" not in " ".join(sys.argv):
+        return one_case(options.part[0], options.seed, run_part)
+    rounds = [
+        (options.seed + i, min(ROUND, options.cases - start), options.part)
+        for i, start in enumerate(range(0, options.cases, ROUND))
+    ]
+    tried, failures, started = 0, [], time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=25) as pool:
+        for count, sentences in pool.imap_unordered(job, rounds):
+            tried += count
+            for sentence in sentences:
+                print(sentence, flush=True)
+            failures += sentences
+            seconds = time.monotonic() - started
+            print(
+                f"{tried:,} cases, {len(failures):,} failures, {seconds:.0f} s", file=sys.stderr, flush=True
+            )
+    if options.out:
+        Path(options.out).write_text("".join(f"{sentence}\n" for sentence in failures))
+    for name, count in Counter(sentence.split(":")[0] for sentence in failures).items():
+        print(f"{name}: {count:,} failures")
+    print(f"{tried:,} cases tried, {len(failures):,} failed, {time.monotonic() - started:.0f} s")
+    return 1 if failures else 0
+
+
+def one_case(name: str, seed: int, run_part: object) -> int:
+    """Try again the case of a seed that a failure has named."""
+    import numpy as np
+
+    from .columns import COLUMNS, fuzz_columns
+    from .fuzzer import PARTS
+
+    rng = np.random.default_rng([seed, list(PARTS).index(name)])
+    with tempfile.TemporaryDirectory() as folder:
+        check = PARTS[name].check
+        if check is None:
+            sentences = fuzz_columns(rng, COLUMNS, Path(folder))[1]
+        else:
+            sentences = [sentence] if (sentence := check(rng, Path(folder))) else []
+    print("\n".join(sentences) or "nothing fails")
+    return 1 if sentences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""`fuzz(seed, cases)`: random and hostile inputs, each with its own check. A failure is a sentence with its seed.
+
+One case is one input whose answer is checked: a column of a file, a container, a state, a sequence, a call.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import commands, containers, damaged, rows, sequences
+from .columns import COLUMNS, fuzz_columns
+from .judge import Hang
+
+
+class Part(NamedTuple):
+    """A kind of case: its share of all cases, and a check that returns a failure or nothing."""
+
+    share: float
+    check: Callable[[np.random.Generator, Path], str] | None
+
+
+PARTS: dict[str, Part] = {
+    "columns": Part(0.44, None),
+    "containers": Part(0.14, containers.agree),
+    "odd-containers": Part(0.08, containers.hostile),
+    "labels": Part(0.06, rows.learn_labels),
+    "odd-labels": Part(0.04, rows.hostile_labels),
+    "weights": Part(0.04, rows.weights),
+    "regression": Part(0.03, rows.regression_of),
+    "few-rows": Part(0.006, rows.few_rows),
+    "odd-rows": Part(0.04, rows.answer_odd_rows),
+    "refused": Part(0.03, rows.refuse_without_harm),
+    "headers": Part(0.03, damaged.header_of),
+    "states": Part(0.03, damaged.state_of),
+    "tables": Part(0.03, damaged.table_of),
+    "texts": Part(0.02, damaged.text_of),
+    "arrays": Part(0.02, damaged.array_of),
+    "foreign": Part(0.005, damaged.foreign),
+    "sequences": Part(0.0005, sequences.run),
+    "cuts": Part(0.0005, sequences.cut),
+    "disk": Part(0.004, sequences.disk),
+    "commands": Part(0.003, commands.words_of),
+    "threads": Part(0.00003, commands.readers_and_writers),
+    "kills": Part(0.00002, commands.kill),
+}
+
+
+def run_part(name: str, seed: int, cases: int, folder: Path) -> tuple[int, list[str]]:
+    """Try cases of one part from one seed; return how many, and the failures."""
+    tried, failures = 0, []
+    while tried < cases:
+        # a case has a seed of its own, so that it can be tried alone
+        case_seed = seed * 1_000_003 + tried
+        rng = np.random.default_rng([case_seed, list(PARTS).index(name)])
+        again = f"python -m tests.fuzz --part {name} --seed {case_seed}"
+        work = Path(tempfile.mkdtemp(dir=folder))
+        try:
+            check = PARTS[name].check
+            if check is None:
+                count, sentences = fuzz_columns(rng, COLUMNS, work)
+            else:
+                sentence = check(rng, work)
+                count, sentences = 1, [sentence] if sentence else []
+        except (Exception, Hang) as error:
+            count, sentences = 1, [f"{type(error).__name__}: {str(error)[:400]}"]
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        tried += count
+        failures += [f"{name}: {sentence} [{again}]" for sentence in sentences]
+    return tried, failures
+
+
+def fuzz(seed: int, cases: int, parts: list[str] | None = None) -> tuple[int, list[str]]:
+    """Try at least so many cases, of every part by its share; return how many, and the failures as sentences."""
+    tried, failures = 0, []
+    names = parts or list(PARTS)
+    total = sum(PARTS[name].share for name in names)
+    draw = np.random.default_rng(seed)
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        for name in names:
+            # a part of few cases gets its share on average
+            count = int(cases * PARTS[name].share / total + draw.random())
+            more, sentences = run_part(name, seed, count, Path(folder))
+            tried, failures = tried + more, failures + sentences
+        if tried < cases:
+            more, sentences = run_part(names[0], seed + 500_000_000, cases - tried, Path(folder))
+            tried, failures = tried + more, failures + sentences
+    return tried, failures

@@ -21,8 +21,10 @@ MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "?", "
 RESERVED = ("None", "NA", "null", "nan", "-", "?", "N/A", "NaN", "true", "inf")
 ODD = ("***", "tbd", "unknown", "#DIV/0!", "<5", "see note", "ND", "err", "missing", "--", ".")
 WORDS = (
-    "red", "Øst", "naïve", "日本", "a b", 'a "b"', "a,b", "a;b", "it's", "x\ty", "two\nlines", "emoji 🦉", "e10x", "0x1F",
-    "1.2.3", "12-b", "A1", "x" * 300, "\u200bz", "ﬁ", "Ω", "%", "$", "1/2/x", "+", "a|b", "#1", "'q'", "\\n", "ß",
+    "red", "Øst", "naïve", "日本", "a b", 'a "b"', "a,b", "a;b", "it's", "x\ty", "two\nlines", "emoji 🦉",
+    "e10x", "0x1F",
+    "1.2.3", "12-b", "A1", "x" * 300, "\u200bz", "ﬁ", "Ω", "%", "$", "1/2/x", "+", "a|b", "#1", "'q'",
+    "\\n", "ß",
 )  # fmt: skip
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
 
@@ -200,7 +202,8 @@ def empty(rng: np.random.Generator, decimal: str) -> Column:
 
 
 MAKERS: tuple[Maker, ...] = (
-    numbers, whole, with_missing, with_odd, fixed, grouped, money, percent, days, times, foreign_days, words, codes,
+    numbers, whole, with_missing, with_odd, fixed, grouped, money, percent, days, times, foreign_days,
+    words, codes,
     large, truth, mixture, empty,
 )  # fmt: skip
 

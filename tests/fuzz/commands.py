@@ -17,15 +17,20 @@ from .damaged import MARKS, bytes_of, tables
 from .judge import FAILED, attempt
 
 WORDS = (
-    "0", "-1", "1e3", "1.5", "nan", "inf", "a", "a,b", ",", '"', "x,x", "", " ", "/", "/dev/null", ".", "none", "\0", "é",
-    "auto", "regression", "classification", "999999999999999999999", "0.1,0.5", "0.5,0.5", "y", "x", "w", "--", "{}", "[1]",
+    "0", "-1", "1e3", "1.5", "nan", "inf", "a", "a,b", ",", '"', "x,x", "", " ", "/", "/dev/null", ".",
+    "none", "\0", "é",
+    "auto", "regression", "classification", "999999999999999999999", "0.1,0.5", "0.5,0.5", "y", "x", "w",
+    "--", "{}", "[1]",
     "true", "null", "\t", ";", "utf-16", "cp1252", "latin-1", "rot13", "zip", "*", "**", "?", "~", "$HOME",
 )  # fmt: skip
 OPTIONS = {
-    "fit": ("--task", "--batch-size", "--seed", "--classes", "--drop", "--text", "--delimiter", "--decimal", "--missing",
+    "fit": ("--task", "--batch-size", "--seed", "--classes", "--drop", "--text", "--delimiter",
+    "--decimal", "--missing",
             "--encoding", "--columns", "--id", "--weight", "--header", "--target", "--threads"),
-    "update": ("--out", "--delimiter", "--missing", "--encoding", "--weight", "--id", "--header", "--drop", "--threads"),
-    "predict": ("--quantiles", "--proba", "--id", "--drop", "--delimiter", "--decimal", "--encoding", "--out", "--threads"),
+    "update": ("--out", "--delimiter", "--missing", "--encoding", "--weight", "--id", "--header", "--drop",
+    "--threads"),
+    "predict": ("--quantiles", "--proba", "--id", "--drop", "--delimiter", "--decimal", "--encoding",
+    "--out", "--threads"),
     "info": ("--check",),
 }  # fmt: skip
 

@@ -131,7 +131,8 @@ def as_dictionary(cells: list[Any]) -> Any:
 
 
 CONTAINERS: tuple[Callable[[list[Any]], Any], ...] = (
-    as_list, as_objects, as_pandas, as_pandas_objects, as_pandas_arrow, as_pandas_nullable, as_polars, as_arrow,
+    as_list, as_objects, as_pandas, as_pandas_objects, as_pandas_arrow, as_pandas_nullable, as_polars,
+    as_arrow,
     as_batch, as_dictionary, as_pandas_category,
 )  # fmt: skip
 FAMILIES = ("whole", "large", "float", "truth", "date", "stamp", "span", "decimal", "word")
@@ -197,11 +198,16 @@ def _sentence(X: Any) -> str:
 def hostile(rng: np.random.Generator, folder: Path) -> str:
     """Give what is no table, or a table of odd cells: it is read as finite numbers and words, or refused."""
     odd: list[Any] = [
-        math.inf, -math.inf, math.nan, 1e308, -1e308, 5e-324, 2**53 + 1, 10**400, -(10**30), None, pd.NA, pd.NaT, "a",
-        "\ud800", "x" * 100_000, b"\xff", 1j, [], [1], {}, {"a": 1}, (1, 2), set(), object(), np.float16(1.5), np.nan,
-        np.float32(3.3), np.longdouble(1) / 3, np.datetime64("NaT"), np.datetime64("2024"), np.timedelta64(5, "D"),
-        np.datetime64(2**62, "s"), Decimal("NaN"), Decimal("Infinity"), Decimal("1e999"), Decimal(1) / 3, True,
-        datetime.date.min, datetime.date.max, datetime.time(3), datetime.datetime.now(datetime.UTC), range(3), type,
+        math.inf, -math.inf, math.nan, 1e308, -1e308, 5e-324, 2**53 + 1, 10**400, -(10**30), None, pd.NA,
+        pd.NaT, "a",
+        "\ud800", "x" * 100_000, b"\xff", 1j, [], [1], {}, {"a": 1}, (1, 2), set(), object(),
+        np.float16(1.5), np.nan,
+        np.float32(3.3), np.longdouble(1) / 3, np.datetime64("NaT"), np.datetime64("2024"),
+        np.timedelta64(5, "D"),
+        np.datetime64(2**62, "s"), Decimal("NaN"), Decimal("Infinity"), Decimal("1e999"), Decimal(1) / 3,
+        True,
+        datetime.date.min, datetime.date.max, datetime.time(3), datetime.datetime.now(datetime.UTC),
+        range(3), type,
         np.array([1, 2]), np.array(3), float, "1e5", " 7 ", "٣", "1_000", "nan", "inf", "", "\0",
     ]  # fmt: skip
     rows, width = int(rng.integers(0, 5)), int(rng.integers(0, 4))

@@ -1,4 +1,4 @@
-"""Damaged and foreign files: states, tables, archives of arrays. They are refused in one sentence, or read as they are."""
+"""Damaged and foreign files: states, tables, archives of arrays are refused in one sentence, or read as they are."""
 
 import copy
 import gzip
@@ -24,8 +24,10 @@ from .judge import FAILED, REFUSED, attempt
 from .rows import fitted
 
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1, 2, 10**9, 10**30, -(2**63), 0.5, 1e308, -1e308, float("nan"), float("inf"), "", "a", "\ud800",
-    "x" * 1000, "/dev/zero", "../..", "cuda", "experts", "given", [], [0], [None], ["a", "a"], {}, {"a": 1}, [[]] * 3,
+    None, True, 0, -1, 1, 2, 10**9, 10**30, -(2**63), 0.5, 1e308, -1e308, float("nan"), float("inf"), "",
+    "a", "\ud800",
+    "x" * 1000, "/dev/zero", "../..", "cuda", "experts", "given", [], [0], [None], ["a", "a"], {},
+    {"a": 1}, [[]] * 3,
 )  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def change(rng: np.random.Generator, value: Any) -> tuple[Any, str]:
 
 
 def header_of(rng: np.random.Generator, folder: Path) -> str:
-    """Change one entry of the header of a state. The answers may be those of the changed header, finite, or a refusal."""
+    """Change one entry of the header of a state: it is loaded, or refused in a sentence that names it."""
     kind = KINDS[rng.integers(2)] if rng.random() < 0.97 else KINDS[2 + rng.integers(2)]
     content, _, (estimator, _) = sample(kind)
     length = int.from_bytes(content[:8], "little")
@@ -238,8 +240,10 @@ def table_of(rng: np.random.Generator, folder: Path) -> str:
     return f"{name} with {what} ({content[:80]!r}): {fault}" if fault else ""
 
 
-MARKS = (",", ";", "\t", "|", "\n", "\r\n", '"', '""', "'", " ", "#", "\\", "\0", "\ufeff", "1", "2.5", "1,5", "a", "é", "NA",
-         "", "-", "2024-01-01", "true", "x" * 3000, "1e999", "=1+1", "🦉", "\u2028", "$3", "5%", "0x1", "١", "\x1a")  # fmt: skip
+MARKS = (",", ";", "\t", "|", "\n", "\r\n", '"', '""', "'", " ", "#",
+    "\\", "\0", "\ufeff", "1", "2.5", "1,5", "a", "é", "NA",
+         "", "-", "2024-01-01", "true", "x" * 3000, "1e999", "=1+1", "🦉", "\u2028", "$3", "5%", "0x1", "١",
+         "\x1a")  # fmt: skip
 
 
 def text_of(rng: np.random.Generator, folder: Path) -> str:
@@ -247,7 +251,7 @@ def text_of(rng: np.random.Generator, folder: Path) -> str:
     content = "".join(MARKS[i] for i in rng.integers(0, len(MARKS), int(rng.integers(1, 60))))
     path = folder / "text.csv"
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
-    result, fault = attempt(read_table, path)
+    _, fault = attempt(read_table, path)
     return f"the text {content!r:.300}: {fault}" if fault else ""
 
 
@@ -272,7 +276,7 @@ def array_of(rng: np.random.Generator, folder: Path) -> str:
     content, what = bytes_of(rng, arrays()[name])
     path = folder / name
     path.write_bytes(content)
-    result, fault = attempt(read_npz if name.endswith("npz") else read_idx, path)
+    _, fault = attempt(read_npz if name.endswith("npz") else read_idx, path)
     return f"{name} with {what}: {fault}" if fault else ""
 
 

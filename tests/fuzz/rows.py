@@ -106,8 +106,10 @@ def plain(label: Any) -> Any:
 def hostile_labels(rng: np.random.Generator, folder: Path) -> str:
     """Give labels of mixed, missing or impossible kinds."""
     odd: list[Any] = [
-        None, math.nan, pd.NA, pd.NaT, math.inf, 0.5, 1, "a", True, b"x", 1j, [1], {}, (1,), object(), 10**30, np.float32(1),
-        Decimal(1), datetime.date(2024, 1, 1), np.datetime64("2024"), "\ud800", -0.0, 1e308, 2**53 + 1, np.int8(1), type,
+        None, math.nan, pd.NA, pd.NaT, math.inf, 0.5, 1, "a", True, b"x", 1j, [1], {}, (1,), object(),
+        10**30, np.float32(1),
+        Decimal(1), datetime.date(2024, 1, 1), np.datetime64("2024"), "\ud800", -0.0, 1e308, 2**53 + 1,
+        np.int8(1), type,
     ]  # fmt: skip
     n = int(rng.integers(0, 5))
     labels = [odd[i] for i in rng.integers(0, len(odd), n)]
@@ -223,9 +225,12 @@ def fitted(kind: str) -> Any:
 
 
 CELLS: tuple[Any, ...] = (
-    0.0, -1.5, 1e9, -9999, 1e300, -1.7e308, 5e-324, math.nan, None, math.inf, "red", "new", "", "12", "1e5", "nan", True,
-    datetime.date(2024, 2, 3), datetime.datetime(9999, 12, 31, 23, 59), datetime.date(1, 1, 1), pd.NaT, pd.NA, "2024-02-03",
-    2**53 + 1, 10**30, "x" * 10_000, "\0", pd.Timestamp("2024-01-05", tz="UTC"), Decimal("1.5"), b"red", 1j, [1], "🦉",
+    0.0, -1.5, 1e9, -9999, 1e300, -1.7e308, 5e-324, math.nan, None, math.inf, "red", "new", "", "12",
+    "1e5", "nan", True,
+    datetime.date(2024, 2, 3), datetime.datetime(9999, 12, 31, 23, 59), datetime.date(1, 1, 1), pd.NaT,
+    pd.NA, "2024-02-03",
+    2**53 + 1, 10**30, "x" * 10_000, "\0", pd.Timestamp("2024-01-05", tz="UTC"), Decimal("1.5"), b"red",
+    1j, [1], "🦉",
     datetime.timedelta(3), np.float32(2.5), np.int8(-3), np.datetime64("2024-01-05T10"),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Sequences of learn, refuse, save, load, fork and merge beside an estimator that was never saved; faults of the disk."""
+"""Sequences of learn, refuse, save, load, fork, merge beside an estimator never saved; faults of the disk."""
 
 import contextlib
 import copy

@@ -214,9 +214,9 @@ def render(columns: dict[str, Column], delimiter: str, encoding: str, end: str, 
     writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
     writer.writerow(columns)
     rows = zip(*(column.texts for column in columns.values()), strict=True)
-    writer.writerows(
-        [f" {cell} " if cell and "\n" not in cell else cell for cell in row] for row in rows
-    ) if blanks else (writer.writerows(rows))
+    if blanks:
+        rows = ([f" {cell} " if cell and "\n" not in cell else cell for cell in row] for row in rows)
+    writer.writerows(rows)
     return text.getvalue().encode(encoding)
 
 

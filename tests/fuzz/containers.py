@@ -178,7 +178,7 @@ def agree(rng: np.random.Generator, folder: Path) -> str:
     values = columns.values[0]
     if all(cell is None for cell in cells):
         return "" if all(v is None or v != v for v in values.tolist()) else f"{what}: {values.tolist()}"
-    is_words = build is as_pandas_category and family not in ("word", "large")
+    is_words = build in (as_pandas_category, as_dictionary) and family not in ("word", "large")
     for cell, value in zip(cells, values.tolist(), strict=True):
         if is_words and isinstance(value, str):
             continue  # a category is a name

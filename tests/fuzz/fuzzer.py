@@ -70,7 +70,10 @@ def run_part(name: str, seed: int, cases: int, folder: Path) -> tuple[int, list[
         finally:
             shutil.rmtree(work, ignore_errors=True)
         tried += count
-        failures += [f"{name}: {sentence} [{again}]" for sentence in sentences]
+        texts = [" ".join(sentence.split()) for sentence in sentences]
+        failures += [
+            f"{name}: {text} [{again}]".encode("utf-8", "backslashreplace").decode() for text in texts
+        ]
     return tried, failures
 
 

@@ -9,6 +9,9 @@ SMOKE ?=
 NAME ?= core
 # test processes, one thread each; WORKERS=0 tests in this process
 WORKERS ?= 2
+# how many random and hostile inputs the fuzzer tries, and from which seed
+CASES ?= 1000000
+SEED ?= 0
 # further arguments, e.g. make test ARGS="-k laws -x"
 ARGS ?=
 
@@ -21,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 WANTED := gradatim wants Python 3.11 or newer; say where it is: make PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs study clean
+.PHONY: help setup demo test fuzz lint docs study clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +37,9 @@ demo: $(STAMP) ## Learn a real table in one pass beside other learners, draw the
 
 test: $(STAMP) ## Run the tests (WORKERS=0: in one process; ARGS="-k laws")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS)) $(ARGS)
+
+fuzz: $(STAMP) ## Try random and hostile inputs (CASES=1000000, SEED=0; a quarter of an hour on 2 cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED) --workers $(if $(filter-out 0,$(WORKERS)),$(WORKERS),1) $(ARGS)
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .

@@ -49,6 +49,11 @@ PARTS: dict[str, Part] = {
 }
 
 
+def shortened(text: str, length: int = 700) -> str:
+    """Return a text without its middle where it is long: an input stands at its start, what is wrong at its end."""
+    return text if len(text) <= length else f"{text[: length // 3]} ... {text[-2 * length // 3 :]}"
+
+
 def run_part(name: str, seed: int, cases: int, folder: Path) -> tuple[int, list[str]]:
     """Try cases of one part from one seed; return how many, and the failures."""
     tried, failures = 0, []
@@ -70,7 +75,7 @@ def run_part(name: str, seed: int, cases: int, folder: Path) -> tuple[int, list[
         finally:
             shutil.rmtree(work, ignore_errors=True)
         tried += count
-        texts = [" ".join(sentence.split()) for sentence in sentences]
+        texts = [shortened(" ".join(sentence.split())) for sentence in sentences]
         failures += [
             f"{name}: {text} [{again}]".encode("utf-8", "backslashreplace").decode() for text in texts
         ]

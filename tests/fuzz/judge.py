@@ -66,6 +66,8 @@ def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> tu
         except BaseException as error:
             return FAILED, f"{type(error).__name__}: {str(error)[:300]!r}"
     for warning in caught:
+        if issubclass(warning.category, ResourceWarning | DeprecationWarning | PendingDeprecationWarning):
+            continue  # nobody sees these
         is_foreign = "site-packages" in warning.filename
         if is_foreign or not issubclass(warning.category, UserWarning) or fault_of(str(warning.message)):
             return FAILED, f"a warning, {warning.category.__name__}: {str(warning.message)[:200]!r}"

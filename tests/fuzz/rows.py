@@ -322,14 +322,15 @@ def regression_of(rng: np.random.Generator, folder: Path) -> str:
     """Give numbers as y in every container: they are learnt exactly or refused."""
     n = int(rng.integers(1, 6))
     size = SIZES[rng.integers(len(SIZES))]
-    values = np.nan_to_num(rng.normal(size=n) * size, posinf=1e99, neginf=-1e99)
-    forms = (
-        values.tolist(), values, pd.Series(values), pl.Series(values), pd.Series(values, dtype="Float64"),
-        values.astype(np.float32), [Decimal(v) for v in values], values.astype(object), values[:, None],
-        pd.Series(pd.arrays.ArrowExtensionArray(pa.array(values))), [str(v) for v in values],
-    )  # fmt: skip
     with np.errstate(all="ignore"):
-        y = forms[rng.integers(len(forms))]
+        values = np.nan_to_num(rng.normal(size=n) * size, posinf=1e99, neginf=-1e99)
+        single = values.astype(np.float32)
+    forms = (
+        values.tolist(), values, pd.Series(values), pl.Series(values), pd.Series(values, dtype="Float64"), single,
+        [Decimal(v) for v in values], values.astype(object), values[:, None], [str(v) for v in values],
+        pd.Series(pd.arrays.ArrowExtensionArray(pa.array(values))),
+    )  # fmt: skip
+    y = forms[rng.integers(len(forms))]
     model = RefinedRegressor()
     what = f"y = {type(y).__name__} of {getattr(y, 'dtype', '')} {y!r:.200}"
     result, fault = attempt(model.partial_fit, rng.normal(size=(n, 1)), y)

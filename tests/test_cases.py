@@ -1,9 +1,6 @@
 """The table of cases from users' reports: the file as pandas would read it, accuracy within .02."""
 
 import pytest
-
-pytest.importorskip("pyarrow")
-
 from tests.cases import CASES
 
 

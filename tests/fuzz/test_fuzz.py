@@ -4,18 +4,17 @@ import math
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-pa = pytest.importorskip("pyarrow")
-pl = pytest.importorskip("polars")
-
-from gradatim.estimators import RefinedClassifier
-from gradatim.preprocessing import read_columns
 from tests.case_tools import fault_of
 from tests.fuzz.fuzzer import PARTS, fuzz, run_part
 from tests.fuzz.judge import FAILED, REFUSED, Hang, attempt
+
+from gradatim.estimators import RefinedClassifier
+from gradatim.preprocessing import read_columns
 
 SHARE = {
     "columns": 1200,

@@ -2,7 +2,6 @@
 
 import argparse
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -11,17 +10,6 @@ from pathlib import Path
 
 ROUND = 4000
 """Cases from one seed in one process."""
-
-
-def job(arguments: tuple[int, int, list[str] | None]) -> tuple[int, list[str]]:
-    """Run one round in a process of its own."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import torch
-
-    torch.set_num_threads(1)
-    from .fuzzer import fuzz
-
-    return fuzz(*arguments)
 
 
 def main() -> int:
@@ -35,7 +23,7 @@ def main() -> int:
     )
     parser.add_argument("--out", help="also write the failures to this file")
     options = parser.parse_args()
-    from .fuzzer import PARTS, run_part
+    from .fuzzer import PARTS, job, run_part
 
     if options.part and any(name not in PARTS for name in options.part):
         parser.error(f"parts are {', '.join(PARTS)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from . import commands, containers, damaged, rows, sequences
 from .columns import COLUMNS, fuzz_columns
@@ -99,3 +100,9 @@ def fuzz(seed: int, cases: int, parts: list[str] | None = None) -> tuple[int, li
             more, sentences = run_part(names[0], seed + 500_000_000, cases - tried, Path(folder))
             tried, failures = tried + more, failures + sentences
     return tried, failures
+
+
+def job(arguments: tuple[int, int, list[str] | None]) -> tuple[int, list[str]]:
+    """Run one round of `fuzz` in a process of its own, on one thread."""
+    torch.set_num_threads(1)
+    return fuzz(*arguments)

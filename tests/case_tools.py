@@ -17,7 +17,7 @@ from gradatim.files.table import read_table
 
 OURS = re.compile(
     r"\b(Encoder|TableTask|Tally|TableFile|TableWriter|StreamReport|Refined|NAType|NoneType)\b"
-    r"|(?<=[a-z,:(] )(Number|Category|Columns|Rows|Target|Schema|Experts)\b"
+    r"|(?<=[a-z,(] )(Number|Category|Columns|Rows|Target|Schema|Experts)\b"
 )
 """Names of our classes, and of NumPy's and pandas' insides, which no user knows."""
 
@@ -25,7 +25,7 @@ RAW = re.compile(
     r"ufunc|broadcast|linalg|_LinAlg|object at 0x|<class|Traceback|torch\.|numpy\.|np\.|pyarrow\.|pa\.lib|ArrowInvalid"
     r"|CSV conversion error|CSV parse error|straddling|searchsorted|Integer value \d+ not in range"
     r"|has no attribute|out of bounds for axis|not supported between instances|positional argument"
-    r"|allocat|stack expects|size mismatch|expected scalar type|invalid literal for|could not convert string"
+    r"|allocat|stack expects|size mismatch|expected scalar type|invalid literal for|^could not convert"
     r"|embedded null|codec can't"
 )
 """Words of dependencies that say nothing to a user."""

@@ -2,14 +2,22 @@
 
 import argparse
 import multiprocessing
+import queue
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 ROUND = 4000
-"""Cases from one seed in one process."""
+"""Cases from one seed."""
+
+ROUNDS_PER_PROCESS = 25
+"""Then a new process begins."""
 
 
 def main() -> int:
@@ -29,13 +37,22 @@ def main() -> int:
         parser.error(f"parts are {', '.join(PARTS)}")
     if options.part and "--cases" not in " ".join(sys.argv):
         return one_case(options.part[0], options.seed, run_part)
-    rounds = [
-        (options.seed + i, min(ROUND, options.cases - start), options.part)
-        for i, start in enumerate(range(0, options.cases, ROUND))
-    ]
+    rounds: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+    for i, start in enumerate(range(0, options.cases, ROUND)):
+        rounds.put((options.seed + i, min(ROUND, options.cases - start)))
+    done: queue.SimpleQueue[tuple[int, list[str]]] = queue.SimpleQueue()
     tried, failures, started = 0, [], time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=25) as pool:
-        for count, sentences in pool.imap_unordered(job, rounds):
+    with tempfile.TemporaryDirectory() as folder:
+        threads = [
+            threading.Thread(
+                target=work, args=[rounds, done, options.part, f"{folder}/{i}", job], daemon=True
+            )
+            for i in range(options.workers)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in range(0, options.cases, ROUND):
+            count, sentences = done.get()
             tried += count
             for sentence in sentences:
                 print(sentence, flush=True)
@@ -50,6 +67,37 @@ def main() -> int:
         print(f"{name}: {count:,} failures")
     print(f"{tried:,} cases tried, {len(failures):,} failed, {time.monotonic() - started:.0f} s")
     return 1 if failures else 0
+
+
+def work(
+    rounds: "queue.SimpleQueue[tuple[int, int]]",
+    done: "queue.SimpleQueue[tuple[int, list[str]]]",
+    parts: list[str] | None,
+    trace_file: str,
+    job: Callable[..., tuple[int, list[str]]],
+) -> None:
+    """Run rounds in a process until none is left; one that dies is a failure, and another takes its place."""
+    pool, left = None, 0
+    while True:
+        try:
+            seed, cases = rounds.get_nowait()
+        except queue.Empty:
+            break
+        if left == 0:
+            if pool is not None:
+                pool.shutdown()
+            pool, left = ProcessPoolExecutor(1, multiprocessing.get_context("spawn")), ROUNDS_PER_PROCESS
+        try:
+            done.put(pool.submit(job, seed, cases, parts, trace_file).result())
+            left -= 1
+        except BrokenProcessPool:
+            last = Path(trace_file).read_text() if Path(trace_file).exists() else ""
+            again = last.partition(" ")[2].strip()
+            name = again.partition("--part ")[2].partition(" ")[0] or "process"
+            done.put((0, [f"{name}: the process dies [{again}]"]))
+            pool, left = None, 0
+    if pool is not None:
+        pool.shutdown()
 
 
 def one_case(name: str, seed: int, run_part: object) -> int:

@@ -3,6 +3,7 @@
 One case is one input whose answer is checked: a column of a file, a container, a state, a sequence, a call.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -50,6 +51,16 @@ PARTS: dict[str, Part] = {
 }
 
 
+TRACE: dict[str, int] = {}
+"""The open file in which a process says what it tries, so that a crash of the interpreter is found: `file`."""
+
+
+def trace(text: str) -> None:
+    """Say what is tried next."""
+    if TRACE:
+        os.pwrite(TRACE["file"], text.ljust(200).encode(), 0)
+
+
 def shortened(text: str, length: int = 700) -> str:
     """Return a text without its middle where it is long: an input stands at its start, what is wrong at its end."""
     return text if len(text) <= length else f"{text[: length // 3]} ... {text[-2 * length // 3 :]}"
@@ -63,6 +74,7 @@ def run_part(name: str, seed: int, cases: int, folder: Path) -> tuple[int, list[
         case_seed = seed * 1_000_003 + tried
         rng = np.random.default_rng([case_seed, list(PARTS).index(name)])
         again = f"python -m tests.fuzz --part {name} --seed {case_seed}"
+        trace(f"{tried} {again}")
         work = Path(tempfile.mkdtemp(dir=folder))
         try:
             check = PARTS[name].check
@@ -102,7 +114,9 @@ def fuzz(seed: int, cases: int, parts: list[str] | None = None) -> tuple[int, li
     return tried, failures
 
 
-def job(arguments: tuple[int, int, list[str] | None]) -> tuple[int, list[str]]:
+def job(seed: int, cases: int, parts: list[str] | None, trace_file: str) -> tuple[int, list[str]]:
     """Run one round of `fuzz` in a process of its own, on one thread."""
     torch.set_num_threads(1)
-    return fuzz(*arguments)
+    if "file" not in TRACE:
+        TRACE["file"] = os.open(trace_file, os.O_RDWR | os.O_CREAT)
+    return fuzz(seed, cases, parts)

@@ -31,6 +31,10 @@ RAW = re.compile(
 """Words of dependencies that say nothing to a user."""
 
 
+REASON = re.compile(r"\('[\w-]+' codec [^()]*\)")
+"""The reason of a decoder in brackets, behind a sentence of ours."""
+
+
 class Outcome(NamedTuple):
     """What a call of the command line did."""
 
@@ -43,7 +47,7 @@ def fault_of(message: str) -> str:
     """Return what is wrong with the sentence of a refusal, or nothing."""
     if len(message.strip()) < 12:
         return "no sentence"
-    if match := OURS.search(message) or RAW.search(message):
+    if match := OURS.search(message) or RAW.search(REASON.sub("", message)):
         return f"the sentence names {match[0]!r}"
     return ""
 

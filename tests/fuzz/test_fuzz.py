@@ -17,8 +17,9 @@ from gradatim.estimators import RefinedClassifier
 from gradatim.preprocessing import read_columns
 
 SHARE = {
-    "columns": 1200,
+    "columns": 600,
     "few-rows": 12,
+    "refused": 40,
     "sequences": 2,
     "cuts": 2,
     "disk": 25,

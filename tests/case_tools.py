@@ -22,7 +22,8 @@ OURS = re.compile(
 """Names of our classes, and of NumPy's and pandas' insides, which no user knows."""
 
 RAW = re.compile(
-    r"ufunc|broadcast|linalg|_LinAlg|object at 0x|<class|Traceback|torch\.|numpy\.|np\.(?:str_|bytes_|bool|nan|float|int|object|array)|pyarrow\.|pa\.lib|ArrowInvalid"
+    r"ufunc|broadcast|linalg|_LinAlg|object at 0x|<class|Traceback|torch\.|numpy\.|pyarrow\.|pa\.lib|ArrowInvalid"
+    r"|np\.(?:str_|bytes_|bool|nan|float|int|object|array)"
     r"|CSV conversion error|CSV parse error|straddling|searchsorted|Integer value \d+ not in range"
     r"|has no attribute|out of bounds for axis|not supported between instances|positional argument"
     r"|allocat|stack expects|size mismatch|expected scalar type|invalid literal for|^could not convert"

@@ -107,7 +107,7 @@ def as_pandas_arrow(cells: list[Any]) -> Any:
 
 
 def as_pandas_nullable(cells: list[Any]) -> Any:
-    return pd.DataFrame({"c": cells}).convert_dtypes()
+    return pd.DataFrame({"c": pd.Series(cells, dtype=object).convert_dtypes(convert_floating=False)})
 
 
 def as_pandas_category(cells: list[Any]) -> Any:

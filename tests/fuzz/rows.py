@@ -47,8 +47,9 @@ def boxed(rng: np.random.Generator, labels: list[Any], kind: str) -> Any:
     if form == 4:
         return pl.Series(labels, dtype=pl.UInt64 if kind == "large" else None)
     if form == 5:
-        names = {"word": "string", "whole": "Int64", "large": "UInt64", "truth": "boolean"}
-        return pd.Series(labels, dtype=names[kind])
+        if kind == "large":  # pandas rounds a list of them
+            return pd.Series(np.array(labels, dtype=np.uint64)).astype("UInt64")
+        return pd.Series(labels, dtype={"word": "string", "whole": "Int64", "truth": "boolean"}[kind])
     arrow = pa.array(labels, pa.uint64() if kind == "large" else None)
     return (
         pd.Series(pd.arrays.ArrowExtensionArray(arrow))

@@ -2,9 +2,12 @@
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import multiprocessing
 import re
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,6 +165,24 @@ def leftovers(folder: Path) -> list[str]:
     """Return the temporary files in a folder; the file of a lock is none."""
     names = [path.name for path in folder.rglob(".*") if path.is_file()]
     return [name for name in names if not name.endswith(".lock")]
+
+
+def joined(entries: dict[str, Any], text: str, tensors: bytes, fresh: bool = True) -> bytes:
+    """Return the file of a table of tensors, our header as text and the tensors; `fresh`: with a checksum of these."""
+    metadata = entries.get("__metadata__")
+    layouts = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+    if isinstance(metadata, dict):
+        metadata = {**metadata, "gradatim": text}
+        if fresh and "sha256" in metadata:
+            digest = hashlib.sha256(text.encode())
+            digest.update(json.dumps(layouts, sort_keys=True, separators=(",", ":")).encode())
+            digest.update(tensors)
+            metadata["sha256"] = digest.hexdigest()
+    if "__metadata__" in entries:
+        layouts = {"__metadata__": metadata, **layouts}
+    content = json.dumps(layouts).encode()
+    content += b" " * (-len(content) % 8)
+    return struct.pack("<Q", len(content)) + content + tensors
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from gradatim.families.images import read_idx
 from gradatim.files.checkpoint import read
 from gradatim.files.reading import open_table
 
+from ..case_tools import joined
 from .judge import FAILED, REFUSED, attempt
 from .rows import fitted
 
@@ -119,14 +120,25 @@ def header_of(rng: np.random.Generator, folder: Path) -> str:
     content, _, (estimator, _) = sample(kind)
     length = int.from_bytes(content[:8], "little")
     entries = json.loads(content[8 : 8 + length])
+    text = entries["__metadata__"]["gradatim"]
     if rng.random() < 0.7:
-        header, what = change(rng, json.loads(entries["__metadata__"]["gradatim"]))
-        entries["__metadata__"]["gradatim"] = json.dumps(header)
+        header, what = change(rng, json.loads(text))
+        text = json.dumps(header)
+        changed = joined(entries, text, content[8 + length :], fresh=rng.random() < 0.8)
     else:
         entries, what = change(rng, entries)
-    text = json.dumps(entries).encode()
+        kept = entries.get("__metadata__")
+        if isinstance(kept, dict) and kept.get("gradatim") == text:
+            changed = joined(entries, text, content[8 + length :], fresh=rng.random() < 0.8)
+        else:
+            head = json.dumps(entries).encode()
+            changed = struct.pack("<Q", len(head)) + head + content[8 + length :]
     path = folder / "state"
-    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    path.write_bytes(changed)
+    if rng.random() < 0.05:
+        p, fault = attempt(load_and_answer, estimator, path, sample(kind)[1])
+        if fault or (p is not REFUSED and not np.isfinite(p).all()):
+            return f"a state ({kind}) with {what}: {fault or f'answers {p}'}"
     result, fault = attempt(estimator.load, path)
     if not fault and result is REFUSED:
         return _names(path, estimator)

@@ -107,7 +107,9 @@ def as_pandas_arrow(cells: list[Any]) -> Any:
 
 
 def as_pandas_nullable(cells: list[Any]) -> Any:
-    return pd.DataFrame({"c": pd.Series(cells, dtype=object).convert_dtypes(convert_floating=False)})
+    kind = next((type(cell) for cell in cells if cell is not None), str)
+    dtype = {int: "Int64", float: "Float64", bool: "boolean", str: "string"}[kind]  # of others there is none
+    return pd.DataFrame({"c": pd.array(cells, dtype=dtype)})
 
 
 def as_pandas_category(cells: list[Any]) -> Any:

@@ -26,8 +26,8 @@ class Part(NamedTuple):
 
 
 PARTS: dict[str, Part] = {
-    "columns": Part(0.16, None),
-    "containers": Part(0.28, containers.agree),
+    "columns": Part(0.13, None),
+    "containers": Part(0.31, containers.agree),
     "odd-containers": Part(0.16, containers.hostile),
     "labels": Part(0.1, rows.learn_labels),
     "odd-labels": Part(0.06, rows.hostile_labels),

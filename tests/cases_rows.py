@@ -87,7 +87,7 @@ def intervals_after_few_rows(folder: Path) -> None:
     for unit in (1.0, 1e6, 1e-6):
         for n in (3, 4, 8):
             covered = []
-            for _ in range(16):
+            for _ in range(40):
                 y, new = unit * rng.normal(100, 20, n), unit * rng.normal(100, 20, 200)
                 model = RefinedRegressor().partial_fit(rng.normal(size=(n, 1)), y)
                 low, high = model.predict(rng.normal(size=(200, 1)), quantiles=[0.1, 0.9]).T

@@ -100,6 +100,10 @@ def containers(folder: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("f.csv", text)
+    excel = io.BytesIO()
+    with zipfile.ZipFile(excel, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("xl/workbook.xml", "<workbook/>")
     sinks = {}
     for name, new in (
         ("f.arrow", pa.ipc.new_file),
@@ -125,7 +129,7 @@ def containers(folder: Path) -> None:
         got = answers(folder, content, name=f"g{name}")
         assert got == frame["y"].tolist(), name
     for name, content in (
-        ("f.xlsx", b"PK\x03\x04" + b"\0" * 40),
+        ("f.xlsx", excel.getvalue()),
         ("f.xls", bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 40),
         ("f.csv.gz", files["f.csv.gz"][:-9]),
         ("f.csv.bz2", files["f.csv.bz2"][:-9]),

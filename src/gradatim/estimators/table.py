@@ -78,13 +78,13 @@ class TableTask:
         Raises:
             ValueError: the user's learner is of another size or counts every row once.
         """
-        self.prepare(rows)
+        x = self.prepare(rows)
         self.rows, self.count = float(rows.weight.sum()), len(rows)
-        batch = self._batch(self.encode(rows.columns), rows)
+        batch = self._batch(x, rows)
         self.members = self.members.fit(batch, batch_size, passes)
 
-    def prepare(self, rows: Rows) -> None:
-        """Fix the map by rows, and make the learners for it; nothing is learnt.
+    def prepare(self, rows: Rows) -> np.ndarray:
+        """Fix the map by rows, and make the learners for it; return the rows encoded `[n, d]`. Nothing is learnt.
 
         Raises:
             ValueError: a table that would take too much memory, or a user's learner of another size.
@@ -94,7 +94,9 @@ class TableTask:
         if self.outputs is None:
             self.target = Number.fit(rows.y, rows.weight, codes=False)
         check_size(self.encoder.width, self.outputs, len(self.seeds))
-        self.members = self._built([] if self.template else self._draw(self.encode(rows.columns)))
+        x = self.encode(rows.columns)
+        self.members = self._built([] if self.template else self._draw(x))
+        return x
 
     def partial_fit(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
         """Learn rows, each scored before it is learnt; the first `WARM` decide the map.

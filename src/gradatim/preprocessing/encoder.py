@@ -18,18 +18,9 @@ import torch
 from ..nn.carry import Change
 from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category, Tally, slots_per_column
 from .columns import CATEGORY, NUMBER, Columns, convert_column
-from .maps import describe_difference, from_json, merge_maps, to_json
-from .number import FAR, QUANTILES, YOUNG, Number, inverse_unit
-
-SOFT = 6.0
-"""Standardised numbers beyond this grow like their logarithm."""
-
-FORMAT = 3
-"""The format version of what `to_json` writes."""
-
-_CHUNK_SIZE = 32_768  # numbers at a time
-_MAP_TYPES = {NUMBER: Number, CATEGORY: Category}
-_RENAMED = {"mean": "centre", "std": "scale"}  # of format 2
+from .maps import join_maps, merge_maps, merge_tables, table_from_json, table_to_json
+from .number import YOUNG, Number, inverse_unit
+from .numbers import Numbers
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ class Encoder:
     def inputs(self) -> tuple[tuple[str, Any, Any], ...]:
         """Return what each entry of an encoded row is: (its family, its column, its level or None)."""
         numbers = [("number", name, None) for name in self._number_names]
-        flags = [("missing number", self._number_names[j], None) for j in self._flag_index]
+        flags = [("missing number", self._number_names[j], None) for j in self._numbers.flags]
         codes = []
         for position, column_map in self._category_maps:
             name = self.names[position]
@@ -132,33 +123,9 @@ class Encoder:
         return [(j, column_map) for j, column_map in enumerate(self.maps) if isinstance(column_map, Category)]
 
     @cached_property
-    def _scales(self) -> np.ndarray:
-        """For each column of numbers `[p, 5]`: 1 / unit, then centre, scale, low and high in that unit."""
-        maps = [column_map for _, column_map in self._number_maps]
-        units = [inverse_unit(column_map.low, column_map.high) for column_map in maps]
-        rows = [(1.0, t.centre, t.scale, t.low, t.high) for t in maps]
-        return np.array(rows).reshape(-1, 5) * np.array(units)[:, None]
-
-    @cached_property
-    def _flag_index(self) -> np.ndarray:
-        """The columns of numbers that have a flag, by their position among the columns of numbers."""
-        has_missing = [column_map.has_missing for _, column_map in self._number_maps]
-        return np.flatnonzero(np.array(has_missing, dtype=bool))
-
-    @cached_property
-    def _coded(self) -> list[tuple[int, tuple[float, ...]]]:
-        """The columns of numbers that have codes for missing, by their position among these, and the codes."""
-        return [(at, t.codes) for at, (_, t) in enumerate(self._number_maps) if t.codes]
-
-    @cached_property
-    def _empty(self) -> list[int]:
-        """The columns of numbers in which no number was seen, by their position among these."""
-        return [at for at, (_, t) in enumerate(self._number_maps) if not t.quantiles]
-
-    @cached_property
-    def _constant(self) -> list[int]:
-        """The columns of numbers that have not varied, by their position among these."""
-        return [at for at, (_, t) in enumerate(self._number_maps) if t.quantiles and t.low == t.high]
+    def _numbers(self) -> Numbers:
+        """The columns of numbers, standardised together."""
+        return Numbers(tuple(column_map for _, column_map in self._number_maps))
 
     @cached_property
     def _young(self) -> list[int]:
@@ -221,8 +188,8 @@ class Encoder:
         out = np.zeros((columns.n_rows, self.width))
         start = len(self._number_maps)
         if start:
-            self._write_numbers(out, self._matrix(columns))
-            start += len(self._flag_index)
+            self._numbers.write(out, self._matrix(columns))
+            start += len(self._numbers.flags)
         for (position, column_map), codes in zip(self._category_maps, self._codes, strict=True):
             other_code = column_map.other_code
             row_codes = [codes.get(value, other_code) for value in columns.values[position].tolist()]
@@ -309,17 +276,8 @@ class Encoder:
             >>> first.joined(second).maps[0].levels
             ('red', 'blue')
         """
-        maps: list[Number | Category] = []
-        for old, new in zip(self.maps, encoder.maps, strict=True):
-            if isinstance(old, Category) and isinstance(new, Category):
-                wider = old.extend(np.array(new.levels, dtype=object), self._max_slots)
-                maps.append(replace(wider, has_missing=old.has_missing or new.has_missing))
-            elif isinstance(old, Number) and isinstance(new, Number):
-                decided = old if new.stage == YOUNG else new
-                maps.append(replace(decided, has_missing=old.has_missing or new.has_missing))
-            else:
-                maps.append(old)
-        return replace(self, maps=tuple(maps))
+        pairs = zip(self.maps, encoder.maps, strict=True)
+        return replace(self, maps=tuple(join_maps(*pair, self._max_slots) for pair in pairs))
 
     def threshold_features(self, budget: int) -> tuple[np.ndarray, np.ndarray]:
         """Return features `z[:, column] > threshold` of encoded rows z: columns int64 `[m]` and thresholds float64
@@ -337,15 +295,7 @@ class Encoder:
             >>> columns, thresholds
             (array([0]), array([0.]))
         """
-        usable = []
-        for position, (_, number_map) in enumerate(self._number_maps):
-            z = self._standard(np.array([*number_map.quantiles, number_map.high]), position)
-            usable.append(np.unique(z[z < z[-1]]))
-        sizes = range(QUANTILES, 0, -1)
-        n_cuts = next((k for k in sizes if sum(min(len(cuts), k) for cuts in usable) <= budget), 1)
-        chosen = [_thin(cuts, n_cuts) for cuts in usable]
-        columns = np.repeat(np.arange(len(chosen)), [len(cuts) for cuts in chosen])
-        return columns[:budget], np.concatenate([np.empty(0), *chosen])[:budget]
+        return self._numbers.thresholds(budget)
 
     def out_of_range(self, columns: Columns, owner: str = "the model") -> dict[str, float]:
         """Return, by column name, the share of rows outside the range of the fitted rows; columns without such rows
@@ -366,11 +316,7 @@ class Encoder:
         columns = self.align(columns, owner)
         shares = dict.fromkeys(self.names, 0.0)
         if self._number_maps:
-            unit, _, _, low, high = self._scales.T
-            with np.errstate(over="ignore"):
-                scaled = self._matrix(columns) * unit
-            outside = (scaled < 2 * low - high) | (scaled > 2 * high - low)
-            outside[:, [self.maps[j].stage == YOUNG for j, _ in self._number_maps]] = False  # type: ignore[union-attr]
+            outside = self._numbers.outside(self._matrix(columns))
             shares |= dict(zip(self._number_names, outside.mean(0).tolist(), strict=True))
         for (position, column_map), codes in zip(self._category_maps, self._codes, strict=True):
             if not column_map.truncated:
@@ -391,24 +337,8 @@ class Encoder:
         Raises:
             ValueError: the maps differ otherwise. The message names the column.
         """
-        if self.names != encoder.names:
-            pairs = zip(self.names, encoder.names, strict=False)
-            mismatch = next((f"{a!r} in one, {b!r} in the other" for a, b in pairs if a != b), "")
-            mismatch = mismatch or f"{len(self.names)} in one, {len(encoder.names)} in the other"
-            raise ValueError(
-                f"the tables have different columns ({mismatch}): learn both from the same columns"
-            )
-        pairs = zip(self.maps, encoder.maps, strict=True)
-        merged_maps = [merge_maps(*pair, self._max_slots) for pair in pairs]
-        for name, merged_map, own_map, other_map in zip(
-            self.names, merged_maps, self.maps, encoder.maps, strict=True
-        ):
-            if merged_map is None:
-                raise ValueError(
-                    f"column {name!r} was encoded in two ways, {describe_difference(own_map, other_map)}: start "
-                    "both from one map, for example with fork()"
-                )
-        return replace(self, maps=tuple(merged_map for merged_map in merged_maps if merged_map is not None))
+        maps = merge_tables(self.names, self.maps, encoder.names, encoder.maps, self._max_slots)
+        return replace(self, maps=maps)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON that `from_json` turns back into an equal map; floats are exact.
@@ -419,9 +349,7 @@ class Encoder:
             >>> Encoder.from_json(encoder.to_json()) == encoder
             True
         """
-        rows = zip(self.names, self.kinds, self.maps, strict=True)
-        columns = [{"name": name, "kind": kind, **to_json(table)} for name, kind, table in rows]
-        return {"format": FORMAT, "named": self.named, "columns": columns}
+        return table_to_json(self.names, self.maps, self.named)
 
     @classmethod
     def from_json(cls, value: Any) -> Encoder:
@@ -430,87 +358,14 @@ class Encoder:
         Raises:
             ValueError: another format version, or an entry that is missing or invalid. The message names it.
         """
-        if not isinstance(value, dict) or not {"format", "named", "columns"} <= set(value):
-            raise ValueError(f"encoder: expected format, named and columns; got {value!r:.80}")
-        if value["format"] == 2:  # written by version 0.1
-            value = _renamed(value)
-        if value["format"] != FORMAT:
-            raise ValueError(
-                f"encoder.format must be {FORMAT}; got {value['format']!r}: written by another version"
-            )
-        columns, named = value["columns"], value["named"]
-        if not isinstance(named, bool) or not isinstance(columns, list) or not columns:
-            raise ValueError("encoder.named must be a bool and encoder.columns a list of at least one column")
-        names, maps, seen = [], [], set()
-        for position, column in enumerate(columns):
-            where = f"encoder.columns[{position}]"
-            fields = dict(column) if isinstance(column, dict) else {}
-            names.append(name := fields.pop("name", None))
-            kind = fields.pop("kind", None)
-            if not isinstance(name, str) or name in seen:
-                raise ValueError(f"{where}.name must be a unique name; got {name!r}")
-            seen.add(name)
-            if not isinstance(kind, str) or kind not in _MAP_TYPES:
-                raise ValueError(f"{where}.kind must be one of {', '.join(_MAP_TYPES)}; got {kind!r}")
-            maps.append(from_json(_MAP_TYPES[kind], fields, where))
-        return cls(tuple(names), tuple(maps), named)
+        return cls(*table_from_json(value))
 
     def _matrix(self, columns: Columns) -> np.ndarray:
         """Return the numbers of aligned columns as `[rows, p]`, NaN where they count as missing."""
-        if columns.matrix is not None:
-            matrix = columns.matrix
-        else:
+        matrix = columns.matrix
+        if matrix is None:
             matrix = np.stack([columns.values[j] for j, _ in self._number_maps], axis=1)
-        if not (self._coded or self._empty or self._constant):
-            return matrix
-        matrix = matrix.copy()
-        for at, codes in self._coded:
-            matrix[np.isin(matrix[:, at], codes), at] = np.nan
-        matrix[:, self._empty] = np.nan  # nothing is known of such numbers
-        for at in self._constant:
-            matrix[~np.isnan(matrix[:, at]), at] = self._number_maps[at][1].centre
-        return matrix
-
-    def _write_numbers(self, out: np.ndarray, raw: np.ndarray) -> None:
-        """Write numbers `[rows, p]`, standardised, and their flags into `out [rows, width]`, in chunks that fit the
-        cache.
-        """
-        width = raw.shape[1]
-        stride = 1 + _CHUNK_SIZE // width
-        for first in range(0, len(raw), stride):
-            rows = slice(first, first + stride)
-            z = self._standard(raw[rows])
-            missing = np.isnan(z)
-            if missing.any():
-                z[missing] = 0.0
-                out[rows, width : width + len(self._flag_index)] = missing[:, self._flag_index]
-            out[rows, :width] = z
-
-    def _standard(self, raw: np.ndarray, position: int | slice = slice(None)) -> np.ndarray:
-        """Return numbers `[rows, p]` (or of one column `[rows]`) standardised, with soft tails; NaN where missing."""
-        unit, centre, scale = self._scales[position].T[:3]
-        with np.errstate(over="ignore", under="ignore"):
-            z = raw * unit
-            z -= centre
-            z /= scale
-        size = np.abs(z)
-        tail = size > SOFT
-        if tail.any():
-            far = size[tail]
-            z[tail] = np.copysign(SOFT + np.log1p(np.minimum(far, FAR) - SOFT), z[tail])
-            z[size > FAR] = np.nan
-        return z
-
-
-def _renamed(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a map as version 0.1 wrote it in the present format."""
-    columns = [
-        {_RENAMED.get(name, name): entry for name, entry in column.items()}
-        | ({"stage": YOUNG} if "low" in column and column["low"] == column["high"] else {})
-        for column in value["columns"]
-        if isinstance(column, dict)
-    ]
-    return {**value, "format": FORMAT, "columns": columns}
+        return self._numbers.known(matrix)
 
 
 def _check_weight(weight: np.ndarray, n_rows: int) -> np.ndarray:
@@ -524,10 +379,3 @@ def _check_weight(weight: np.ndarray, n_rows: int) -> np.ndarray:
     if not weight.any():
         raise ValueError("all sample weights are zero: at least one row must count")
     return weight
-
-
-def _thin(cuts: np.ndarray, n_cuts: int) -> np.ndarray:
-    """Return at most `n_cuts` of the cuts `[k]`, equally spaced."""
-    if len(cuts) <= n_cuts:
-        return cuts
-    return cuts[np.round((len(cuts) + 1) * np.arange(1, n_cuts + 1) / (n_cuts + 1)).astype(np.int64) - 1]

@@ -16,7 +16,8 @@ from gradatim.nn.landmarks import NEIGHBOURS, choose_landmarks
 from gradatim.nn.mixture import SHARPNESS, TAILS, class_probabilities, cumulative, log_density
 from gradatim.predictors import Committee, CrossEntropy, SquaredError
 from gradatim.refiners import Experts
-from gradatim.refiners.experts import BEHIND, FEW, GROWTH, LATE, LEAST, ROUNDING, STRENGTHS, VIEWS
+from gradatim.refiners.experts import BEHIND, GROWTH, LATE, LEAST, STRENGTHS, VIEWS
+from gradatim.refiners.heads import FEW, ROUNDING
 from gradatim.signal import PLAIN, StepInput
 
 STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]

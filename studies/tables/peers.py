@@ -291,9 +291,13 @@ SOURCES = (
     "estimators",
     "preprocessing",
     "predictors/committee.py",
+    "committees.py",
     "refiners/experts.py",
+    "refiners/heads.py",
     "refiners/pending.py",
+    "nn/carry.py",
     "nn/fixed_features.py",
+    "nn/landmarks.py",
     "regimes.py",
 )
 """Source files and folders in gradatim that decide the predictions of our estimators."""

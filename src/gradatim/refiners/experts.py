@@ -1,7 +1,6 @@
 """Ridge heads on blocks of features, of several strengths, averaged by how likely they found each row beforehand.
 
-Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Dawid 1984 (prequential likelihood); Raftery et al. 1997, eq. 1;
-Golub, Heath, Wahba 1979, eq. 1.4 (the noise); Allen 1974 (rows left out).
+Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Dawid 1984 (prequential likelihood); Raftery et al. 1997, eq. 1.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
+from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .pending import Pending
 from .statistics import Statistics, add, congruent, empty, pack_triangle, spread_classes, unpack_triangle
 
@@ -42,28 +42,8 @@ GROWTH, LEAST = 0.5, 16.0
 BEHIND = 12.0
 """Nats by which the best of an expert's variants may trail before its head is left as it is."""
 
-FEW = 12.0
-"""Rows up to which a regression is as unsure of y as if x said nothing."""
-
 NEGLIGIBLE = 1e-4
 """A weight below it is taken as none."""
-
-EXACT = 10_000
-"""Rows up to which each is left out by itself; of more, the mean is exact enough, and much faster."""
-
-RESOLVED = 1e-7
-"""Of the mean square of y: the least noise that is told from none."""
-
-ROUNDING = 3e-6
-"""Of a feature's own second moment, added to every strength: second moments stay positive definite."""
-
-
-class Factor(NamedTuple):
-    """Of the experts `index [S]` that see the features `seen [d]`: Cholesky factors `lower [B, S, d, d]` of G + s I."""
-
-    index: Tensor
-    seen: Tensor
-    lower: Tensor
 
 
 class ExpertsState(NamedTuple):
@@ -189,16 +169,15 @@ class Experts(Refiner):
         """
         alive = self._alive(state)
         theta, noise = torch.zeros_like(state.theta), state.noise.clone()
-        for index, seen, factor in self.factors(state) if factors is None else factors:
-            head = torch.cholesky_solve(state.moments.cross[:, None, seen], factor)
+        for factor in self.factors(state) if factors is None else factors:
+            index, head = factor.index, solve_heads(state.moments, factor)
             chosen = alive[:, index, None, None]
             wide = torch.zeros_like(theta[:, index])
-            wide[:, :, seen] = head
+            wide[:, :, factor.seen] = head
             theta[:, index] = torch.where(chosen, wide, 0.0)
             if not self.classes:
-                noise[:, index] = torch.where(
-                    chosen[..., 0], self._noise(state.moments, index, seen, head, factor), noise[:, index]
-                )
+                left = noise_variance(state.moments, factor, head, self.blocks[0] - 1)
+                noise[:, index] = torch.where(chosen[..., 0], left, noise[:, index])
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
         return _where(state.moments.rows > 0, solved, state)
 
@@ -214,10 +193,8 @@ class Experts(Refiner):
             if not len(index):
                 continue
             seen = torch.cat([place[block] for block in view])
-            gram = moments.gram if len(seen) == ends[-1] else moments.gram[:, seen][:, :, seen]
-            gram = gram[:, None].repeat(1, len(index), 1, 1)
-            gram.diagonal(dim1=-2, dim2=-1).add_(self._ridge(moments, index, seen))
-            factors.append(Factor(index, seen, torch.linalg.cholesky(gram)))
+            strengths = alive.new_tensor(STRENGTHS, dtype=moments.gram.dtype)[index % len(STRENGTHS)]
+            factors.append(factorise(moments, index, seen, strengths))
         return factors
 
     def widen(self, state: ExpertsState, place: Tensor) -> ExpertsState:
@@ -381,25 +358,13 @@ class Experts(Refiner):
     def _left_out(
         self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
     ) -> Tensor:
-        """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been.
-
-        `y - (y - theta a) / (1 - h)`, `h = a' (G + s I)^-1 a` (Allen 1974), so that experts who remember are not
-        preferred. Of a row of weight above 1 one is left out; of more than `EXACT` rows all have the mean h.
-        """
+        """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been."""
         codes = self._codes(y, self.outputs).to(a)
         total = torch.zeros_like(state.log_likelihood)
-        many = bool((state.moments.rows > EXACT).any())
-        for index, seen, factor in factors:
-            visible = a[:, None, :, seen]
-            if many:
-                mean = self._hat(state.moments, index, seen, factor) / state.moments.rows[:, None]
-                reach = mean[..., None].expand(-1, -1, a.shape[1])
-            else:
-                columns = visible.mT.expand(-1, len(index), -1, -1)
-                reach = torch.linalg.solve_triangular(factor, columns, upper=False).square().sum(-2)
-            fitted = (visible @ state.theta[:, index][:, :, seen]).transpose(1, 2)
-            remainder = (1 - reach * weight[:, None].clamp(max=1)).clamp(min=1e-6)
-            without = codes[:, :, None] - (codes[:, :, None] - fitted) / remainder.mT[..., None]
+        for factor in factors:
+            index = factor.index
+            head = state.theta[:, index][:, :, factor.seen]
+            without = leave_out(state.moments, factor, head, a, codes, weight)
             total[:, index] = self._weighed(without, state.noise[:, None, index], y, weight)
         return total
 
@@ -419,38 +384,6 @@ class Experts(Refiner):
         """Return which experts `[B, E]` are not far behind the best."""
         best = state.log_likelihood.amax(2)
         return best >= best.amax(1, keepdim=True) - BEHIND
-
-    def _noise(
-        self, moments: Statistics, index: Tensor, seen: Tensor, head: Tensor, factor: Tensor
-    ) -> Tensor:
-        """Return variances `[B, S, C]` of what is left: `n RSS / (n - tr(H))^2`, generalised cross-validation."""
-        gram = moments.gram[:, None, seen][:, :, :, seen]
-        residual = moments.squares[:, None] - (2 * moments.cross[:, None, seen] * head).sum(2)
-        residual = torch.maximum(
-            residual + (head * (gram @ head)).sum(2), RESOLVED * moments.squares[:, None]
-        )
-        hat, rows = self._hat(moments, index, seen, factor), moments.rows[:, None]
-        free = (rows - hat).clamp(min=0.02 * rows.clamp(min=1))
-        # of a few rows one estimate is as good as a prior row of variance 1
-        noise = (rows[..., None] * residual + 1e-3) / (free.square()[..., None] + 1e-3)
-        return noise + self._doubt(moments)[:, None]
-
-    def _doubt(self, moments: Statistics) -> Tensor:
-        """Return what is added to the noise `[B, C]` while rows are few: the variance of y, less with each row."""
-        rows = moments.rows[:, None]
-        mean = moments.cross[:, self.blocks[0] - 1] / rows.clamp(min=1)
-        variance = (moments.squares / rows.clamp(min=1) - mean.square()).clamp(min=0)
-        return variance * (rows + 1) / (rows - 1).clamp(min=0.5) * (FEW / rows.clamp(min=FEW)) ** 4
-
-    def _hat(self, moments: Statistics, index: Tensor, seen: Tensor, factor: Tensor) -> Tensor:
-        """Return the degrees of freedom `[B, S]`: the trace of (G + R)^-1 G, d - tr (G + R)^-1 R, R diagonal."""
-        inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
-        return factor.shape[-1] - (self._ridge(moments, index, seen) * inverse).sum(-1)
-
-    def _ridge(self, moments: Statistics, index: Tensor, seen: Tensor) -> Tensor:
-        """Return the diagonal of R `[B, S, d]` for experts `index [S]`: their strength, and room for rounding."""
-        second = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
-        return second.new_tensor(STRENGTHS)[index % len(STRENGTHS)][:, None] + ROUNDING * second
 
 
 def _where(mask: Tensor, new: ExpertsState, old: ExpertsState) -> ExpertsState:

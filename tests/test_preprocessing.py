@@ -6,6 +6,7 @@ import math
 import pickle
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from gradatim.preprocessing import (
     Number,
     read_columns,
 )
+from gradatim.preprocessing.number import FAR, GROWN, YOUNG
 
 WORDS = ("red", "green", "blue", None)
 NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0, math.nan])
@@ -267,11 +269,11 @@ def test_whole_weights_are_repeated_rows_and_order_does_not_matter(rows, random)
 
 def test_statistics_are_numpys():
     rng = np.random.default_rng(1)
-    x, weight = rng.gamma(2.0, size=200), rng.random(200)
+    x, weight = rng.gamma(9.0, size=200), rng.random(200)
     table = Encoder.fit(numbers(*x), weight).maps[0]
     mean = np.average(x, weights=weight)
-    assert table.mean == pytest.approx(mean, rel=1e-13)
-    assert table.std == pytest.approx(np.sqrt(np.average((x - mean) ** 2, weights=weight)), rel=1e-13)
+    assert table.centre == pytest.approx(mean, rel=1e-13)
+    assert table.scale == pytest.approx(np.sqrt(np.average((x - mean) ** 2, weights=weight)), rel=1e-13)
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, its quantiles know no weights
         wanted = np.quantile(x, np.arange(1, 16) / 16, weights=weight, method="inverted_cdf")
         np.testing.assert_array_equal(table.quantiles, wanted)
@@ -333,10 +335,17 @@ def test_numbers_are_standardised_with_flags_and_codes():
 
 
 def test_tails_grow_like_the_logarithm():
-    encoder = Encoder.fit(numbers(-1, 1))  # mean 0, std 1
-    z = encoder.encode(numbers(6, -6, 7, -13, 1e300, -1.7e308))[:, 0]
-    wanted = [6, -6, 6 + math.log(2), -6 - math.log(8), 6 + math.log(1e300), -6 - math.log(1.7e308)]
+    encoder = Encoder.fit(numbers(-1, 1))  # centre 0, scale 1
+    z = encoder.encode(numbers(6, -6, 7, -13, FAR, -FAR))[:, 0]
+    wanted = [6, -6, 6 + math.log(2), -6 - math.log(8), 6 + math.log(FAR - 5), -6 - math.log(FAR - 5)]
     np.testing.assert_allclose(z, wanted, rtol=1e-15)
+
+
+def test_a_number_that_is_no_measurement_is_missing():
+    encoder = Encoder.fit(numbers(-1, 1, math.nan))
+    beyond = encoder.encode(numbers(1.0001 * FAR, 1e300, -1.7e308))
+    np.testing.assert_array_equal(beyond, encoder.encode(numbers(*[math.nan] * 3)))
+    np.testing.assert_array_equal(Encoder.fit(numbers(-1, 1)).encode(numbers(1e300)), [[0]])
 
 
 @pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e-5, 1.0, 1e9, 1e300, 1.7e308])
@@ -355,14 +364,16 @@ def test_wild_scales_stay_finite(scale):
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.0, 1e300, 1e-300])
 def test_constant_columns_are_zero(value):
     encoder = Encoder.fit(numbers(*[value] * 7, math.nan))
-    assert encoder.maps[0] == Number(value, 1.0, value, value, True, (value,))
-    np.testing.assert_array_equal(encoder.encode(numbers(value, math.nan)), [[0, 0], [0, 1]])
+    assert encoder.maps[0] == Number(value, 1.0, value, value, True, (value,), stage=YOUNG)
+    np.testing.assert_array_equal(
+        encoder.encode(numbers(value, math.nan, value + 1e9)), [[0, 0], [0, 1], [0, 0]]
+    )  # of what another number means nothing is known
     assert len(encoder.threshold_features(10)[0]) == 0
 
 
 def test_a_column_without_a_number_is_zero_and_flagged():
     encoder = Encoder.fit(numbers(math.nan, math.nan))
-    np.testing.assert_array_equal(encoder.encode(numbers(math.nan, 2.0)), [[0, 1], [2, 0]])
+    np.testing.assert_array_equal(encoder.encode(numbers(math.nan, 2.0)), [[0, 1], [0, 1]])
     assert len(encoder.threshold_features(10)[0]) == 0
 
 
@@ -393,7 +404,7 @@ def test_columns_are_put_right_by_name_and_refused_by_name():
         ValueError, match="column 'colour' is missing: Model expects the columns 'size', 'count', 'colour'"
     ):
         encoder.encode(Columns(table.names[:2], table.values[:2]), "Model")
-    with pytest.raises(ValueError, match="column 'word' is unknown: Encoder expects"):
+    with pytest.raises(ValueError, match="column 'word' is unknown: the model expects only"):
         encoder.encode(Columns((*table.names, "word"), (*table.values, table.values[2])))
 
 
@@ -413,7 +424,7 @@ def test_a_column_may_not_change_its_type_but_text_may_hold_numbers():
         known.encode(words("1", None, "3", name="size")), known.encode(numbers(1, math.nan, 3))
     )
     with pytest.raises(
-        ValueError, match=r"column 'size' changed its type: Encoder learned it as numbers.*'large'"
+        ValueError, match=r"column 'size' changed its type: the model learned it as numbers.*'large'"
     ):
         known.encode(words("large", "big", name="size"))
     with pytest.warns(UserWarning, match="column 'size' .* 1 of 2 cells .* row 1, 'big'"):
@@ -437,45 +448,188 @@ def test_a_column_may_not_change_its_type_but_text_may_hold_numbers():
 def test_new_levels_take_free_slots_and_move_nothing():
     columns = mixed()
     encoder = Encoder.fit(columns)
-    assert encoder.extend(columns) is encoder
+    n, now, then = encoder.extend(columns)
+    assert n == 40 and now is encoder and then is encoder
     before = encoder.encode(columns)
-    gaps, late = np.zeros(6), np.array(["q", "p", "z", "z", "red", None], dtype=object)
-    later = Columns(columns.names, (gaps, gaps, late))
-    grown = encoder.extend(later)
-    assert grown.maps[2].levels == ("blue", "green", "red", "z", "p", "q")  # frequent first, ties by name
+
+    def late(*items: str | None) -> Columns:
+        gaps = np.zeros(len(items))
+        return Columns(columns.names, (gaps, gaps, np.array(items, dtype=object)))
+
+    _, grown, after = encoder.extend(late("q", "p", "z", "z", "red", None))
+    assert grown == after and grown.maps[2].levels == (
+        "blue",
+        "green",
+        "red",
+        "q",
+        "p",
+        "z",
+    )  # as they appear
     assert grown.maps[:2] == encoder.maps[:2] and grown.width == encoder.width
     np.testing.assert_array_equal(grown.encode(columns), before)
-    full = grown.extend(Columns(columns.names, (gaps[:2], gaps[:2], np.array(["x", "y"], dtype=object))))
-    assert full.maps[2].levels[6:] == ("x",)
-    assert full.extend(Columns(columns.names, (gaps[:1], gaps[:1], np.array(["w"], dtype=object)))) is full
-    assert Encoder.fit(numbers(1, 2)).extend(numbers(9)) == Encoder.fit(numbers(1, 2))
+    _, full, _ = grown.extend(late("x"))
+    assert full.maps[2].levels[6:] == ("x",) and full.width == encoder.width
+    _, wider, _ = full.extend(late("w"))
+    assert wider.maps[2].slots == 2 * full.maps[2].slots
+    change = full.change_to(wider)
+    moved = np.zeros((40, wider.width))
+    moved[:, change.place[change.place >= 0]] = full.encode(columns)[:, change.place >= 0]
+    np.testing.assert_array_equal(wider.encode(columns), moved)
+    _, most, _ = wider.extend(late(*(f"l{j}" for j in range(99))))
+    assert most.maps[2].slots == len(most.maps[2].levels) == MAX_LEVELS + SPARE_LEVELS
+    assert most.extend(late("last"))[1] is most
+    assert encoder.extend(late("q"), growing=False)[1].maps[2].levels[3:] == ("q",)
+    assert full.extend(late("w"), growing=False)[1] is full
+    fixed = Encoder.fit(numbers(1, 2))
+    assert fixed.extend(numbers(9))[1:] == (fixed, fixed)
 
 
-def test_maps_merge_where_only_levels_were_added():
+def extended(encoder: Encoder, columns: Columns) -> Encoder:
+    """Return the map after all these rows."""
+    while columns.n_rows:
+        n, _, encoder = encoder.extend(columns)
+        columns = columns.take(slice(n, None))
+    return encoder
+
+
+def test_maps_merge_where_they_differ_by_what_was_added():
     base = Encoder.fit(Columns(("a", "b"), (words("x", "y").values[0], words("u", "v").values[0])))
 
-    def later(a: str, b: str) -> Columns:
-        return Columns(("a", "b"), (words(a).values[0], words(b).values[0]))
+    def later(encoder: Encoder, a: str, b: str) -> Encoder:
+        return extended(encoder, Columns(("a", "b"), (words(a).values[0], words(b).values[0])))
 
-    left, right = base.extend(later("new", "u")), base.extend(later("x", "late"))
+    left, right = later(base, "new", "u"), later(base, "x", "late")
     assert left.is_compatible(right) and left != right and base.is_compatible(left)
-    both = left.merge(right)
-    assert both == right.merge(left) == left.extend(later("x", "late"))
-    other = base.extend(later("odd", "u"))
-    assert not left.is_compatible(other)
-    with pytest.raises(
-        ValueError, match=r"column 'a' was encoded in two ways, levels .*'new'.* in one, .*'odd'"
-    ):
-        left.merge(other)
+    assert left.merge(right) == right.merge(left) == later(left, "x", "late")
+    odd = later(base, "odd", "u")
+    assert left.is_compatible(odd)
+    assert (
+        left.merge(odd).maps[0].levels == ("x", "y", "new", "odd") == later(left, "odd", "u").maps[0].levels
+    )
+    constant = Encoder.fit(numbers(5, 5, 5))
+    varied = extended(constant, numbers(5, 7, 8))
+    for pair in ((constant, varied), (varied, constant)):
+        assert pair[0].merge(pair[1]) == varied
+    foreign = Encoder.fit(Columns(("a", "b"), (words("k", "l").values[0], words("u", "v").values[0])))
+    with pytest.raises(ValueError, match=r"column 'a' was encoded in two ways, levels .*'x'.* in one, .*'k'"):
+        left.merge(foreign)
     with pytest.raises(
         ValueError,
-        match="column 'size' was encoded in two ways, mean 2 and std 1 in one, 3 and 2 in the other",
+        match="column 'size' was encoded in two ways, centre 2 and scale 1 in one, 3 and 2 in the other",
     ):
         Encoder.fit(numbers(1, 3)).merge(Encoder.fit(numbers(1, 5)))
     with pytest.raises(ValueError, match="different columns \\('size' in one, 'word' in the other\\)"):
         Encoder.fit(numbers(1)).merge(Encoder.fit(words("a")))
     with pytest.raises(ValueError, match="numbers in one, categories in the other"):
         Encoder.fit(numbers(1)).merge(Encoder.fit(words("a", name="size")))
+
+
+BEFORE = st.sampled_from([(), (math.nan, math.nan), (5.0, 5.0), (5.0, math.nan)])
+LATER = st.lists(st.sampled_from([math.nan, 5.0, 5.0]) | st.floats(-1e3, 1e3), max_size=30)
+
+
+@settings(deadline=None)
+@given(BEFORE, LATER, st.integers(0, 300), st.floats(1e-3, 1e3), st.lists(st.integers(1, 40), max_size=8))
+def test_a_young_column_grows_alike_however_it_is_cut(before, first, count, unit, cuts):
+    """The rest of the column is wide enough to pass every checkpoint."""
+    start = Number.fit(np.array([math.nan, *before]), np.ones(1 + len(before)))
+    more = unit * np.random.default_rng(count).normal(size=count)
+    values = np.concatenate([first, more])
+    grown = {
+        advanced(start, np.split(values, places))
+        for places in (cut_at(len(values), size) for size in (1, 7, 100))
+    }
+    grown.add(advanced(start, [values]))
+    grown.add(advanced(start, np.split(values, np.cumsum(cuts))))
+    assert len(grown) == 1
+    (column,) = grown
+    if column.stage == GROWN:
+        assert np.isfinite([column.centre, column.scale]).all() and not column.recent
+
+
+def cut_at(n: int, size: int) -> list[int]:
+    return list(range(size, n, size))
+
+
+def advanced(column: Number, parts: list[np.ndarray]) -> Number:
+    for part in parts:
+        while len(part):
+            n, _, column = column.advance(part)
+            part = part[n:]
+    return column
+
+
+def test_a_column_that_begins_to_vary_is_scaled_by_what_it_shows():
+    rng = np.random.default_rng(0)
+    for before in ([], [7.0] * 5):
+        start = Number.fit(np.array([math.nan, *before]), np.ones(1 + len(before)))
+        values = 7 + 3 * rng.normal(size=400)
+        column = advanced(start, [values])
+        assert column.stage == GROWN
+        about = np.sqrt(np.mean((values[:256] - column.centre) ** 2))
+        assert 2 / 3 <= column.scale / about <= 1.5
+    n, now, then = Number.fit(np.full(9, 5.0), np.ones(9)).advance(np.full(20, 5.0))
+    assert n == 20 and now == then == Number.fit(np.full(9, 5.0), np.ones(9))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 60), max_size=9))
+def test_extending_over_cuts_gives_equal_maps(seed, cuts):
+    """Two young columns, one that varies, and words that are new, in the same rows."""
+    rng = np.random.default_rng(seed)
+    start, varies = rng.integers(0, 100, 2)
+    late = np.where(np.arange(200) >= start, rng.normal(size=200), math.nan)
+    constant = np.where(np.arange(200) >= varies, rng.gamma(1.0, size=200), 2.0)
+    word = np.array([f"w{j}" for j in rng.integers(0, 2 + np.arange(200) // 8)], dtype=object)
+    columns = Columns(("late", "constant", "free", "word"), (late, constant, rng.normal(size=200), word))
+    base = Encoder.fit(
+        Columns(
+            columns.names,
+            (np.full(9, np.nan), np.full(9, 2.0), rng.normal(size=9), np.array(["w0"] * 9, dtype=object)),
+        )
+    )
+    once = extended(base, columns)
+    for places in (cut_at(200, 1), cut_at(200, 7), np.cumsum(cuts).tolist()):
+        encoder = base
+        for first, last in pairwise([0, *[place for place in places if place < 200], 200]):
+            encoder = extended(encoder, columns.take(slice(first, last)))
+        assert encoder == once
+
+
+def test_moments_are_winsorised_by_the_quartiles():
+    x = np.random.default_rng(0).standard_cauchy(400)
+    median, low, high = np.quantile(x, [0.5, 0.25, 0.75], method="inverted_cdf")
+    deviation = (high - low) / (2 * 0.6745)
+    near = x.clip(median - 8 * deviation, median + 8 * deviation)
+    assert (near != x).sum() > 5
+    table = Number.fit(x, np.ones(400))
+    assert (table.centre, table.scale) == pytest.approx((near.mean(), near.std()), rel=1e-12)
+
+
+@pytest.mark.parametrize("absurd", [1e9, -1e9, 1e300, -1.7e308])
+def test_an_absurd_cell_moves_nothing(absurd):
+    x = np.random.default_rng(0).normal(10.0, 2.0, size=2000)
+    clean, spoilt = Number.fit(x, np.ones(2000)), Number.fit(np.append(x, absurd), np.ones(2001))
+    assert abs(spoilt.centre - clean.centre) < 0.01 * clean.scale
+    assert spoilt.scale == pytest.approx(clean.scale, rel=0.02)
+    assert (spoilt.low, spoilt.high) == (clean.low, clean.high)
+    few = Number.fit(np.append(x[:12], absurd), np.ones(13))
+    assert few.high < 30 and few.low > -20
+
+
+@pytest.mark.parametrize("codes", [(-9999.0,), (9999.0,), (-9999.0, 9999.0), (-9999.0, 99999.0)])
+def test_codes_of_missing_are_missing(codes):
+    x = np.random.default_rng(0).normal(10.0, 2.0, size=400)
+    values = np.concatenate([x, np.repeat(codes, 20)])
+    encoder = Encoder.fit(numbers(*values))
+    clean = Encoder.fit(numbers(*x, math.nan))
+    assert encoder.maps[0].codes == codes
+    assert (encoder.maps[0].centre, encoder.maps[0].scale) == (clean.maps[0].centre, clean.maps[0].scale)
+    np.testing.assert_array_equal(
+        encoder.encode(numbers(*codes, 10.0)), clean.encode(numbers(*[math.nan] * len(codes), 10.0))
+    )
+    assert not Number.fit(np.append(x, codes[0]), np.ones(401)).codes  # what occurs once is no code
+    assert not Number.fit(x.round(), np.ones(400)).codes
 
 
 def test_strays_are_rows_that_the_map_was_not_made_for():
@@ -486,7 +640,7 @@ def test_strays_are_rows_that_the_map_was_not_made_for():
     size = np.array([2 * high - low - 0.01, 2 * high - low + 0.01, 2 * low - high - 0.01, np.nan])
     late = Columns(columns.names, (size, np.zeros(4), np.array(["red", "new", "old", None], dtype=object)))
     assert encoder.out_of_range(late) == {"size": 0.5, "colour": 0.5}
-    assert encoder.extend(late).out_of_range(late) == {"size": 0.5}
+    assert extended(encoder, late).out_of_range(late) == {"size": 0.5}
     truncated = Encoder.fit(words(*(f"l{j}" for j in range(40))))
     assert truncated.out_of_range(words("new")) == {}
     assert Encoder.fit(numbers(-1.7e308, 1e300)).out_of_range(numbers(1.7e308)) == {}
@@ -524,9 +678,10 @@ def test_steps_stay_within_their_budget():
 
 def test_json_gives_the_same_map_back():
     columns = mixed()
-    encoder = Encoder.fit(columns, np.random.default_rng(2).random(columns.n_rows)).extend(
-        Columns(columns.names, (np.zeros(1), np.zeros(1), np.array(["\u2603 new"], dtype=object)))
-    )
+    late = Columns(columns.names, (np.zeros(1), np.zeros(1), np.array(["\u2603 new"], dtype=object)))
+    encoder = extended(Encoder.fit(columns, np.random.default_rng(2).random(columns.n_rows)), late)
+    young = extended(Encoder.fit(numbers(5, 5)), numbers(5, 7.1, 8.3))
+    assert young.maps[0].recent == (7.1, 8.3) and Encoder.from_json(young.to_json()) == young
     back = Encoder.from_json(json.loads(json.dumps(encoder.to_json(), allow_nan=False)))
     assert back == encoder and back.to_json() == encoder.to_json()
     np.testing.assert_array_equal(back.encode(columns), encoder.encode(columns))
@@ -542,7 +697,7 @@ def spoilt(change) -> dict:
 
 SPOILT = [
     (lambda v: v.pop("columns"), "format, named and columns"),
-    (lambda v: v.update(format=9), r"encoder\.format must be 2; got 9"),
+    (lambda v: v.update(format=9), r"encoder\.format must be 3; got 9"),
     (lambda v: v.update(columns=[]), "at least one column"),
     (lambda v: v["columns"].append(3), r"encoder\.columns\[3\]\.name"),
     (
@@ -554,14 +709,17 @@ SPOILT = [
         r"encoder\.columns\[0\]\.kind must be one of number, category",
     ),
     (lambda v: v["columns"][0].update(kind=[]), r"encoder\.columns\[0\]\.kind must be one of"),
-    (lambda v: v["columns"][0].pop("std"), r"encoder\.columns\[0\]\.std is missing"),
-    (lambda v: v["columns"][0].update(std=0.0), r"encoder\.columns\[0\]: std must be positive"),
+    (lambda v: v["columns"][0].pop("scale"), r"encoder\.columns\[0\]\.scale is missing"),
+    (lambda v: v["columns"][0].update(scale=0.0), r"encoder\.columns\[0\]: scale must be positive"),
     (
-        lambda v: v["columns"][0].update(mean=math.nan),
-        r"encoder\.columns\[0\]: mean, std, low and high must be finite",
+        lambda v: v["columns"][0].update(centre=math.nan),
+        r"encoder\.columns\[0\]: centre, scale, low, high, codes and recent must be finite",
     ),
-    (lambda v: v["columns"][0].update(mean=10**400), r"encoder\.columns\[0\]"),
-    (lambda v: v["columns"][0].update(mean="1"), r"encoder\.columns\[0\]\.mean must be float; got '1'"),
+    (lambda v: v["columns"][0].update(centre=10**400), r"encoder\.columns\[0\]"),
+    (lambda v: v["columns"][0].update(centre="1"), r"encoder\.columns\[0\]\.centre must be float; got '1'"),
+    (lambda v: v["columns"][0].update(stage="old"), r"encoder\.columns\[0\]: stage must be one of"),
+    (lambda v: v["columns"][0].update(recent=[1.0]), r"encoder\.columns\[0\]: recent must hold"),
+    (lambda v: v["columns"][0].update(codes=["-9999"]), r"encoder\.columns\[0\]\.codes must be"),
     (lambda v: v["columns"][0].update(low=9e9), r"encoder\.columns\[0\]: low must not be above high"),
     (lambda v: v["columns"][0]["quantiles"].reverse(), r"encoder\.columns\[0\]: quantiles must rise"),
     (lambda v: v["columns"][0].update(color=1), r"encoder\.columns\[0\]\.color is unknown"),

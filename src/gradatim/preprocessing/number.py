@@ -156,6 +156,8 @@ class Number:
             >>> n, now.centre, now.scale, then.recent
             (3, 5.0, 2.0, (7.0,))
         """
+        if self.stage != YOUNG:
+            return len(values), self, self
         index = np.flatnonzero(~np.isnan(values))
         present, column, start = values[index], self, 0
         if not self.quantiles and len(present):
@@ -225,15 +227,19 @@ def _quantiles(distinct: np.ndarray, weights: np.ndarray, levels: np.ndarray) ->
 
 def _winsorised(distinct: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Return centre and scale of rising numbers `[k]` with weights `[k]`; of a constant the scale is 1."""
-    low, high = float(distinct[0]), float(distinct[-1])
-    unit = inverse_unit(low, high)
-    scaled, rounding = distinct * unit, _ROUNDING * max(-low, high) * unit
     levels = np.array([0.5, *(share for tail, _ in TAILS for share in (tail, 1 - tail))])
-    median, *pairs = _quantiles(scaled, weights, levels).tolist()
-    spreads = zip(pairs[::2], pairs[1::2], TAILS, strict=True)
-    deviations = ((upper - lower) / (2 * normal) for lower, upper, (_, normal) in spreads)
-    shown = next((deviation for deviation in deviations if deviation > rounding), math.inf)
-    winsorised = scaled.clip(median - FENCE * shown, median + FENCE * shown)
+    median, *ends = _quantiles(distinct, weights, levels).tolist()
+    # halves: no difference overflows. Rounding is a share of the two alone, however far another number is
+    spreads = (
+        ((upper / 2 - lower / 2) / normal, _ROUNDING * max(-lower, upper))
+        for lower, upper, (_, normal) in zip(ends[::2], ends[1::2], TAILS, strict=True)
+    )
+    shown = next((deviation for deviation, rounding in spreads if deviation > rounding), math.inf)
+    with np.errstate(over="ignore"):
+        winsorised = distinct.clip(median - FENCE * shown, median + FENCE * shown)
+    low, high = float(winsorised[0]), float(winsorised[-1])
+    unit = inverse_unit(low, high)
+    winsorised, rounding = winsorised * unit, _ROUNDING * max(-low, high) * unit
     total = weights.sum()
     centre = min(max(float((winsorised * weights).sum() / total), low * unit), high * unit)
     deviation = math.sqrt(float(((winsorised - centre) ** 2 * weights).sum() / total))
@@ -243,17 +249,19 @@ def _winsorised(distinct: np.ndarray, weights: np.ndarray) -> tuple[float, float
 def _codes_of(distinct: np.ndarray, weights: np.ndarray) -> tuple[tuple[float, ...], np.ndarray]:
     """Return the codes of missing among rising numbers `[k]`, and where they stand, bool `[k]`.
 
-    The lowest and the highest may be one: if it occurs more than once, and there are three others at least.
+    The lowest and the highest may be one, or both: if each occurs more than once, and there are three others at least.
     """
     apart = np.zeros(len(distinct), dtype=bool)
-    for place in (0, -1):
-        rest = distinct[~apart]
-        if len(rest) < 4 or not weights[~apart][place] > 1.5 * weights.min():
+    for places in ((0, -1), (0,), (-1,)):
+        index = np.flatnonzero(~apart)
+        others = np.delete(index, places)
+        if len(others) < 3:
             continue
-        others = rest[1:] if place == 0 else rest[:-1]
-        gap = abs(rest[place] / 8 - (others[0] if place == 0 else others[-1]) / 8)
-        if gap > APART * (others[-1] / 8 - others[0] / 8):
-            apart[distinct == rest[place]] = True
+        low, high = distinct[others[0]] / 8, distinct[others[-1]] / 8
+        far = [place for place in index[list(places)] if weights[place] > 1.5 * weights.min()]
+        gaps = [max(low - distinct[place] / 8, distinct[place] / 8 - high) for place in far]
+        if len(far) == len(places) and all(gap > APART * (high - low) for gap in gaps):
+            apart[far] = True
     return tuple(distinct[apart].tolist()), apart
 
 

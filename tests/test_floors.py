@@ -22,7 +22,7 @@ FLOORS = {
     6: ["regimes", "committees", "metrics", "generation", "probing/", "stopping/"],
     7: ["training/"],
     8: ["registry", "preprocessing/"],
-    9: ["methods/"],
+    9: ["methods/", "table_task"],
     10: ["recipes", "testing/"],
     11: ["estimators/", "comparison/"],
     12: ["__init__"],

@@ -292,6 +292,7 @@ SOURCES = (
     "preprocessing",
     "predictors/committee.py",
     "committees.py",
+    "table_task.py",
     "refiners/experts.py",
     "refiners/heads.py",
     "refiners/pending.py",

@@ -27,7 +27,7 @@ from ..preprocessing.features import MODEL, match_dicts
 from ..preprocessing.lineage import check_alike, join, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
-from .table import ENCODED, TableTask
+from ..table_task import ENCODED, TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ..preprocessing.labels import align, positions, read_labels, union
+from ..table_task import TableTask
 from .base import RAVEL, SHIPPED, Refined
-from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..preprocessing.labels import read_targets
+from ..table_task import TableTask
 from .base import RAVEL, Refined
-from .table import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

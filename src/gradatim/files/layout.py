@@ -43,6 +43,9 @@ _MAX_DIMS = 16
 _MISSING_CELLS = re.compile(r"warm\.\d+")
 """Columns of a table's first rows, as they came: NaN is a missing cell."""
 
+_LOG_WEIGHTS = re.compile(r"(.*\.)?log_weight")
+"""Logs of weights: -infinity is the weight of nothing."""
+
 
 class Layout(NamedTuple):
     """The type and shape of a tensor, without its numbers."""
@@ -189,6 +192,8 @@ def _slack(value: Tensor) -> float:
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
     """Check that tensors of any shape hold neither NaN nor infinity. Cells of a table's first rows may be missing.
 
+    Logs of weights may be -infinity.
+
     Raises:
         ValueError: one does. The message names it.
 
@@ -203,6 +208,8 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
         if not value.is_floating_point():
             continue
         bad = value.isinf() if _MISSING_CELLS.fullmatch(name) else ~value.isfinite()
+        if _LOG_WEIGHTS.fullmatch(name):
+            bad &= ~value.isneginf()
         if count := int(bad.sum()):
             numbers = "1 number that is" if count == 1 else f"{count:,} numbers that are"
             raise ValueError(f"tensor {name!r} holds {numbers} not finite")

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..batch import Batch
-from ..committees import Members, check_size, committee_features, fitting
-from ..files.checkpoint import select_prefix
-from ..nn.fixed_features import Draws, widths
-from ..nn.landmarks import POOL, choose_landmarks, smallest_hashes
-from ..nn.mixture import Mixture
-from ..preprocessing import Encoder, Number
-from ..preprocessing.maps import from_json, to_json
-from ..preprocessing.number import YOUNG
-from ..preprocessing.rows import Rows
-from ..training.states import fingerprint
+from .batch import Batch
+from .committees import Members, check_size, committee_features, fitting
+from .files.checkpoint import select_prefix
+from .nn.fixed_features import Draws, widths
+from .nn.landmarks import POOL, choose_landmarks, smallest_hashes
+from .nn.mixture import Mixture
+from .preprocessing import Encoder, Number
+from .preprocessing.maps import from_json, to_json
+from .preprocessing.number import YOUNG
+from .preprocessing.rows import Rows
+from .training.states import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from ..learner import Learner
-    from ..preprocessing import Columns
+    from .learner import Learner
+    from .preprocessing import Columns
 
 WARM = 256
 """Rows that are held as they came; then the map from columns to numbers is fixed, and they are dropped."""

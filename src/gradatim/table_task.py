@@ -115,7 +115,8 @@ class TableTask:
             if len(self.warm) >= WARM:
                 self.fit(self.warm, batch_size)
             elif self.template is not None:
-                copy.copy(self).prepare(self.warm)  # refuses a learner of another size at once
+                trial = copy.copy(self)  # a learner of another size is refused at once, and weights that it cannot use
+                trial._batch(trial.prepare(self.warm), self.warm)
         size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
             self._learn(piece, batch_size, x)

@@ -11,6 +11,7 @@ import torch
 
 from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor
 from gradatim.files.checkpoint import read
+from gradatim.preprocessing import Number
 
 SIZES = (1, 7, 50, 500)
 
@@ -160,7 +161,11 @@ def test_forks_that_saw_different_new_words_have_the_sums_of_one_pass():
         copy.deepcopy(base).merge(forks[0]).merge(forks[1]),
         RefinedRegressor().partial_fit(frame, y),
     )
-    assert merged.task_.encoder == whole.task_.encoder
+    maps = [model.task_.encoder.maps for model in (merged, whole)]
+    assert maps[0][1].levels == maps[1][1].levels == ("a", "b", "c", "d", "e", "f")
+    assert [(m.centre, m.scale) for m in maps[0] if isinstance(m, Number)] == [
+        (m.centre, m.scale) for m in maps[1] if isinstance(m, Number)
+    ]
     assert merged.task_.target == whole.task_.target
     sums, wanted = (model.task_.current(32).members.states[0].moments for model in (merged, whole))
     for name in sums._fields:

@@ -115,7 +115,9 @@ class TableTask:
             if len(self.warm) >= WARM:
                 self.fit(self.warm, batch_size)
             elif self.template is not None:
-                trial = copy.copy(self)  # a learner of another size is refused at once, and weights that it cannot use
+                trial = copy.copy(
+                    self
+                )  # a learner of another size is refused at once, and weights that it cannot use
                 trial._batch(trial.prepare(self.warm), self.warm)
         size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
@@ -350,7 +352,10 @@ class TableTask:
             steps,
             self.seeds,
         )
-        return [features.draws for features in drawn]
+        if landmarks is not None:  # features of version 0.1, whose sums are there already
+            return [features.draws for features in drawn]
+        free = torch.tensor([at for at, (family, *_) in enumerate(self.encoder.inputs) if family == "free"])
+        return [features.draws.without(free.long()) for features in drawn]
 
     def _built(self, drawn: list[Draws]) -> Members:
         """Return members that have learnt no row: committees on features as drawn, or a copy of the user's learner."""

@@ -93,9 +93,18 @@ class Draws(NamedTuple):
         landmarks[:, place[present]] = self.landmarks[:, present]
         direction = self.direction.new_zeros(width, self.direction.shape[1])
         direction[place[present]] = self.direction[present]
-        return self._replace(
-            landmarks=landmarks, pairs=place[self.pairs], column=place[self.column], direction=direction
-        )
+        pairs = place[self.pairs]
+        pairs = pairs[:, (pairs >= 0).all(0)]  # a product of an input that is gone was 0 for every row
+        return self._replace(landmarks=landmarks, pairs=pairs, column=place[self.column], direction=direction)
+
+    def without(self, inputs: Tensor) -> Draws:
+        """Return the draws without products of some `inputs [m]`, and with ramps that do not depend on them.
+
+        Of inputs that no row has used yet: which word takes a free code must not decide what is learnt of it.
+        """
+        direction = self.direction.clone()
+        direction[inputs] = 0.0
+        return self._replace(pairs=self.pairs[:, ~torch.isin(self.pairs, inputs).any(0)], direction=direction)
 
 
 class FixedFeatures(nn.Module):

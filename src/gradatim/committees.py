@@ -50,7 +50,7 @@ class Members:
         >>> draws = FixedFeatures.draw(torch.randn(8, 2).double()).draws
         >>> members = Members.of_draws([draws], outputs=None, device="cpu")
         >>> members.learn(Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double()), 32).latents()[0].shape
-        torch.Size([1, 388])
+        torch.Size([1, 540])
     """
 
     learners: list[Learner]
@@ -198,7 +198,7 @@ def check_size(x_dim: int, classes: int | None, members: int = 1) -> None:
         >>> from gradatim.committees import check_size
         >>> check_size(20_000, None)
         Traceback (most recent call last):
-        ValueError: a table of 20,000 inputs and one output would take 16.3 GB...
+        ValueError: a table of 20,000 inputs and one output would take 16.0 GB...
     """
     room = widths(x_dim)
     width = 1 + x_dim + sum((room.landmarks, room.products, room.steps, room.ramps))

@@ -211,7 +211,7 @@ def inverse_unit(*numbers: float) -> float:
     """Return the power of two that scales the largest of the numbers to about 1; at most 2^1000, at least 2^-1000.
 
     Example:
-        >>> from gradatim.preprocessing.maps import inverse_unit
+        >>> from gradatim.preprocessing.number import inverse_unit
         >>> inverse_unit(-5.0, 3.0)
         0.125
     """

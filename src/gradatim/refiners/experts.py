@@ -95,7 +95,7 @@ class Experts(Refiner):
         >>> x = torch.linspace(-1, 1, 100).repeat(2, 1).T[None]
         >>> state = learner.adapt(Batch(x, x.sum(2, keepdim=True)), batch_size=20)
         >>> round(learner.predict(torch.tensor([[[0.3, 0.3]]]), state).item(), 2)
-        0.54
+        0.6
 
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984, eq. 1; Raftery et al. 1997, eq. 1.
     """

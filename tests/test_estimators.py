@@ -149,7 +149,9 @@ def test_saved_and_loaded_it_goes_on(kind, rows, cancer, tmp_path):
     loaded = kind.load(path)
     assert loaded.get_params() == model.get_params()
     for made in (loaded, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        np.testing.assert_allclose(getattr(made, answer)(x), getattr(model, answer)(x), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            getattr(made, answer)(x), getattr(model, answer)(x), rtol=1e-12, atol=1e-12
+        )
         made.partial_fit(x[400:464], y[400:464])
     model.partial_fit(x[400:464], y[400:464])
     np.testing.assert_allclose(getattr(loaded, answer)(x), getattr(model, answer)(x), rtol=1e-12, atol=1e-12)

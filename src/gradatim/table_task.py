@@ -131,12 +131,14 @@ class TableTask:
             n, now, then = self.encoder.extend(rows.columns, growing=self.template is None)
             y = rows.y if self.outputs is None else rows.y[:0]
             m, y_now, y_then = (
-                self.target.advance(y) if self.target.stage == YOUNG else (n, *2 * [self.target])
+                self.target.advance(y, at_once=True)
+                if self.target.stage == YOUNG
+                else (n, *2 * [self.target])
             )
             if self.outputs is None and m != n:
                 n = min(m, n)
                 _, now, then = self.encoder.extend(rows.columns.take(slice(n)), growing=self.template is None)
-                _, y_now, y_then = self.target.advance(y[:n])
+                _, y_now, y_then = self.target.advance(y[:n], at_once=True)
             x = x if now is self.encoder else None
             self._change(now, y_now)
             piece = rows.take(slice(n)) if n < len(rows) else rows

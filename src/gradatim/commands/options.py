@@ -81,7 +81,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             kinds = dict.fromkeys(re.findall(r"<class '([\w.]+)'>", text.partition("Given value type")[0]))
             named = (re.sub(r"[\w.]+\.", "an object with fields of ", kind) for kind in kinds)
             expected = " or ".join(named).replace("NoneType", "null") or "another value"
-            text = f"--{key[1]} wants {expected}; got {got[1]}"
+            if expected == "int":
+                expected = "a whole number, such as 1000"
+            given = next((word for word in arguments if word.partition("=")[2] == got[1]), got[1])
+            text = f"--{key[1].replace('_', '-')} wants {expected}; got {given.partition('=')[2] or given}"
         elif "are required: " in text:
             lead, _, missing = text.rpartition(": ")
             spellings = _spellings(parser)

@@ -75,7 +75,10 @@ def run(options: Namespace, console: Console) -> None:
     out = Path(options.out or default_folder(options.recipe, options.resume))
     log = out / "log.jsonl"
     if not options.resume and (step_files(out) or (log.exists() and log.stat().st_size)):
-        raise ValueError(f"{out} already holds a run: resume it with --resume, or choose another folder")
+        raise ValueError(
+            f"{out} already holds a run: resume it (resume=True, on the command line --resume), or choose another "
+            "folder"
+        )
     if recipe.train.threads is None:  # the last bits depend on it, so the record says it
         resumed = options.resume and (out / "run.json").exists()
         threads = read_recipe(out / "run.json").get("train", {}).get("threads") if resumed else None

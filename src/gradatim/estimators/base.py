@@ -17,8 +17,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
+from ..committees import check_size
 from ..files.contract import blamed
 from ..files.table import TableState, device_here, read_table, write_table
+from ..files.table_schema import MAX_MEMBERS
 from ..learner import Learner
 from ..names import hint
 from ..preprocessing import Columns, Encoder, labels, read_columns
@@ -237,6 +239,8 @@ class Refined(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if self.n_estimators > MAX_MEMBERS:
+            raise ValueError(f"n_estimators must be at most {MAX_MEMBERS}; got {self.n_estimators}")
         template = self.model if isinstance(self.model, Learner) else None
         if not isinstance(self.model, Learner) and self.model not in SHIPPED:
             if not Path(name := str(self.model)).exists():
@@ -253,7 +257,10 @@ class Refined(BaseEstimator):
 
     def _columns(self, X: Any, reset: bool) -> Columns:
         """Return X by column, checked against the columns of before, and of their kinds once the map is fixed."""
-        columns, task = read_columns(X), getattr(self, "task_", None)
+        shape, task = getattr(X, "shape", ()), getattr(self, "task_", None)
+        if reset and len(shape) == 2 and isinstance(self.model, str) and self.model in SHIPPED:
+            check_size(int(shape[1]), None)  # before anything of that width is allocated
+        columns = read_columns(X)
         plain = isinstance(X, np.ndarray) and not hasattr(self, "feature_names_in_")
         if reset or not plain or len(columns.names) != self.n_features_in_:
             by_name = match_dicts(self, X, columns, reset)

@@ -5,6 +5,7 @@ Source: Pedregosa et al. 2011 (one-hot codes).
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,6 +14,9 @@ import numpy as np
 
 MAX_LEVELS, SPARE_LEVELS = 32, 4
 """Levels of a column that get a code of their own, and free codes for levels that appear later."""
+
+LONGEST = 200
+"""Letters of a word that are stored; a longer one is known by its beginning and a hash."""
 
 MAX_CODES = 512
 """One-hot codes of all columns together; with more, each column of categories gets fewer levels, but at least one."""
@@ -121,6 +125,28 @@ class Category:
         if not same or self.levels[:1] != category.levels[:1]:
             return None
         return self._with(dict.fromkeys(category.levels), max(self.slots, category.slots, max_slots))
+
+
+def shortened(values: np.ndarray) -> np.ndarray:
+    """Return words `[rows]`, of those longer than `LONGEST` the beginning and a hash; the array itself if none is.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.category import shortened
+        >>> len(shortened(np.array(["a" * 1000, None], dtype=object))[0])
+        117
+    """
+    if max((len(word) for word in values.tolist() if word is not None), default=0) <= LONGEST:
+        return values
+    short = np.empty(len(values), dtype=object)
+    short[:] = [
+        _short(word) if word is not None and len(word) > LONGEST else word for word in values.tolist()
+    ]
+    return short
+
+
+def _short(word: str) -> str:
+    return f"{word[: LONGEST // 2]}…{hashlib.sha256(word.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 class Tally(NamedTuple):

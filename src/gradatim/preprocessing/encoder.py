@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..nn.carry import Change
-from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category, Tally, slots_per_column
+from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category, Tally, shortened, slots_per_column
 from .columns import CATEGORY, NUMBER, Columns, convert_column
 from .maps import join_maps, merge_maps, merge_tables, table_from_json, table_to_json
 from .number import YOUNG, Number, inverse_unit
@@ -74,7 +74,8 @@ class Encoder:
         weight = weight * inverse_unit(float(weight.max()))
         pairs = columns.decided()
         fitted = [
-            (Number.fit if kind == NUMBER else Tally.from_column)(values, weight) for kind, values in pairs
+            Number.fit(values, weight) if kind == NUMBER else Tally.from_column(shortened(values), weight)
+            for kind, values in pairs
         ]
         max_slots = slots_per_column([tally for tally in fitted if isinstance(tally, Tally)])
         maps = (
@@ -154,22 +155,28 @@ class Encoder:
         """
         columns = columns.reorder(self.names, self.named, owner)
         if columns.kinds == self.kinds:
-            return columns
-        values = tuple(
-            convert_column(
-                column,
-                kind,
-                getattr(column_map, "levels", ()),
-                name,
-                owner,
-                empty=isinstance(column_map, Number) and not column_map.quantiles,
-                truncated=getattr(column_map, "truncated", False),
+            values = columns.values
+        else:
+            values = tuple(
+                convert_column(
+                    column,
+                    kind,
+                    getattr(column_map, "levels", ()),
+                    name,
+                    owner,
+                    empty=isinstance(column_map, Number) and not column_map.quantiles,
+                    truncated=getattr(column_map, "truncated", False),
+                )
+                for column, kind, column_map, name in zip(
+                    columns.values, self.kinds, self.maps, self.names, strict=True
+                )
             )
-            for column, kind, column_map, name in zip(
-                columns.values, self.kinds, self.maps, self.names, strict=True
-            )
+        short = tuple(
+            shortened(column) if kind == CATEGORY else column
+            for column, kind in zip(values, self.kinds, strict=True)
         )
-        return Columns(columns.names, values, columns.named)
+        same = all(new is old for new, old in zip(short, columns.values, strict=True))
+        return columns if same else Columns(columns.names, short, columns.named)
 
     def encode(self, columns: Columns, owner: str = "the model") -> np.ndarray:
         """Return the rows of a table as float64 `[rows, width]`; each row depends on itself alone.
@@ -261,10 +268,16 @@ class Encoder:
             new = numbers.get(self.names[j], old)
             if not old.quantiles:  # of an empty column every z is 0
                 continue
-            if old.low < old.high:  # of a constant too
+            if old.low < old.high:
                 scale[at] = old.scale / new.scale
-            if old.centre != new.centre:
-                shift[at] = old.centre / new.scale - new.centre / new.scale
+                shift[at] = (
+                    old.centre / new.scale - new.centre / new.scale if old.centre != new.centre else 0.0
+                )
+            elif (
+                old.centre != new.centre and old.centre not in new.codes
+            ):  # one number, so tails are no matter
+                place_of = encoder._number_names.index(self.names[j])
+                shift[at] = np.nan_to_num(encoder._numbers.standard(np.array([old.centre]), place_of))[0]
         return Change(place, torch.from_numpy(scale), torch.from_numpy(shift), encoder.width)
 
     def joined(self, encoder: Encoder) -> Encoder:

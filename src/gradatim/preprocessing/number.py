@@ -27,6 +27,9 @@ APART = 3.0
 """A number that occurs more than once is a code for missing if it stands apart from all others by this many times
 their range."""
 
+FOREIGN = 100.0
+"""A constant so many scales away from the numbers that follow it stood for missing, as 0 does before years."""
+
 CHECKPOINTS = (4, 16, 64, 256)
 """Numbers since a constant column began to vary, after which its scale is looked at again; the last is for good."""
 
@@ -136,12 +139,18 @@ class Number:
             stage=FITTED if distinct[0] < distinct[-1] else YOUNG,
         )
 
-    def advance(self, values: np.ndarray) -> tuple[int, Number, Number]:
+    def advance(self, values: np.ndarray, at_once: bool = False) -> tuple[int, Number, Number]:
         """Return what more rows `[rows]` make of a column that was empty or constant.
 
-        - A column that was empty takes its first number as centre, one that was constant its first other number for
-          the scale. For the rows before, z is 0 under either map.
-        - At the `CHECKPOINTS` the scale is looked at again. The centre stays.
+        - A column that was empty takes its first number as centre. It is constant then.
+        - A constant column begins to vary with its first other number. At the first of the `CHECKPOINTS` it gets a
+          scale, or at the second if further numbers are one; until then z is 0. A constant far from all further
+          numbers becomes a code for missing: its z stays 0.
+        - At the other checkpoints the scale is looked at again.
+
+        Args:
+            values: NaN where missing.
+            at_once: whether the first other number decides a scale, and the constant is never missing. So it is for y.
 
         Returns:
             n: how many rows come before a change of scale, or all.
@@ -152,13 +161,13 @@ class Number:
             >>> import numpy as np
             >>> from gradatim.preprocessing import Number
             >>> constant = Number.fit(np.full(9, 5.0), np.ones(9))
-            >>> n, now, then = constant.advance(np.array([5.0, 5.0, 7.0]))
-            >>> n, now.centre, now.scale, then.recent
-            (3, 5.0, 2.0, (7.0,))
+            >>> n, now, then = constant.advance(np.array([5.0, 7.0, 5.0, 6.0, 7.0, 7.0]))
+            >>> n, now.scale, then.centre, round(then.scale, 2)
+            (5, 1.0, 5.0, 1.5)
         """
         if self.stage != YOUNG:
             return len(values), self, self
-        index = np.flatnonzero(~np.isnan(values))
+        index = np.flatnonzero(~(np.isnan(values) | np.isin(values, self.codes)))
         present, column, start = values[index], self, 0
         if not self.quantiles and len(present):
             first = float(present[0])
@@ -168,8 +177,9 @@ class Number:
             if not len(other):
                 return len(values), column, column
             start = int(other[0])
-            distance = abs(float(present[start]) / 2 - column.centre / 2) * 2
-            column = column._reaching(present[start : start + 1], min(max(distance, 5e-324), _LARGEST))
+            if at_once:
+                distance = abs(float(present[start]) / 2 - column.centre / 2) * 2
+                column = column._reaching(present[start : start + 1], min(max(distance, 5e-324), _LARGEST))
         held = len(column.recent)
         room = next(point for point in CHECKPOINTS if point > held) - held
         recent = (*column.recent, *present[start : start + room].tolist())
@@ -185,10 +195,17 @@ class Number:
     def _rescaled(self, recent: np.ndarray) -> Number:
         """Return the map with the scale that recent numbers show around the centre, where it differs much."""
         shown = Number.fit(recent, np.ones(len(recent)), codes=False)
-        scale = min(math.hypot(shown.scale * (shown.low < shown.high), shown.centre - self.centre), _LARGEST)
-        if not scale > 0 or 2 / 3 < scale / self.scale < 1.5:
-            scale = self.scale
-        column = self._reaching(np.array([shown.low, shown.high]), scale)
+        apart = abs(shown.centre / 2 - self.centre / 2) * 2
+        if self.low == self.high and shown.low == shown.high and len(recent) == CHECKPOINTS[0]:
+            return replace(self, recent=tuple(recent.tolist()))  # one further number: is it the last?
+        if self.low == self.high and shown.low < shown.high and apart / FOREIGN > shown.scale:
+            far = {"codes": (*self.codes, self.centre), "low": shown.low, "high": shown.high}
+            column = replace(self, centre=shown.centre, scale=shown.scale, quantiles=shown.quantiles, **far)
+        else:
+            scale = min(math.hypot(shown.scale * (shown.low < shown.high), apart), _LARGEST)
+            if not scale > 0 or (self.low < self.high and 2 / 3 < scale / self.scale < 1.5):
+                scale = self.scale
+            column = self._reaching(np.array([shown.low, shown.high]), scale)
         if len(recent) >= CHECKPOINTS[-1]:
             return replace(column, stage=GROWN, recent=())
         return replace(column, recent=tuple(recent.tolist()))

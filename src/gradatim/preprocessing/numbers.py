@@ -83,7 +83,7 @@ class Numbers:
         stride = 1 + _CHUNK_SIZE // width
         for first in range(0, len(raw), stride):
             rows = slice(first, first + stride)
-            z = self._standard(raw[rows])
+            z = self.standard(raw[rows])
             missing = np.isnan(z)
             if missing.any():
                 z[missing] = 0.0
@@ -109,7 +109,7 @@ class Numbers:
         """
         usable = []
         for position, column in enumerate(self.maps):
-            z = self._standard(np.array([*column.quantiles, column.high]), position)
+            z = self.standard(np.array([*column.quantiles, column.high]), position)
             usable.append(np.unique(z[z < z[-1]]))
         sizes = range(QUANTILES, 0, -1)
         n_cuts = next((k for k in sizes if sum(min(len(cuts), k) for cuts in usable) <= budget), 1)
@@ -117,7 +117,7 @@ class Numbers:
         columns = np.repeat(np.arange(len(chosen)), [len(cuts) for cuts in chosen])
         return columns[:budget], np.concatenate([np.empty(0), *chosen])[:budget]
 
-    def _standard(self, raw: np.ndarray, position: int | slice = slice(None)) -> np.ndarray:
+    def standard(self, raw: np.ndarray, position: int | slice = slice(None)) -> np.ndarray:
         """Return numbers `[rows, p]` (or of one column `[rows]`) standardised, with soft tails; NaN where missing."""
         unit, centre, scale = self._scales[position].T[:3]
         with np.errstate(over="ignore", under="ignore"):

@@ -154,7 +154,7 @@ def accuracy(text: str) -> float:
 def kinds(folder: Path, state: str = "s") -> dict[str, str]:
     """Return the kind of each column by name, as a state has it."""
     columns = read_table(folder / state)[0]["table"]["columns"]
-    return {name: cells if isinstance(cells, str) else cells["kind"] for name, cells in columns.items()}
+    return {name: cells["kind"] for name, cells in columns.items()}
 
 
 def task(folder: Path) -> str:

@@ -213,7 +213,7 @@ def options_as_people_write_them(folder: Path) -> None:
     if done.code == 0:
         assert read(folder / "s")[1]["params"]["batch_size"] == 1000
     else:
-        assert ("1e3" in done.err or "1000.0" in done.err) and "whole number" in done.err
+        assert "1e3" in done.err and "whole number" in done.err
     done = call(*words, "--classes", "0,0,1")
     assert class_count(done.out) == 2 if done.code == 0 else "0" in done.err and "twice" in done.err
     fit(folder, table, "--text", "x")
@@ -337,5 +337,5 @@ def remap_and_check(folder: Path) -> None:
     content[-5] ^= 4
     damaged = write(folder / "damaged", bytes(content))
     done = call("info", "--check", damaged)
-    assert done.code == 2 and f"not whole: {damaged}" in done.out + done.err
+    assert done.code == 2 and str(damaged) in done.out + done.err
     assert os.path.exists(folder / "s")

@@ -84,17 +84,18 @@ def intervals_after_few_rows(folder: Path) -> None:
         assert model.predict([[0.0]], quantiles=[0.05, 0.95]).tolist() == [[-np.inf, np.inf]]
         assert np.isfinite(model.predict([[0.0]])).all()
     rng = np.random.default_rng(0)
-    for unit in (1.0, 1e6, 1e-6):
-        for n in (3, 4, 8):
-            covered = []
-            for _ in range(40):
-                y, new = unit * rng.normal(100, 20, n), unit * rng.normal(100, 20, 200)
-                model = RefinedRegressor().partial_fit(rng.normal(size=(n, 1)), y)
-                low, high = model.predict(rng.normal(size=(200, 1)), quantiles=[0.1, 0.9]).T
-                covered.append(np.mean((low <= new) & (new <= high)))
-            assert np.mean(covered) >= 0.68, (
-                f"{np.mean(covered):.2f} of new rows after {n}, y in units of {unit:g}"
-            )
+    for n in (3, 4, 8):
+        covered = []
+        for draw in range(24):
+            X, y, new = rng.normal(size=(n, 1)), rng.normal(100, 20, n), rng.normal(100, 20, 200)
+            asked = rng.normal(size=(200, 1))
+            low, high = RefinedRegressor().partial_fit(X, y).predict(asked, quantiles=[0.1, 0.9]).T
+            covered.append(np.mean((low <= new) & (new <= high)))
+            for unit in (1e6, 1e-6) if draw == 0 else ():
+                ends = RefinedRegressor().partial_fit(X, unit * y).predict(asked, quantiles=[0.1, 0.9]) / unit
+                np.testing.assert_allclose(ends, np.column_stack([low, high]), rtol=1e-6)
+        # .7 on average over draws; the mean of 24 has a deviation of .04
+        assert np.mean(covered) >= 0.66, f"{np.mean(covered):.2f} of new rows after {n}"
 
 
 @case("D19")

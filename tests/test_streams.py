@@ -173,6 +173,22 @@ def test_forks_that_saw_different_new_words_have_the_sums_of_one_pass():
     np.testing.assert_allclose(merged.predict(frame), whole.predict(frame), atol=0.1)
 
 
+def test_forks_whose_y_begins_to_vary_apart_have_the_sums_of_one_pass():
+    frame, _, _ = late(900)
+    y = np.where(np.arange(900) < 300, 2.0, 2 + 10 * frame["x"].to_numpy())
+    base = RefinedRegressor().partial_fit(frame[:280], y[:280])
+    parts = (slice(280, 500), slice(500, 700), slice(700, 900))
+    merged, whole = copy.deepcopy(base), RefinedRegressor().partial_fit(frame, y)
+    for part in parts:
+        merged.merge(base.fork().partial_fit(frame[part], y[part]))
+    assert merged.task_.target.scale == whole.task_.target.scale
+    sums, wanted = (model.task_.current(32).members.states[0].moments for model in (merged, whole))
+    torch.testing.assert_close(sums.squares, wanted.squares, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sums.rows, wanted.rows)
+    base.merge(base.fork().partial_fit(frame[parts[0]], y[parts[0]]).fork())  # one that learnt nothing since
+    assert base.task_.rows == 280
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 12])
 def test_intervals_of_few_rows_are_the_same_in_any_unit(rows):
     rng = np.random.default_rng(0)

@@ -73,7 +73,7 @@ def degrees_of_freedom(factor: Factor) -> Tensor:
     return len(factor.seen) - (factor.ridge * inverse).sum(-1)
 
 
-def noise_variance(moments: Statistics, factor: Factor, head: Tensor, one: int) -> Tensor:
+def noise_variance(moments: Statistics, factor: Factor, head: Tensor, intercept: int) -> Tensor:
     """Return variances `[B, S, C]` of what is left: `n RSS / (n - tr(H))^2`, generalised cross-validation.
 
     While rows are few, a doubt is added: the variance of y, less with each row.
@@ -82,7 +82,7 @@ def noise_variance(moments: Statistics, factor: Factor, head: Tensor, one: int) 
         moments: the sums over all rows.
         factor: of S heads.
         head: `[B, S, d, C]`.
-        one: the place of the feature that is 1.
+        intercept: the place of the feature that is 1.
     """
     seen, squares = factor.seen, moments.squares[:, None]
     gram = moments.gram[:, None, seen][:, :, :, seen]
@@ -92,7 +92,7 @@ def noise_variance(moments: Statistics, factor: Factor, head: Tensor, one: int) 
     free = (rows - degrees_of_freedom(factor)).clamp(min=0.02 * rows.clamp(min=1))
     # of a few rows one estimate is as good as a prior row of variance 1
     noise = (rows[..., None] * residual + 1e-3) / (free.square()[..., None] + 1e-3)
-    mean = moments.cross[:, one] / rows.clamp(min=1)
+    mean = moments.cross[:, intercept] / rows.clamp(min=1)
     variance = (moments.squares / rows.clamp(min=1) - mean.square()).clamp(min=0)
     doubt = variance * (rows + 1) / (rows - 1).clamp(min=0.5) * (FEW / rows.clamp(min=FEW)) ** 4
     return noise + doubt[:, None]

@@ -23,9 +23,9 @@ FENCE = 8.0
 TAILS = ((0.25, 0.6745), (0.1, 1.2816), (0.05, 1.6449), (0.01, 2.3263), (0.002, 2.8782))
 """Quantiles that may show a deviation: the level of a pair, and the normal quantile there. The first that differ do."""
 
-APART = 3.0
+APART, NINES_APART = 30.0, 3.0
 """A number that occurs more than once is a code for missing if it stands apart from all others by this many times
-their range."""
+their range; by fewer if it is all nines, as -9999 is."""
 
 FOREIGN = 100.0
 """A constant so many scales away from the numbers that follow it stood for missing, as 0 does before years."""
@@ -277,9 +277,17 @@ def _codes_of(distinct: np.ndarray, weights: np.ndarray) -> tuple[tuple[float, .
         low, high = distinct[others[0]] / 8, distinct[others[-1]] / 8
         far = [place for place in index[list(places)] if weights[place] > 1.5 * weights.min()]
         gaps = [max(low - distinct[place] / 8, distinct[place] / 8 - high) for place in far]
-        if len(far) == len(places) and all(gap > APART * (high - low) for gap in gaps):
+        enough = [NINES_APART if _is_nines(distinct[place]) else APART for place in far]
+        ranges = [gap > times * (high - low) for gap, times in zip(gaps, enough, strict=True)]
+        if len(far) == len(places) and all(ranges):
             apart[far] = True
     return tuple(distinct[apart].tolist()), apart
+
+
+def _is_nines(number: float) -> bool:
+    """Return whether a number is written with nines alone, two at least, whatever its sign and fraction of nines."""
+    digits = format(abs(number), ".15g").replace(".", "")
+    return len(digits) > 1 and set(digits) == {"9"}
 
 
 def _weight_by_value(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -219,9 +219,8 @@ class Number:
             return self
         if FITTED in (self.stage, column.stage) or self.has_missing != column.has_missing:
             return None
-        if self.low == self.high and column.quantiles and (column.low < column.high or not self.quantiles):
-            return column
-        return self
+        further = (column.low < column.high, bool(column.quantiles), len(column.recent))
+        return column if further > (self.low < self.high, bool(self.quantiles), len(self.recent)) else self
 
 
 def inverse_unit(*numbers: float) -> float:

@@ -221,7 +221,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
 def test_another_run_is_not_resumed(tmp_path):
     run(tmp_path, SHORT)
     with pytest.raises(
-        ValueError, match=r"already holds a run: resume it with --resume, or choose another folder"
+        ValueError,
+        match=r"already holds a run: resume it \\(resume=True, on the command line --resume\\), or choose another",
     ):
         run(tmp_path, SHORT)
     wrong = {

@@ -115,9 +115,8 @@ class TableTask:
             if len(self.warm) >= WARM:
                 self.fit(self.warm, batch_size)
             elif self.template is not None:
-                trial = copy.copy(
-                    self
-                )  # a learner of another size is refused at once, and weights that it cannot use
+                trial = copy.copy(self)
+                # a learner of another size is refused at once, and weights that it cannot use
                 trial._batch(trial.prepare(self.warm), self.warm)
         size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
@@ -147,9 +146,16 @@ class TableTask:
             self._change(then, y_then)
             rows, x = rows.take(slice(n, None)), None
 
+    def awaken(self, columns: Columns) -> None:
+        """Go on under a map in which columns that were empty are of words, where such rows bring words first."""
+        if self.encoder is not None and self.template is None:
+            self._change(self.encoder.awakened(columns), self.target)
+
     def _change(self, encoder: Encoder, target: Number) -> None:
         """Go on under an extended map, with all that was learnt carried over exactly."""
         assert self.encoder is not None
+        if encoder is self.encoder and target is self.target:
+            return
         change, old = self.encoder.change_to(encoder), self.target
         self.encoder, self.target = encoder, target
         if self.template is not None:

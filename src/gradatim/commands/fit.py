@@ -22,7 +22,6 @@ from ..files.schema import NAMED, STORED_OPTIONS, Schema
 from ..files.streaming import TargetReader, fit_stream, prepare, reweigh
 from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
-from ..preprocessing.drift import DriftWarning
 from .show import print_written
 from .tables import (
     FILES_HELP,
@@ -338,6 +337,8 @@ def _report(console: Console, report: StreamReport, seconds: float, schema: Sche
 
 def _notes(report: StreamReport, labels: Labels, state: str) -> list[str]:
     """Return notes of what came up while rows were learned, with what can be done at the command line."""
+    from ..preprocessing.drift import DriftWarning
+
     notes = []
     for word, number in labels.odd.items():
         kind = KIND_NAMES[labels.cells.kind]

@@ -83,8 +83,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             expected = " or ".join(named).replace("NoneType", "null") or "another value"
             if expected == "int":
                 expected = "a whole number, such as 1000"
-            given = next((word for word in arguments if word.partition("=")[2] == got[1]), got[1])
-            text = f"--{key[1].replace('_', '-')} wants {expected}; got {given.partition('=')[2] or given}"
+            option = key[1].replace("_", "-")
+            pairs = (word.partition("=") for word in arguments)
+            given = next((value for name, _, value in pairs if name.replace("_", "-") == f"--{option}"), "")
+            text = f"--{option} wants {expected}; got {given or got[1]}"
         elif "are required: " in text:
             lead, _, missing = text.rpartition(": ")
             spellings = _spellings(parser)

@@ -255,7 +255,7 @@ class Refined(BaseEstimator):
         seeds = tuple(range(first, first + self.n_estimators))
         return TableTask(outputs, seeds, template, str(self.device))
 
-    def _columns(self, X: Any, reset: bool) -> Columns:
+    def _columns(self, X: Any, reset: bool, learning: bool = False) -> Columns:
         """Return X by column, checked against the columns of before, and of their kinds once the map is fixed."""
         shape, task = getattr(X, "shape", ()), getattr(self, "task_", None)
         if reset and len(shape) == 2 and isinstance(self.model, str) and self.model in SHIPPED:
@@ -267,13 +267,17 @@ class Refined(BaseEstimator):
             if by_name is None:
                 validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
             columns = by_name or columns
-        fixed = None if reset or task is None else task.encoder
-        return columns if fixed is None else fixed.align(columns, MODEL)
+        if reset or task is None or task.encoder is None:
+            return columns
+        if learning:
+            self.task_ = task = copy.copy(task)
+            task.awaken(columns)
+        return task.encoder.align(columns, MODEL)
 
     def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
         """Return checked rows, y `[n]` labels or numbers, to `fit` or to learn next, in a task that may change."""
         y, more = self._checked(y), hasattr(self, "task_") and not fit
-        columns = self._columns(X, reset=not more)
+        columns = self._columns(X, reset=not more, learning=True)
         check_consistent_length(columns.values[0], y)
         weight = read_weights(sample_weight, len(y))
         if more:

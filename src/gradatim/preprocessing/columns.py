@@ -232,7 +232,7 @@ def convert_column(
         return check_finite(parsed, (name,))
     if family_of(values) == PLAIN and not truncated:
         present = values[~np.isnan(values)]
-        if len(present) > 1 and not any(map(_is_number, levels)):
+        if len(present) > 1 and not any(map(is_number, levels)):
             raise ValueError(
                 f"column {name!r} changed its type: {owner} learned it as categories (text); got the number "
                 f"{present[0]:g}: convert it to text first"
@@ -250,7 +250,7 @@ def _parse(cells: list[str | None]) -> tuple[np.ndarray, list[int]]:
     for row, cell in enumerate(cells):
         if isinstance(cell, Cell):
             numbers[row] = cell.number
-        elif cell is not None and _is_number(cell):
+        elif cell is not None and is_number(cell):
             numbers[row] = float(cell)
         elif cell is not None:
             odd.append(row)
@@ -320,7 +320,8 @@ def quote_names(names: Sequence[str]) -> str:
     return "the columns " + ", ".join(map(repr, names[:_MAX_NAMES])) + more
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return whether a text reads as a number."""
     try:
         float(text)
     except ValueError:

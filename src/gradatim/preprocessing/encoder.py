@@ -18,7 +18,7 @@ import torch
 from ..nn.carry import Change
 from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category, Tally, shortened, slots_per_column
 from .columns import CATEGORY, NUMBER, Columns, convert_column
-from .maps import join_maps, merge_maps, merge_tables, table_from_json, table_to_json
+from .maps import join_maps, merge_maps, merge_tables, table_from_json, table_to_json, words_begin
 from .number import YOUNG, Number, inverse_unit
 from .numbers import Numbers
 
@@ -154,9 +154,8 @@ class Encoder:
             ValueError: a column is missing, unknown or of another type, or the number of columns differs.
         """
         columns = columns.reorder(self.names, self.named, owner)
-        if columns.kinds == self.kinds:
-            values = columns.values
-        else:
+        values = columns.values
+        if columns.kinds != self.kinds:
             values = tuple(
                 convert_column(
                     column,
@@ -168,7 +167,7 @@ class Encoder:
                     truncated=getattr(column_map, "truncated", False),
                 )
                 for column, kind, column_map, name in zip(
-                    columns.values, self.kinds, self.maps, self.names, strict=True
+                    values, self.kinds, self.maps, self.names, strict=True
                 )
             )
         short = tuple(
@@ -249,6 +248,11 @@ class Encoder:
         same = all(new is old for new, old in zip(maps, self.maps, strict=True))
         return self if same else replace(self, maps=tuple(maps))
 
+    def awakened(self, columns: Columns) -> Encoder:
+        """Return the map where a column that was empty is one of words if its first value in these rows is a word."""
+        columns = columns.reorder(self.names, self.named, "the model")
+        return self._replaced(words_begin(self.maps, columns.values))
+
     def change_to(self, encoder: Encoder) -> Change:
         """Return how rows encoded by this map become those that another map of the same columns encodes.
 
@@ -261,6 +265,9 @@ class Encoder:
             tensor([-3.], dtype=torch.float64)
         """
         index = {entry: at for at, entry in enumerate(encoder.inputs) if entry[0] != "free"}
+        index |= {
+            ("missing number", name, None): at for (kind, name, _), at in index.items() if kind == "missing"
+        }
         place = torch.tensor([index.get(entry, -1) for entry in self.inputs], dtype=torch.int64)
         scale, shift = np.ones(self.width), np.zeros(self.width)
         numbers = {encoder.names[j]: column_map for j, column_map in encoder._number_maps}

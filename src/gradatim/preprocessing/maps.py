@@ -5,14 +5,15 @@ Source: Pedregosa et al. 2011 (standardisation, one-hot codes).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .category import Category
-from .columns import CATEGORY, NUMBER
+from .category import SPARE_LEVELS, Category
+from .cells import Cell
+from .columns import CATEGORY, NUMBER, column_kind, is_number
 from .number import YOUNG, Number
 
 FORMAT = 3
@@ -31,6 +32,30 @@ def merge_maps(
     if isinstance(first, Number) and isinstance(second, Number):
         return first.merge(second)
     return None
+
+
+def words_begin(maps: Sequence[Number | Category], values: Sequence[np.ndarray]) -> list[Number | Category]:
+    """Return the maps of columns, those of words for columns that were empty and whose first value is a word.
+
+    Args:
+        maps: one for each column.
+        values: `[rows]` each.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing import Number
+        >>> from gradatim.preprocessing.maps import words_begin
+        >>> empty = Number.fit(np.array([np.nan]), np.ones(1))
+        >>> words_begin([empty], [np.array([None, "red"], dtype=object)])[0].slots
+        4
+    """
+    changed = list(maps)
+    for place, (column, cells) in enumerate(zip(maps, values, strict=True)):
+        if isinstance(column, Number) and not column.quantiles and column_kind(cells) == CATEGORY:
+            first = next((cell for cell in cells.tolist() if cell is not None), None)
+            if first is not None and not isinstance(first, Cell) and not is_number(first):
+                changed[place] = Category((), SPARE_LEVELS, True, column.has_missing, False)
+    return changed
 
 
 def describe_difference(first: Number | Category, second: Number | Category) -> str:

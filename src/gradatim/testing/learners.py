@@ -235,8 +235,18 @@ def _weights(case: _Case) -> None:
         )
         for batch, count in zip(case.batches, counts, strict=True)
     ]
-    for state, repeated in zip(case.run(weighted), case.run(copies), strict=True):
+    if case.learner.refiner.capabilities.score:  # a pass scores rows in their order, and copies come later
+        runs = [[case.learner.fit(_joined(batches), 4)] for batches in (weighted, copies)]
+    else:
+        runs = [case.run(weighted), case.run(copies)]
+    for state, repeated in zip(*runs, strict=True):
         case.assert_close(law, state, repeated)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Return mini-batches `[B, N, ...]` as one."""
+    parts = (torch.cat([getattr(b, name) for b in batches], dim=1) for name in ("x", "y", "weight"))
+    return Batch._trusted(*parts)
 
 
 def _forgets(case: _Case) -> None:

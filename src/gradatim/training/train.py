@@ -165,8 +165,8 @@ class _Run:
             log = out / "log.jsonl"
             if checkpoints or (log.exists() and log.stat().st_size):
                 raise ValueError(
-                    f"{out} already holds a run: resume it (resume=True, on the command line --resume), or choose another "
-                    "folder"
+                    f"{out} already holds a run: resume it (resume=True, on the command line --resume), "
+                    "or choose another folder"
                 )
             return None
         checkpoint = latest(out)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -484,6 +485,22 @@ def test_a_full_disk_leaves_no_file_and_names_the_path(run, refused, monkeypatch
     assert line.startswith(f"p{suffix} could not be written (No space left on device)")
     monkeypatch.setattr(replace, "_create", create)
     assert "/dev/full is not a file" in refused("predict", "f.csv", "--state", "s", "--out", "/dev/full")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_predictions_that_a_killed_process_left_are_swept(tmp_path):
+    script = (
+        "import os, sys, pyarrow; from pathlib import Path; from gradatim.files.writing import TableWriter\n"
+        "with TableWriter(Path(sys.argv[1])) as file: file.write(pyarrow.table({'p': [1]})); os.kill(os.getpid(), 9)"
+    )
+    for suffix in (".csv", ".parquet", ".jsonl", ".arrow"):
+        path = tmp_path / f"p{suffix}"
+        ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+        assert ended.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1
+        with TableWriter(path) as file:
+            file.write(pa.table({"p": [2]}))
+        assert list(tmp_path.iterdir()) == [path]
+        path.unlink()
 
 
 def test_standard_output_that_is_full_or_closed(tmp_path):

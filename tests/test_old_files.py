@@ -23,6 +23,7 @@ from gradatim import (
     rebuild,
     save_state,
 )
+from gradatim.commands.info import info_lines
 from gradatim.files.checkpoint import read, write
 
 HERE = Path(__file__).parent / "data" / "format_1"
@@ -92,6 +93,21 @@ def test_a_checkpoint_of_version_1_answers_the_same(tmp_path):
     torch.testing.assert_close(answers, torch.tensor(ANSWERS["checkpoint"]))
     assert header["gradatim_format"] == 1
     assert read(write(path, *read(path)))[1]["gradatim_format"] == 2
+
+
+@pytest.mark.parametrize("name", ["table_classifier", "table_regressor"])
+def test_rows_that_are_landmarks_are_said_for_as_long_as_they_are_stored(name, tmp_path):
+    def stored(path):
+        return next(text for label, text in info_lines(path) if label == "stored rows")
+
+    path, (kind, _) = copied(name, tmp_path), TABLES[name]
+    assert "as landmarks" in stored(path)
+    model = kind.load(path)
+    y = np.resize(getattr(model, "classes_", [0.5, 1.5, 2.5]), 12)
+    for changed in (model, kind.load(model.save(path)).partial_fit(rows(), y), model.fork()):
+        assert stored(changed.save(path)) == stored(path) and "as landmarks" in stored(path)
+    assert "none as they came" in stored(kind.load(path).remap(rows(), y).save(path))
+    assert "none as they came" in stored(kind().fit(rows(), y).save(path))
 
 
 @pytest.mark.parametrize("features", [1, 2, None])

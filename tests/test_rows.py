@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from gradatim.preprocessing import Columns, Encoder, read_columns
+from gradatim.preprocessing import Columns, Encoder, labels, read_columns
 from gradatim.preprocessing.cells import Cell, Days
 from gradatim.preprocessing.columns import convert_column
-from gradatim.preprocessing.rows import Rows
+from gradatim.preprocessing.rows import Rows, read_weights
 
 pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
 
@@ -303,3 +303,46 @@ def test_a_typed_column_with_nothing_in_it_is_missing(dtype):
     columns = read_columns(pd.DataFrame({"a": pd.array([None, None], dtype=dtype), "b": ["x", "y"]}))
     assert Encoder.fit(columns).kinds == ("number", "category")
     assert all(cell is None or math.isnan(cell) for cell in columns.values[0].tolist())
+
+
+@pytest.mark.parametrize(
+    "item", [math.inf, Decimal("-Infinity"), 10**400, 10**5000, np.float32("inf")], ids=range(5)
+)
+def test_infinity_is_refused_beside_words_as_alone(item):
+    for cells in ([item], [item, "red"], [item, date(2024, 1, 1)], [item, 2**60 + 1], [item, None, b"x"]):
+        column = np.empty((len(cells), 1), dtype=object)
+        column[:, 0] = cells
+        for X in (column, pd.DataFrame({"x0": column[:, 0]}), [{"x0": cell} for cell in cells]):
+            with pytest.raises(ValueError, match="column 'x0' contains infinity"):
+                read_columns(X)
+
+
+def test_small_floats_and_bytes_beside_text_are_read_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="scalar"):
+            read_columns(np.float16(1.5))
+        assert read_columns([[np.float16(1.5)], [np.float16(-2)]]).values[0].tolist() == [1.5, -2]
+        assert read_columns([[b"\xff"], ["7"]]).values[0].tolist() == ["\ufffd", "7"]
+        halves = np.array([1.0], dtype=np.float16)
+        assert labels.union(halves, np.array([2**53 + 1])).tolist() == [1, 2**53 + 1]
+        assert labels.read_labels([[b"a"], [b"b"]]).tolist() == [b"a", b"b"]
+    for y in ([[b"\xff"], ["a"]], [10**5000, 1]):
+        with pytest.raises(ValueError, match="labels"):
+            labels.read_labels(y)
+
+
+ODD_NUMBERS = [
+    np.array(["", "1"]), [np.str_("a"), 1], [10**400, 1], [10**5000, 1], [np.complex64(1j), 1],
+    [np.datetime64("2024"), 1], [b"\xff", 1], [object(), 1], [{}, 1],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", ODD_NUMBERS, ids=range(len(ODD_NUMBERS)))
+def test_what_is_no_number_is_named_in_plain_words(values):
+    with pytest.raises(ValueError, match=r"^y must be numbers; got .* \(row 0\)") as refused:
+        labels.read_targets(values)
+    with pytest.raises(ValueError, match=r"^sample_weight must hold a number .* \(row 0\)") as weighed:
+        read_weights(values, 2)
+    for error in (refused, weighed):
+        assert "np." not in str(error.value) and "<" not in str(error.value)

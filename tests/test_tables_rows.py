@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -299,15 +300,73 @@ def test_more_columns_are_ignored_with_one_note(run, refused):
 
 
 @pytest.mark.parametrize("cell", ["word", "3.5", "2024-01-01", "true"])
-def test_a_column_empty_at_fit_is_ignored_later(run, cell):
+def test_a_column_empty_at_fit_is_missing_until_it_is_learned(run, cell):
     Path("f.csv").write_text("x,m,y\n" + "1,,a\n2,,b\n" * 20)
     (note,) = notes(run("fit", "f.csv", "--target", "y", "--state", "s"))
     assert "'m' is empty" in note
-    Path("g.csv").write_text(f"x,m\n1,{cell}\n2,{cell}\n")
-    (note,) = notes(run("predict", "g.csv", "--state", "s", "--out", "p.csv"))
-    assert "'m'" in note and column("p.csv", "prediction") == ["a", "b"]
     Path("h.csv").write_text("x\n1\n2\n")
-    assert notes(run("predict", "h.csv", "--state", "s", "--out", "p.csv")) == []
+    words = ["predict", "h.csv", "--state", "s", "--out"]
+    assert notes(run(*words, "p.csv", "--proba")) == []
+    Path("g.csv").write_text(f"x,m\n1,{cell}\n2,{cell}\n")
+    (note,) = notes(run("predict", "g.csv", "--state", "s", "--out", "q.csv", "--proba"))
+    assert "'m'" in note and csv_rows("q.csv") == csv_rows("p.csv")
+    words = ["predict", "g.csv", "--state", "s", "--out", "q.csv", "--proba"]
+    assert notes(run(*words, "--drop", "m")) == [] and csv_rows("q.csv") == csv_rows("p.csv")
+
+
+FILLED = {
+    "number": ([f"{2023 + i % 2}" for i in range(400)], "number", "2023", "2024"),
+    "comma": ([f'"{i % 2},5"' for i in range(400)], "number", '"0,5"', '"1,5"'),
+    "date": ([f"{13 + i % 2}/01/2024" for i in range(400)], "date", "13/01/2024", "14/01/2024"),
+    "boolean": (["true" if i % 2 else "false" for i in range(400)], "boolean", "false", "true"),
+}
+
+
+@pytest.mark.parametrize("command", ["update", "remap"])
+@pytest.mark.parametrize("name", FILLED)
+@pytest.mark.parametrize("late", [0, 20_000])
+def test_a_column_empty_at_fit_is_learned_when_it_is_filled(run, name, command, late):
+    cells, kind, first, second = FILLED[name]
+    rows = [f",{i % 5},,{'ab'[i % 2]}" for i in range(400)]
+    Path("f.csv").write_text("\n".join(["m,x,k,y", *rows]) + "\n")
+    run("fit", "f.csv", "--target", "y", "--state", "s")
+    filled = [f",,{i % 5},{'ab'[i % 2]}" for i in range(late)]
+    filled += [f"{cell},,{i % 5},{'ab'[i % 2]}" for i, cell in enumerate(cells)] * (1 + late // 400)
+    Path("more.csv").write_text("\n".join(["k,m,x,y", *filled]) + "\n")
+    assert "'k'" in " ".join(notes(run(command, "more.csv", "--state", "s")))
+    schema = read("s")[1]["table"]
+    assert list(schema["columns"]) == ["m", "x", "k"] and schema["empty"] == ["m"]
+    assert schema["columns"]["k"]["kind"] == kind
+    Path("g.csv").write_text(f"x,k\n1,{first}\n1,{second}\n")
+    assert notes(run("predict", "g.csv", "--state", "s", "--out", "p.csv")) == []
+    assert column("p.csv", "prediction") == ["a", "b"]
+    Path("more.csv").write_text("\n".join(["k,m,x,y", f"{first},7,1,a", f"{second},8,1,b"]) + "\n")
+    assert "'m'" in " ".join(notes(run("update", "more.csv", "--state", "s")))
+    assert read("s")[1]["table"]["empty"] == []
+
+
+def test_a_column_empty_at_fit_stays_empty_where_words_or_nothing_follow(run, refused):
+    frame = pd.DataFrame({"x": np.arange(60.0) % 7, "m": None, "y": np.arange(60) % 7 + 0.25})
+    frame.to_parquet("f.parquet")
+    run("fit", "f.parquet", "--target", "y", "--state", "s")
+    assert "empty so far" in run("info", "s")
+    frame.assign(m="word").to_parquet("words.parquet")
+    (note,) = notes(run("update", "words.parquet", "--state", "s"))
+    assert "'m'" in note and "words count as missing" in note
+    frame.drop(columns="m").to_parquet("without.parquet")
+    assert notes(run("update", "without.parquet", "--state", "s")) == []
+    assert notes(run("update", "f.parquet", "--state", "s")) == []
+    frame.assign(m=frame.x).to_parquet("filled.parquet")
+    assert notes(run("update", "filled.parquet", "--state", "s", "--drop", "m")) == []
+    assert notes(run("predict", "filled.parquet", "--state", "s", "--out", "p.csv", "--id", "m")) == []
+    assert read("s")[1]["table"]["empty"] == ["m"]
+    (note,) = notes(run("update", "filled.parquet", "--state", "s"))
+    assert "numbers are learned" in note and read("s")[1]["table"]["empty"] == []
+    assert "which the state knows, is missing" in refused("update", "without.parquet", "--state", "s")
+    frame[["m", "y"]].to_parquet("all.parquet")
+    assert "every column besides the target is empty" in refused(
+        "fit", "all.parquet", "--target", "y", "--state", "t"
+    )
 
 
 def test_levels_have_names_that_differ(run, refused):
@@ -426,6 +485,22 @@ def test_a_full_disk_leaves_no_file_and_names_the_path(run, refused, monkeypatch
     assert line.startswith(f"p{suffix} could not be written (No space left on device)")
     monkeypatch.setattr(replace, "_create", create)
     assert "/dev/full is not a file" in refused("predict", "f.csv", "--state", "s", "--out", "/dev/full")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_predictions_that_a_killed_process_left_are_swept(tmp_path):
+    script = (
+        "import os, sys, pyarrow; from pathlib import Path; from gradatim.files.writing import TableWriter\n"
+        "with TableWriter(Path(sys.argv[1])) as file: file.write(pyarrow.table({'p': [1]})); os.kill(os.getpid(), 9)"
+    )
+    for suffix in (".csv", ".parquet", ".jsonl", ".arrow"):
+        path = tmp_path / f"p{suffix}"
+        ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+        assert ended.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1
+        with TableWriter(path) as file:
+            file.write(pa.table({"p": [2]}))
+        assert list(tmp_path.iterdir()) == [path]
+        path.unlink()
 
 
 def test_standard_output_that_is_full_or_closed(tmp_path):

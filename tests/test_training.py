@@ -222,7 +222,7 @@ def test_another_run_is_not_resumed(tmp_path):
     run(tmp_path, SHORT)
     with pytest.raises(
         ValueError,
-        match=r"already holds a run: resume it \\(resume=True, on the command line --resume\\), or choose another",
+        match=r"already holds a run: resume it \(resume=True, on the command line --resume\), or choose another",
     ):
         run(tmp_path, SHORT)
     wrong = {

@@ -55,7 +55,8 @@ class TableTask:
     the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `target`,
     the map of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
     `count`: how many rows; `warned`: columns that a warning has named; `learners`; `states`; `latents`: what
-    predictions are made with, until more rows are learnt; `early`: while rows are held, a task fitted to them.
+    predictions are made with, until more rows are learnt; `early`: while rows are held, a task fitted to them;
+    `has_row_landmarks`: whether landmarks are rows as they came, as in files of version 0.1.
     """
 
     outputs: int | None
@@ -71,6 +72,7 @@ class TableTask:
     members: Members = NOBODY
     latents: list[Tensor] | None = None
     early: TableTask | None = None
+    has_row_landmarks: bool = False
 
     def fit(self, rows: Rows, batch_size: int, passes: int = 1) -> None:
         """Learn a whole table from nothing, with the map from all rows.
@@ -178,7 +180,7 @@ class TableTask:
         encoder = self.encoder.joined(Encoder.fit(rows.columns, rows.weight))
         check_size(encoder.width, self.outputs, len(self.seeds))
         change, old = self.encoder.change_to(encoder), self.target
-        self.encoder, drawn = encoder, []
+        self.encoder, self.has_row_landmarks, drawn = encoder, False, []
         for draws, past in zip(self._draw(encoder.encode(rows.columns)), self.members.draws, strict=True):
             pairs = change.place[past.pairs]
             drawn.append(draws._replace(pairs=pairs[:, (pairs >= 0).all(0)]))
@@ -318,6 +320,7 @@ class TableTask:
             "learners": [] if self.template is None else [*map(fingerprint, self.members.learners)],
             "rows": self.rows,
             "count": self.count,
+            **({"landmarks": "rows"} if self.has_row_landmarks else {}),
         }
 
     def unpack(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -328,6 +331,7 @@ class TableTask:
         """
         self.seeds, self.target = tuple(header["seeds"]), from_json(Number, header["target"], "target")
         self.rows, self.count = header["rows"], header["count"]
+        self.has_row_landmarks = header.get("landmarks") == "rows"
         if header["warm"] is not None:
             self.warm = Rows.unpack(select_prefix(tensors, "warm"), header["warm"])
             return

@@ -219,10 +219,13 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
         model, schema, rows_before = load_estimator(state)
         if options.weight is not None:
             schema = schema.with_weight(options.weight)
-        table_file = open_known(options.files, schema, explicit, sampled=with_new_map)
+        sampled = with_new_map or bool(schema.empty)
+        table_file = open_known(options.files, schema, explicit, sampled=sampled)
         checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
         note = checked.check_columns(table_file, state, learn=True)
-        say_notes(console, [*table_file.notes, note])
+        filled, notes = checked.with_filled(table_file)
+        schema = replace(filled, dropped=schema.dropped)
+        say_notes(console, [*table_file.notes, note, *notes])
         labels = schema.labels()
         started = time.perf_counter()
         learned = learnable_sample(table_file, schema) if with_new_map else None
@@ -362,9 +365,10 @@ def _notes_of_empty(schema: Schema) -> list[str]:
     if not schema.empty:
         return []
     listed = ", ".join(map(repr, schema.empty[:NAMED])) + (", ..." if len(schema.empty) > NAMED else "")
+    until = "until gradatim update learns rows in which numbers or dates stand there"
     if len(schema.empty) == 1:
-        return [f"column {listed} is empty: it is ignored, here and in later files"]
-    return [f"{len(schema.empty)} columns are empty: {listed}; they are ignored, here and in later files"]
+        return [f"column {listed} is empty: it counts as missing {until}"]
+    return [f"{len(schema.empty)} columns are empty: {listed}; they count as missing {until}"]
 
 
 def _describe_task(

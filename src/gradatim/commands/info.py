@@ -168,9 +168,9 @@ def describe_people(header: dict[str, Any], shapes: dict[str, list[int]]) -> lis
     if header["warm"] is not None:
         count = shapes["warm.y"][0]
         rows = f"{count:,}, as they came: they are dropped when the map is fixed"
-    elif header["gradatim_format"] == 1:
+    elif header.get("landmarks") == "rows":
         count = shapes.get("0.landmarks", [0])[0]
-        rows = f"{count:,}, as landmarks: gradatim 0.1 wrote it"
+        rows = f"{count:,}, as landmarks: gradatim 0.1 chose them, and they stay until gradatim remap or a new fit"
     values = ["the lowest, the highest and some numbers between of each column"]
     values += ["words of categories"] if any("levels" in c for c in header["map"]["columns"]) else []
     values += ["the classes"] if header["classes"] is not None else []

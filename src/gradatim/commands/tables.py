@@ -194,6 +194,8 @@ def describe_state(header: Mapping[str, Any]) -> list[list[str]]:
 
 def _describe_column(column: Mapping[str, Any], kind: str) -> str:
     """Return what the encoder stores of a column."""
+    if column.get("quantiles") == []:
+        return f"{kind}: empty so far"
     if "levels" not in column:
         missing = ", some missing" if column["has_missing"] else ""
         if kind in (DATE, "zoned"):

@@ -30,12 +30,14 @@ OLD_MEMBER = {
 """What they hold of a member: moments in float32, of features brought to one size, and landmarks that are rows."""
 
 
-def renewed_header(header: dict[str, Any]) -> dict[str, Any]:
+def renewed_header(header: dict[str, Any], has_rows: bool) -> dict[str, Any]:
     """Return the header of an old state in the present form: y has a map of its own, rows are counted.
+
+    `has_rows`: whether its landmarks are rows as they came, which stays known for as long as they are stored.
 
     Example:
         >>> from gradatim.files.old_table import renewed_header
-        >>> renewed_header({"target": [2.0, 0.5], "rows": 40.0})["count"]
+        >>> renewed_header({"target": [2.0, 0.5], "rows": 40.0}, False)["count"]
         40
     """
     centre, scale = header["target"]
@@ -47,7 +49,8 @@ def renewed_header(header: dict[str, Any]) -> dict[str, Any]:
         "has_missing": False,
         "quantiles": [centre],
     }
-    return {**header, "target": target, "count": int(header["rows"])}
+    renewed = {**header, "target": target, "count": int(header["rows"])}
+    return renewed | ({"landmarks": "rows"} if has_rows else {})
 
 
 def renewed_tensors(tensors: dict[str, Tensor], members: int) -> dict[str, Tensor]:

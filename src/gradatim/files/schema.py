@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..names import as_item
-from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells
+from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type
 from .choice import check_has, infer_task, suggest
 from .target import CLASSIFICATION, TASKS, Labels
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .choice import Choice
-    from .reading import TableFile
+    from .reading import Table, TableFile
 
 STORED_OPTIONS = ("decimal", "missing", "delimiter", "header")
 """Options of reading that a state stores if they were given, for later files."""
@@ -35,9 +35,10 @@ class Schema:
     """The columns of a table.
 
     Fields: `target`: the column to predict; `task`: "classification" or "regression"; `target_cells`: what stands in
-    the target; `columns`: what stands in each feature by name, in order; `empty`: columns that were empty, which are
-    ignored; `dropped`: columns that are not used; `id`: the column that names a row; `weight`: that of row weights;
-    `spelling`: how labels are spelt that are no words; `reading`: options of reading that later files need.
+    the target; `columns`: what stands in each feature by name, in order; `empty`: those of them in which nothing has
+    stood so far, so that they count as missing; `dropped`: columns that are not used; `id`: the column that names a
+    row; `weight`: that of row weights; `spelling`: how labels are spelt that are no words; `reading`: options of
+    reading that later files need.
 
     Example:
         >>> from pathlib import Path
@@ -88,15 +89,15 @@ class Schema:
             table_file, (choice.target, *names), "leave it out with --drop, or write it as numbers or text"
         )
         cells = {name: table_file.cells[name] for name in names}
-        columns = {name: value for name, value in cells.items() if value is not None}
-        if not columns:
+        empty = tuple(name for name, value in cells.items() if value is None)
+        columns = {name: value or Cells(NUMBER) for name, value in cells.items()}
+        if len(empty) == len(columns):
             raise ValueError(
                 f"{table_file.path}: every column besides the target is empty: there is nothing to learn from"
             )
         task = infer_task(table_file, choice)
         target_cells = table_file.cells[choice.target]
         assert target_cells is not None
-        empty = tuple(name for name, value in cells.items() if value is None)
         return cls(
             choice.target,
             task,
@@ -131,6 +132,8 @@ class Schema:
             value["target_cells"] = _cells(value["target_cells"])
             value["columns"] = {str(name): _cells(cells) for name, cells in value["columns"].items()}
             value |= {name: tuple(map(str, value.get(name, ()))) for name in ("empty", "dropped")}
+            # in older states a column that was empty is no feature
+            value["empty"] = tuple(name for name in value["empty"] if name in value["columns"])
             schema = cls(**value)
             optional = (schema.id, schema.weight)
             is_valid = (
@@ -158,7 +161,8 @@ class Schema:
 
         The target of a classification and the column of ids are read as they stand.
         """
-        cells = {**self.columns, self.target: self.target_cells}
+        cells = {name: how for name, how in self.columns.items() if name not in self.empty}
+        cells[self.target] = self.target_cells
         if self.task == CLASSIFICATION:
             cells[self.target] = as_text(self.target_cells)
         if self.id is not None:
@@ -179,7 +183,63 @@ class Schema:
         """
         cells = self.known_cells()
         extra = (self.target, self.weight) if learn else (self.id,)
-        return {name: cells[name] for name in (*self.columns, *extra) if name is not None}
+        names = [name for name in self.columns if name not in self.empty]
+        return {name: cells[name] for name in (*names, *extra) if name is not None}
+
+    def features(self, table: Table) -> Table:
+        """Return the features of a table that was read, in their order; those that are empty so far are missing.
+
+        Example:
+            >>> import pyarrow
+            >>> from gradatim.files.cells import NUMBER, Cells
+            >>> from gradatim.files.schema import Schema
+            >>> schema = Schema("y", "regression", Cells(NUMBER), dict.fromkeys("xz", Cells(NUMBER)), ("z",))
+            >>> schema.features(pyarrow.table({"y": [0.5], "x": [1.0]})).to_pydict()
+            {'x': [1.0], 'z': [None]}
+        """
+        missing = arrow().nulls(table.num_rows, arrow_type(NUMBER))
+        names = self.columns
+        return arrow().table({name: missing if name in self.empty else table[name] for name in names})
+
+    def with_filled(self, table_file: TableFile) -> tuple[Schema, list[str]]:
+        """Return the schema with what a file holds of columns that were empty so far, and notes for the user.
+
+        Numbers, dates, and true and false are learned from now on. Words stay missing: the map has no place for them.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from gradatim.files.cells import NUMBER, Cells
+            >>> from gradatim.files.reading import open_table
+            >>> from gradatim.files.schema import Schema
+            >>> _ = Path("day.csv").write_text("day,y\\n2024-02-03,1\\n")
+            >>> schema = Schema("y", "regression", Cells(NUMBER), {"day": Cells(NUMBER)}, ("day",))
+            >>> filled, notes = schema.with_filled(open_table("day.csv"))
+            >>> filled.columns["day"].kind, filled.empty
+            ('date', ())
+        """
+        columns, notes = dict(self.columns), []
+        for name in self._unread():
+            cells = table_file.cells.get(name)
+            if cells is not None and cells.kind == TEXT:
+                notes.append(
+                    f"{table_file.path}: column {name!r} was empty in the rows learned so far: its words count as "
+                    "missing; gradatim fit learns them"
+                )
+            elif cells is not None:
+                columns[name] = cells
+                notes.append(
+                    f"{table_file.path}: column {name!r} was empty in the rows learned so far; its "
+                    f"{KIND_NAMES[cells.kind]} are learned from now on"
+                )
+        empty = tuple(name for name in self.empty if columns[name] is self.columns[name])
+        return replace(self, columns=columns, empty=empty), notes
+
+    def _unread(self) -> list[str]:
+        """Return the columns that were empty so far and are to be read where they are filled."""
+        return [name for name in self.empty if name not in (*self.dropped, self.id, self.weight)]
+
+    def _is_read(self, name: str) -> bool:
+        return name in self.columns and name not in self.empty
 
     def with_weight(self, name: str) -> Schema:
         """Return the schema with another column of row weights.
@@ -187,8 +247,8 @@ class Schema:
         Raises:
             ValueError: the column is one of the features, or the target.
         """
-        if name in self.columns or name in (self.target, self.id):
-            role = "a feature" if name in self.columns else "the target" if name == self.target else "the ids"
+        if self._is_read(name) or name in (self.target, self.id):
+            role = "a feature" if self._is_read(name) else "the target" if name == self.target else "the ids"
             raise ValueError(f"--weight {name} is {role} of the state: choose another column")
         return replace(self, weight=name)
 
@@ -198,7 +258,7 @@ class Schema:
         Raises:
             ValueError: the column is one of the features.
         """
-        if name in self.columns:
+        if self._is_read(name):
             raise ValueError(
                 f"--id {name} is a feature of the state: choose another column, or start again with fit --id "
                 f"{quote(name)}"
@@ -212,7 +272,7 @@ class Schema:
             ValueError: the file has no such column, or the state needs it.
         """
         for name in names:
-            if name in (*self.columns, self.target):
+            if self._is_read(name) or name == self.target:
                 raise ValueError(
                     f"--drop {name}: the state needs this column: start again with fit --drop {as_item(name)}"
                 )
@@ -242,12 +302,12 @@ class Schema:
             "test.csv: column 'shoe' is ignored, because s did not learn from it"
         """
         names = table_file.names
-        needed = dict.fromkeys(self.columns, "which the state knows")
+        needed = {name: "which the state knows" for name in self.columns if name not in self.empty}
         if learn:
             needed[self.target] = "the target"
             if self.weight is not None:
                 needed[self.weight] = "the row weights"
-        known = {*needed, *self.dropped, self.target, self.id, self.weight}
+        known = {*needed, *self.empty, *self.dropped, self.target, self.id, self.weight}
         unknown = [name for name in names if name not in known]
         missing = [name for name in needed if name not in table_file.cells]
         if missing:
@@ -257,17 +317,26 @@ class Schema:
                 f"{suggest(missing[0], unknown or names)}"
             )
         _check_readable(table_file, needed, "write it as numbers or text")
-        ignored = [name for name in unknown if name not in self.empty or table_file.cells[name] is not None]
-        if not ignored:
-            return None
-        listed = ", ".join(map(repr, ignored[:NAMED]))
-        if len(ignored) > NAMED:
-            listed += f", ... ({len(ignored)} in all)"
-        words = ("column", "is", "it") if len(ignored) == 1 else ("columns", "are", "them")
-        note = f"{words[0]} {listed} {words[1]} ignored, because {state} did not learn from {words[2]}"
-        if filled := [name for name in ignored if name in self.empty]:
-            note += f"; {filled[0]!r} was empty in the rows of the fit"
-        return f"{table_file.path}: {note}"
+        notes = []
+        if unknown:
+            words = ("is", "it") if len(unknown) == 1 else ("are", "them")
+            notes.append(
+                f"{_listed(unknown)} {words[0]} ignored, because {state} did not learn from {words[1]}"
+            )
+        filled = [name for name in self._unread() if table_file.cells.get(name) is not None]
+        if filled and not learn:
+            words = ("was", "it counts") if len(filled) == 1 else ("were", "they count")
+            notes.append(
+                f"{_listed(filled)} {words[0]} empty in the rows learned so far: {words[1]} as missing until gradatim "
+                "update learns rows in which numbers or dates stand there"
+            )
+        return f"{table_file.path}: {'; '.join(notes)}" if notes else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return columns for a note: the first of them, and how many there are."""
+    more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
+    return f"column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:NAMED]))}{more}"
 
 
 def as_text(cells: Cells) -> Cells:

@@ -123,7 +123,7 @@ class TargetReader:
             raise ValueError(f"{self.path}: {error}") from error
         weight = self._weights(table)
         self.n_read += table.num_rows
-        return table.select(list(self.schema.columns)), y, weight, present
+        return self.schema.features(table), y, weight, present
 
     def learnable(
         self, tables: Iterable[Table], report: StreamReport, learned: Rows | None = None
@@ -357,7 +357,7 @@ def predict_stream(
 
     for table, *_ in chunks(tables(), lambda: PREDICT_ROWS):
         try:
-            outputs = _predict(model, table.select(list(schema.columns)), schema, probabilities, levels)
+            outputs = _predict(model, schema.features(table), schema, probabilities, levels)
         except ValueError as error:
             rows = f"rows {n_rows + 1:,} to {n_rows + table.num_rows:,}"
             raise ValueError(f"{table_file.path}, {rows}: {error}") from error

@@ -58,6 +58,7 @@ ENTRIES = {
     "learners": list_of(_HASH),
     "rows": number(low=0),
     "count": whole(0, 2**62),
+    "landmarks": choice("rows").optional(),
     "merged": list_of(text(r"[0-9a-f]{32}", "the name of some rows"), unique=True).optional(),
 }
 """What the header of a table's state holds. Further entries are the user's."""

@@ -24,6 +24,7 @@ EXACT = 2**53
 _DAY = 86_400_000_000  # microseconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NO_REAL = (np.complexfloating, np.datetime64, np.timedelta64)  # no numbers, though float() takes them
 _NESTED = (dict, list, tuple, set, frozenset, np.ndarray)
 
 
@@ -178,6 +179,61 @@ def is_missing(item: Any) -> bool:
     return type(item) is not str and not isinstance(item, _NESTED) and bool(item != item)
 
 
+def shown(item: Any) -> str:
+    """Return a user's item as a message names it: in plain Python, short, and of any size.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.cells import shown
+        >>> shown(np.str_("a")), shown(10**5000), shown([1]), shown(np.float32(0.5))
+        ("'a'", 'a number beyond 1e308', 'a value of type list', '0.5')
+    """
+    if is_missing(item):
+        return "a missing one"
+    if isinstance(item, str | bytes):
+        return f"{(str if isinstance(item, str) else bytes)(item)!r:.60}"
+    if isinstance(item, AnyNumber) and not isinstance(item, complex | np.complexfloating):
+        number = _to_float(item)
+        return f"{number:g}" if abs(number) < np.inf else "a number beyond 1e308"
+    return f"a value of type {type(item).__name__}"
+
+
+def to_floats(values: np.ndarray) -> np.ndarray:
+    """Return a copy of a user's numbers as float64.
+
+    Raises:
+        ValueError, TypeError, OverflowError: there is something else among them; `first_odd` names it.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.preprocessing.cells import to_floats
+        >>> to_floats(np.array([1, "2"], dtype=object))
+        array([1., 2.])
+    """
+    types = set(map(type, values.ravel().tolist())) if values.dtype.kind == "O" else {values.dtype.type}
+    if any(issubclass(kind, _NO_REAL) for kind in types):
+        raise TypeError("no numbers")
+    return values.astype(np.float64)
+
+
+def first_odd(items: Iterable[Any]) -> str:
+    """Return the first of a user's items that is no number a float64 holds, as a message names it.
+
+    Example:
+        >>> from gradatim.preprocessing.cells import first_odd
+        >>> first_odd([1, "2", "red"])
+        "'red' (row 2)"
+    """
+    for row, item in enumerate(items):
+        try:
+            odd = isinstance(item, _NO_REAL) or not isinstance(float(item), float)
+        except (TypeError, ValueError, OverflowError):
+            odd = True
+        if odd:
+            return f"{shown(item)} (row {row})"
+    return "lists of several lengths"
+
+
 def to_texts(values: np.ndarray) -> np.ndarray:
     """Return a column `[rows]` of numbers as an object array of cells, None for missing."""
     family = family_of(values)
@@ -268,5 +324,8 @@ def _to_text(item: Any) -> str | None:
         if _is_beyond(item):
             return str(int(item))
         number = _to_float(item)
-        return to_cell(number, NUMBER) if np.isfinite(number) else str(item)
+        if np.isfinite(number):
+            return to_cell(number, NUMBER)
+        # Python refuses to print a whole number of more than 4,300 digits; Decimal does not
+        return Cell(str(Decimal(item) if isinstance(item, int) else item), number, NUMBER)
     return str(item)

@@ -18,7 +18,7 @@ import torch
 from ..nn.carry import Change
 from .category import MAX_CODES, MAX_LEVELS, SPARE_LEVELS, Category, Tally, shortened, slots_per_column
 from .columns import CATEGORY, NUMBER, Columns, convert_column
-from .maps import join_maps, merge_maps, merge_tables, table_from_json, table_to_json, words_begin
+from .maps import join_maps, merge_tables, table_from_json, table_to_json, words_begin
 from .number import YOUNG, Number, inverse_unit
 from .numbers import Numbers
 
@@ -343,13 +343,6 @@ class Encoder:
                 unknown = sum(value not in codes for value in columns.values[position].tolist())
                 shares[self.names[position]] = unknown / columns.n_rows
         return {name: share for name, share in shares.items() if share > 0}
-
-    def is_compatible(self, encoder: Encoder) -> bool:
-        """Return whether rows encoded by both maps mean the same: the maps differ at most in what was added
-        since both were one.
-        """
-        merged = (merge_maps(*pair, self._max_slots) for pair in zip(self.maps, encoder.maps, strict=True))
-        return self.names == encoder.names and None not in merged
 
     def merge(self, encoder: Encoder) -> Encoder:
         """Return the map of both: with the levels of both, and scales that either has settled.

@@ -11,10 +11,13 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from .cells import EXACT, is_missing
+from .cells import EXACT, first_odd, is_missing, to_floats
 
 LARGEST = 1e100
 """Larger numbers of a regression have squares that overflow."""
+
+MOST_DIGITS = 4000
+"""Python writes and reads whole numbers up to a little more."""
 
 Ravel = Callable[[Any], np.ndarray]
 
@@ -98,10 +101,10 @@ def read_targets(y: Any, ravel: Ravel = as_column) -> np.ndarray:
             f"Complex data not supported: y must be numbers; got {y.dtype}: convert it to numbers"
         )
     try:
-        numbers = y.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
+        numbers = to_floats(y)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"y must be numbers; got {y.dtype} ({error}): use a classifier, or convert it"
+            f"y must be numbers; got {first_odd(y.tolist())}: use a classifier, or convert it"
         ) from None
     size = np.abs(numbers)
     if np.isinf(size).any():
@@ -137,7 +140,10 @@ def flatten(y: Any, ravel: Ravel = as_column) -> np.ndarray:
         cells = np.ma.getdata(y).astype(object)
         cells[np.ma.getmaskarray(y)] = None
         y = cells
-    return np.asarray(ravel(y))
+    try:
+        return np.asarray(ravel(y))
+    except UnicodeDecodeError:  # bytes beside text
+        return np.asarray(ravel(np.asarray(y, dtype=object)))
 
 
 def refuse_missing(y: np.ndarray, what: str) -> None:
@@ -239,7 +245,7 @@ def _is_exact(numbers: np.ndarray) -> bool:
     """Return whether float64 holds all of these numbers `[n]`."""
     if numbers.dtype.kind == "O":
         return all(abs(number) <= EXACT for number in numbers.tolist())
-    return bool(((numbers <= EXACT) & (numbers >= -EXACT)).all()) or numbers.dtype.kind == "f"
+    return numbers.dtype.kind == "f" or bool(((numbers <= EXACT) & (numbers >= -EXACT)).all())
 
 
 def _type(labels: np.ndarray) -> str:
@@ -285,6 +291,10 @@ def _plain_numbers(items: list[Any], types: set[type]) -> np.ndarray:
     if any(issubclass(kind, float | np.floating) for kind in types):
         return np.array(items, dtype=np.float64)
     integers = [int(item) for item in items]
+    if any(abs(integer) >= 10**MOST_DIGITS for integer in integers):
+        raise ValueError(
+            f"labels that are numbers have at most {MOST_DIGITS:,} digits: make words of them, such as their hashes"
+        )
     kind: Any = next((kind for kind in (np.int64, np.uint64) if _fits(integers, kind)), object)
     return np.array(integers, dtype=kind)
 

@@ -78,7 +78,10 @@ def read_columns(X: Any) -> Columns:
 def _as_array(X: Any) -> np.ndarray:
     """Return lists, or whatever NumPy can read, as an array; of objects if numbers and text are mixed."""
     try:
-        array = np.asarray(X)
+        try:
+            array = np.asarray(X)
+        except UnicodeDecodeError:  # bytes beside text
+            array = np.asarray(X, dtype=object)
         lost = array.dtype.kind in "USmM" or (
             array.dtype.kind == "f" and _is_beyond(array[np.isfinite(array)])
         )
@@ -208,6 +211,8 @@ def _is_wide(kind: Any) -> bool:
 
 def _is_beyond(numbers: np.ndarray) -> bool:
     """Return whether a number may have lost digits as a float64."""
+    if numbers.dtype == np.float16:  # to which 2^53 is infinity
+        return False
     return bool((numbers >= EXACT).any() or (numbers <= -EXACT).any())
 
 
@@ -264,4 +269,8 @@ def _array_column(values: np.ndarray, name: str) -> np.ndarray:
 def _objects_to_column(items: list[Any], name: str) -> np.ndarray:
     """Return a column `[rows]` of Python objects, numbers without infinity or text."""
     values = from_objects(items, name)
-    return check_finite(values, (name,)) if values.dtype.kind == "f" else values
+    if values.dtype.kind == "f":
+        return check_finite(values, (name,))
+    # infinity is refused beside words as it is alone
+    check_finite(np.array([getattr(cell, "number", 0.0) for cell in values.tolist()]), (name,))
+    return values

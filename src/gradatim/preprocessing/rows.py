@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .cells import DURATION, Cell, Days, Durations, family_of
+from .cells import DURATION, Cell, Days, Durations, family_of, first_odd, to_floats
 from .columns import Columns
 
 LIGHTEST, HEAVIEST = 1e-15, 1e15
@@ -38,10 +38,11 @@ def read_weights(weight: Any, n_rows: int) -> np.ndarray:
     if weight is None:
         return np.ones(n_rows)
     try:
-        weights = np.array(weight, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        weights = to_floats(np.asarray(weight))
+    except (TypeError, ValueError, OverflowError):
+        odd = first_odd(weight if np.iterable(weight) and not isinstance(weight, str | bytes) else [weight])
         raise ValueError(
-            f"sample_weight must hold a number for each row; got {weight!r:.60} ({error})"
+            f"sample_weight must hold a number for each row, at most {HEAVIEST:g}; got {odd}: correct it"
         ) from None
     weights = np.full(n_rows, weights) if weights.ndim == 0 else weights
     if weights.shape != (n_rows,):

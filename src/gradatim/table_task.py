@@ -132,9 +132,7 @@ class TableTask:
             n, now, then = self.encoder.extend(rows.columns, growing=self.template is None)
             y = rows.y if self.outputs is None else rows.y[:0]
             m, y_now, y_then = (
-                self.target.advance(y, at_once=True)
-                if self.target.stage == YOUNG
-                else (n, *2 * [self.target])
+                self.target.advance(y, at_once=True) if len(y) else (n, self.target, self.target)
             )
             if self.outputs is None and m != n:
                 n = min(m, n)

@@ -346,3 +346,30 @@ def test_what_is_no_number_is_named_in_plain_words(values):
         read_weights(values, 2)
     for error in (refused, weighed):
         assert "np." not in str(error.value) and "<" not in str(error.value)
+
+
+def test_what_is_no_cell_is_refused_or_missing_whatever_stands_beside_it():
+    for item in (object(), print, float, lambda: 1):
+        for cells in ([item], [item, "red"], [1.0, item]):
+            with pytest.raises(
+                TypeError, match=r"column 'x' holds a value of type .*: give what it stands for"
+            ):
+                read_columns([{"x": cell} for cell in cells])
+    assert read_columns([{"x": Decimal("sNaN")}, {"x": "red"}]).values[0].tolist() == [None, "red"]
+    with pytest.raises(ValueError, match=r"y has missing values \(row 0\)"):
+        labels.read_targets([Decimal("sNaN"), 1])
+    with pytest.raises(ValueError, match=r"got a missing one \(row 0\)"):
+        read_weights([Decimal("sNaN"), 1], 2)
+
+
+def test_labels_that_are_durations_or_beyond_float64_are_refused_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for first in (1, 0.5, np.timedelta64(2, "D")):
+            with pytest.raises(ValueError, match="label"):
+                labels.read_labels([np.timedelta64(3, "D"), first])
+        for y in ([10**400, 1.0, np.float16(2)], [np.longdouble("1e400"), 1]):
+            with pytest.raises(ValueError, match=r"infinity \(row 0\): labels must be finite"):
+                labels.read_labels(y)
+        with pytest.raises(ValueError, match=r"infinity \(row 0\)"):
+            labels.read_targets([np.longdouble("1e400"), 1])

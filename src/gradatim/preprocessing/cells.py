@@ -176,6 +176,8 @@ def is_missing(item: Any) -> bool:
     """
     if item is None or type(item).__name__ == "NAType":
         return True
+    if isinstance(item, Decimal):  # a signalling NaN raises where it is compared
+        return item.is_nan()
     return type(item) is not str and not isinstance(item, _NESTED) and bool(item != item)
 
 
@@ -213,7 +215,8 @@ def to_floats(values: np.ndarray) -> np.ndarray:
     types = set(map(type, values.ravel().tolist())) if values.dtype.kind == "O" else {values.dtype.type}
     if any(issubclass(kind, _NO_REAL) for kind in types):
         raise TypeError("no numbers")
-    return values.astype(np.float64)
+    with np.errstate(over="ignore"):  # what overflows is infinite, which the caller refuses
+        return values.astype(np.float64)
 
 
 def first_odd(items: Iterable[Any]) -> str:
@@ -262,12 +265,24 @@ def _replace_missing(items: list[Any], name: str) -> tuple[list[Any], set[type]]
                 f"argument must be a string or a number: column {name!r} holds a {kind.__name__}: give each of its "
                 "parts a column"
             )
+        if _has_no_text(kind):
+            raise TypeError(
+                f"argument must be a string or a number: column {name!r} holds a value of type {kind.__name__}, whose "
+                "text is its place in memory: give what it stands for"
+            )
         if issubclass(kind, complex | np.complexfloating):
             raise ValueError(
                 f"Complex data not supported: column {name!r}: give real and imaginary part a column each"
             )
     items = [None if is_missing(item) else item for item in items]
     return items, set(map(type, items)) - {type(None)}
+
+
+def _has_no_text(kind: type) -> bool:
+    """Return whether objects of a type are printed by their place in memory: plain objects, functions, classes."""
+    if any("__call__" in vars(base) for base in kind.__mro__):
+        return True
+    return kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
 
 
 def _family(kind: type) -> str:

@@ -273,7 +273,9 @@ def _plain(y: np.ndarray) -> np.ndarray:
         return y
     if all(issubclass(kind, bool | np.bool_) for kind in types):
         return y.astype(bool)
-    if all(issubclass(kind, bool | np.bool_ | int | float | np.integer | np.floating) for kind in types):
+    numbers = (bool, np.bool_, int, float, np.integer, np.floating)
+    # NumPy counts durations among whole numbers
+    if all(issubclass(kind, numbers) and not issubclass(kind, np.timedelta64) for kind in types):
         return _plain_numbers(items, types)
     if len(types) > 1:
         raise ValueError(
@@ -289,7 +291,7 @@ def _plain_numbers(items: list[Any], types: set[type]) -> np.ndarray:
     if any(issubclass(kind, bool | np.bool_) for kind in types) and set(items) <= {0, 1}:
         return np.array(items).astype(bool)
     if any(issubclass(kind, float | np.floating) for kind in types):
-        return np.array(items, dtype=np.float64)
+        return _floats(items)
     integers = [int(item) for item in items]
     if any(abs(integer) >= 10**MOST_DIGITS for integer in integers):
         raise ValueError(
@@ -297,6 +299,15 @@ def _plain_numbers(items: list[Any], types: set[type]) -> np.ndarray:
         )
     kind: Any = next((kind for kind in (np.int64, np.uint64) if _fits(integers, kind)), object)
     return np.array(integers, dtype=kind)
+
+
+def _floats(items: list[Any]) -> np.ndarray:
+    """Return numbers `[n]` as float64; whole numbers that it does not hold are infinite, and so refused."""
+    try:
+        return to_floats(_objects(items))
+    except OverflowError:
+        with np.errstate(over="ignore"):  # to a half float 2^1023 is infinite
+            return np.array([float(item) if abs(item) < 2**1023 else np.inf for item in items])
 
 
 def align(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:

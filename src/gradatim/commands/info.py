@@ -160,7 +160,8 @@ def describe_people(header: dict[str, Any], shapes: dict[str, list[int]]) -> lis
         [['stored rows', '40']]
     """
     count = max(
-        (shape[1] for name, shape in shapes.items() if name.endswith(".x") and len(shape) > 2), default=0
+        (shape[1] for name, shape in shapes.items() if name.endswith((".x", ".inputs")) and len(shape) > 2),
+        default=0,
     )
     rows = f"{count:,}" if count else "none as they came: sums over rows"
     if "estimator" not in header:

@@ -590,7 +590,7 @@ def test_the_page_of_files_names_options_that_there_are():
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "files.md").read_text(encoding="utf-8")
     has = {
         option
-        for name in ("fit", "update", "remap", "predict")
+        for name in ("fit", "update", "remap", "predict", "info")
         for option in cli.COMMANDS[name].parser(name, [])._option_string_actions
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) <= has

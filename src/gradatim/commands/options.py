@@ -84,9 +84,12 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             if expected == "int":
                 expected = "a whole number, such as 1000"
             option = key[1].replace("_", "-")
-            pairs = (word.partition("=") for word in arguments)
-            given = next((value for name, _, value in pairs if name.replace("_", "-") == f"--{option}"), "")
-            text = f"--{option} wants {expected}; got {given or got[1]}"
+            given = got[1]
+            for word, further in zip(arguments, [*arguments[1:], ""], strict=True):
+                name, equals, value = word.partition("=")
+                if name.replace("_", "-") == f"--{option}":
+                    given = value if equals else further  # as it was written: 1e3 is read as 1000.0
+            text = f"--{option} wants {expected}; got {given}"
         elif "are required: " in text:
             lead, _, missing = text.rpartition(": ")
             spellings = _spellings(parser)

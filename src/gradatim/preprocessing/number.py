@@ -277,7 +277,7 @@ def _codes_of(distinct: np.ndarray, weights: np.ndarray) -> tuple[tuple[float, .
         far = [place for place in index[list(places)] if weights[place] > 1.5 * weights.min()]
         gaps = [max(low - distinct[place] / 8, distinct[place] / 8 - high) for place in far]
         enough = [NINES_APART if _is_nines(distinct[place]) else APART for place in far]
-        ranges = [gap > times * (high - low) for gap, times in zip(gaps, enough, strict=True)]
+        ranges = [gap / times > high - low for gap, times in zip(gaps, enough, strict=True)]
         if len(far) == len(places) and all(ranges):
             apart[far] = True
     return tuple(distinct[apart].tolist()), apart

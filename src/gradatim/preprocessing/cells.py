@@ -192,8 +192,8 @@ def shown(item: Any) -> str:
     """
     if is_missing(item):
         return "a missing one"
-    if isinstance(item, str | bytes):
-        return f"{(str if isinstance(item, str) else bytes)(item)!r:.60}"
+    if isinstance(item, str | bytes):  # not NumPy's, which are printed with their type
+        return repr(str(item) if isinstance(item, str) else bytes(item))[:60]
     if isinstance(item, AnyNumber) and not isinstance(item, complex | np.complexfloating):
         number = _to_float(item)
         return f"{number:g}" if abs(number) < np.inf else "a number beyond 1e308"
@@ -201,7 +201,7 @@ def shown(item: Any) -> str:
 
 
 def to_floats(values: np.ndarray) -> np.ndarray:
-    """Return a copy of a user's numbers as float64.
+    """Return a copy of a user's numbers `[n]`, or of one, as float64.
 
     Raises:
         ValueError, TypeError, OverflowError: there is something else among them; `first_odd` names it.

@@ -12,7 +12,7 @@ from gradatim.batch import Batch
 from gradatim.learner import Learner
 from gradatim.nn.carry import Change, carry_matrix
 from gradatim.nn.fixed_features import FILLED, FixedFeatures, widths
-from gradatim.nn.landmarks import NEIGHBOURS, choose_landmarks
+from gradatim.nn.landmarks import MIXED, choose_landmarks
 from gradatim.nn.mixture import SHARPNESS, TAILS, class_probabilities, cumulative, log_density
 from gradatim.predictors import Committee, CrossEntropy, SquaredError
 from gradatim.refiners import Experts
@@ -272,7 +272,7 @@ def test_landmarks_are_the_same_in_whatever_order_and_nobodys_row():
     spread = np.sqrt(choose_landmarks(x, 1000, seed=1).var(0).sum() / x.var(0).sum())
     assert spread == pytest.approx(1, abs=0.05)
     # of fewer rows than a landmark is a mean of there are none; equal rows are one row
-    assert len(choose_landmarks(np.repeat(x[: NEIGHBOURS - 1], 9, axis=0), 20, seed=1)) == 0
+    assert len(choose_landmarks(np.repeat(x[: MIXED - 1], 9, axis=0), 20, seed=1)) == 0
 
 
 @pytest.mark.parametrize("classes", [None, 2])

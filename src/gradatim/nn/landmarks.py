@@ -1,23 +1,20 @@
-"""Landmarks in the midst of rows: weighted means of neighbours, so that none of them is anybody's row.
+"""Landmarks in the midst of rows: random mixtures of several, so that none of them is anybody's row.
 
-Source: Chawla et al. 2002 (points between neighbours); Efron 1979, section 2 (draws that look like the sample).
+Source: Efron 1979, section 2 (draws that look like the sample); Chawla et al. 2002, section 4.2 (points between rows).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-NEIGHBOURS = 5
-"""Different rows that every landmark is a mean of; of fewer rows there are no landmarks."""
+MIXED = 5
+"""Different rows that every landmark is mixed of; of fewer rows there are no landmarks."""
 
 POOL = 2048
-"""Rows at most among which neighbours are looked for."""
+"""Rows at most of which landmarks are mixed."""
 
 JITTER = 0.03
-"""Deviations of a column by which its entry in a landmark is moved at random: equal neighbours do not show either."""
-
-MOST_EXPANDED = 4.0
-"""Means vary less than rows. Landmarks are moved from their centre until they vary alike, by this factor at most."""
+"""Deviations of a column by which its entry in a landmark is moved at random: rows that are alike do not show."""
 
 _PORTION = 2048  # rows at a time
 
@@ -25,8 +22,9 @@ _PORTION = 2048  # rows at a time
 def choose_landmarks(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
     """Return at most `limit` landmarks float32 `[K, d]` of rows `[n, d]`, whatever the order of the rows.
 
-    A landmark is a randomly weighted mean of a row and its nearest neighbours. The rows that count are those with the
-    smallest hash, so that the same are chosen in whatever portions they come.
+    A landmark is `m + sum_i w_i (x_i - m) / |w|`, of five rows x_i drawn at random with random weights that sum to 1,
+    and m the mean of rows. It varies as rows do. The rows that count are those with the smallest hash, so that the same
+    are chosen in whatever portions they come.
 
     Example:
         >>> import numpy as np
@@ -38,24 +36,17 @@ def choose_landmarks(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
         >>> bool((abs(rows[:, None] - landmarks).max(2) > 1e-3).all())
         True
 
-    Source: Chawla et al. 2002, section 4.2 (here of five rows, not of two).
+    Source: this project's own.
     """
     pool = smallest_hashes(rows, POOL, seed).astype(np.float64)
-    if len(pool) < NEIGHBOURS:
+    if len(pool) < MIXED:
         return np.empty((0, rows.shape[1]), dtype=np.float32)
-    rng, count = np.random.default_rng(seed), min(limit, len(pool))
-    squares = (pool**2).sum(1)
-    distance = squares[:count, None] - 2 * pool[:count] @ pool.T + squares
-    distance[np.arange(count), np.arange(count)] = -np.inf  # a row is its own first neighbour
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
-    weight = rng.dirichlet(np.ones(NEIGHBOURS), count)
-    landmarks = (weight[:, :, None] * pool[nearest]).sum(1)
-    spread, deviation = np.sqrt(landmarks.var(0).sum()), pool.std(0)
-    if spread > 0:
-        factor = min(np.sqrt((deviation**2).sum()) / spread, MOST_EXPANDED)
-        centre = landmarks.mean(0)
-        landmarks = centre + factor * (landmarks - centre)
-    return (landmarks + JITTER * deviation * rng.standard_normal(landmarks.shape)).astype(np.float32)
+    rng, count, centre = np.random.default_rng(seed), min(limit, len(pool)), pool.mean(0)
+    chosen = np.stack([rng.permutation(len(pool))[:MIXED] for _ in range(count)])
+    weight = rng.dirichlet(np.ones(MIXED), count)
+    weight /= np.linalg.norm(weight, axis=1, keepdims=True)  # a mean of rows varies less than rows
+    landmarks = centre + (weight[:, :, None] * (pool - centre)[chosen]).sum(1)
+    return (landmarks + JITTER * pool.std(0) * rng.standard_normal(landmarks.shape)).astype(np.float32)
 
 
 def smallest_hashes(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:

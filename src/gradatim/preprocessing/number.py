@@ -21,7 +21,10 @@ FENCE = 8.0
 """Numbers further from the median, in deviations as the quantiles show them, count as if they stood there."""
 
 TAILS = ((0.25, 0.6745), (0.1, 1.2816), (0.05, 1.6449), (0.01, 2.3263), (0.002, 2.8782))
-"""Quantiles that may show a deviation: the level of a pair, and the normal quantile there. The first that differ do."""
+"""Quantiles that may show a deviation: the level of a pair, and the normal quantile there."""
+
+JUMP = 1000.0
+"""A pair of quantiles further out shows the deviation if it is larger, up to so many times: rare numbers count."""
 
 APART, NINES_APART = 30.0, 3.0
 """A number that occurs more than once is a code for missing if it stands apart from all others by this many times
@@ -243,14 +246,16 @@ def _quantiles(distinct: np.ndarray, weights: np.ndarray, levels: np.ndarray) ->
 
 def _winsorised(distinct: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Return centre and scale of rising numbers `[k]` with weights `[k]`; of a constant the scale is 1."""
+    inner = slice(1, -1) if len(distinct) > 4 else slice(None)  # one wild number shows nothing
     levels = np.array([0.5, *(share for tail, _ in TAILS for share in (tail, 1 - tail))])
-    median, *ends = _quantiles(distinct, weights, levels).tolist()
-    # halves: no difference overflows. Rounding is a share of the two alone, however far another number is
-    spreads = (
-        ((upper / 2 - lower / 2) / normal, _ROUNDING * max(-lower, upper))
-        for lower, upper, (_, normal) in zip(ends[::2], ends[1::2], TAILS, strict=True)
-    )
-    shown = next((deviation for deviation, rounding in spreads if deviation > rounding), math.inf)
+    median, *ends = _quantiles(distinct[inner], weights[inner], levels).tolist()
+    shown = math.inf
+    for lower, upper, (_, normal) in zip(ends[::2], ends[1::2], TAILS, strict=True):
+        deviation = (upper / 2 - lower / 2) / normal  # halves: no difference overflows
+        # rounding is a share of the two alone, however far another number is
+        varies = deviation > _ROUNDING * max(-lower, upper)
+        if varies and (shown == math.inf or shown < deviation <= JUMP * shown):
+            shown = deviation
     with np.errstate(over="ignore"):
         winsorised = distinct.clip(median - FENCE * shown, median + FENCE * shown)
     low, high = float(winsorised[0]), float(winsorised[-1])
@@ -276,7 +281,7 @@ def _codes_of(distinct: np.ndarray, weights: np.ndarray) -> tuple[tuple[float, .
         low, high = distinct[others[0]] / 8, distinct[others[-1]] / 8
         far = [place for place in index[list(places)] if weights[place] > 1.5 * weights.min()]
         gaps = [max(low - distinct[place] / 8, distinct[place] / 8 - high) for place in far]
-        enough = [NINES_APART if _is_nines(distinct[place]) else APART for place in far]
+        enough = [NINES_APART if _is_nines(float(distinct[place])) else APART for place in far]
         ranges = [gap / times > high - low for gap, times in zip(gaps, enough, strict=True)]
         if len(far) == len(places) and all(ranges):
             apart[far] = True

@@ -245,8 +245,8 @@ def _weights(case: _Case) -> None:
 
 def _joined(batches: Sequence[Batch]) -> Batch:
     """Return mini-batches `[B, N, ...]` as one."""
-    parts = (torch.cat([getattr(b, name) for b in batches], dim=1) for name in ("x", "y", "weight"))
-    return Batch._trusted(*parts)
+    x, y, weight = (torch.cat([getattr(b, name) for b in batches], dim=1) for name in ("x", "y", "weight"))
+    return Batch._trusted(x, y, weight)
 
 
 def _forgets(case: _Case) -> None:

@@ -256,8 +256,8 @@ def answer_odd_rows(rng: np.random.Generator, folder: Path) -> str:
         is_plain = all(type(cell) in (float, int, str, bool, type(None), datetime.date) for cell in cells)
         if is_plain and rng.random() < 0.7:
             X = pa.Table.from_pandas(X, preserve_index=False)
-        elif rng.random() < 0.2:
-            X = pl.from_pandas(X)
+        elif is_plain and rng.random() < 0.3:
+            X = pl.from_pandas(X)  # through Arrow
     except Exception:
         return ""
     what = f"{type(model).__name__} asked {type(X).__module__}.{type(X).__name__} {columns!r:.500}"

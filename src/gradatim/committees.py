@@ -16,6 +16,7 @@ from .files.checkpoint import select_prefix
 from .learner import Learner
 from .nn.carry import Change, carry_matrix
 from .nn.fixed_features import Draws, FixedFeatures, widths
+from .nn.mixture import Mixture
 from .predictors import Committee, CrossEntropy, SquaredError
 from .refiners import Experts
 from .refiners.experts import STRENGTHS, VIEWS
@@ -94,6 +95,21 @@ class Members:
         with torch.no_grad():
             return [f.refiner.latent(state) for f, state in self]
 
+    def outputs_at(self, latents: Sequence[Tensor], x: Tensor, classes: bool) -> Tensor:
+        """Return the average of the members' probabilities `[n, C]`, or of their means `[n, 1]`, at x `[1, n, d]`."""
+        pairs = zip(self.learners, latents, strict=True)
+        outputs = [learner.predictor(x, latent)[0] for learner, latent in pairs]
+        return torch.stack([part.softmax(-1) for part in outputs] if classes else outputs).mean(0)
+
+    def distribution(self, latents: Sequence[Tensor], x: Tensor) -> Mixture:
+        """Return the predictive distribution of all members, of equal weight, at x `[1, n, d]`.
+
+        Raises:
+            ValueError: a learner answers a mean only.
+        """
+        pairs = zip(self.learners, latents, strict=True)
+        return Mixture.joined([learner.predictor.distribution(x, latent) for learner, latent in pairs])
+
     def carry(self, drawn: Sequence[Draws], change: Change, outputs: int | None, alike: bool) -> Self:
         """Return committees on other features, of rows whose inputs changed; see `carry_matrix` for what is exact."""
         device = self.states[0].solved.device
@@ -101,7 +117,8 @@ class Members:
         states = []
         for (old, state), new in zip(self.settle(), after.learners, strict=True):
             matrix = carry_matrix(old.refiner.features, new.refiner.features, change, alike)  # type: ignore[attr-defined]
-            states.append(new.refiner.carry(state, matrix))  # type: ignore[attr-defined]
+            state = new.refiner.carry(state, matrix)  # type: ignore[attr-defined]
+            states.append(state if alike else new.refiner.solve(state))  # type: ignore[attr-defined]
         return replace(after, states=states)
 
     def rescale(self, scale: float, shift: float) -> Self:
@@ -127,11 +144,11 @@ class Members:
         pairs = zip(self, members.states, strict=True)
         return replace(self, states=[f.merge([state, more]) for (f, state), more in pairs])
 
-    def pack(self) -> tuple[Self, dict[str, Tensor]]:
+    def pack(self, given: bool = False) -> tuple[Self, dict[str, Tensor]]:
         """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
         packed = [learner.refiner.pack(state) for learner, state in self]
         tensors = {f"{m}.{name}": t for m, (_, parts) in enumerate(packed) for name, t in parts.items()}
-        if all(isinstance(learner.refiner, Experts) for learner in self.learners):
+        if not given:
             drawn = [draws.packed()._asdict() for draws in self.draws]
             tensors |= {f"{m}.{name}": t for m, parts in enumerate(drawn) for name, t in parts.items()}
         return replace(self, states=[state for state, _ in packed]), tensors

@@ -120,6 +120,8 @@ class TableTask:
                 trial = copy.copy(self)
                 # a learner of another size is refused at once, and weights that it cannot use
                 trial._batch(trial.prepare(self.warm), self.warm)
+        if len(rows):
+            self.awaken(rows.columns)  # rows that came in the call that fixed the map, too
         size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
             self._learn(piece, batch_size, x)
@@ -130,11 +132,11 @@ class TableTask:
         while len(rows):
             assert self.encoder is not None
             n, now, then = self.encoder.extend(rows.columns, growing=self.template is None)
-            y = rows.y if self.outputs is None else rows.y[:0]
+            y = rows.y if self.outputs is None and self.template is None else rows.y[:0]
             m, y_now, y_then = (
                 self.target.advance(y, at_once=True) if len(y) else (n, self.target, self.target)
             )
-            if self.outputs is None and m != n:
+            if m != n:
                 n = min(m, n)
                 _, now, then = self.encoder.extend(rows.columns.take(slice(n)), growing=self.template is None)
                 _, y_now, y_then = self.target.advance(y[:n], at_once=True)
@@ -164,7 +166,8 @@ class TableTask:
             drawn = [draws.widened(change.place, change.width) for draws in self.members.draws]
             self.members = self.members.carry(drawn, change, self.outputs, alike=True)
         scale, shift = old.scale / target.scale, (old.centre - target.centre) / target.scale
-        if (scale, shift) != (1.0, 0.0) and old.low < old.high:  # of a constant every standardised y is 0
+        # of a constant every standardised y is 0, whatever its scale
+        if (scale, shift) != (1.0, 0.0) and (old.low < old.high or shift):
             self.members = self.members.rescale(scale, shift)
 
     def remap(self, rows: Rows, batch_size: int) -> None:
@@ -229,11 +232,8 @@ class TableTask:
     def outputs_at(self, x: Tensor) -> Tensor:
         """Return probabilities `[n, C]`, or a regression's means `[n]`, at x `[1, n, d]`."""
         assert self.latents is not None
-        pairs = zip(self.members.learners, self.latents, strict=True)
-        outputs = [learner.predictor(x, latent)[0] for learner, latent in pairs]
-        if self.outputs is None:
-            return self.target.centre + self.target.scale * torch.stack(outputs).mean(0)[:, 0]
-        return torch.stack([part.softmax(-1) for part in outputs]).mean(0)
+        outputs = self.members.outputs_at(self.latents, x, self.outputs is not None)
+        return outputs if self.outputs is not None else self.target.centre + self.target.scale * outputs[:, 0]
 
     def distribution(self, x: Tensor) -> Mixture:
         """Return the predictive distribution of a regression's y `[1, n]` at x `[1, n, d]`.
@@ -242,8 +242,7 @@ class TableTask:
             ValueError: the learner answers a mean only.
         """
         assert self.latents is not None
-        pairs = zip(self.members.learners, self.latents, strict=True)
-        means, noise, weight = Mixture.joined([f.predictor.distribution(x, latent) for f, latent in pairs])
+        means, noise, weight = self.members.distribution(self.latents, x)
         return Mixture(self.target.centre + self.target.scale * means, self.target.scale**2 * noise, weight)
 
     def quantiles(self, x: Tensor, levels: np.ndarray) -> Tensor:
@@ -303,7 +302,7 @@ class TableTask:
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is learnt, tensors of any shape and plain JSON; nothing is rounded."""
-        self.members, tensors = self.members.pack()
+        self.members, tensors = self.members.pack(given=self.template is not None)
         encoder, warm = self.encoder, None
         if self.warm is not None:
             encoder = Encoder.fit(self.warm.columns, self.warm.weight)

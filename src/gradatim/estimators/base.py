@@ -42,6 +42,9 @@ SHIPPED = ("experts",)
 RAVEL = partial(column_or_1d, warn=True)
 """What makes a column of y, as scikit-learn does."""
 
+MAPPED = 32
+"""Rows at least that a new map is taken from: a scale shown by fewer does harm."""
+
 AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
@@ -110,6 +113,10 @@ class Refined(BaseEstimator):
         check_is_fitted(self)
         with self._unharmed():
             rows = self._targets(self._rows(X, y, sample_weight).present())
+            if len(rows) < MAPPED:
+                raise ValueError(
+                    f"a map needs {MAPPED} rows at least; got {len(rows)}: give more, or use partial_fit"
+                )
             self.task_.remap(rows, self.batch_size)
         return self
 

@@ -169,7 +169,7 @@ class RefinedClassifier(ClassifierMixin, Refined):
             )
             n = int(new[0]) if len(new) else len(rows)
             piece = rows.take(slice(n)) if n < len(rows) else rows
-            self._learn_targets(piece, positions(self.classes_, piece.y), x)
+            self._learn_targets(piece, positions(self.classes_, piece.y), x if x is None else x[:n])
             if len(new):
                 self._widen(union(self.classes_, rows.y[n : n + 1]))
             rows, x = rows.take(slice(n, None)), None

@@ -43,7 +43,7 @@ MODELS = ("experts", "given", "checkpoint")
 MAX_MEMBERS = 64
 _MAX_LABEL_BYTES = 2**26
 _HASH = text(r"[0-9a-f]{64}", "a SHA-256")
-_LABEL_TYPE = r"object|\|b1|[<>|]?[iuf][1248]|[<>|=]?U\d{1,7}"
+_LABEL_TYPE = r"object|\|b1|[<>|]?[iuf][1248]|[<>|=]?[US]\d{1,7}"
 
 ENTRIES = {
     "estimator": text(r"\w{1,100}", "the name of an estimator"),
@@ -200,11 +200,11 @@ def _check_classes(classes: dict[str, Any]) -> None:
     if kind == "object":
         return
     dtype, label_type = np.dtype(kind), types.pop()
-    if dtype.kind not in {bool: "b", int: "iu", float: "f", str: "U"}[label_type]:
+    if dtype.kind not in {bool: "b", int: "iu", float: "f", str: "US"}[label_type]:
         raise ValueError(f"header.classes.dtype must hold {label_type.__name__}; got {kind!r}")
     if dtype.itemsize * len(labels) > _MAX_LABEL_BYTES:
         raise ValueError(f"header.classes must take at most {_MAX_LABEL_BYTES:,} bytes; got {kind!r}")
-    if label_type is str and max(map(len, labels)) > dtype.itemsize // 4:
+    if label_type is str and max(map(len, labels)) > dtype.itemsize // (4 if dtype.kind == "U" else 1):
         raise ValueError(f"header.classes.dtype must hold the longest label; got {kind!r}")
     if label_type is int and not np.iinfo(dtype).min <= labels[0] <= labels[-1] <= np.iinfo(dtype).max:
         raise ValueError(f"header.classes.dtype must hold {labels[0]} to {labels[-1]}; got {kind!r}")
@@ -228,7 +228,7 @@ def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
             width = sizes["d"] + 1 + sum(sizes.get(family, 0) for family in "KPSR")
             if sizes["D"] < width or (sizes["D"] > width and not _is_old(header)):
                 raise ValueError(f"tensor '{prefix}gram' must be of {width} features; got {sizes['D']}")
-        elif any(len(part.shape) < 1 or part.shape[0] != 1 for part in parts.values()):
+        elif any(part.shape[:1] != (1,) for name, part in parts.items() if name not in ("alive", "heads")):
             raise ValueError("tensors of a learner must be those of one task, [1, ...]")
 
 

@@ -17,7 +17,8 @@ class Change(NamedTuple):
     """How the inputs of a map become those of another: `x'[place[j]] = scale[j] x[j] + shift[j]`.
 
     Fields: `place [d]` int64, the new index of every input, -1 where it is gone; `scale [d]`, `shift [d]` float64;
-    `width`: of x'. Inputs that are new are 0 for all rows seen.
+    `width`: of x'; `flag [d]` int64: for a number, the input that is 1 where it is missing, -1 if none.
+    Inputs that are new are 0 for all rows seen, and numbers that are missing stay 0.
 
     Example:
         >>> import torch
@@ -30,6 +31,7 @@ class Change(NamedTuple):
     scale: Tensor
     shift: Tensor
     width: int
+    flag: Tensor | None = None
 
     @property
     def nothing(self) -> bool:
@@ -42,7 +44,8 @@ class Change(NamedTuple):
 def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: bool) -> Tensor:
     """Return T `[D', D]` float64, where `T phi(x) = phi'(x')` for rows that were seen.
 
-    - x, 1 and products of two inputs are carried exactly.
+    - x, 1 and products of two inputs are carried exactly; but not a product of two different inputs of another centre,
+      where one of them is missing.
     - Nearness, steps and ramps stay what they were if `alike`. Else they are drawn anew, and 0 for the rows seen.
     - A product that the old features lack is 0 for the rows seen.
 
@@ -65,9 +68,12 @@ def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: 
     present = torch.nonzero(place >= 0)[:, 0]
     matrix[place[present], present] = scale[present]
     matrix[place[present], d] += shift[present]
+    flag = torch.full_like(place, -1) if change.flag is None else change.flag
+    flagged = present[flag[present] >= 0]
+    matrix[place[flagged], flag[flagged]] -= shift[flagged]  # where a number is missing x is 0, and stays 0
     before = torch.full((new.x_dim,), -1, dtype=torch.int64)
     before[place[present]] = present
-    _carry_products(matrix, old, new, before, scale, shift)
+    _carry_products(matrix, old, new, before, scale, shift, flag)
     if alike:
         ends = [torch.tensor(f.blocks).cumsum(0).tolist() for f in (new, old)]
         for block in (1, 3, 4):
@@ -77,7 +83,13 @@ def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: 
 
 
 def _carry_products(
-    matrix: Tensor, old: FixedFeatures, new: FixedFeatures, before: Tensor, scale: Tensor, shift: Tensor
+    matrix: Tensor,
+    old: FixedFeatures,
+    new: FixedFeatures,
+    before: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    flag: Tensor,
 ) -> None:
     """Fill in the rows of products: `(a x + b)(c y + d) = ac xy + ad x + bc y + bd`, all halved."""
     start_new, start_old = sum(new.blocks[:2]), sum(old.blocks[:2])
@@ -91,3 +103,5 @@ def _carry_products(
         row[i] += scale[i] * shift[j] / 2
         row[j] += scale[j] * shift[i] / 2
         row[old.x_dim] += shift[i] * shift[j] / 2
+        if i == j and flag[i] >= 0:
+            row[flag[i]] -= shift[i] ** 2 / 2

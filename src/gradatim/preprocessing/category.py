@@ -122,7 +122,7 @@ class Category:
             category.has_missing,
             category.truncated,
         )
-        if not same or self.levels[:1] != category.levels[:1]:
+        if not same:
             return None
         return self._with(dict.fromkeys(category.levels), max(self.slots, category.slots, max_slots))
 

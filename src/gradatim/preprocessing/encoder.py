@@ -270,6 +270,8 @@ class Encoder:
         }
         place = torch.tensor([index.get(entry, -1) for entry in self.inputs], dtype=torch.int64)
         scale, shift = np.ones(self.width), np.zeros(self.width)
+        flag = np.full(self.width, -1)
+        flag[self._numbers.flags] = len(self._number_maps) + np.arange(len(self._numbers.flags))
         numbers = {encoder.names[j]: column_map for j, column_map in encoder._number_maps}
         for at, (j, old) in enumerate(self._number_maps):
             new = numbers.get(self.names[j], old)
@@ -280,12 +282,14 @@ class Encoder:
                 shift[at] = (
                     old.centre / new.scale - new.centre / new.scale if old.centre != new.centre else 0.0
                 )
-            elif (
-                old.centre != new.centre and old.centre not in new.codes
-            ):  # one number, so tails are no matter
+            elif old.centre != new.centre and old.centre not in new.codes:  # one number: tails are no matter
                 place_of = encoder._number_names.index(self.names[j])
                 shift[at] = np.nan_to_num(encoder._numbers.standard(np.array([old.centre]), place_of))[0]
-        return Change(place, torch.from_numpy(scale), torch.from_numpy(shift), encoder.width)
+            elif old.has_missing and old.centre in new.codes:  # all rows seen are missing now
+                scale[flag[at]], shift[flag[at]] = 0.0, 1.0
+        return Change(
+            place, torch.from_numpy(scale), torch.from_numpy(shift), encoder.width, torch.from_numpy(flag)
+        )
 
     def joined(self, encoder: Encoder) -> Encoder:
         """Return a map with the scales of another and the levels of both; of a column that is empty there, this map's.

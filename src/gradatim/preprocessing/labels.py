@@ -75,6 +75,7 @@ def read_labels(y: Any, ravel: Ravel = as_column) -> np.ndarray:
                 f"Unknown label type: continuous. Labels are words, truth values or whole numbers; got "
                 f"{y[fractions][0]:g}: use a regressor, or make words of them"
             )
+        y = y if y.itemsize <= 8 else y.astype(np.float64)
     elif y.dtype.kind not in "iubOUS":
         raise ValueError(
             f"Unknown label type: labels are words, truth values or whole numbers; got {y.dtype}: make words of them"
@@ -328,9 +329,18 @@ def to_json(labels: np.ndarray | None) -> dict[str, Any] | None:
     """Return labels `[C]` as plain JSON, with their type."""
     if labels is None:
         return None
-    return {"labels": labels.tolist(), "dtype": "object" if labels.dtype == object else labels.dtype.str}
+    plain = (
+        labels.tolist()
+        if labels.dtype.kind != "S"
+        else [label.decode("latin-1") for label in labels.tolist()]
+    )
+    return {"labels": plain, "dtype": "object" if labels.dtype == object else labels.dtype.str}
 
 
 def from_json(value: dict[str, Any] | None) -> np.ndarray | None:
     """Return the labels `[C]` that `to_json` wrote."""
-    return None if value is None else np.array(value["labels"], dtype=np.dtype(value["dtype"]))
+    if value is None:
+        return None
+    dtype = np.dtype(value["dtype"])
+    labels = value["labels"] if dtype.kind != "S" else [label.encode("latin-1") for label in value["labels"]]
+    return np.array(labels, dtype=dtype)

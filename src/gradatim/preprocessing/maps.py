@@ -31,6 +31,9 @@ def merge_maps(
         return first.merge(second, max_slots)
     if isinstance(first, Number) and isinstance(second, Number):
         return first.merge(second)
+    for number, words in ((first, second), (second, first)):  # one was empty where the other has found words
+        if isinstance(number, Number) and not number.quantiles and isinstance(words, Category):
+            return words if number.has_missing == words.has_missing else None
     return None
 
 

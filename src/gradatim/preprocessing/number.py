@@ -62,7 +62,7 @@ class Number:
         `quantiles`: distinct rising quantiles, at most `QUANTILES`; none of a column without numbers.
         `codes`: numbers that stand for missing, such as -9999.
         `stage`: "fitted"; of a column that was empty or constant "young", or "grown" once its scale is for good.
-        `recent`: of a young column the numbers since it began to vary.
+        `recent`: of a young column the numbers since it began to vary, sorted: no row can be put together of them.
 
     Raises:
         ValueError: numbers that are not finite, a scale that is not positive, low above high, or quantiles that do
@@ -185,7 +185,7 @@ class Number:
                 column = column._reaching(present[start : start + 1], min(max(distance, 5e-324), _LARGEST))
         held = len(column.recent)
         room = next(point for point in CHECKPOINTS if point > held) - held
-        recent = (*column.recent, *present[start : start + room].tolist())
+        recent = tuple(sorted((*column.recent, *present[start : start + room].tolist())))
         if len(present) - start < room:
             return len(values), column, replace(column, recent=recent)
         return int(index[start + room - 1]) + 1, column, column._rescaled(np.array(recent))

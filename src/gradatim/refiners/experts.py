@@ -247,7 +247,9 @@ class Experts(Refiner):
         inverse = torch.where(matrix != 0, 1 / matrix, 0.0)
         state = state._replace(moments=moments, theta=inverse @ state.theta)
         state = state._replace(pending=self._nothing(len(state.solved)))
-        return state if bool(((matrix != 0).sum(1) <= 1).all()) else self.solve(state)
+        present = matrix != 0
+        alone = bool((present.sum(0) <= 1).all()) and bool((present.sum(1) <= 1).all())
+        return state if alone else self.solve(state)
 
     def rescale(self, state: ExpertsState, scale: float, shift: float) -> ExpertsState:
         """Return the state of a regression of `scale y + shift`: exact moments, heads and noise."""

@@ -224,7 +224,7 @@ def test_a_row_of_weight_two_counts_as_two(run):
 
 
 def test_a_weight_that_is_none_is_named_with_its_row(refused, run):
-    for cell, said in (("-1", "got -1"), ("", "got an empty cell")):
+    for cell, said in (("-1", "got -1"), ("", "got a cell that is empty or no number")):
         Path("f.csv").write_text(f"x,w,y\n1,1,a\n2,{cell},b\n1,1,a\n2,1,b\n")
         line = refused("fit", "f.csv", "--target", "y", "--weight", "w", "--state", "s")
         assert "line 3" in line and "'w'" in line and said in line

@@ -287,6 +287,10 @@ def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.nda
     reader = TargetReader(schema, schema.labels(), table_file.path)
     X, y, weight, present = reader.read(table)
     chosen = present & (weight > 0)
+    if not chosen.any():
+        cause = "its weight is 0" if present.any() else f"the target {schema.target!r} is missing"
+        where = "every row" if table_file.rereadable else f"the first {table.num_rows:,} rows"
+        raise ValueError(f"{table_file.path}: {cause} in {where}: nothing can be learned")
     return X.filter(chosen), y[chosen], weight[chosen]
 
 

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 
+MIN_LEVEL = 1e-12
+"""The least quantile level, and the least distance from 1: beyond it rounding decides."""
+
+
 def predict_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `predict`."""
     parser.add_argument(
@@ -144,6 +148,11 @@ def parse_levels(text: str | None) -> list[float]:
         raise ValueError(wanted) from None
     if not all(0 < level < 1 for level in levels):
         raise ValueError(wanted)
+    if not all(MIN_LEVEL <= level <= 1 - MIN_LEVEL for level in levels):
+        raise ValueError(
+            f"--quantiles wants levels from {MIN_LEVEL:g} to 1 - {MIN_LEVEL:g}, further out is rounding; "
+            f"got {text!r}"
+        )
     for place, level in enumerate(levels):
         if level in levels[:place]:
             raise ValueError(f"--quantiles names {level!r} twice; got {text!r}: leave one of them out")

@@ -99,8 +99,10 @@ class RefinedRegressor(RegressorMixin, Refined):
             mean, deviation = self._predict(columns, TableTask.deviations).T
             return mean, deviation
         levels = np.asarray(quantiles, dtype=np.float64)
-        if return_std or levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"quantiles must lie in (0, 1), without return_std; got {quantiles!r}")
+        if return_std or levels.ndim != 1 or not ((levels >= 1e-12) & (levels <= 1 - 1e-12)).all():
+            raise ValueError(
+                f"quantiles must lie in (0, 1), 1e-12 from its ends, without return_std; got {quantiles!r}"
+            )
         return self._predict(columns, lambda task, x: task.quantiles(x, levels))
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:

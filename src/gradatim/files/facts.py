@@ -81,7 +81,7 @@ def _count(columns: Sequence[Any], rows: int, missing: Sequence[str]) -> list[np
         is_plain = compute.match_substring_regex(words, _PLAIN)
         values = compute.if_else(is_plain, words, a.scalar(None, words.type)).cast("float64")
     plain = flags(compute.is_finite(values))
-    large = flags(compute.greater(compute.abs(values), float(EXACT)))
+    large = flags(compute.greater_equal(compute.abs(values), float(EXACT)))
     padded = flags(compute.match_substring_regex(words, "^[+-]?0[0-9]")) & plain
     dotted = flags(compute.match_substring(words, ".")) & plain
     grouped = dotted.copy()

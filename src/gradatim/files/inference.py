@@ -185,6 +185,14 @@ def _of_plain_numbers(
         values = words.cast("float64").to_numpy(zero_copy_only=False)
         if note := _names_of_digits(name, words, values, places):
             return _Guess(Cells(TEXT, missing=missing), notes=[note])
+        whole = np.abs(values) >= EXACT
+        if whole.any() and not facts.dotted[number]:
+            row = int(np.nanargmax(np.where(whole, np.abs(values), np.nan)))
+            note = (
+                f"column {name!r} is read as numbers, of which {int(whole.sum()):,} such as {words[row].as_py()!r} in "
+                f"{places(row)} are not exact: --text {name} if they are names"
+            )
+            return _Guess(Cells(NUMBER, missing=missing), notes=[note])
     numbers = Cells(NUMBER, missing=missing)
     if options.decimal is not None or not facts.dotted[number]:
         return _Guess(numbers, decimal=options.decimal or "")
@@ -204,7 +212,7 @@ def _names_of_digits(name: str, words: Any, values: np.ndarray, places: Callable
             row = compute.index(padded, True).as_py()
             return f"column {name!r} is read as text, since {words[row].as_py()!r} in {places(row)} begins with a zero"
     with np.errstate(invalid="ignore"):
-        large = np.abs(values) > EXACT
+        large = np.abs(values) >= EXACT  # 2^53 + 1 is read as 2^53
     if large.any():
         is_whole = compute.fill_null(compute.match_substring_regex(words, r"^[+-]?[0-9]+$"), False)
         large &= is_whole.to_numpy(zero_copy_only=False)

@@ -91,6 +91,11 @@ class JsonTable(TextTable):
             raise ValueError(
                 f"{self.label}, line {where:,}: not JSON ({error}): write one object a line, or one array of objects"
             ) from error
+        if b"\\u" in line and not _is_text(value):
+            where = rows.lines([number])[0]
+            raise ValueError(
+                f"{self.label}, line {where:,}: it holds half a character (\\ud800 or the like): correct it"
+            )
         if not isinstance(value, dict):
             where = rows.lines([number])[0]
             raise ValueError(
@@ -128,6 +133,15 @@ class _Spelt:
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value holds no half of a character."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=lambda number: number.text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _word(value: Any) -> str | None:

@@ -5,10 +5,11 @@ Source: none; the sentences are ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from .cells import KIND_NAMES, Cells, arrow
+from .cells import KIND_NAMES, NUMBER, Cells, arrow
 from .inference import odd_cells
 
 MOST_WORDS, MOST_COLUMNS = 3, 10
@@ -83,9 +84,15 @@ class OddCells:
                 parts.append(_cells(seen[""][1]) + " of other words")
             listing = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
             verb = "is" if len(parts) == 1 else "are"
+            other = "." if cells.decimal == "," else ","
+            is_other = cells.kind == NUMBER and any(
+                re.fullmatch(rf"[+-]?[0-9]+[{other}][0-9]+", word) for word in seen
+            )
+            advice = (
+                f"--decimal {other} reads them as numbers" if is_other else "--missing says which words are"
+            )
             notes.append(
-                f"column {name!r} is read as {KIND_NAMES[cells.kind]}; {listing} {verb} taken as missing: --missing "
-                "says which words are"
+                f"column {name!r} is read as {KIND_NAMES[cells.kind]}; {listing} {verb} taken as missing: {advice}"
             )
         if (more := len(self._columns) - MOST_COLUMNS) > 0:
             notes.append(f"{more} more column{'s' * (more > 1)} with such cells")

@@ -34,7 +34,12 @@ _YEAR_FIRST = r"^(?P<year>[0-9]{4})[-/.](?P<month>[0-9]{1,2})[-/.](?P<day>[0-9]{
 _DOTTED = r"^(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{1,2})\.(?P<year>[0-9]{4})" + _CLOCK
 _SLASHED = r"^(?P<first>[0-9]{1,2})/(?P<second_>[0-9]{1,2})/(?P<year>[0-9]{4}|[0-9]{2})" + _CLOCK
 _DASHED = r"^(?P<first>[0-9]{1,2})-(?P<second_>[0-9]{1,2})-(?P<year>[0-9]{4})" + _CLOCK
-_DOTTED_SHORT = r"^(?P<day>[0-9]{2})\.(?P<month>[0-9]{2})\.(?P<year>[0-9]{2})" + _CLOCK
+_DOTTED_SHORT = r"^(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{2})\.(?P<year>[0-9]{2})" + _CLOCK
+
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
 
 LAST_MICROSECOND = 253402300799999999
 """The end of the year 9999, in microseconds since 1970."""
@@ -194,6 +199,7 @@ def _dates(words: Any, day_first: bool) -> Any:
             return within_years(naive(words.cast(dtype)))
         except a.ArrowInvalid:
             continue
+    words = _with_numbered_months(words)
     values = a.nulls(len(words), a.timestamp("us"))
     for pattern in (_YEAR_FIRST, _DOTTED, _SLASHED, _DASHED, _DOTTED_SHORT):
         matches = compute.fill_null(compute.match_substring_regex(words, pattern), False)
@@ -202,6 +208,25 @@ def _dates(words: Any, day_first: bool) -> Any:
                 values, matches, _moments(words.filter(matches), pattern, day_first)
             )
     return values
+
+
+def _with_numbered_months(words: Any) -> Any:
+    """Return words in which 5-Jan-2024, 5 January 2024 and Jan 5, 2024 are 5.1.2024."""
+    compute = kernels()
+    for number, month in enumerate(_MONTHS, start=1):
+        name = rf"(?i:{month[:3]}(?:{month[3:]})?|{'sept' if month == 'september' else month[:3]})\.?"
+        if not compute.any(compute.match_substring(words, month[:3], ignore_case=True)).as_py():
+            continue
+        for pattern, dotted in (
+            (
+                rf"^([0-9]{{1,2}})(?:st|nd|rd|th)?[- /.]*{name}[- /.,]*([0-9]{{4}}|[0-9]{{2}})($|[ ,T])",
+                rf"\1.{number:02d}.\2\3",
+            ),
+            (rf"^{name} *([0-9]{{1,2}})(?:st|nd|rd|th)?[, ]+([0-9]{{4}})($|[ ,])", rf"\1.{number:02d}.\2\3"),
+            (rf"^([0-9]{{4}})[- ]{name}[- ]([0-9]{{1,2}})($|[ ,T])", rf"\2.{number:02d}.\1\3"),
+        ):
+            words = compute.replace_substring_regex(words, pattern=pattern, replacement=dotted)
+    return words
 
 
 def within_years(moments: Any) -> Any:

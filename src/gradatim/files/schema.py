@@ -61,6 +61,7 @@ class Schema:
     weight: str | None = None
     spelling: dict[str, str] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
+    weight_cells: Cells | None = None
 
     @classmethod
     def infer(cls, table_file: TableFile, choice: Choice, reading: Mapping[str, Any] | None = None) -> Schema:
@@ -109,6 +110,7 @@ class Schema:
             choice.weight,
             {},
             dict(reading or {}),
+            None if choice.weight is None else table_file.cells[choice.weight],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +118,7 @@ class Schema:
         value = {name: getattr(self, name) for name in self.__dataclass_fields__}
         value |= {name: list(value[name]) for name in ("empty", "dropped")}
         value["columns"] = {name: cells.to_json() for name, cells in self.columns.items()}
+        value["weight_cells"] = self.weight_cells and self.weight_cells.to_json()
         return value | {"target_cells": self.target_cells.to_json()}
 
     @classmethod
@@ -130,6 +133,8 @@ class Schema:
             if "target_kind" in value:
                 value["target_cells"] = value.pop("target_kind")
             value["target_cells"] = _cells(value["target_cells"])
+            if value.get("weight_cells") is not None:
+                value["weight_cells"] = _cells(value["weight_cells"])
             value["columns"] = {str(name): _cells(cells) for name, cells in value["columns"].items()}
             value |= {name: tuple(map(str, value.get(name, ()))) for name in ("empty", "dropped")}
             # in older states a column that was empty is no feature
@@ -142,6 +147,7 @@ class Schema:
                 and all(name is None or isinstance(name, str) for name in optional)
                 and all(isinstance(text, str) for text in schema.spelling.values())
                 and set(schema.reading) <= set(STORED_OPTIONS)
+                and set(schema.columns) == set(header.get("feature_names", schema.columns))
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             is_valid, schema = False, None
@@ -168,7 +174,7 @@ class Schema:
         if self.id is not None:
             cells[self.id] = Cells(TEXT)
         if self.weight is not None:
-            cells[self.weight] = Cells(NUMBER)
+            cells[self.weight] = self.weight_cells or Cells(NUMBER)
         return cells
 
     def cells_to_read(self, learn: bool) -> dict[str, Cells]:
@@ -250,7 +256,7 @@ class Schema:
         if self._is_read(name) or name in (self.target, self.id):
             role = "a feature" if self._is_read(name) else "the target" if name == self.target else "the ids"
             raise ValueError(f"--weight {name} is {role} of the state: choose another column")
-        return replace(self, weight=name)
+        return replace(self, weight=name, weight_cells=None)
 
     def with_id(self, name: str) -> Schema:
         """Return the schema with another column that names a row.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cells import arrow
+from .cells import KIND_NAMES, arrow
 from .sampling import hash_columns
 from .target import CLASSIFICATION, REGRESSION, check_class_count
 
@@ -151,7 +151,7 @@ class TargetReader:
         valid = np.isfinite(weight) & (weight >= 0)
         if not valid.all():
             place = int(np.argmin(valid))
-            value = "an empty cell" if np.isnan(weight[place]) else f"{weight[place]:g}"
+            value = "a cell that is empty or no number" if np.isnan(weight[place]) else f"{weight[place]:g}"
             raise ValueError(
                 f"{self.path}, {self.place(self.n_read + place)}: the weight in column {name!r} must be a number of at "
                 f"least 0; got {value}: correct it, or remove the row"
@@ -253,10 +253,20 @@ def fit_stream(
                 check_class_count(len(model.classes_), schema.target, schema.target_cells, table_file.path)
             bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
     if not report.rows:
-        cause = "its weight is 0" if report.unweighted else f"the target {schema.target!r} is missing"
+        cause = _why_nothing(report, schema, next(iter(labels.odd), None))
         raise ValueError(f"{table_file.path}: {cause} in every row: nothing was learned")
     report.warnings += [(warning.category, str(warning.message)) for warning in caught]
     return report
+
+
+def _why_nothing(report: StreamReport, schema: Schema, odd: str | None) -> str:
+    """Return why no row was learned."""
+    if report.unweighted:
+        return "its weight is 0"
+    if odd is None:
+        return f"the target {schema.target!r} is missing"
+    kind = KIND_NAMES[schema.target_cells.kind]
+    return f"the target {schema.target!r} holds {kind} so far; got {odd!r}, and no class"
 
 
 def _hashes(rows: Rows) -> np.ndarray:

@@ -264,6 +264,8 @@ def find_layout(data: bytes, final: bool, delimiter: str | None, header: bool) -
             notes.append(f"lines before the names that begin with # are skipped: {len(comments)}")
     full = [number for number in full if number >= start]
     mark = delimiter or _delimiter({m: fields[full] for m, fields in counts.items()}, lines[full[-1]])
+    loose = _notes_of_blanks([lines[number] for number in full], mark)
+    notes += loose
     cells = _split(lines[start].lstrip(b"#") if start != plain else lines[start], mark)
     first = start + header
     skipped = int(rows.starts[first]) if first < len(rows.starts) else len(rows.data)
@@ -271,7 +273,7 @@ def find_layout(data: bytes, final: bool, delimiter: str | None, header: bool) -
     if not header:
         return Layout(mark, [f"x{number}" for number in range(len(cells))], skipped, line, notes)
     below = [lines[number] for number in full[1:]]
-    if below and (counts.get(mark, np.ones(len(lines)))[full[1:]] == len(cells) + 1).all():
+    if below and not loose and (counts.get(mark, np.ones(len(lines)))[full[1:]] == len(cells) + 1).all():
         # rows longer by one field: R leaves out the name of the first column, other programs that of the last
         cells = [*cells, ""] if all(line.rstrip().endswith(mark.encode()) for line in below) else ["", *cells]
     names, more = clean_names(cells)
@@ -281,6 +283,17 @@ def find_layout(data: bytes, final: bool, delimiter: str | None, header: bool) -
             *more,
         ]
     return Layout(mark, names, skipped, line, notes + more)
+
+
+def _notes_of_blanks(lines: list[bytes], mark: str) -> list[str]:
+    """Return a note where blanks stand before quotes in most lines."""
+    loose = re.compile(rb"%b[ \t]+\"(?!\")" % re.escape(mark.encode()))
+    if sum(loose.search(line) is not None for line in lines) <= len(lines) / 2:
+        return []
+    return [
+        "quotes after a blank open no field: they are read as characters, and a delimiter between them separates; "
+        f"take the blanks between {mark!r} and the quotes out"
+    ]
 
 
 def clean_names(names: list[str]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_
 from .facts import EXACT
 from .inference import ODD_CELLS
 from .parsing import FIRST_MICROSECOND, LAST_MICROSECOND, parse, without, without_numbers
+from .plain import plain_array, plain_type
 from .sampling import hash_columns
 from .text import clean_names
 from .text_table import Block
@@ -180,34 +181,6 @@ def _concat(arrays: list[Any], dtype: Any) -> Any:
     return arrow().concat_arrays(arrays) if arrays else arrow().array([], dtype)
 
 
-def plain_type(dtype: Any) -> Any:
-    """Return the type of the values of a dictionary or an extension, or the type itself.
-
-    Example:
-        >>> import pyarrow
-        >>> from gradatim.files.typed_table import plain_type
-        >>> plain_type(pyarrow.dictionary(pyarrow.int8(), pyarrow.string()))
-        DataType(string)
-    """
-    if isinstance(dtype, arrow().BaseExtensionType):
-        return plain_type(dtype.storage_type)
-    return plain_type(dtype.value_type) if arrow().types.is_dictionary(dtype) else dtype
-
-
-def plain_array(column: Any) -> Any:
-    """Return an Arrow array `[rows]` without dictionary or extension.
-
-    Example:
-        >>> import pyarrow
-        >>> from gradatim.files.typed_table import plain_array
-        >>> plain_array(pyarrow.array(["a", "a"]).dictionary_encode()).type
-        DataType(string)
-    """
-    if isinstance(column.type, arrow().BaseExtensionType):
-        return plain_array(column.storage)
-    return column.dictionary_decode() if arrow().types.is_dictionary(column.type) else column
-
-
 def column_kind(dtype: Any) -> str | None:
     """Return the kind of an Arrow type: None if it holds nothing, the type's own name if it is not supported.
 
@@ -263,20 +236,24 @@ def infer_typed(
         return None, []
     if is_text:
         return Cells(TEXT, missing=missing), []
-    if arrow().types.is_integer(column.type) and column.type.bit_width == 64:
-        large = compute.or_kleene(
-            compute.greater(column, EXACT),
-            compute.less(column, min(EXACT, 0) if _unsigned(column) else -EXACT),
-        )
+    if _is_whole(column.type):
+        limit = arrow().scalar(EXACT, column.type)
+        large = compute.greater(column, limit)
+        if not arrow().types.is_unsigned_integer(column.type):
+            large = compute.or_kleene(large, compute.less(column, arrow().scalar(-EXACT, column.type)))
         if (compute.sum(large).as_py() or 0) > ODD_CELLS * (len(column) - column.null_count):
             word = column.filter(large)[0]
-            note = f"column {name!r} is read as text, since is_whole numbers such as {word} are not exact as numbers"
+            note = f"column {name!r} is read as text, since whole numbers such as {word} are not exact as numbers"
             return Cells(TEXT, missing=missing), [note]
     return Cells(kind, missing=missing), []
 
 
-def _unsigned(column: Any) -> bool:
-    return arrow().types.is_unsigned_integer(column.type)
+def _is_whole(dtype: Any) -> bool:
+    """Return whether a type holds whole numbers that may be beyond 2^53."""
+    types = arrow().types
+    if types.is_decimal(dtype):
+        return dtype.scale == 0 and dtype.precision > 15
+    return types.is_integer(dtype) and dtype.bit_width == 64
 
 
 def check_convertible(dtype: Any, cells: Cells, name: str, label: str) -> None:
@@ -293,7 +270,8 @@ def check_convertible(dtype: Any, cells: Cells, name: str, label: str) -> None:
     """
     kind = column_kind(dtype)
     numbers = kind in (NUMBER, BOOLEAN) and cells.kind in (NUMBER, BOOLEAN)
-    if kind in (None, cells.kind) or cells.kind == TEXT or kind == TEXT or numbers:
+    words = kind in KIND_NAMES and TEXT in (kind, cells.kind)
+    if kind in (None, cells.kind) or words or numbers:
         return
     got = KIND_NAMES.get(kind or "", f"type {kind}")
     raise ValueError(

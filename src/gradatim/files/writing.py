@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -149,6 +150,11 @@ class _Csv:
         """Do nothing: all rows are written."""
 
 
+def _finite(value: Any) -> Any:
+    """Return a value that JSON has: an infinite number is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class _JsonLines:
     """Write tables as JSON, an object on a line for each row."""
 
@@ -156,7 +162,8 @@ class _JsonLines:
         self._file = file
 
     def write_table(self, table: Table) -> None:
-        lines = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())
+        rows = ({name: _finite(value) for name, value in row.items()} for row in table.to_pylist())
+        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
         self._file.write("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def choose_landmarks(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
     Source: this project's own.
     """
     pool = smallest_hashes(rows, POOL, seed).astype(np.float64)
-    if len(pool) < MIXED:
+    if len(pool) < MIXED or not limit:
         return np.empty((0, rows.shape[1]), dtype=np.float32)
     rng, count, centre = np.random.default_rng(seed), min(limit, len(pool)), pool.mean(0)
     chosen = np.stack([rng.permutation(len(pool))[:MIXED] for _ in range(count)])

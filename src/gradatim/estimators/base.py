@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
@@ -200,6 +200,8 @@ class Refined(BaseEstimator):
             raise ValueError(
                 f"{path} was written with a learner as model: give it, load(path, model=learner)"
             )
+        if (about["classes"] is None) == issubclass(cls, ClassifierMixin):
+            raise ValueError(f"{path} contradicts itself: a classifier has classes, a regressor has none")
         changes = {"model": model, "device": device_here(about["params"]["device"], path, device)}
         params = about["params"] | {name: value for name, value in changes.items() if value is not None}
         estimator, classes = cls(**params), labels.from_json(about["classes"])

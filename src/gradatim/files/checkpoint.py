@@ -41,6 +41,9 @@ __all__ = [
     "write_bytes",
 ]
 
+LARGEST = 1e10
+"""No trained weight is larger: answers of such would overflow."""
+
 MAX_CHECKPOINTS = 2
 
 _STEP = re.compile(r"step-(\d{8,})\.safetensors")
@@ -256,7 +259,8 @@ def put_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str)
     """Load the weights among the tensors (any shape) of a checkpoint, which was read at `path`, into a module.
 
     Raises:
-        ValueError: the weights have another architecture; the message names the first difference.
+        ValueError: the weights have another architecture, and the message names the first difference; or a weight is
+            beyond `LARGEST`.
 
     Example:
         >>> import torch
@@ -282,6 +286,8 @@ def put_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str)
             raise ValueError(
                 f"{path} does not fit this learner: {shown} holds {kinds[0]} in the learner and {kinds[1]} in the file"
             )
+        if weights[name].is_floating_point() and bool((weights[name].abs() > LARGEST).any()):
+            raise ValueError(f"{path} is no trained learner: {shown} has weights beyond {LARGEST:g}")
     module.load_state_dict(weights)
 
 

@@ -106,7 +106,8 @@ def test_rows_that_are_landmarks_are_said_for_as_long_as_they_are_stored(name, t
     y = np.resize(getattr(model, "classes_", [0.5, 1.5, 2.5]), 12)
     for changed in (model, kind.load(model.save(path)).partial_fit(rows(), y), model.fork()):
         assert stored(changed.save(path)) == stored(path) and "as landmarks" in stored(path)
-    assert "none as they came" in stored(kind.load(path).remap(rows(), y).save(path))
+    many = pd.concat([rows()] * 3, ignore_index=True)
+    assert "none as they came" in stored(kind.load(path).remap(many, np.tile(y, 3)).save(path))
     assert "none as they came" in stored(kind().fit(rows(), y).save(path))
 
 

@@ -183,19 +183,20 @@ def _create(target: Path) -> tuple[Path, IO[bytes]]:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         handle = os.open(temporary, flags, 0o666 if mode is None else mode)
         file = os.fdopen(handle, "w+b")
+        ours = True
         try:
             if sys.platform != "win32":
                 with suppress(OSError):  # a file system without locks, where nothing is swept either
-                    try_lock(handle)
+                    ours = try_lock(handle)
                 if mode is not None:
                     os.fchmod(handle, mode)
-            if is_at(handle, temporary):
+            if ours and is_at(handle, temporary):
                 return temporary, file
         except BaseException:
             _remove([], temporary)
             file.close()
             raise
-        file.close()  # a sweep took it in the moment before the lock
+        file.close()  # a sweep took it, or has locked it to do so, in the moment before the lock
 
 
 def _verify(verify: Callable[[Path], None], temporary: Path, path: Path) -> None:

@@ -215,3 +215,12 @@ def quiet_main(code_file: Path, words: list[str]) -> None:
     """Run one command in a child and leave its exit code and what it printed in a file."""
     done = call(*words)
     code_file.write_text(f"{done.code}\n{done.out}{done.err}")
+
+
+def cases_into(table: dict[str, Callable[[Path], None]]) -> Callable[[str], Callable[[Any], Any]]:
+    """Return a decorator that puts a function into a table of cases under a name."""
+
+    def case(name: str) -> Callable[[Any], Any]:
+        return lambda function: table.setdefault(name, function)
+
+    return case

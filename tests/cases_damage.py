@@ -32,21 +32,14 @@ from gradatim.files.checkpoint import read
 from gradatim.preprocessing import read_columns
 from gradatim.training.states import load_state, save_state
 
-from .case_tools import call, child, fit, joined, leftovers, quiet_main, raises, refused, write
+from .case_tools import call, cases_into, child, fit, joined, leftovers, quiet_main, raises, refused, write
 
 DAMAGE: dict[str, Callable[[Path], None]] = {}
 DAMAGED = (ValueError,)
 """What reading a damaged file may raise."""
 
 
-def case(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
-    """Put a function into the table of cases."""
-
-    def put(function: Callable[[Path], None]) -> Callable[[Path], None]:
-        DAMAGE[name] = function
-        return function
-
-    return put
+case = cases_into(DAMAGE)
 
 
 def table(rows: int, seed: int = 0, columns: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from gradatim.preprocessing import read_columns
 from .case_tools import (
     accuracy,
     answers,
+    cases_into,
     class_count,
     fit,
     good,
@@ -32,14 +33,7 @@ from .case_tools import (
 READING: dict[str, Callable[[Path], None]] = {}
 
 
-def case(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
-    """Put a function into the table of cases."""
-
-    def put(function: Callable[[Path], None]) -> Callable[[Path], None]:
-        READING[name] = function
-        return function
-
-    return put
+case = cases_into(READING)
 
 
 def lines(header: str, rows: list[str]) -> str:

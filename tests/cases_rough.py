@@ -22,6 +22,7 @@ from gradatim.files.checkpoint import read
 from .case_tools import (
     answers,
     call,
+    cases_into,
     class_count,
     fit,
     good,
@@ -38,14 +39,7 @@ from .case_tools import (
 ROUGH: dict[str, Callable[[Path], None]] = {}
 
 
-def case(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
-    """Put a function into the table of cases."""
-
-    def put(function: Callable[[Path], None]) -> Callable[[Path], None]:
-        ROUGH[name] = function
-        return function
-
-    return put
+case = cases_into(ROUGH)
 
 
 ROWS = [f"{i % 9},{['né', 'œuf'][i % 9 > 4]}" for i in range(300)]

@@ -15,19 +15,12 @@ from gradatim.estimators import RefinedClassifier, RefinedRegressor
 from gradatim.regimes import bayesian
 from gradatim.tree import flatten
 
-from .case_tools import answers, fit, raises
+from .case_tools import answers, cases_into, fit, raises
 
 ROWS: dict[str, Callable[[Path], None]] = {}
 
 
-def case(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
-    """Put a function into the table of cases."""
-
-    def put(function: Callable[[Path], None]) -> Callable[[Path], None]:
-        ROWS[name] = function
-        return function
-
-    return put
+case = cases_into(ROWS)
 
 
 @case("D14")

@@ -360,7 +360,14 @@ def test_no_fork_is_merged_twice(tmp_path):
 def test_what_never_forked_is_not_merged_twice_and_saves_the_same_bytes(tmp_path):
     y = WIDE[:, 0]
     one, two = (RefinedRegressor().partial_fit(WIDE, y) for _ in range(2))
-    assert one.save(tmp_path / "one").read_bytes() == two.save(tmp_path / "two").read_bytes()
+    path = one.save(tmp_path / "one")
+    assert path.read_bytes() == two.save(tmp_path / "two").read_bytes()
+    for copied in (two, copy.deepcopy(one), RefinedRegressor.load(path)):
+        with pytest.raises(ValueError, match="not counted yet"):
+            one.merge(copied)
+    one, two = (RefinedRegressor().prepare(WIDE, y) for _ in range(2))
+    one.merge(two)  # of no rows: nothing counts twice
+    one, two = (RefinedRegressor().prepare(WIDE, y).partial_fit(WIDE[k::2], y[k::2]) for k in range(2))
     one.merge(two)
     with pytest.raises(ValueError, match="not counted yet"):
         one.merge(two)

@@ -11,7 +11,8 @@ import torch
 
 from gradatim.estimators import DriftWarning, RefinedClassifier, RefinedRegressor
 from gradatim.files.checkpoint import read
-from gradatim.preprocessing import Number
+from gradatim.nn.landmarks import POOL
+from gradatim.preprocessing import Encoder, Number
 
 SIZES = (1, 7, 50, 500)
 
@@ -236,3 +237,14 @@ def test_a_column_that_was_constant_says_nothing_at_prediction(value):
     other = x.copy()
     other[:, 1] = value
     np.testing.assert_array_equal(model.predict(other), model.predict(x))
+
+
+def test_a_map_from_many_rows_encodes_few_of_them(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(5_000, 2))
+    encoded, encode = [], Encoder.encode
+    monkeypatch.setattr(
+        Encoder, "encode", lambda self, columns: encoded.append(columns.n_rows) or encode(self, columns)
+    )
+    model = RefinedRegressor().prepare(x, x[:, 0])
+    assert sum(encoded) == POOL
+    assert model.partial_fit(x, x[:, 0]).score(x, x[:, 0]) > 0.999

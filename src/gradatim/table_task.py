@@ -80,13 +80,13 @@ class TableTask:
         Raises:
             ValueError: the user's learner is of another size or counts every row once.
         """
-        x = self.prepare(rows)
+        x = self.prepare(rows, drawn=len(rows))
         self.rows, self.count = float(rows.weight.sum()), len(rows)
         batch = self._batch(x, rows)
         self.members = self.members.fit(batch, batch_size, passes)
 
-    def prepare(self, rows: Rows) -> np.ndarray:
-        """Fix the map by rows, and make the learners for it; return the rows encoded `[n, d]`. Nothing is learnt.
+    def prepare(self, rows: Rows, drawn: int = POOL) -> np.ndarray:
+        """Fix the map by rows, make the learners, and return the rows that features are `drawn` for, encoded `[n, d]`.
 
         Raises:
             ValueError: a table that would take too much memory, or a user's learner of another size.
@@ -96,6 +96,8 @@ class TableTask:
         if self.outputs is None:
             self.target = Number.fit(rows.y, rows.weight, codes=False)
         check_size(self.encoder.width, self.outputs, len(self.seeds))
+        if drawn < len(rows):
+            rows = rows.take(np.sort(np.random.default_rng(self.seeds[0]).permutation(len(rows))[:drawn]))
         x = self.encode(rows.columns)
         self.members = self._built([] if self.template else self._draw(x))
         return x

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..files.choice import check_has
+from ..files.predicting import predict_stream
 from ..files.progress import Bar
-from ..files.streaming import predict_stream
 from ..files.target import CLASSIFICATION, REGRESSION
 from ..files.writing import STDOUT, SUFFIXES, TableWriter
 from .show import print_written

@@ -26,7 +26,7 @@ from ..names import hint
 from ..preprocessing import Columns, Encoder, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
 from ..preprocessing.features import MODEL, match_dicts
-from ..preprocessing.lineage import check_alike, join, new_lineage
+from ..preprocessing.lineage import check_alike, check_apart, join, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from ..table_task import ENCODED, TableTask
@@ -95,6 +95,8 @@ class Refined(BaseEstimator):
         check_is_fitted(self)
         check_alike(self, estimator)
         check_is_fitted(estimator)
+        if not self.merged_ and not estimator.merged_:
+            check_apart(self.task_, estimator.task_)
         # a name of its own for each whose rows had none so far
         estimator.merged_ = estimator.merged_ or new_lineage()
         merged, task = join(self.merged_ or new_lineage(), estimator.merged_), copy.copy(self.task_)

@@ -206,7 +206,7 @@ class FixedFeatures(nn.Module):
         variance = float(landmarks.double().var(0, correction=0).sum()) if len(landmarks) else 0.0
         size = variance or float(x_dim)
         generator = torch.Generator().manual_seed(seed)
-        pairs = _pairs_of((landmarks if rows is None else rows).double(), generator)[:, :products]
+        pairs = _pairs_of((landmarks if rows is None else rows).double(), products, generator)
         normal = torch.randn(x_dim + 1, ramps, generator=generator, dtype=torch.float64)
         column, threshold = zip(*steps, strict=True) if steps else ((), ())
         return cls(
@@ -321,14 +321,17 @@ class FixedFeatures(nn.Module):
         return torch.nn.functional.linear(x, self.direction.mT, self.bias).relu_()
 
 
-def _pairs_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Return all pairs i <= j of columns `[2, P]` in random order, those first whose product says more than they do.
+def _pairs_of(rows: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+    """Return at most `limit` pairs i <= j of columns `[2, P]`, at random among those whose product says more than they.
 
-    Two codes of one category never meet, a code of no row or its own square says nothing new.
+    Others follow where these are too few. Two codes of one category never meet, a code of no row or its own square says
+    nothing new.
     """
+    if not limit:  # of very many columns there is no room for a list of all pairs
+        return torch.empty(2, 0, dtype=torch.int64)
     i, j = pairs = torch.triu_indices(rows.shape[1], rows.shape[1])
     mean, square = rows.mT @ rows / len(rows), rows.square().mT @ rows.square() / len(rows)
     varies = square - mean.square() > 1e-9 * square
     varies.diagonal().logical_and_(~((rows == 0) | (rows == 1)).all(0))
     order = torch.randperm(len(i), generator=generator)
-    return pairs[:, order[(~varies[i, j])[order].long().argsort(stable=True)]]
+    return pairs[:, order[(~varies[i, j])[order].long().argsort(stable=True)[:limit]]]

@@ -5,8 +5,16 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 from uuid import uuid4
+
+import torch
+
+_COUNTED = (
+    "merging needs rows that are not counted yet; got some that are, merged before or copied: fork() afresh for more "
+    "rows, and merge each fork once"
+)
 
 
 def new_lineage() -> frozenset[str]:
@@ -32,11 +40,31 @@ def join(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
         ['a', 'b', 'c']
     """
     if first & second:
-        raise ValueError(
-            "merging needs rows that are not counted yet; got some that are, merged before or copied: fork() afresh "
-            "for more rows, and merge each fork once"
-        )
+        raise ValueError(_COUNTED)
     return first | second
+
+
+def check_apart(first: Any, second: Any) -> None:
+    """Check that two tasks (`TableTask`) whose rows have no names hold different rows: copies have the same sums.
+
+    Raises:
+        ValueError: they have learnt the same rows.
+
+    Example:
+        >>> import copy
+        >>> import numpy as np
+        >>> from gradatim import RefinedRegressor
+        >>> from gradatim.preprocessing.lineage import check_apart
+        >>> task = RefinedRegressor().fit(np.eye(40), np.arange(40.0)).task_
+        >>> check_apart(task, copy.deepcopy(task))
+        Traceback (most recent call last):
+        ValueError: merging needs rows that are not counted yet; got some that are...
+    """
+    if not first.count or first.count != second.count:
+        return
+    tensors, more = (copy.copy(task).pack()[0] for task in (first, second))
+    if tensors.keys() == more.keys() and all(torch.equal(part, more[name]) for name, part in tensors.items()):
+        raise ValueError(_COUNTED)
 
 
 def check_alike(first: Any, second: Any) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
 import time
 from importlib import import_module
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from safetensors.numpy import save_file
 from studies.tables.data import Table
 from studies.trust import (
@@ -507,6 +509,22 @@ def test_parts_are_measured_once_and_a_part_that_fails_has_no_value(tmp_path, mo
     assert missing == [1]
     run_module.work_on(tmp_path, True, "toy", 1)
     assert run_module.claims_of("toy", tmp_path, True)[0]["value"] == 3
+
+
+def test_a_part_whose_process_dies_fails_and_the_others_are_measured(tmp_path, monkeypatch):
+    def measure(folder, number):
+        if number == 1:
+            os._exit(1)
+        return {"number": number}
+
+    figure = Figure(lambda smoke: [{"number": n} for n in range(4)], measure, lambda results: [], ("torn",))
+    monkeypatch.setattr(run_module, "FIGURES", {"toy": figure})
+    # a forked process knows this test's figure
+    monkeypatch.setattr(run_module, "get_context", lambda _: multiprocessing.get_context("fork"))
+    run_module.measure(tmp_path, True, 2, Console(quiet=True), {"toy": figure})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"toy-000.json", "toy-001.failed", "toy-002.json", "toy-003.json"}
+    assert run_module.claims_of("toy", tmp_path, True)[0]["failed"] == "the process died"
 
 
 def test_every_bar_has_a_figure_and_words_on_the_page():

@@ -13,7 +13,9 @@ import shutil
 import tempfile
 import time
 import warnings
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ from .figure import Figure, Part, counted
 from .page import PAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
 FIGURES: dict[str, Figure] = {
@@ -96,17 +100,46 @@ def measure(folder: Path, smoke: bool, workers: int, console: Console, figures: 
         for place in range(len(figures[name].parts(smoke)))
         if not stored(folder, name, place).exists()
     ]
-    missing = {name: sum(job[0] == name for job in jobs) for name in figures}
+    missing = Counter(name for name, _ in jobs)
     seconds = dict.fromkeys(figures, 0.0)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
-    with processes_on_threads(1), pool:
+    deaths = Counter[tuple[str, int]]()
+    for path in folder.glob("*.failed"):
+        path.unlink()
+    with processes_on_threads(1):
+        while jobs:
+            # a part beside which a process died is measured alone: which of them it was is not known
+            chosen = [job for job in jobs if not deaths[job]] or jobs[:1]
+            try:
+                for (name, _), spent in _done(folder, smoke, workers, chosen):
+                    seconds[name] += spent
+                    missing[name] -= 1
+                    if not missing[name]:
+                        console.print(f"measured {name} in {seconds[name]:.0f} s of a core")
+            except BrokenProcessPool:
+                for job in chosen:
+                    _, failed, begun = _results(folder, *job)
+                    deaths[job] += begun.exists() * (1 if len(chosen) > 1 else 2)
+                    if deaths[job] > 1:
+                        console.print(f"[red]the process that measured {failed.stem} died[/red]")
+                        failed.write_text('{"failed": "the process died"}', encoding="utf-8")
+                    begun.unlink(missing_ok=True)
+            jobs = [job for job in jobs if not any(path.exists() for path in _results(folder, *job))]
+
+
+def _done(
+    folder: Path, smoke: bool, workers: int, jobs: list[tuple[str, int]]
+) -> Iterator[tuple[tuple[str, int], float]]:
+    """Measure parts of figures, and yield each with its seconds."""
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         futures = {pool.submit(work_on, folder, smoke, *job): job for job in jobs}
         for future in as_completed(futures):
-            name = futures[future][0]
-            seconds[name] += future.result()
-            missing[name] -= 1
-            if not missing[name]:
-                console.print(f"measured {name} in {seconds[name]:.0f} s of a core")
+            yield futures[future], future.result()
+
+
+def _results(folder: Path, name: str, place: int) -> tuple[Path, Path, Path]:
+    """Return where the result of a part is stored, why there is none, and that it is being measured."""
+    path = stored(folder, name, place)
+    return path, path.with_suffix(".failed"), path.with_suffix(".begun")
 
 
 def stored(folder: Path, name: str, place: int) -> Path:
@@ -121,16 +154,17 @@ def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
     """
     torch.set_num_threads(1)
     figure, begin = FIGURES[name], time.monotonic()
-    path = stored(folder, name, place)
+    path, failed, begun = _results(folder, name, place)
+    begun.touch()
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             result = figure.measure(Path(scratch), **figure.parts(smoke)[place])
         except Exception as error:
             result = {"failed": f"{type(error).__name__}: {error}"[:500]}
-            path = path.with_suffix(".failed")
-    path.with_suffix(".failed").unlink(missing_ok=True)
+            path = failed
     write_bytes(path, (without_folders(json.dumps(result)) + "\n").encode())
+    begun.unlink()
     return time.monotonic() - begin
 
 
@@ -147,8 +181,11 @@ def without_folders(text: str) -> str:
 
 def claims_of(name: str, folder: Path, smoke: bool) -> list[Part]:
     """Return the claims of a figure. Where a part could not be measured they have no value, and fail."""
-    paths = [stored(folder, name, place) for place in range(len(FIGURES[name].parts(smoke)))]
-    failed = [path.with_suffix(".failed") for path in paths if not path.exists()]
+    results = [_results(folder, name, place) for place in range(len(FIGURES[name].parts(smoke)))]
+    paths, failed = (
+        [path for path, *_ in results],
+        [failed for path, failed, _ in results if not path.exists()],
+    )
     if failed:
         reason = json.loads(failed[0].read_text(encoding="utf-8"))["failed"]
         return [counted(claim, float("nan"), failed=reason) for claim in FIGURES[name].names]

@@ -300,7 +300,13 @@ def test_dicts_are_rows_of_an_estimator(tmp_path):
 def test_messages_about_columns_name_no_class_of_ours():
     rows = pd.DataFrame({"n": WIDE[:, 0], "w": np.where(WIDE[:, 1] > 0, "x", "y")})
     model = RefinedClassifier().partial_fit(rows, WIDE[:, 0] > 0)
-    wrong = [rows.assign(n="word"), rows.assign(w=7.0), rows.assign(n=np.inf), rows.drop(columns="w")]
+    for frame, sentence in (
+        (rows.assign(n="word"), "'n' holds numbers"),
+        (rows.assign(w=7.0), "'w' holds words"),
+    ):
+        with pytest.warns(UserWarning, match=sentence):
+            model.predict(frame)
+    wrong = [rows.assign(n=np.inf), rows.drop(columns="w")]
     for frame in (*wrong, rows.values[:, :1]):
         for call in (lambda X=frame: model.predict(X), lambda X=frame: model.partial_fit(X, WIDE[:, 0] > 0)):
             with warnings.catch_warnings(), pytest.raises(ValueError) as error:

@@ -179,20 +179,12 @@ def test_a_row_means_the_same_alone_and_in_company(learnt, asked):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = np.concatenate([encoder.encode(read_columns([row])) for row in rows])
-        try:
-            company = encoder.encode(read_columns(rows))
-        except ValueError as error:  # nothing of the column is of its kind
-            assert "changed its type" in str(error)
-        else:
-            np.testing.assert_array_equal(company, alone)
+        np.testing.assert_array_equal(encoder.encode(read_columns(rows)), alone)
         for frame in (
             pd.DataFrame({"x0": pd.Series(MIXED[asked], dtype=object)}),
             [{"x0": r[0]} for r in rows],
         ):
-            try:
-                np.testing.assert_array_equal(encoder.encode(read_columns(frame)), alone)
-            except ValueError as error:
-                assert "changed its type" in str(error)
+            np.testing.assert_array_equal(encoder.encode(read_columns(frame)), alone)
 
 
 @pytest.mark.parametrize("kind", MIXED)
@@ -239,12 +231,12 @@ def test_a_column_with_nothing_in_it_takes_anything():
         np.array([Cell("2024-01-05", 19727.0, "date"), None], dtype=object),
         np.array([1.0, 2.0]).view(Days),
     ):
-        converted = convert_column(values, "number", (), "m", "the model", empty=True)
+        converted = convert_column(values, "number", (), "m", empty=True)
         assert converted.dtype == np.float64 and len(converted) == 2
     assert np.isnan(
-        convert_column(np.array(["word", "x"], dtype=object), "number", (), "m", "it", empty=True)
+        convert_column(np.array(["word", "x"], dtype=object), "number", (), "m", empty=True)
     ).all()
-    assert convert_column(np.array([7.0, 8.0]), "category", ["a"], "m", "it", truncated=True).tolist() == [
+    assert convert_column(np.array([7.0, 8.0]), "category", ["a"], "m", truncated=True).tolist() == [
         "7",
         "8",
     ]

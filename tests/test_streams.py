@@ -239,6 +239,16 @@ def test_a_column_that_was_constant_says_nothing_at_prediction(value):
     np.testing.assert_array_equal(model.predict(other), model.predict(x))
 
 
+def test_rows_of_weight_0_do_not_decide_what_an_empty_column_holds():
+    rows = np.array([[float(j), None] for j in range(40)], dtype=object)
+    more = np.array([[1.0, "word"], [2.0, 7.0]], dtype=object)
+    kinds = [
+        RefinedRegressor().fit(rows, np.arange(40.0)).partial_fit(more, [1, 2], weight).task_.encoder.kinds
+        for weight in ([0, 1], [1, 1])
+    ]
+    assert kinds == [("number", "number"), ("number", "category")]
+
+
 def test_a_map_from_many_rows_encodes_few_of_them(monkeypatch):
     x = np.random.default_rng(0).normal(size=(5_000, 2))
     encoded, encode = [], Encoder.encode

@@ -21,7 +21,7 @@ import torch
 from gradatim import cli
 from gradatim.commands import fit
 from gradatim.estimators import RefinedClassifier, RefinedRegressor
-from gradatim.files import reading, streaming
+from gradatim.files import predicting, reading, streaming
 from gradatim.files.cells import Cells
 from gradatim.files.checkpoint import read, write
 from gradatim.files.choice import Choice
@@ -161,7 +161,7 @@ def test_fit_and_update_are_a_fit_on_both_files(capsys, home, tmp_path, target):
 
 def test_predictions_are_those_of_python(capsys, home, tmp_path, monkeypatch):
     """Up to rounding: rows are answered 40 at a time here, and the last bit depends on how many."""
-    monkeypatch.setattr(streaming, "PREDICT_ROWS", 40)
+    monkeypatch.setattr(predicting, "PREDICT_ROWS", 40)
     table = frame(100, 3)
     X = table.drop(columns=["kind", "price"])
     table.to_csv(tmp_path / "test.csv", index=False)

@@ -239,7 +239,10 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
             )
         _save(model, out, schema, labels)
         _report(console, report, time.perf_counter() - started, schema, model)
-        say_notes(console, [*table_file.notes_after(), *_notes(report, labels, options.state)])
+        say_notes(
+            console,
+            [*table_file.notes_after(), *_notes(report, labels, None if with_new_map else options.state)],
+        )
         print_written(console, [out])
 
 
@@ -342,8 +345,8 @@ def _report(console: Console, report: StreamReport, seconds: float, schema: Sche
         )
 
 
-def _notes(report: StreamReport, labels: Labels, state: str) -> list[str]:
-    """Return notes of what came up while rows were learned, with what can be done at the command line."""
+def _notes(report: StreamReport, labels: Labels, state: str | None) -> list[str]:
+    """Return notes of what came up while rows were learned, and of a state that can have a new map, how."""
     from ..preprocessing.drift import DriftWarning
 
     notes = []
@@ -355,10 +358,8 @@ def _notes(report: StreamReport, labels: Labels, state: str) -> list[str]:
         )
     for category, message in report.warnings:
         if issubclass(category, DriftWarning):
-            advice = (
-                f"gradatim remap FILE --state {quote(state)} in place of update makes a new map for such rows"
-            )
-            notes.append(f"{message.partition('. Call remap')[0]}; {advice}")
+            remap = f"gradatim remap FILE --state {quote(state or '')} in place of update makes a new map"
+            notes.append(message.partition(". Call remap")[0] + (f"; {remap} for such rows" if state else ""))
         elif category.__module__.startswith("gradatim"):
             notes.append(message)
     return list(dict.fromkeys(notes))

@@ -266,8 +266,11 @@ class Refined(BaseEstimator):
         seeds = tuple(range(first, first + self.n_estimators))
         return TableTask(outputs, seeds, template, str(self.device))
 
-    def _columns(self, X: Any, reset: bool, learning: bool = False) -> Columns:
-        """Return X by column, checked against the columns of before, and of their kinds once the map is fixed."""
+    def _columns(self, X: Any, reset: bool, weight: np.ndarray | None = None) -> Columns:
+        """Return X by column, checked against the columns of before, and of their kinds once the map is fixed.
+
+        `weight [n]`: of rows that are to be learnt; their words begin columns that were empty.
+        """
         shape, task = getattr(X, "shape", ()), getattr(self, "task_", None)
         if reset and len(shape) == 2 and isinstance(self.model, str) and self.model in SHIPPED:
             check_size(int(shape[1]), None)  # before anything of that width is allocated
@@ -280,17 +283,18 @@ class Refined(BaseEstimator):
             columns = by_name or columns
         if reset or task is None or task.encoder is None:
             return columns
-        if learning:
+        if weight is not None:
+            check_consistent_length(columns.values[0], weight)
             self.task_ = task = copy.copy(task)
-            task.awaken(columns)
+            task.awaken(columns.take(weight > 0))
         return task.encoder.align(columns, MODEL)
 
     def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
         """Return checked rows, y `[n]` labels or numbers, to `fit` or to learn next, in a task that may change."""
         y, more = self._checked(y), hasattr(self, "task_") and not fit
-        columns = self._columns(X, reset=not more, learning=True)
-        check_consistent_length(columns.values[0], y)
         weight = read_weights(sample_weight, len(y))
+        columns = self._columns(X, not more, weight)
+        check_consistent_length(columns.values[0], y)
         if more:
             self.task_ = copy.copy(self.task_)
             if self.task_.encoder is not None:

@@ -30,8 +30,8 @@ class RefinedClassifier(ClassifierMixin, Refined):
     sharpnesses of each, weighted by the likelihood they gave to rows before they saw them (`refiners.Experts`).
 
     Tables may be NumPy arrays, SciPy sparse matrices, pandas, polars or Arrow tables, of numbers, booleans, strings,
-    categories and dates, with missing values. `partial_fit` gathers how columns are mapped to numbers from the first
-    256 rows and then keeps that map; `fit` takes it from all rows.
+    categories and dates, with missing values. `partial_fit` takes the map from columns to numbers from the first
+    256 rows; new words, and columns that vary only later, extend it. `fit` takes it from all rows.
 
     Args:
         model: `"experts"`, the path of a checkpoint, or a `Learner` whose inputs are as wide as the encoded table.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -200,27 +201,25 @@ def convert_column(
     kind: str,
     levels: Iterable[str],
     name: str,
-    owner: str,
     empty: bool = False,
     truncated: bool = False,
 ) -> np.ndarray:
-    """Return a column `[rows]` as the kind that `owner` expects, each cell by itself.
+    """Return a column `[rows]` as another kind, each cell by itself.
 
-    - Text becomes numbers where it reads as one. A word among numbers is missing, with a warning.
-    - Numbers become text: their digits. Dates become their ISO text.
+    - Text becomes numbers where it reads as one. A word is missing, with a warning.
+    - Numbers become text: their digits, with a warning where no level reads as a number. Dates become their ISO text.
     - A column of missing values only can become either kind.
 
     `levels`: the known levels of a map of text. `empty`: the map has never seen a value; what is no number is missing
     without a warning. `truncated`: the map of text has more levels than it lists.
 
     Raises:
-        ValueError: two rows or more, and all of them of the wrong type: words for a map of numbers, or numbers for
-            levels of which none reads as one; or a number is infinite. The message names the column.
+        ValueError: a number is infinite. The message names the column.
 
     Example:
         >>> import numpy as np
         >>> from gradatim.preprocessing.columns import convert_column
-        >>> convert_column(np.array(["1", None], dtype=object), "number", (), "age", "model")
+        >>> convert_column(np.array(["1", None], dtype=object), "number", (), "age")
         array([ 1., nan])
     """
     if column_kind(values) == kind:
@@ -228,24 +227,26 @@ def convert_column(
     if kind == NUMBER:
         parsed, odd = _parse(values.tolist())
         if odd and not empty:
-            _report_words(values, parsed, odd, name, owner)
+            _report(
+                f"column {name!r} holds numbers (or dates); {len(odd)} of {len(values)} cells do not and count as "
+                f"missing, the first in row {odd[0]}, {values[odd[0]]!r:.80}: correct it or leave it empty"
+            )
         return check_finite(parsed, (name,))
     if family_of(values) == PLAIN and not truncated:
-        present = values[~np.isnan(values)]
-        if len(present) > 1 and not any(map(is_number, levels)):
-            raise ValueError(
-                f"column {name!r} changed its type: {owner} learned it as categories (text); got the number "
-                f"{present[0]:g}: convert it to text first"
+        numbers = np.flatnonzero(~np.isnan(values))
+        if len(numbers) and not any(map(is_number, levels)):
+            _report(
+                f"column {name!r} holds words; {len(numbers)} of {len(values)} cells are numbers and count as words, "
+                f"the first in row {numbers[0]}, {values[numbers[0]]:g}: give the words that were learnt"
             )
     return to_texts(values)
 
 
 def _parse(cells: list[str | None]) -> tuple[np.ndarray, list[int]]:
     """Return cells as numbers `[rows]`, and the positions of those that are words."""
-    try:
-        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64), []
-    except ValueError:
-        pass
+    if _is_plain("".join(cell for cell in cells if cell is not None)):
+        with suppress(ValueError):
+            return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64), []
     numbers, odd = np.full(len(cells), np.nan), []
     for row, cell in enumerate(cells):
         if isinstance(cell, Cell):
@@ -257,20 +258,8 @@ def _parse(cells: list[str | None]) -> tuple[np.ndarray, list[int]]:
     return numbers, odd
 
 
-def _report_words(values: np.ndarray, numbers: np.ndarray, odd: list[int], name: str, owner: str) -> None:
-    """Warn of words in a column of numbers, or raise ValueError where it holds nothing else."""
-    text = f"{values[odd[0]]!r:.80}"
-    if len(odd) > 1 and np.isnan(numbers).all():
-        raise ValueError(
-            f"column {name!r} changed its type: {owner} learned it as numbers (or dates); got the text {text}: "
-            "give numbers, or leave the cells empty"
-        )
-    warnings.warn(
-        f"column {name!r} holds numbers (or dates); {len(odd)} of {len(values)} cells do not and count as missing, the "
-        f"first in row {odd[0]}, {text}: correct it or leave it empty",
-        UserWarning,
-        stacklevel=4,
-    )
+def _report(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=5)
 
 
 def _note_words(cells: list[str], name: str) -> None:
@@ -321,12 +310,22 @@ def quote_names(names: Sequence[str]) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Return whether a text reads as a number."""
+    """Return whether a text reads as a number, as in a file: `1_0` and digits of other scripts are words.
+
+    Example:
+        >>> from gradatim.preprocessing.columns import is_number
+        >>> [is_number(text) for text in ("-1.5e3", "1_0", "1 2")]
+        [True, False, False]
+    """
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return _is_plain(text)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "_" not in text
 
 
 def _concat_column(chunks: Sequence[np.ndarray]) -> np.ndarray:

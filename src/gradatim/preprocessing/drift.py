@@ -31,7 +31,7 @@ def warn_of_drift(encoder: Encoder, columns: Columns, warned: frozenset[str]) ->
         named = ", ".join(f"{name!r} ({shares[name]:.0%} of these rows)" for name in names[:8])
         warnings.warn(
             f"columns have left the range that their map was made for, {len(names)} in all: {named}; answers there "
-            "are extrapolated. Call remap(X, y) to begin again with rows like these",
+            "are extrapolated. Call remap(X, y) to take the map from rows like these",
             DriftWarning,
             stacklevel=4,
         )

@@ -162,7 +162,6 @@ class Encoder:
                     kind,
                     getattr(column_map, "levels", ()),
                     name,
-                    owner,
                     empty=isinstance(column_map, Number) and not column_map.quantiles,
                     truncated=getattr(column_map, "truncated", False),
                 )

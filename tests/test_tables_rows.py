@@ -17,11 +17,12 @@ import pytest
 
 from gradatim import cli
 from gradatim.estimators import RefinedClassifier
-from gradatim.files import reading, replace, streaming
+from gradatim.files import reading, replace, streaming, target
 from gradatim.files.cells import NUMBER, Cells
 from gradatim.files.checkpoint import read
 from gradatim.files.target import Labels
 from gradatim.files.writing import TableWriter
+from gradatim.preprocessing import labels, rows
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.parquet")
@@ -239,6 +240,50 @@ def test_a_weight_that_is_none_is_named_with_its_row(refused, run):
     Path("g.csv").write_text("x,W,y\n1,2,a\n")
     run("update", "g.csv", "--state", "s", "--weight", "W")
     run("predict", "g.csv", "--state", "s", "--out", "p.csv")
+
+
+def test_the_numbers_that_are_refused_are_those_that_estimators_refuse():
+    assert (target.LARGEST, target.LIGHTEST, target.HEAVIEST) == (
+        labels.LARGEST,
+        rows.LIGHTEST,
+        rows.HEAVIEST,
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        ("y", "1e120", "the target 'y' must be at most 1e+100 in size; got 1e+120"),
+        ("y", "-2e100", "got -2e+100"),
+        ("w", "1e18", "the weight in column 'w' must be 0, or a number from 1e-15 to 1e+15; got 1e+18"),
+        ("w", "1e-16", "got 1e-16"),
+        ("w", "-3", "the weight in column 'w' must be a number of at least 0; got -3"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_number_that_cannot_be_learned_is_named_with_its_line(refused, run, column, cell, said, suffix):
+    def write(name, cells):
+        frame = pd.DataFrame({"x": np.arange(200.0), "w": 1.0, "y": np.arange(200.0) % 13 + 0.5}).astype(str)
+        frame.loc[frame.index[-len(cells) :], column] = cells
+        if suffix == "csv":
+            frame.to_csv(name, index=False)
+        else:
+            lines = (
+                ",".join(f'"{key}": {value}' for key, value in row.items())
+                for row in frame.to_dict("records")
+            )
+            Path(name).write_text("".join(f"{{{line}}}\n" for line in lines))
+
+    fit = ("--target", "y", "--weight", "w", "--state", "s", "--task", "regression")
+    write("f", [cell, "1.5", "1.5"])
+    line = 198 + (suffix == "csv")
+    assert said in (sentence := refused("fit", "f", *fit)) and f"f, line {line}: " in sentence
+    write("all", [cell] * 200)
+    assert f"all, line {1 + (suffix == 'csv')}: " in refused("fit", "all", *fit)
+    write("g", ["1.5"])
+    run("fit", "g", *fit)
+    for command in ("update", "remap"):
+        assert said in (sentence := refused(command, "f", "--state", "s")) and f"f, line {line}: " in sentence
 
 
 ROLES = {

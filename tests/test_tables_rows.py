@@ -500,6 +500,96 @@ def test_rows_as_json_lines(run):
     assert rows[0]["prediction"] == "007" and isinstance(rows[0]["proba_007"], float)
 
 
+SIZES = {"small": 40, "large": 6000}
+
+
+def objects(count: int, **columns) -> list[dict]:
+    """Return rows of about 60 bytes, each column a function of the row's number; None is no key."""
+    rows = [{"pad": "p" * 40} | {name: cell(i) for name, cell in columns.items()} for i in range(count)]
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def write_objects(path: str, rows: list[dict], array: bool = False) -> None:
+    Path(path).write_text(json.dumps(rows) if array else "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("count", SIZES.values(), ids=SIZES)
+def test_a_key_that_is_absent_is_a_missing_cell_whatever_the_size(run, refused, count, array):
+    def predictions(*more):
+        run("predict", *more, "--state", "s", "--out", "p.csv")
+        return column("p.csv", "prediction")
+
+    table = {"a": lambda i: i % 9, "b": lambda i: "rs"[i % 2], "y": lambda i: "uv"[i % 9 > 4]}
+    write_objects("f.jsonl", objects(count, **table, w=lambda i: 1 + i % 2), array)
+    run("fit", "f.jsonl", "--target", "y", "--weight", "w", "--state", "s")
+    for late in (count - 1, count):  # in the last row alone, or in none
+        write_objects("g.jsonl", objects(count, a=table["a"], b={late: "r"}.get), array)
+        null = [{"b": None} | row for row in objects(count, a=table["a"])]
+        null[-1] |= {"b": "r"} if late < count else {}
+        write_objects("null.jsonl", null, array)
+        out = run("predict", "g.jsonl", "--state", "s", "--out", "p.csv")
+        assert ("column 'b' stood in no row: every cell is missing" in out) == (late == count)
+        assert column("p.csv", "prediction") == predictions("null.jsonl")
+    for command in ("update", "remap"):
+        write_objects("h.jsonl", objects(count, b=table["b"], y=table["y"], w=lambda i: 1), array)
+        out = run(command, "h.jsonl", "--state", "s", "--out", f"{command}.s")
+        assert f"{count:,} rows of 2 classes learned" in out and "column 'a' stood in no row" in out
+    # what no row has and no state knows, and what every row needs, is refused
+    for words, said in (
+        ("predict g.jsonl --state s --out q.csv --id row", "no column 'row' (--id)"),
+        (
+            "predict g.jsonl --state s --out q.csv --drop padd",
+            "no column 'padd' (--drop): did you mean 'pad'?",
+        ),
+        ("update f.jsonl --state s --weight v", "column 'v', the row weights, is missing"),
+        ("update g.jsonl --state s", "column 'y', the target, is missing (2 columns are missing)"),
+        ("fit f.jsonl --target yy --state t", "no column 'yy' (--target)"),
+        ("fit f.jsonl --target y --columns a,bb --state t", "no column 'bb' (--columns)"),
+    ):
+        assert said in refused(*words.split()), words
+    write_objects("other.jsonl", [{"A": 1, "z": row} for row in range(count)], array)
+    assert "'pad', which the state knows, is missing (3 columns are missing)" in refused(
+        "predict", "other.jsonl", "--state", "s", "--out", "q.csv"
+    )
+
+
+def test_keys_of_later_rows_count_in_every_file(run, tmp_path):
+    rows = objects(
+        6000, a=lambda i: i % 9, zip=lambda i: str(10 + i % 9) if i > 5000 else None, y=lambda i: i % 2
+    )
+    write_objects("f.jsonl", rows)
+    write_objects("g.jsonl", objects(6000, a=lambda i: i % 9, y=lambda i: i % 2))
+    for files in (["f.jsonl"], ["g.jsonl", "f.jsonl"]):
+        run("fit", *files, "--target", "y", "--state", "s", "--force")
+        assert read("s")[1]["table"]["columns"]["zip"]["kind"] == "text"
+    write_objects("h.jsonl", rows)
+    run("predict", "h.jsonl", "g.jsonl", "--state", "s", "--out", "p.csv")
+    assert len(column("p.csv", "prediction")) == 12000
+
+
+@pytest.mark.parametrize("count", [3, 6000])
+def test_keys_of_a_stream_are_known_at_its_end(run, count):
+    def piped(*arguments, rows):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        done = subprocess.run(
+            [sys.executable, "-m", "gradatim", *arguments], input=text, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    write_objects("f.jsonl", objects(300, a=lambda i: i % 9, b=lambda i: i % 2, y=lambda i: i % 9 > 4))
+    run("fit", "f.jsonl", "--target", "y", "--state", "s")
+    done = piped("predict", "-", "--state", "s", "--out", "p.csv", rows=objects(count, a=lambda i: i % 9))
+    assert done.returncode == 0 and "column 'b' stood in no row" in done.stdout
+    assert len(column("p.csv", "prediction")) == count
+    other = piped("predict", "-", "--state", "s", "--out", "q.csv", rows=[{"z": i} for i in range(count)])
+    assert other.returncode == 2 and not Path("q.csv").exists()
+    assert "is missing" in other.stderr or "no row of standard input has" in other.stderr
+    late = objects(count, a=lambda i: i % 9, b={count - 1: 1}.get)
+    assert "stood in no row" not in piped("predict", "-", "--state", "s", "--out", "p.csv", rows=late).stdout
+
+
 def test_cells_stand_in_quotes_where_they_must(tmp_path):
     table = pa.table({"id": ["1,5", 'a"b', None, "plain"], "p": [0.5, 1e-7, 1.0, 0.25]})
     for name, part in (("quoted", table), ("plain", table.slice(3)), ("empty", table.slice(2, 1))):

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import sys
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -384,7 +385,7 @@ def zipped(**members: bytes) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data in members.items():
-            archive.writestr(name.replace("_", ".").replace("SLASH", "/"), data)
+            archive.writestr(name.replace("_", ".").replace("SLASH", "/").replace("LINE", "_"), data)
     return content.getvalue()
 
 
@@ -428,6 +429,66 @@ def test_containers_that_cannot_be_read_say_what_to_do():
         archive.writestr("[Content_Types].xml", "")
     with pytest.raises(ValueError, match=r"Excel workbook.*read_excel"):
         open_table(write(book.getvalue(), "book.xlsx"))
+
+
+def tarred(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        about = tarfile.TarInfo("table.csv")
+        about.size = len(content)
+        archive.addfile(about, io.BytesIO(content))
+    return packed.getvalue()
+
+
+FRAME = pd.DataFrame({"x": [1.0, 2.0], "y": ["a", "b"]})
+NOISE = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+FOREIGN = {
+    "t.tar": (tarred(PLAIN), "is a tar archive: unpack it"),
+    "t.tar.gz": (gzip.compress(tarred(PLAIN)), "is a tar archive: unpack it"),
+    "t.tgz": (gzip.compress(tarred(PLAIN)), "is a tar archive: unpack it"),
+    "t.tar.xz": (lzma.compress(tarred(PLAIN)), "is a tar archive: unpack it"),
+    "t.rds": (gzip.compress(b"X\n\0\0\0\3\0\4\1\2" + NOISE), "is a file of R: .*write.csv"),
+    "t.RData": (bz2.compress(b"RDX3\nX\n\0\0\0\3" + NOISE), "is a file of R"),
+    "t.pkl": (pickle.dumps(FRAME), "is a pickle, which is never opened"),
+    "old.pkl": (pickle.dumps(FRAME.to_dict(), protocol=0), "is a pickle"),
+    "t.pkl.gz": (gzip.compress(pickle.dumps(FRAME)), "is a pickle"),
+    "t.sav": (b"$FL2@(#) SPSS DATA FILE" + NOISE, "is an SPSS file: .*read_spss"),
+    "t.dta": (b"<stata_dta><header><release>118" + NOISE, "is a Stata file: .*read_stata"),
+    "old.dta": (b"\x72\x02\x01\0" + NOISE, "is a Stata file"),
+    "t.sas7bdat": (bytes(12) + b"\xc2\xea\x81\x60" + NOISE, "is a SAS file: .*read_sas"),
+    "t.xpt": (b"HEADER RECORD*******LIBRARY HEADER RECORD!!!!!!!" + b"0" * 200, "is a SAS file"),
+    "t.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + NOISE, "is an Excel workbook"),
+    "t.docx": (zipped(**{"[ContentLINETypes]_xml": b"", "wordSLASHdocument.xml": b""}), "document of Word"),
+    "t.ods": (zipped(mimetype=b"", content_xml=b""), "OpenDocument"),
+    "t.pt": (zipped(archiveSLASHdata_pkl=b"", archiveSLASHversion=b""), "is a pickle"),
+    "t.7z": (b"7z\xbc\xaf\x27\x1c" + NOISE, "is a 7z archive: unpack it"),
+    "t.rar": (b"Rar!\x1a\x07\1\0" + NOISE, "is a RAR archive: unpack it"),
+    "t.csv.lz4": (b"\x04\x22\x4d\x18" + NOISE, "compressed by lz4"),
+    "t.mat": (b"MATLAB 5.0 MAT-file, Platform: GLNXA64, Created on: Mon" + NOISE, "is a MATLAB file"),
+    "t.dbf": (b"\x03\x5f\x07\x1a" + NOISE, "is a dBase file"),
+    "t.png": (b"\x89PNG\r\n\x1a\n" + NOISE, "is a picture"),
+    "t.arff": (b"@RELATION t\n@ATTRIBUTE x NUMERIC\n@DATA\n1\n", "is an ARFF file"),
+    "t.safetensors": (b"\x40\0\0\0\0\0\0\0" + b'{"a":1}' + NOISE, "safetensors file, such as a state"),
+    "t.bin": (NOISE, "is no text, and of no kind that is known"),
+    "counts": (np.arange(5000, dtype=np.int32).tobytes(), "is no text, and of no kind that is known"),
+    "t.csv": (PLAIN.decode().encode("utf-16-le"), "say --encoding utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_kind_is_called_by_its_kind(name):
+    content, said = FOREIGN[name]
+    with pytest.raises(ValueError, match=said):
+        columns(open_table(write(content, name)))
+
+
+@pytest.mark.parametrize(
+    "name", ["ORC", "PAR1", "ARROW1", "BZh", "FEA1", "%PDF", "GIF8", "MATLAB ", "Obj", "$FL2"]
+)
+@pytest.mark.parametrize("suffix", ["csv", "dta"])
+def test_names_that_begin_as_another_format_are_names(name, suffix):
+    table_file = open_table(write(f"{name},y\n1,a\n2,b\n".encode(), f"t.{suffix}"))
+    assert columns(table_file) == {name.strip(): [1.0, 2.0], "y": ["a", "b"]}
 
 
 def test_objects_may_leave_out_what_they_lack():

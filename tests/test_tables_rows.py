@@ -451,6 +451,19 @@ def test_several_files_are_one_table(run, refused):
     fit = ["--target", "y", "--state", "t"]
     assert "no file fits d*.csv" in refused("fit", "d*.csv", *fit)
     assert "given twice" in refused("fit", "all.csv", "./all.csv", *fit)
+    assert "all.csv is given twice, so" in refused("fit", "all.csv", "all.csv", *fit)
+    Path("again.csv").hardlink_to("all.csv")
+    Path("soft.csv").symlink_to("all.csv")
+    for files in (
+        ("all.csv", "again.csv"),
+        ("again.csv", "soft.csv"),
+        ("all.csv", "a??.csv", "s*.csv"),
+        ("days", "days/day-1.csv"),
+    ):
+        assert re.search("is given twice(, also as .*)?, so", refused("fit", *files, *fit)), files
+    assert "given twice" in refused("predict", "all.csv", "again.csv", "--state", "s", "--out", "p.csv")
+    for name in ("again.csv", "soft.csv"):
+        Path(name).unlink()
     Path("empty").mkdir()
     assert "empty" in refused("fit", "empty", *fit)
     Path("other.csv").write_text("z,y\n1,a\n")

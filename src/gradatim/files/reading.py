@@ -155,12 +155,18 @@ def _files(paths: Sequence[Path | str]) -> list[Container]:
         raise ValueError(
             "standard input and pipes are read alone: learn the other files with gradatim update"
         )
-    seen = set()
+    seen = dict[object, str]()
     for file in files:
-        real = file.path and file.path.resolve()
-        if real in seen:
-            raise ValueError(f"{file.label} is given twice, so that its rows would count twice: name it once")
-        seen.add(real)
+        if file.path is None:
+            continue
+        about = file.path.stat()  # a file may have several names, by links or on disks that ignore capitals
+        key = (about.st_dev, about.st_ino) if about.st_ino else file.path.resolve()
+        if key in seen:
+            other = "" if seen[key] == file.label else f", also as {seen[key]}"
+            raise ValueError(
+                f"{file.label} is given twice{other}, so that its rows would count twice: name it once"
+            )
+        seen[key] = file.label
     return files
 
 

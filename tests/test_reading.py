@@ -113,6 +113,20 @@ DATES = {
     ),
     "two digits of a year": (["12/31/24", "1/2/99"], [day(2024, 12, 31), day(1999, 1, 2)]),
     "dashes": (["31-12-2024", "1-2-2024"], [day(2024, 12, 31), day(2024, 2, 1)]),
+    "months": (["2024-01", "1999-12"], [day(2024, 1, 1), day(1999, 12, 1)]),
+    "the basic form": (
+        ["20240105T101500", "20240105T1015", "20240105T10Z", "20240105T101500.5+0200"],
+        [
+            day(2024, 1, 5, 10, 15),
+            day(2024, 1, 5, 10, 15),
+            day(2024, 1, 5, 10),
+            day(2024, 1, 5, 8, 15, 0, 500000),
+        ],
+    ),
+    "zones of each form": (
+        ["2024-01-05T10:00:00+02:00", "2024-01-05T10:00:00+0200", "2024-01-05T10:00:00 +02"],
+        [day(2024, 1, 5, 8)] * 3,
+    ),
     "the year nought": (
         ["0000-01-01", *(f"2024-01-0{d}" for d in range(1, 6))],
         [N, *(day(2024, 1, d) for d in range(1, 6))],
@@ -158,6 +172,9 @@ TEXTS = {
     "codes with dashes": (["10-12-99", "11-10-98"], ["10-12-99", "11-10-98"]),
     "hexadecimal": (["0x10", "0xff"], ["0x10", "0xff"]),
     "clock times": (["10:30", "11:45:10"], ["10:30", "11:45:10"]),
+    "weeks": (["2024-W03", "2024-W04-2"], ["2024-W03", "2024-W04-2"]),
+    "numbers of two parts": (["4711-01", "0815-12"], ["4711-01", "0815-12"]),
+    "numbers of a year": (["2024-17", "2024-42"], ["2024-17", "2024-42"]),
 }
 
 
@@ -165,6 +182,58 @@ TEXTS = {
 def test_words(words, values):
     found, _ = read(column(*words))
     assert found["x"] == values
+
+
+UNREAD = (
+    *("2024-W03", "2024W03-2", "2024-Q1", "2024-005", "Jan 2024", "2024/01", "01/2024", "10:15", "9:30 pm"),
+    *("Fri Jan 5 2024", "Friday, 5 January 2024", "20240105 101500", "2024-01-05T10:00:00[Europe/Oslo]"),
+)
+
+
+@pytest.mark.parametrize("word", UNREAD)
+def test_dates_of_a_form_that_is_not_read_are_said(word):
+    found, said = read(column(word, word, word))
+    assert found["x"] == [word] * 3 and f"words such as {word!r} are dates or times" in said
+
+
+def test_months_are_said_and_may_be_words():
+    found, said = read(column("2024-01", "2024-02"))
+    assert found["x"] == [day(2024, 1, 1), day(2024, 2, 1)] and "--text x if these are names" in said
+    found, said = read(column("2024-01", "2024-02"), text=("x",))
+    assert found["x"] == ["2024-01", "2024-02"] and said == ""
+    for words in (["20240105", "20240106"], ["202401", "202402"]):
+        assert read(column(*words))[0]["x"] == [float(word) for word in words]
+
+
+NO_NUMBERS = (
+    "1_0",
+    "1_000.5",
+    "١٢",
+    "１２",
+    "²",
+    "½",
+    "०",
+    "0x10",
+    "0b1",
+    "1d5",
+    "12L",
+    "1e",
+    "--5",
+    "+-5",
+    "٫5",
+)
+
+
+@pytest.mark.parametrize("word", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["f.csv", "f.jsonl"])
+def test_words_that_python_alone_takes_for_numbers_are_none(word, name):
+    def content(*words: str) -> str:
+        return "".join(f'{{"x": "{w}"}}\n' for w in words) if "json" in name else "\n".join(["x", *words, ""])
+
+    assert read(content(*[word] * 3), name)[0]["x"] == [word] * 3
+    if name == "f.csv":
+        found, said = read(content(*map(str, range(20)), word))
+        assert found["x"] == [*map(float, range(20)), N] and word in said
 
 
 def test_true_and_false():

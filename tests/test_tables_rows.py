@@ -424,7 +424,7 @@ def test_levels_have_names_that_differ(run, refused):
     for levels, said in (
         ("0.5,.50", "twice"),
         ("0.1,1", "between 0 and 1"),
-        ("a", "between"),
+        *((word, "between 0 and 1") for word in ("a", ".1_0", "٠.٥", "０.５", "nan", "0x1", "-.5")),
         ("", "between"),
     ):
         assert said in refused(*words, "q.csv", "--quantiles", levels)
@@ -466,6 +466,11 @@ def test_several_files_are_one_table(run, refused):
         Path(name).unlink()
     Path("empty").mkdir()
     assert "empty" in refused("fit", "empty", *fit)
+    for number in ("٣", "--5", "9" * 30):  # names of folders that are no whole numbers of 64 bits are words
+        Path(f"years/year={number}").mkdir(parents=True)
+        pd.read_csv("all.csv").to_parquet(f"years/year={number}/all.parquet")
+    run("fit", "years", "--target", "y", "--state", "years.s")
+    assert read("years.s")[1]["table"]["columns"]["year"]["kind"] == "text"
     Path("other.csv").write_text("z,y\n1,a\n")
     assert "column 'x'" in refused("fit", "all.csv", "other.csv", *fit)
 

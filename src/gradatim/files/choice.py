@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..names import nearest
+from ..names import as_item, nearest
 from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT
 from .target import CLASSIFICATION, REGRESSION, check_class_count, looks_like_classes
 
@@ -95,7 +95,9 @@ def infer_task(table_file: TableFile, choice: Choice) -> str:
         advice = "choose another --target" if table_file.rereadable else "put rows that have it first"
         raise ValueError(f"{where} is missing in {rows}: {advice}")
     if cells.kind == DATE:
-        raise ValueError(f"{where} holds dates: choose a target of numbers or classes")
+        raise ValueError(
+            f"{where} holds dates: choose a target of numbers or classes; --text {as_item(target)} makes them classes"
+        )
     if cells.kind == TEXT and choice.task == REGRESSION:
         raise ValueError(f"{where} holds words: --task regression needs numbers")
     task = choice.task

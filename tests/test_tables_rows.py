@@ -572,6 +572,11 @@ def test_a_key_that_is_absent_is_a_missing_cell_whatever_the_size(run, refused, 
     )
 
 
+def test_rows_without_any_key_are_refused(refused):
+    Path("f.jsonl").write_text("{}\n{}\n")
+    assert "its rows name no column" in refused("fit", "f.jsonl", "--target", "y", "--state", "s")
+
+
 def test_keys_of_later_rows_count_in_every_file(run, tmp_path):
     rows = objects(
         6000, a=lambda i: i % 9, zip=lambda i: str(10 + i % 9) if i > 5000 else None, y=lambda i: i % 2

@@ -145,6 +145,8 @@ def suggest(name: str, names: Sequence[str]) -> str:
     near = nearest(name, names) or nearest(name.lower(), [candidate.lower() for candidate in names])
     if near is not None:
         return f"did you mean {next(candidate for candidate in names if near in (candidate, candidate.lower()))!r}?"
+    if not names:
+        return "its rows name no column"
     more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
     return f"it has {', '.join(map(repr, names[:10]))}{more}"
 

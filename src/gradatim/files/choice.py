@@ -16,9 +16,6 @@ from .target import CLASSIFICATION, REGRESSION, check_class_count, looks_like_cl
 if TYPE_CHECKING:
     from .reading import TableFile
 
-NAMED = 8
-"""Columns that a note names, at most."""
-
 ROLES = ("target", "id", "weight")
 
 
@@ -149,15 +146,3 @@ def suggest(name: str, names: Sequence[str]) -> str:
         return "its rows name no column"
     more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
     return f"it has {', '.join(map(repr, names[:10]))}{more}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return columns for a note: the first of them, and how many there are.
-
-    Example:
-        >>> from gradatim.files.choice import listed
-        >>> listed(["a"]), listed(["a", "b"])
-        ("column 'a'", "columns 'a', 'b'")
-    """
-    more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
-    return f"column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:NAMED]))}{more}"

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, arrow_type
-from .choice import listed
 from .containers import Container, containers
 from .inference import infer, missing_words
 from .joined_table import JoinedTable
 from .json_table import JsonTable
 from .odd import OddCells
-from .options import ReadOptions
+from .options import ReadOptions, listed
 from .parsing import parse, within_years, without_numbers
 from .sampling import Sampler
 from .text_table import Block, CsvTable, TextTable
@@ -121,16 +120,11 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
         name: arrow().nulls(sample.rows) if how is None else _values(table, sample.columns[name], how, name)
         for name, how in cells.items()
     }
-    if table.leaves_out:
-        known = {name: arrow_type(how.kind) for name, how in (options.columns or {}).items()}
-        columns = {name: arrow().nulls(sample.rows, kind) for name, kind in known.items()} | columns
-    kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
-    unreadable = {name: kind for name, kind in kinds.items() if kind is not None and kind not in _SUPPORTED}
+    columns = _absent(table, options, sample.rows) | columns
     odd, last = OddCells(), dict[str, Cells]()
 
     def stream(chosen: Mapping[str, Cells]) -> Iterator[tuple[Table, float]]:
         odd.clear()
-        last.clear()
         last.update(chosen)
         return _stream(table, chosen, options, odd)
 
@@ -139,13 +133,27 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
         cells,
         arrow().table(columns),
         stream,
-        unreadable,
+        _unreadable(table),
         tuple([*table.notes, *notes]),
         table.rereadable,
         lambda: [*odd.notes(), *_notes_of_names(table, last)],
         lambda row: _place(table, row),
         table.leaves_out,
     )
+
+
+def _absent(table: AnyTable, options: ReadOptions, n_rows: int) -> dict[str, Any]:
+    """Return the columns that a state knows and rows may leave out, with missing cells `[n_rows]`."""
+    if not table.leaves_out:
+        return {}
+    known = {name: arrow_type(how.kind) for name, how in (options.columns or {}).items()}
+    return {name: arrow().nulls(n_rows, kind) for name, kind in known.items()}
+
+
+def _unreadable(table: AnyTable) -> dict[str, str]:
+    """Return the columns of a type that is not supported, with its name."""
+    kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
+    return {name: kind for name, kind in kinds.items() if kind is not None and kind not in _SUPPORTED}
 
 
 def _files(paths: Sequence[Path | str]) -> list[Container]:

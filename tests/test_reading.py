@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import sys
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -112,6 +113,20 @@ DATES = {
     ),
     "two digits of a year": (["12/31/24", "1/2/99"], [day(2024, 12, 31), day(1999, 1, 2)]),
     "dashes": (["31-12-2024", "1-2-2024"], [day(2024, 12, 31), day(2024, 2, 1)]),
+    "months": (["2024-01", "1999-12"], [day(2024, 1, 1), day(1999, 12, 1)]),
+    "the basic form": (
+        ["20240105T101500", "20240105T1015", "20240105T10Z", "20240105T101500.5+0200"],
+        [
+            day(2024, 1, 5, 10, 15),
+            day(2024, 1, 5, 10, 15),
+            day(2024, 1, 5, 10),
+            day(2024, 1, 5, 8, 15, 0, 500000),
+        ],
+    ),
+    "zones of each form": (
+        ["2024-01-05T10:00:00+02:00", "2024-01-05T10:00:00+0200", "2024-01-05T10:00:00 +02"],
+        [day(2024, 1, 5, 8)] * 3,
+    ),
     "the year nought": (
         ["0000-01-01", *(f"2024-01-0{d}" for d in range(1, 6))],
         [N, *(day(2024, 1, d) for d in range(1, 6))],
@@ -157,6 +172,9 @@ TEXTS = {
     "codes with dashes": (["10-12-99", "11-10-98"], ["10-12-99", "11-10-98"]),
     "hexadecimal": (["0x10", "0xff"], ["0x10", "0xff"]),
     "clock times": (["10:30", "11:45:10"], ["10:30", "11:45:10"]),
+    "weeks": (["2024-W03", "2024-W04-2"], ["2024-W03", "2024-W04-2"]),
+    "numbers of two parts": (["4711-01", "0815-12"], ["4711-01", "0815-12"]),
+    "numbers of a year": (["2024-17", "2024-42"], ["2024-17", "2024-42"]),
 }
 
 
@@ -164,6 +182,58 @@ TEXTS = {
 def test_words(words, values):
     found, _ = read(column(*words))
     assert found["x"] == values
+
+
+UNREAD = (
+    *("2024-W03", "2024W03-2", "2024-Q1", "2024-005", "Jan 2024", "2024/01", "01/2024", "10:15", "9:30 pm"),
+    *("Fri Jan 5 2024", "Friday, 5 January 2024", "20240105 101500", "2024-01-05T10:00:00[Europe/Oslo]"),
+)
+
+
+@pytest.mark.parametrize("word", UNREAD)
+def test_dates_of_a_form_that_is_not_read_are_said(word):
+    found, said = read(column(word, word, word))
+    assert found["x"] == [word] * 3 and f"words such as {word!r} are dates or times" in said
+
+
+def test_months_are_said_and_may_be_words():
+    found, said = read(column("2024-01", "2024-02"))
+    assert found["x"] == [day(2024, 1, 1), day(2024, 2, 1)] and "--text x if these are names" in said
+    found, said = read(column("2024-01", "2024-02"), text=("x",))
+    assert found["x"] == ["2024-01", "2024-02"] and said == ""
+    for words in (["20240105", "20240106"], ["202401", "202402"]):
+        assert read(column(*words))[0]["x"] == [float(word) for word in words]
+
+
+NO_NUMBERS = (
+    "1_0",
+    "1_000.5",
+    "١٢",
+    "１２",
+    "²",
+    "½",
+    "०",
+    "0x10",
+    "0b1",
+    "1d5",
+    "12L",
+    "1e",
+    "--5",
+    "+-5",
+    "٫5",
+)
+
+
+@pytest.mark.parametrize("word", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["f.csv", "f.jsonl"])
+def test_words_that_python_alone_takes_for_numbers_are_none(word, name):
+    def content(*words: str) -> str:
+        return "".join(f'{{"x": "{w}"}}\n' for w in words) if "json" in name else "\n".join(["x", *words, ""])
+
+    assert read(content(*[word] * 3), name)[0]["x"] == [word] * 3
+    if name == "f.csv":
+        found, said = read(content(*map(str, range(20)), word))
+        assert found["x"] == [*map(float, range(20)), N] and word in said
 
 
 def test_true_and_false():
@@ -384,7 +454,7 @@ def zipped(**members: bytes) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data in members.items():
-            archive.writestr(name.replace("_", ".").replace("SLASH", "/"), data)
+            archive.writestr(name.replace("_", ".").replace("SLASH", "/").replace("LINE", "_"), data)
     return content.getvalue()
 
 
@@ -428,6 +498,66 @@ def test_containers_that_cannot_be_read_say_what_to_do():
         archive.writestr("[Content_Types].xml", "")
     with pytest.raises(ValueError, match=r"Excel workbook.*read_excel"):
         open_table(write(book.getvalue(), "book.xlsx"))
+
+
+def tarred(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        about = tarfile.TarInfo("table.csv")
+        about.size = len(content)
+        archive.addfile(about, io.BytesIO(content))
+    return packed.getvalue()
+
+
+FRAME = pd.DataFrame({"x": [1.0, 2.0], "y": ["a", "b"]})
+NOISE = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+FOREIGN = {
+    "t.tar": (tarred(PLAIN), "is a tar archive: unpack it"),
+    "t.tar.gz": (gzip.compress(tarred(PLAIN)), "is a tar archive: unpack it"),
+    "t.tgz": (gzip.compress(tarred(PLAIN)), "is a tar archive: unpack it"),
+    "t.tar.xz": (lzma.compress(tarred(PLAIN)), "is a tar archive: unpack it"),
+    "t.rds": (gzip.compress(b"X\n\0\0\0\3\0\4\1\2" + NOISE), "is a file of R: .*write.csv"),
+    "t.RData": (bz2.compress(b"RDX3\nX\n\0\0\0\3" + NOISE), "is a file of R"),
+    "t.pkl": (pickle.dumps(FRAME), "is a pickle, which is never opened"),
+    "old.pkl": (pickle.dumps(FRAME.to_dict(), protocol=0), "is a pickle"),
+    "t.pkl.gz": (gzip.compress(pickle.dumps(FRAME)), "is a pickle"),
+    "t.sav": (b"$FL2@(#) SPSS DATA FILE" + NOISE, "is an SPSS file: .*read_spss"),
+    "t.dta": (b"<stata_dta><header><release>118" + NOISE, "is a Stata file: .*read_stata"),
+    "old.dta": (b"\x72\x02\x01\0" + NOISE, "is a Stata file"),
+    "t.sas7bdat": (bytes(12) + b"\xc2\xea\x81\x60" + NOISE, "is a SAS file: .*read_sas"),
+    "t.xpt": (b"HEADER RECORD*******LIBRARY HEADER RECORD!!!!!!!" + b"0" * 200, "is a SAS file"),
+    "t.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + NOISE, "is an Excel workbook"),
+    "t.docx": (zipped(**{"[ContentLINETypes]_xml": b"", "wordSLASHdocument.xml": b""}), "document of Word"),
+    "t.ods": (zipped(mimetype=b"", content_xml=b""), "OpenDocument"),
+    "t.pt": (zipped(archiveSLASHdata_pkl=b"", archiveSLASHversion=b""), "is a pickle"),
+    "t.7z": (b"7z\xbc\xaf\x27\x1c" + NOISE, "is a 7z archive: unpack it"),
+    "t.rar": (b"Rar!\x1a\x07\1\0" + NOISE, "is a RAR archive: unpack it"),
+    "t.csv.lz4": (b"\x04\x22\x4d\x18" + NOISE, "compressed by lz4"),
+    "t.mat": (b"MATLAB 5.0 MAT-file, Platform: GLNXA64, Created on: Mon" + NOISE, "is a MATLAB file"),
+    "t.dbf": (b"\x03\x5f\x07\x1a" + NOISE, "is a dBase file"),
+    "t.png": (b"\x89PNG\r\n\x1a\n" + NOISE, "is a picture"),
+    "t.arff": (b"@RELATION t\n@ATTRIBUTE x NUMERIC\n@DATA\n1\n", "is an ARFF file"),
+    "t.safetensors": (b"\x40\0\0\0\0\0\0\0" + b'{"a":1}' + NOISE, "safetensors file, such as a state"),
+    "t.bin": (NOISE, "is no text, and of no kind that is known"),
+    "counts": (np.arange(5000, dtype=np.int32).tobytes(), "is no text, and of no kind that is known"),
+    "t.csv": (PLAIN.decode().encode("utf-16-le"), "say --encoding utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_kind_is_called_by_its_kind(name):
+    content, said = FOREIGN[name]
+    with pytest.raises(ValueError, match=said):
+        columns(open_table(write(content, name)))
+
+
+@pytest.mark.parametrize(
+    "name", ["ORC", "PAR1", "ARROW1", "BZh", "FEA1", "%PDF", "GIF8", "MATLAB ", "Obj", "$FL2"]
+)
+@pytest.mark.parametrize("suffix", ["csv", "dta"])
+def test_names_that_begin_as_another_format_are_names(name, suffix):
+    table_file = open_table(write(f"{name},y\n1,a\n2,b\n".encode(), f"t.{suffix}"))
+    assert columns(table_file) == {name.strip(): [1.0, 2.0], "y": ["a", "b"]}
 
 
 def test_objects_may_leave_out_what_they_lack():

@@ -17,11 +17,12 @@ import pytest
 
 from gradatim import cli
 from gradatim.estimators import RefinedClassifier
-from gradatim.files import reading, replace, streaming
+from gradatim.files import reading, replace, streaming, target
 from gradatim.files.cells import NUMBER, Cells
 from gradatim.files.checkpoint import read
 from gradatim.files.target import Labels
 from gradatim.files.writing import TableWriter
+from gradatim.preprocessing import labels, rows
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.parquet")
@@ -241,6 +242,50 @@ def test_a_weight_that_is_none_is_named_with_its_row(refused, run):
     run("predict", "g.csv", "--state", "s", "--out", "p.csv")
 
 
+def test_the_numbers_that_are_refused_are_those_that_estimators_refuse():
+    assert (target.LARGEST, target.LIGHTEST, target.HEAVIEST) == (
+        labels.LARGEST,
+        rows.LIGHTEST,
+        rows.HEAVIEST,
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        ("y", "1e120", "the target 'y' must be at most 1e+100 in size; got 1e+120"),
+        ("y", "-2e100", "got -2e+100"),
+        ("w", "1e18", "the weight in column 'w' must be 0, or a number from 1e-15 to 1e+15; got 1e+18"),
+        ("w", "1e-16", "got 1e-16"),
+        ("w", "-3", "the weight in column 'w' must be a number of at least 0; got -3"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_number_that_cannot_be_learned_is_named_with_its_line(refused, run, column, cell, said, suffix):
+    def write(name, cells):
+        frame = pd.DataFrame({"x": np.arange(200.0), "w": 1.0, "y": np.arange(200.0) % 13 + 0.5}).astype(str)
+        frame.loc[frame.index[-len(cells) :], column] = cells
+        if suffix == "csv":
+            frame.to_csv(name, index=False)
+        else:
+            lines = (
+                ",".join(f'"{key}": {value}' for key, value in row.items())
+                for row in frame.to_dict("records")
+            )
+            Path(name).write_text("".join(f"{{{line}}}\n" for line in lines))
+
+    fit = ("--target", "y", "--weight", "w", "--state", "s", "--task", "regression")
+    write("f", [cell, "1.5", "1.5"])
+    line = 198 + (suffix == "csv")
+    assert said in (sentence := refused("fit", "f", *fit)) and f"f, line {line}: " in sentence
+    write("all", [cell] * 200)
+    assert f"all, line {1 + (suffix == 'csv')}: " in refused("fit", "all", *fit)
+    write("g", ["1.5"])
+    run("fit", "g", *fit)
+    for command in ("update", "remap"):
+        assert said in (sentence := refused(command, "f", "--state", "s")) and f"f, line {line}: " in sentence
+
+
 ROLES = {
     "target and weight": ("--weight y", "'y' has two roles, --target and --weight"),
     "id and weight": ("--id w --weight w", "'w' has two roles, --id and --weight"),
@@ -379,7 +424,7 @@ def test_levels_have_names_that_differ(run, refused):
     for levels, said in (
         ("0.5,.50", "twice"),
         ("0.1,1", "between 0 and 1"),
-        ("a", "between"),
+        *((word, "between 0 and 1") for word in ("a", ".1_0", "٠.٥", "０.５", "nan", "0x1", "-.5")),
         ("", "between"),
     ):
         assert said in refused(*words, "q.csv", "--quantiles", levels)
@@ -406,8 +451,26 @@ def test_several_files_are_one_table(run, refused):
     fit = ["--target", "y", "--state", "t"]
     assert "no file fits d*.csv" in refused("fit", "d*.csv", *fit)
     assert "given twice" in refused("fit", "all.csv", "./all.csv", *fit)
+    assert "all.csv is given twice, so" in refused("fit", "all.csv", "all.csv", *fit)
+    Path("again.csv").hardlink_to("all.csv")
+    Path("soft.csv").symlink_to("all.csv")
+    for files in (
+        ("all.csv", "again.csv"),
+        ("again.csv", "soft.csv"),
+        ("all.csv", "a??.csv", "s*.csv"),
+        ("days", "days/day-1.csv"),
+    ):
+        assert re.search("is given twice(, also as .*)?, so", refused("fit", *files, *fit)), files
+    assert "given twice" in refused("predict", "all.csv", "again.csv", "--state", "s", "--out", "p.csv")
+    for name in ("again.csv", "soft.csv"):
+        Path(name).unlink()
     Path("empty").mkdir()
     assert "empty" in refused("fit", "empty", *fit)
+    for number in ("٣", "--5", "9" * 30):  # names of folders that are no whole numbers of 64 bits are words
+        Path(f"years/year={number}").mkdir(parents=True)
+        pd.read_csv("all.csv").to_parquet(f"years/year={number}/all.parquet")
+    run("fit", "years", "--target", "y", "--state", "years.s")
+    assert read("years.s")[1]["table"]["columns"]["year"]["kind"] == "text"
     Path("other.csv").write_text("z,y\n1,a\n")
     assert "column 'x'" in refused("fit", "all.csv", "other.csv", *fit)
 
@@ -453,6 +516,101 @@ def test_rows_as_json_lines(run):
     rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
     assert len(rows) == 60 and list(rows[0]) == ["prediction", "proba_007", "proba_012"]
     assert rows[0]["prediction"] == "007" and isinstance(rows[0]["proba_007"], float)
+
+
+SIZES = {"small": 40, "large": 6000}
+
+
+def objects(count: int, **columns) -> list[dict]:
+    """Return rows of about 60 bytes, each column a function of the row's number; None is no key."""
+    rows = [{"pad": "p" * 40} | {name: cell(i) for name, cell in columns.items()} for i in range(count)]
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def write_objects(path: str, rows: list[dict], array: bool = False) -> None:
+    Path(path).write_text(json.dumps(rows) if array else "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("count", SIZES.values(), ids=SIZES)
+def test_a_key_that_is_absent_is_a_missing_cell_whatever_the_size(run, refused, count, array):
+    def predictions(*more):
+        run("predict", *more, "--state", "s", "--out", "p.csv")
+        return column("p.csv", "prediction")
+
+    table = {"a": lambda i: i % 9, "b": lambda i: "rs"[i % 2], "y": lambda i: "uv"[i % 9 > 4]}
+    write_objects("f.jsonl", objects(count, **table, w=lambda i: 1 + i % 2), array)
+    run("fit", "f.jsonl", "--target", "y", "--weight", "w", "--state", "s")
+    for late in (count - 1, count):  # in the last row alone, or in none
+        write_objects("g.jsonl", objects(count, a=table["a"], b={late: "r"}.get), array)
+        null = [{"b": None} | row for row in objects(count, a=table["a"])]
+        null[-1] |= {"b": "r"} if late < count else {}
+        write_objects("null.jsonl", null, array)
+        out = run("predict", "g.jsonl", "--state", "s", "--out", "p.csv")
+        assert ("column 'b' stood in no row: every cell is missing" in out) == (late == count)
+        assert column("p.csv", "prediction") == predictions("null.jsonl")
+    for command in ("update", "remap"):
+        write_objects("h.jsonl", objects(count, b=table["b"], y=table["y"], w=lambda i: 1), array)
+        out = run(command, "h.jsonl", "--state", "s", "--out", f"{command}.s")
+        assert f"{count:,} rows of 2 classes learned" in out and "column 'a' stood in no row" in out
+    # what no row has and no state knows, and what every row needs, is refused
+    for words, said in (
+        ("predict g.jsonl --state s --out q.csv --id row", "no column 'row' (--id)"),
+        (
+            "predict g.jsonl --state s --out q.csv --drop padd",
+            "no column 'padd' (--drop): did you mean 'pad'?",
+        ),
+        ("update f.jsonl --state s --weight v", "column 'v', the row weights, is missing"),
+        ("update g.jsonl --state s", "column 'y', the target, is missing (2 columns are missing)"),
+        ("fit f.jsonl --target yy --state t", "no column 'yy' (--target)"),
+        ("fit f.jsonl --target y --columns a,bb --state t", "no column 'bb' (--columns)"),
+    ):
+        assert said in refused(*words.split()), words
+    write_objects("other.jsonl", [{"A": 1, "z": row} for row in range(count)], array)
+    assert "'pad', which the state knows, is missing (3 columns are missing)" in refused(
+        "predict", "other.jsonl", "--state", "s", "--out", "q.csv"
+    )
+
+
+def test_rows_without_any_key_are_refused(refused):
+    Path("f.jsonl").write_text("{}\n{}\n")
+    assert "its rows name no column" in refused("fit", "f.jsonl", "--target", "y", "--state", "s")
+
+
+def test_keys_of_later_rows_count_in_every_file(run, tmp_path):
+    rows = objects(
+        6000, a=lambda i: i % 9, zip=lambda i: str(10 + i % 9) if i > 5000 else None, y=lambda i: i % 2
+    )
+    write_objects("f.jsonl", rows)
+    write_objects("g.jsonl", objects(6000, a=lambda i: i % 9, y=lambda i: i % 2))
+    for files in (["f.jsonl"], ["g.jsonl", "f.jsonl"]):
+        run("fit", *files, "--target", "y", "--state", "s", "--force")
+        assert read("s")[1]["table"]["columns"]["zip"]["kind"] == "text"
+    write_objects("h.jsonl", rows)
+    run("predict", "h.jsonl", "g.jsonl", "--state", "s", "--out", "p.csv")
+    assert len(column("p.csv", "prediction")) == 12000
+
+
+@pytest.mark.parametrize("count", [3, 6000])
+def test_keys_of_a_stream_are_known_at_its_end(run, count):
+    def piped(*arguments, rows):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        done = subprocess.run(
+            [sys.executable, "-m", "gradatim", *arguments], input=text, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    write_objects("f.jsonl", objects(300, a=lambda i: i % 9, b=lambda i: i % 2, y=lambda i: i % 9 > 4))
+    run("fit", "f.jsonl", "--target", "y", "--state", "s")
+    done = piped("predict", "-", "--state", "s", "--out", "p.csv", rows=objects(count, a=lambda i: i % 9))
+    assert done.returncode == 0 and "column 'b' stood in no row" in done.stdout
+    assert len(column("p.csv", "prediction")) == count
+    other = piped("predict", "-", "--state", "s", "--out", "q.csv", rows=[{"z": i} for i in range(count)])
+    assert other.returncode == 2 and not Path("q.csv").exists()
+    assert "is missing" in other.stderr or "no row of standard input has" in other.stderr
+    late = objects(count, a=lambda i: i % 9, b={count - 1: 1}.get)
+    assert "stood in no row" not in piped("predict", "-", "--state", "s", "--out", "p.csv", rows=late).stdout
 
 
 def test_cells_stand_in_quotes_where_they_must(tmp_path):

@@ -20,7 +20,7 @@ from ..files.lock import locked
 from ..files.progress import Bar
 from ..files.schema import NAMED, STORED_OPTIONS, Schema
 from ..files.streaming import TargetReader, fit_stream, prepare, reweigh
-from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
+from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count, sound_rows
 from ..names import as_item
 from .show import print_written
 from .tables import (
@@ -280,19 +280,21 @@ def _new_model(schema: Schema, options: Namespace) -> Any:
 
 def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.ndarray, np.ndarray]:
     """Return the features, targets `[n]` and weights `[n]` of the rows of a sample that can be learned."""
-    table = table_file.sample
-    if schema.task == CLASSIFICATION:  # numbers become text, as they are read in the stream
-        place = table.column_names.index(schema.target)
-        table = table.set_column(place, schema.target, table[schema.target].cast("string"))
-    if schema.weight is not None:  # one that is no weight is refused in the stream, with its line
-        weight = table[schema.weight].to_numpy()
-        table = table.filter(np.isfinite(weight) & (weight >= 0))
-    reader = TargetReader(schema, schema.labels(), table_file.path)
-    X, y, weight, present = reader.read(table)
+    table, target = table_file.sample, schema.target
+    y = None if schema.task == CLASSIFICATION else table[target].cast("float64").to_numpy()
+    if y is None:  # numbers become text, as they are read in the stream
+        table = table.set_column(table.column_names.index(target), target, table[target].cast("string"))
+    weight = None if schema.weight is None else table[schema.weight].to_numpy()
+    table = table.filter(sound_rows(y, weight, table.num_rows))
+    X, y, weight, present = TargetReader(schema, schema.labels(), table_file.path).read(table)
     chosen = present & (weight > 0)
     if not chosen.any():
-        cause = "its weight is 0" if present.any() else f"the target {schema.target!r} is missing"
-        where = "every row" if table_file.rereadable else f"the first {table.num_rows:,} rows"
+        if table.num_rows < table_file.sample.num_rows:  # the stream names the line of what is wrong
+            reader = TargetReader(schema, schema.labels(), table_file.path, table_file.place)
+            for part, _ in table_file.stream(schema.cells_to_read(learn=True)):
+                reader.read(part)
+        cause = "its weight is 0" if present.any() else f"the target {target!r} is missing"
+        where = "every row" if table_file.rereadable else f"the first {len(chosen):,} rows"
         raise ValueError(f"{table_file.path}: {cause} in {where}: nothing can be learned")
     return X.filter(chosen), y[chosen], weight[chosen]
 
@@ -319,9 +321,7 @@ def _remap(
     X, y, weight = sample
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # that these rows have left the range is why they are here
+            warnings.simplefilter("ignore", UserWarning)  # that they have left the range is why they are here
             model.remap(X, y, **_weights(schema, weight))
     except ValueError as error:
         raise ValueError(f"{table_file.path}: {error}") from error

@@ -63,6 +63,7 @@ def check_file(path: Path) -> str:
         >>> check_file(write(Path("w.safetensors"), {}, {"kind": "checkpoint"}))
         'whole: w.safetensors (a checkpoint, format version 2; without a recipe it is loaded by load_weights)'
     """
+    from ..files.schema import Schema
     from ..files.table import read_any
     from ..recipes import rebuild
 
@@ -70,6 +71,8 @@ def check_file(path: Path) -> str:
     header, run = contents.header, contents.header.get("recipe") or {}
     what, end = f"a {header['kind']}", "it loads"
     if "estimator" in header:
+        if header.get("table") is not None:
+            Schema.from_json(header, path)
         what = f"a state of a table, {header['rows']:,.0f} rows"
         if header["params"]["model"] == "experts":
             _estimator(header["estimator"], path).load(contents)

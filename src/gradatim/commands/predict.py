@@ -5,6 +5,7 @@ Source: Koenker, Bassett 1978 (quantiles of a regression).
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 MIN_LEVEL = 1e-12
 """The least quantile level, and the least distance from 1: beyond it rounding decides."""
+
+_NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def predict_options(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -142,10 +145,9 @@ def parse_levels(text: str | None) -> list[float]:
         f"--quantiles wants numbers between 0 and 1 separated by commas, such as 0.1,0.5,0.9; got {text!r}"
     )
     parts = [] if text is None else text.split(",")
-    try:
-        levels = [float(part) for part in parts]
-    except ValueError:
-        raise ValueError(wanted) from None
+    if not all(_NUMBER.fullmatch(part.strip(" ")) for part in parts):
+        raise ValueError(wanted)
+    levels = [float(part) for part in parts]
     if not all(0 < level < 1 for level in levels):
         raise ValueError(wanted)
     if not all(MIN_LEVEL <= level <= 1 - MIN_LEVEL for level in levels):

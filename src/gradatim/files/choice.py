@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..names import nearest
+from ..names import as_item, nearest
 from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT
 from .target import CLASSIFICATION, REGRESSION, check_class_count, looks_like_classes
 
@@ -92,7 +92,9 @@ def infer_task(table_file: TableFile, choice: Choice) -> str:
         advice = "choose another --target" if table_file.rereadable else "put rows that have it first"
         raise ValueError(f"{where} is missing in {rows}: {advice}")
     if cells.kind == DATE:
-        raise ValueError(f"{where} holds dates: choose a target of numbers or classes")
+        raise ValueError(
+            f"{where} holds dates: choose a target of numbers or classes; --text {as_item(target)} makes them classes"
+        )
     if cells.kind == TEXT and choice.task == REGRESSION:
         raise ValueError(f"{where} holds words: --task regression needs numbers")
     task = choice.task
@@ -140,5 +142,7 @@ def suggest(name: str, names: Sequence[str]) -> str:
     near = nearest(name, names) or nearest(name.lower(), [candidate.lower() for candidate in names])
     if near is not None:
         return f"did you mean {next(candidate for candidate in names if near in (candidate, candidate.lower()))!r}?"
+    if not names:
+        return "its rows name no column"
     more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
     return f"it has {', '.join(map(repr, names[:10]))}{more}"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .cells import arrow
+from .foreign import is_line_of_text, refuse_archive, refuse_foreign
 
 STANDARD_INPUT = "-"
 
@@ -39,23 +40,6 @@ _COMPRESSED = {
 }
 
 _TYPED = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow stream"}
-
-_CONVERT = "save it as CSV or Parquet (pandas: {}(...).to_parquet('table.parquet'))"
-
-_REFUSED = {
-    b"\xd0\xcf\x11\xe0": f"is an Excel workbook: {_CONVERT.format('pandas.read_excel')}",
-    b"\x89HDF": f"is an HDF5 file: {_CONVERT.format('pandas.read_hdf')}",
-    b"ORC": f"is an ORC file: {_CONVERT.format('pandas.read_orc')}",
-    b"FEA1": f"is a Feather file of version 1: {_CONVERT.format('pandas.read_feather')}",
-    b"Obj\x01": "is an Avro file: save it as CSV or Parquet",
-    b"\x93NUMPY": "is a NumPy array: save it as CSV (numpy.savetxt) or as Parquet",
-    b"SQLite format 3": f"is an SQLite database: {_CONVERT.format('pandas.read_sql')}",
-    b"%PDF": "is a PDF document: copy its table into a CSV file",
-    b"\x80\x02": "is a pickle, which is never opened: save the table as CSV or Parquet (to_parquet)",
-    b"\x80\x03": "is a pickle, which is never opened: save the table as CSV or Parquet (to_parquet)",
-    b"\x80\x04": "is a pickle, which is never opened: save the table as CSV or Parquet (to_parquet)",
-    b"\x80\x05": "is a pickle, which is never opened: save the table as CSV or Parquet (to_parquet)",
-}
 
 _READ_ERRORS = (
     OSError,
@@ -238,6 +222,13 @@ def _folder_files(folder: Path) -> list[Path]:
     return files
 
 
+def _compression(start: bytes) -> str:
+    """Return how the bytes of a file are compressed, by the first of them; nothing if they are not."""
+    if is_line_of_text(start):
+        return ""
+    return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), "")
+
+
 def _container(path: Path) -> Container:
     """Return a file, after a look at its first bytes."""
     try:
@@ -247,7 +238,7 @@ def _container(path: Path) -> Container:
         raise ValueError(f"{path} cannot be read ({error.strerror}): check the path") from error
     if not start:
         raise ValueError(f"{path} is empty: expected a line of column names and rows below it")
-    compression = next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), "")
+    compression = _compression(start)
     if not compression and path.suffix in PACKED:
         raise ValueError(
             f"{path} is not compressed, despite its name, and cannot be read: write it again, or rename it"
@@ -278,8 +269,8 @@ def _once(label: str, raw: Any) -> Container:
         raise ValueError(f"{label} is empty: expected a line of column names and rows below it")
     if len(start) < 6 and any(magic.startswith(start) for magic in (*_COMPRESSED, *_TYPED)):
         start = stream.peek(1024, 6)
-    compression = next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), "")
-    if compression == "zip" or start.startswith((b"PAR1", b"ARROW1")):
+    compression = _compression(start)
+    if compression == "zip" or (start.startswith((b"PAR1", b"ARROW1")) and not is_line_of_text(start)):
         raise ValueError(f"{label} holds a file that is not read from its start: give the file itself")
     if compression:
         reader = _Reader(stream)
@@ -326,12 +317,7 @@ def _open_file(path: Path, label: str, compression: str) -> ByteStream:
 def _member(archive: zipfile.ZipFile, label: str) -> str:
     """Return the name of the one table in an archive."""
     names = [name for name in archive.namelist() if not name.endswith("/")]
-    if "[Content_Types].xml" in names:
-        raise ValueError(f"{label} is an Excel workbook: {_CONVERT.format('pandas.read_excel')}")
-    if names and all(name.endswith(".npy") for name in names):
-        raise ValueError(f"{label} holds NumPy arrays: save the table as CSV (numpy.savetxt) or as Parquet")
-    if "mimetype" in names or "content.xml" in names:
-        raise ValueError(f"{label} is an OpenDocument file: save it as CSV")
+    refuse_archive(label, names)
     names = [
         name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")
     ]
@@ -366,11 +352,9 @@ def _format(label: str, suffix: str, start: bytes) -> str:
         ValueError: it is not read; the message says how to convert it.
     """
     for magic, name in _TYPED.items():
-        if start.startswith(magic):
+        if start.startswith(magic) and not is_line_of_text(start):
             return name
-    for magic, advice in _REFUSED.items():
-        if start.startswith(magic):
-            raise ValueError(f"{label} {advice}")
+    refuse_foreign(label, suffix, start)
     for suffixes, name in (
         ((".parquet", ".pq"), "a Parquet"),
         ((".arrow", ".feather", ".ipc", ".arrows"), "an Arrow"),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..names import as_item
 from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, kernels
 from .facts import EXACT, Facts, count_cells
-from .parsing import parse, trim, without
+from .parsing import are_months, parse, trim, without
 
 if TYPE_CHECKING:
     from .options import ReadOptions
@@ -66,6 +67,21 @@ MOST_NOTES = 10
 
 PADDED_CELLS = 0.01
 """A column of whole numbers is text if this share of its cells begins with a zero that counts nothing."""
+
+
+_MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_FORMS = (
+    r"[0-9]{4}-?W[0-9]{2}(-?[1-7])?",
+    r"[0-9]{4}[- /]?Q[1-4]|Q[1-4][- /]?[0-9]{4}",
+    r"[0-9]{4}-[0-3][0-9]{2}",
+    r"[0-9]{4}/[01]?[0-9]|[01]?[0-9]/[0-9]{4}",
+    rf"{_MONTH}[-./ ]*[0-9]{{4}}|[0-9]{{4}}[-./ ]*{_MONTH}",
+    r"(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*[0-9]{4}.*",
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].*|[0-9]{8}[ _][0-9]{4,6}",
+    r"[0-2]?[0-9]:[0-5][0-9](:[0-5][0-9]([.,][0-9]+)?)?( ?[AaPp]\.?[Mm]\.?)?",
+)
+_LIKE_DATES = f"^(?:{'|'.join(_FORMS)})$"
+"""Words that are dates or times, of forms that are not read."""
 
 
 @dataclass
@@ -258,12 +274,19 @@ def _of_words(
                 f"{share:.0%} of its cells; the others are {what}: "
                 f"--missing {word} makes it missing"
             )
+        elif note := _note_of_dates(name, words, counts):
+            text.notes.append(note)
         return text
     guess, rival = _Guess(trials[best]), _rival(best)
     if trials[best].kind == NUMBER:
         padding = _names_of_digits(name, plain, _values(plain, trials[best]), places)
         if padding:
             return _Guess(Cells(TEXT, missing=missing), notes=[padding])
+    if trials[best].kind == DATE and compute.all(are_months(words)).as_py():
+        guess.notes.append(
+            f"column {name!r} is read as dates: a month such as {words[0].as_py()!r} as its first day; --text "
+            f"{as_item(name)} if these are names"
+        )
     if rival is not None and rival < len(trials):
         differs = not read[best].equals(read[rival])
         if differs and (odd[best] == odd[rival]).all():
@@ -271,6 +294,18 @@ def _of_words(
         elif differs and trials[best].kind == NUMBER:
             guess.decimal = trials[best].decimal
     return guess
+
+
+def _note_of_dates(name: str, words: Any, counts: np.ndarray) -> str:
+    """Return a note if the words `[words]`, which stand so often, are mostly dates or times that are not read."""
+    flags = kernels().match_substring_regex(words, _LIKE_DATES).to_numpy(zero_copy_only=False)
+    if counts[flags].sum() < (1 - ODD_CELLS) * counts.sum():
+        return ""
+    word = words[int(np.argmax(counts * flags))].as_py()
+    return (
+        f"column {name!r} is read as text: words such as {word!r} are dates or times of a form that is not read; write "
+        "dates as 2024-01-31 and times as numbers to learn their order"
+    )
 
 
 def _trials(missing: tuple[str, ...], decimal: str | None) -> list[Cells]:

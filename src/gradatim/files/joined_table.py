@@ -5,6 +5,8 @@ Source: Apache Hive (folders named COLUMN=VALUE).
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,23 +21,28 @@ from .typed_table import TypedTable
 
 AnyTable = TextTable | TypedTable
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+"""A whole number that 64 bits hold."""
+
 
 class JoinedTable:
     """Files one after the other, in the order of their names; the columns may be in any order.
 
-    Attributes: `names`: of the columns; `types`: their Arrow types, None in text; `notes`: for the user.
+    Attributes: `names`: of the columns; `types`: their Arrow types, None in text; `notes`: for the user; `quoted`: the
+    columns whose values are mostly strings; `leaves_out`: whether a row leaves out the columns that it lacks.
     """
 
-    rereadable = True
+    rereadable, is_open = True, False
 
     def __init__(self, tables: Sequence[AnyTable], folder: Path | None) -> None:
         first = tables[0]
         self.label = first.label
-        self._tables = tables
-        names = dict.fromkeys(name for table in tables for name in table.names)
-        if all(isinstance(table, JsonTable) for table in tables):  # an object may leave out what it lacks
-            for table in tables:
-                table.names = list(names)
+        self._tables, self._objects = tables, [table for table in tables if isinstance(table, JsonTable)]
+        self.leaves_out = len(self._objects) == len(tables)
+        self.quoted: set[str] | frozenset[str] = first.quoted
+        self._folder_names: list[str] = []
+        if self.leaves_out:
+            self._join_names()
         for table in tables[1:]:
             for name in dict.fromkeys([*first.names, *table.names]):
                 if name not in table.names or name not in first.names:
@@ -55,10 +62,27 @@ class JoinedTable:
                 raise ValueError(
                     f"{table.label} lies in other folders than {first.label}: name them COLUMN=VALUE alike"
                 )
-        self.names = [*first.names, *self._folder_names]
+        self.names = list(dict.fromkeys([*first.names, *self._folder_names]))
         self.notes = [f"{len(tables)} files are read as one table", *first.notes]
-        self.delimiter, self.quoted = first.delimiter, first.quoted
+        self.delimiter = first.delimiter
         self.types = None if first.types is None else self._joined_types()
+
+    def _join_names(self) -> None:
+        """Give all files of objects the names that stand in one of them."""
+        counts = Counter[str]()
+        for table in self._objects:
+            for name, count in table.counts.items():
+                counts[name] += count
+        for table in self._objects:
+            table.names = list(counts)
+        self.quoted = {name for name, count in counts.items() if count > 0}
+        self.names = list(dict.fromkeys([*counts, *self._folder_names]))
+
+    def read_names(self) -> None:
+        """Learn the names that come later in files of objects."""
+        for table in self._objects:
+            table.read_names()
+        self._join_names()
 
     def _joined_types(self) -> dict[str, Any]:
         a, types = arrow(), {}
@@ -75,7 +99,7 @@ class JoinedTable:
         return types | {name: self._folder_type(name) for name in self._folder_names}
 
     def _folder_type(self, name: str) -> Any:
-        digits = all(values[name].lstrip("-").isdigit() for values in self._folders)
+        digits = all(_INTEGER.fullmatch(values[name]) for values in self._folders)
         return arrow().int64() if digits and self._tables[0].types is not None else arrow().string()
 
     def _with_folders(self, number: int, block: Block, names: Sequence[str]) -> Block:
@@ -94,6 +118,8 @@ class JoinedTable:
         for table in self._tables:
             table.hash_rows(sampler)
             self._starts.append(sampler.count)
+        if self.leaves_out:
+            self._join_names()
 
     def pick(self, numbers: np.ndarray) -> Block:
         """Return the rows of these numbers `[rows]`, in increasing order."""

@@ -6,7 +6,8 @@ Source: RFC 8259 (JSON); jsonlines.org (one object a line).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .cells import arrow
@@ -26,14 +27,23 @@ JSON_BYTES = 1 << 28
 
 
 class JsonTable(TextTable):
-    """A file with one JSON object a line, or one array of objects.
+    """A file with one JSON object a line, or one array of objects. A key that an object lacks is a missing cell.
 
-    Attributes: `quoted`: columns whose values are mostly strings.
+    Attributes: `counts`: of each name that an object has, how many more strings than other values it has; `is_open`:
+    whether names may still come, since only the first rows of a stream have been read.
     """
 
+    leaves_out = True
+
     def __init__(self, container: Container, options: ReadOptions, block_bytes: int) -> None:
-        self.quoted: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.is_open = False
         super().__init__(container, options, block_bytes)
+
+    @property
+    def quoted(self) -> set[str]:
+        """The columns whose values are mostly strings."""
+        return {name for name, count in self.counts.items() if count > 0}
 
     def _layout(self, data: bytes, final: bool) -> bool:
         if data.lstrip().startswith(b"["):
@@ -47,31 +57,31 @@ class JsonTable(TextTable):
             self._head = [(data, True, 1.0)]
         rows, tail = split_rows(data, None, final)
         item: dict[str, Any] = {}
-        names: dict[str, None] = {}
-        strings: dict[str, int] = {}
+        self.counts.clear()
         for number in range(len(rows.starts)):
             item = self._object(rows, number)
-            for name, value in item.items():
-                names[name] = None
-                strings[name] = strings.get(name, 0) + (
-                    0 if value is None else 1 if isinstance(value, str) else -1
-                )
+            self._count(item)
         if tail.lstrip().startswith(b"{") and not len(rows.starts) and not final:
             return False
         if (
             len(rows.starts) == 1
             and final
-            and len(names)
+            and item
             and all(isinstance(v, dict | list) for v in item.values())
         ):
             raise ValueError(
                 f"{self.label} holds one object of columns: write one object a line (pandas: to_json(..., "
                 "orient='records', lines=True))"
             )
-        if not final:  # an object leaves out what it lacks: the columns of a state may come later
-            names |= dict.fromkeys(self._options.columns or ())
-        self.names, self.quoted = list(names), {name for name, count in strings.items() if count > 0}
+        self.is_open = not (final or self.rereadable)
+        self.names = list(
+            dict.fromkeys([*self.counts, *((self._options.columns or ()) if self.is_open else ())])
+        )
         return len(rows.starts) > 0
+
+    def _count(self, item: Mapping[str, Any]) -> None:
+        for name, value in item.items():
+            self.counts[name] += 0 if value is None else 1 if isinstance(value, str) else -1
 
     def _array(self, data: bytes) -> list[Any]:
         try:
@@ -106,13 +116,23 @@ class JsonTable(TextTable):
 
     def hash_rows(self, sampler: Sampler) -> None:
         """Show all rows to a sampler, and learn the names that come later."""
-        names = dict.fromkeys(self.names)
-        for rows in self.rows():
+        for rows in self._counted_rows():
             hashes, present = hash_lines(rows, self._blanks)
             sampler.add(hashes, len(rows.data), present)
+
+    def read_names(self) -> None:
+        """Learn the names that come later, unless the file is in memory, or read once."""
+        if self._pieces is None:
+            for _ in self._counted_rows():
+                pass
+
+    def _counted_rows(self) -> Iterator[Rows]:
+        self.counts.clear()
+        for rows in self.rows():
             for number in range(len(rows.starts)):
-                names |= dict.fromkeys(self._object(rows, number))
-        self.names = list(names)
+                self._count(self._object(rows, number))
+            yield rows
+        self.names = list(self.counts)
 
     def parse(
         self,
@@ -124,6 +144,8 @@ class JsonTable(TextTable):
     ) -> dict[str, Any]:
         """Return columns of words `[rows]`."""
         objects = [self._object(rows, number) for number in range(len(rows.starts))]
+        for item in objects if self.is_open else ():
+            self._count(item)
         objects = [item for number, item in enumerate(objects) if item or self._is_row(rows.row(number))]
         return {name: arrow().array([_word(item.get(name)) for item in objects], "string") for name in names}
 

@@ -5,12 +5,15 @@ Source: RFC 4180 (CSV, which leaves these open).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .cells import Cells
+
+NAMED = 8
+"""Columns that a note names, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,15 @@ class ReadOptions:
         object.__setattr__(self, "delimiter", mark)
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"--decimal needs . or ,; got {self.decimal!r}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return columns for a note: the first of them, and how many there are.
+
+    Example:
+        >>> from gradatim.files.options import listed
+        >>> listed(["a"]), listed(["a", "b"])
+        ("column 'a'", "columns 'a', 'b'")
+    """
+    more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
+    return f"column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:NAMED]))}{more}"

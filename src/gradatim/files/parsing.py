@@ -36,6 +36,9 @@ _SLASHED = r"^(?P<first>[0-9]{1,2})/(?P<second_>[0-9]{1,2})/(?P<year>[0-9]{4}|[0
 _DASHED = r"^(?P<first>[0-9]{1,2})-(?P<second_>[0-9]{1,2})-(?P<year>[0-9]{4})" + _CLOCK
 _DOTTED_SHORT = r"^(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{2})\.(?P<year>[0-9]{2})" + _CLOCK
 
+_BASIC = r"^([0-9]{4})([0-9]{2})([0-9]{2})([Tt][0-9]{2})"
+_MONTH = r"^(1[5-9][0-9]{2}|2[01][0-9]{2})-(0[1-9]|1[0-2])$"
+
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
@@ -191,7 +194,7 @@ def _booleans(words: Any) -> Any:
 
 
 def _dates(words: Any, day_first: bool) -> Any:
-    """Return words as moments `[rows]` in UTC; a word that names no zone is in UTC."""
+    """Return words as moments `[rows]` in UTC; a word that names no zone is in UTC, and a month is its first day."""
     compute = kernels()
     a = arrow()
     for dtype in (a.timestamp("us"), a.timestamp("us", "UTC")):
@@ -200,6 +203,8 @@ def _dates(words: Any, day_first: bool) -> Any:
         except a.ArrowInvalid:
             continue
     words = _with_numbered_months(words)
+    for pattern, dashed in ((_BASIC, r"\1-\2-\3\4"), (_MONTH, r"\1-\2-01")):
+        words = compute.replace_substring_regex(words, pattern=pattern, replacement=dashed)
     values = a.nulls(len(words), a.timestamp("us"))
     for pattern in (_YEAR_FIRST, _DOTTED, _SLASHED, _DASHED, _DOTTED_SHORT):
         matches = compute.fill_null(compute.match_substring_regex(words, pattern), False)
@@ -227,6 +232,18 @@ def _with_numbered_months(words: Any) -> Any:
         ):
             words = compute.replace_substring_regex(words, pattern=pattern, replacement=dotted)
     return words
+
+
+def are_months(words: Any) -> Any:
+    """Return which words are a year and a month, such as 2024-01, an Arrow array of bool `[rows]`.
+
+    Example:
+        >>> import pyarrow
+        >>> from gradatim.files.parsing import are_months
+        >>> are_months(pyarrow.array(["2024-01", "2024-13", "2024-01-05"])).to_pylist()
+        [True, False, False]
+    """
+    return kernels().match_substring_regex(words, _MONTH)
 
 
 def within_years(moments: Any) -> Any:

@@ -16,7 +16,7 @@ from .inference import infer, missing_words
 from .joined_table import JoinedTable
 from .json_table import JsonTable
 from .odd import OddCells
-from .options import ReadOptions
+from .options import ReadOptions, listed
 from .parsing import parse, within_years, without_numbers
 from .sampling import Sampler
 from .text_table import Block, CsvTable, TextTable
@@ -44,7 +44,8 @@ class TableFile:
 
     `sample` holds rows of the whole file; the first rows where `rereadable` is false or a state knows the columns.
     `notes` are sentences for the user; `notes_after()` gives more of them, once the file has been read. `place(row)`
-    says where a row stands.
+    says where a row stands. `leaves_out`: whether a row leaves out the columns that it lacks, as objects of JSON do.
+    What a state knows and no row has is then missing, in the sample too.
 
     `stream(cells)` reads the file from its start. It yields tables with these columns, in this order, each with the
     share of the file that has been read; there is a row for each row of the file.
@@ -67,6 +68,7 @@ class TableFile:
     rereadable: bool = True
     notes_after: Callable[[], list[str]] = list
     place: Callable[[int], str] = str
+    leaves_out: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -118,12 +120,12 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
         name: arrow().nulls(sample.rows) if how is None else _values(table, sample.columns[name], how, name)
         for name, how in cells.items()
     }
-    kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
-    unreadable = {name: kind for name, kind in kinds.items() if kind is not None and kind not in _SUPPORTED}
-    odd = OddCells()
+    columns = _absent(table, options, sample.rows) | columns
+    odd, last = OddCells(), dict[str, Cells]()
 
     def stream(chosen: Mapping[str, Cells]) -> Iterator[tuple[Table, float]]:
         odd.clear()
+        last.update(chosen)
         return _stream(table, chosen, options, odd)
 
     return TableFile(
@@ -131,12 +133,27 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
         cells,
         arrow().table(columns),
         stream,
-        unreadable,
+        _unreadable(table),
         tuple([*table.notes, *notes]),
         table.rereadable,
-        odd.notes,
+        lambda: [*odd.notes(), *_notes_of_names(table, last)],
         lambda row: _place(table, row),
+        table.leaves_out,
     )
+
+
+def _absent(table: AnyTable, options: ReadOptions, n_rows: int) -> dict[str, Any]:
+    """Return the columns that a state knows and rows may leave out, with missing cells `[n_rows]`."""
+    if not table.leaves_out:
+        return {}
+    known = {name: arrow_type(how.kind) for name, how in (options.columns or {}).items()}
+    return {name: arrow().nulls(n_rows, kind) for name, kind in known.items()}
+
+
+def _unreadable(table: AnyTable) -> dict[str, str]:
+    """Return the columns of a type that is not supported, with its name."""
+    kinds = {name: column_kind(dtype) for name, dtype in (table.types or {}).items()}
+    return {name: kind for name, kind in kinds.items() if kind is not None and kind not in _SUPPORTED}
 
 
 def _files(paths: Sequence[Path | str]) -> list[Container]:
@@ -146,12 +163,18 @@ def _files(paths: Sequence[Path | str]) -> list[Container]:
         raise ValueError(
             "standard input and pipes are read alone: learn the other files with gradatim update"
         )
-    seen = set()
+    seen = dict[object, str]()
     for file in files:
-        real = file.path and file.path.resolve()
-        if real in seen:
-            raise ValueError(f"{file.label} is given twice, so that its rows would count twice: name it once")
-        seen.add(real)
+        if file.path is None:
+            continue
+        about = file.path.stat()  # a file may have several names, by links or on disks that ignore capitals
+        key = (about.st_dev, about.st_ino) if about.st_ino else file.path.resolve()
+        if key in seen:
+            other = "" if seen[key] == file.label else f", also as {seen[key]}"
+            raise ValueError(
+                f"{file.label} is given twice{other}, so that its rows would count twice: name it once"
+            )
+        seen[key] = file.label
     return files
 
 
@@ -163,6 +186,18 @@ def _place(table: AnyTable, row: int) -> str:
             return block.place(row - start)
         start += block.rows
     return f"row {row + 1:,}"
+
+
+def _notes_of_names(table: AnyTable, chosen: Mapping[str, Cells]) -> list[str]:
+    """Return notes of the names in a stream of objects, once it has been read."""
+    if not (table.is_open and isinstance(table, JsonTable)):
+        return []
+    absent = [name for name in chosen if name not in table.counts]
+    late = [name for name in table.counts if name not in table.names]
+    return [
+        *([f"{listed(absent)} stood in no row of {table.label}: every cell is missing"] if absent else []),
+        *([f"{listed(late)} came after the first rows of {table.label}: ignored"] if late else []),
+    ]
 
 
 _SUPPORTED = (NUMBER, BOOLEAN, DATE, TEXT)
@@ -200,6 +235,8 @@ def _sample(table: AnyTable, options: ReadOptions) -> Block:
     if not table.rereadable:
         return table.head()
     if options.columns is not None and not options.sampled:
+        if table.leaves_out and isinstance(table, JsonTable | JoinedTable):
+            table.read_names()
         return next(
             table.blocks(table.names, {}, "."), Block({name: [] for name in table.names}, 0, 1.0, str)
         )
@@ -285,3 +322,5 @@ def _stream(
                 words = column if a.types.is_string(column.type) else column.cast("string")
                 odd.add(name, cells, words, values, silent, block.place)
         yield a.table(columns), block.share
+    if isinstance(table, JsonTable) and table.is_open and chosen and not chosen.keys() & table.counts.keys():
+        raise ValueError(f"no row of {table.label} has {listed(list(chosen))}: give rows that do")

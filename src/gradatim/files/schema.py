@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..names import as_item
 from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type
 from .choice import check_has, infer_task, suggest
+from .options import NAMED as NAMED
+from .options import listed
 from .target import CLASSIFICATION, TASKS, Labels
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
 STORED_OPTIONS = ("decimal", "missing", "delimiter", "header")
 """Options of reading that a state stores if they were given, for later files."""
-
-NAMED = 8
-"""Columns that a note names, at most."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +293,8 @@ class Schema:
             learn: whether the rows are learned, which takes the target and the weights as well.
 
         Raises:
-            ValueError: a column is missing. The message names it, and one of a similar name.
+            ValueError: a column is missing. The message names it, and one of a similar name. A feature may be missing
+                in a file whose rows leave out what they lack, if others are there.
 
         Example:
             >>> from pathlib import Path
@@ -316,6 +316,9 @@ class Schema:
         known = {*needed, *self.empty, *self.dropped, self.target, self.id, self.weight}
         unknown = [name for name in names if name not in known]
         missing = [name for name in needed if name not in table_file.cells]
+        absent = [name for name in missing if name in self.columns] if table_file.leaves_out else []
+        if len(absent) < len(self.columns) - len(self.empty):
+            missing = [name for name in missing if name not in absent]
         if missing:
             more = f" ({len(missing)} columns are missing)" if len(missing) > 1 else ""
             raise ValueError(
@@ -323,26 +326,20 @@ class Schema:
                 f"{suggest(missing[0], unknown or names)}"
             )
         _check_readable(table_file, needed, "write it as numbers or text")
-        notes = []
+        notes = [f"{listed(absent)} stood in no row: every cell is missing"] if absent else []
         if unknown:
             words = ("is", "it") if len(unknown) == 1 else ("are", "them")
             notes.append(
-                f"{_listed(unknown)} {words[0]} ignored, because {state} did not learn from {words[1]}"
+                f"{listed(unknown)} {words[0]} ignored, because {state} did not learn from {words[1]}"
             )
         filled = [name for name in self._unread() if table_file.cells.get(name) is not None]
         if filled and not learn:
             words = ("was", "it counts") if len(filled) == 1 else ("were", "they count")
             notes.append(
-                f"{_listed(filled)} {words[0]} empty in the rows learned so far: {words[1]} as missing until gradatim "
+                f"{listed(filled)} {words[0]} empty in the rows learned so far: {words[1]} as missing until gradatim "
                 "update learns rows in which numbers or dates stand there"
             )
         return f"{table_file.path}: {'; '.join(notes)}" if notes else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return columns for a note: the first of them, and how many there are."""
-    more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
-    return f"column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:NAMED]))}{more}"
 
 
 def as_text(cells: Cells) -> Cells:

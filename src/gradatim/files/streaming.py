@@ -15,7 +15,7 @@ import numpy as np
 
 from .cells import KIND_NAMES, arrow
 from .sampling import hash_columns
-from .target import CLASSIFICATION, check_class_count
+from .target import CLASSIFICATION, REGRESSION, check_class_count, check_target, check_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,20 +107,20 @@ class TargetReader:
         boolean array `[rows]` of the targets that are there.
 
         Raises:
-            ValueError: a target that is infinite or no class, a weight that is missing or negative.
+            ValueError: a target that is too large or no class, a weight that is missing, negative, or too large or
+                small. The message names the line.
         """
         column = table[self.schema.target]
         try:
             if self.schema.task == CLASSIFICATION:
                 y, present = self.labels.read(column)
             else:
-                y = column.cast("float64").to_numpy()
-                present = ~np.isnan(y)
-                y = np.where(present, y, 0.0)
-                if np.isinf(y).any():
-                    raise ValueError(f"the target {self.schema.target!r} holds infinity: remove those rows")
+                y, present = column.cast("float64").to_numpy(), np.ones(len(column), dtype=bool)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
+        if self.schema.task == REGRESSION:
+            present = check_target(y, self.schema.target, self._where)
+            y = np.where(present, y, 0.0)
         weight = self._weights(table)
         self.n_read += table.num_rows
         return self.schema.features(table), y, weight, present
@@ -142,20 +142,17 @@ class TargetReader:
             rows = X.filter(arrow().array(chosen)), y[chosen], weight[chosen]
             yield _without(rows, absent) if absent else rows
 
+    def _where(self, row: int) -> str:
+        """Return the file and the place of a row of the table that is being read."""
+        return f"{self.path}, {self.place(self.n_read + row)}"
+
     def _weights(self, table: Table) -> np.ndarray:
         """Return the row weights `[rows]`."""
         name = self.schema.weight
         if name is None:
             return np.ones(table.num_rows)
         weight = table[name].to_numpy()
-        valid = np.isfinite(weight) & (weight >= 0)
-        if not valid.all():
-            place = int(np.argmin(valid))
-            value = "a cell that is empty or no number" if np.isnan(weight[place]) else f"{weight[place]:g}"
-            raise ValueError(
-                f"{self.path}, {self.place(self.n_read + place)}: the weight in column {name!r} must be a number of at "
-                f"least 0; got {value}: correct it, or remove the row"
-            )
+        check_weights(weight, name, self._where)
         return weight
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT, Cells
 from .contract import (
     Entry,
     brief,
@@ -83,17 +84,28 @@ WARM = {
 """The first rows, as far as they are no numbers. What is as long as the rows stands in a tensor of its own."""
 
 LONG = ("words", "numbers", "families")
+_CELLS = Entry("how a column is read, as gradatim fit writes it", lambda value: _kind(value) is not None)
 TABLE = {
     "target": text(),
     "task": choice("classification", "regression"),
-    "columns": mapping(),
+    "target_cells": _CELLS.optional(),
+    "target_kind": _CELLS.optional(),  # its name in version 0.1
+    "columns": mapping(_CELLS),
     "dropped": list_of(text()).optional(),
     "empty": list_of(text()).optional(),
     "id": text().or_none().optional(),
     "weight": text().or_none().optional(),
+    "weight_cells": _CELLS.or_none().optional(),
     "spelling": mapping(text()).optional(),
     "reading": mapping().optional(),
 }
+READING = {
+    "decimal": choice(".", ",").optional(),
+    "missing": list_of(text()).optional(),
+    "delimiter": text(r"[\s\S]|tab|space|\\t", "one character").optional(),
+    "header": truth().optional(),
+}
+"""Options of reading that a state may store."""
 TARGET = {"centre": number(), "scale": number()}
 OLD_ENTRIES = {name: entry for name, entry in ENTRIES.items() if name != "count"} | {
     "target": list_of(number())
@@ -177,7 +189,67 @@ def check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: boo
         entries = {name: entry for name, entry in WARM.items() if not (is_packed and name in LONG)}
         check_entries(header["warm"], entries, "header.warm")
     if header.get("table") is not None:
-        check_entries(header["table"], TABLE, "header.table", further=True)
+        check_entries(header["table"], TABLE, "header.table")
+        check_entries(header["table"].get("reading", {}), READING, "header.table.reading")
+        if not _is_old(header):
+            _check_table(header, header["table"])
+
+
+def _kind(cells: Any) -> str | None:
+    """Return what the cells of a column are, None if that is of no form; version 0.1 wrote a word."""
+    if isinstance(cells, str):
+        return DATE if cells == "zoned" else cells if cells in KIND_NAMES else None
+    try:
+        return Cells.from_json(cells).kind
+    except ValueError:
+        return None
+
+
+def _check_table(header: dict[str, Any], table: dict[str, Any]) -> None:
+    """Raise ValueError unless the columns of a file and the estimator that learnt them belong together."""
+    columns, empty, names = table["columns"], table.get("empty", []), header["feature_names"] or []
+    in_map = {column["name"]: column for column in header["map"]["columns"]}
+    for where, other in (("header.feature_names", names), ("header.map", in_map)):
+        if odd := sorted(set(columns) ^ set(other)):
+            raise ValueError(
+                f"header.table.columns and {where} must be the same; {brief(odd[0])} is in one alone"
+            )
+    if odd := sorted(set(empty) - set(columns)):
+        raise ValueError(f"header.table.empty must be among its columns; got {brief(odd[0])}")
+    learnt = set(columns) - set(empty)
+    roles = {name: table.get(name) for name in ("target", "id", "weight") if table.get(name) is not None}
+    for role, name in roles.items():
+        if name in learnt or (role == "target" and name in {*columns, *table.get("dropped", [])}):
+            raise ValueError(f"header.table.{role} must be no feature and not dropped; got {brief(name)}")
+        if list(roles.values()).count(name) > 1:
+            raise ValueError(f"header.table must give a column one role; {brief(name)} has two")
+    if odd := sorted(learnt & set(table.get("dropped", []))):
+        raise ValueError(f"header.table.dropped must be no features; got {brief(odd[0])}")
+    for name in sorted(learnt):
+        kind, column = _kind(columns[name]), in_map[name]
+        if (kind == TEXT) != (column["kind"] == "category") and column.get("quantiles") != []:
+            raise ValueError(
+                f"header.table.columns: {brief(name)} is {kind}, but the map has a {column['kind']}"
+            )
+    _check_task(header, table)
+
+
+def _check_task(header: dict[str, Any], table: dict[str, Any]) -> None:
+    """Raise ValueError unless the target of a file is such as the estimator learns."""
+    task, labels = table["task"], None if header["classes"] is None else header["classes"]["labels"]
+    kind = _kind(table.get("target_cells", table.get("target_kind")))
+    wanted = {"RefinedClassifier": "classification", "RefinedRegressor": "regression"}
+    if task != wanted.get(header["estimator"], task) or (task == "regression") != (labels is None):
+        classes = "no classes" if labels is None else f"{len(labels):,} classes"
+        raise ValueError(
+            f"header.table.task is {task}, but the state is a {header['estimator']} of {classes}"
+        )
+    types = {TEXT: (str,), BOOLEAN: (bool,), NUMBER: (int, float)}
+    fits = kind in types and (kind != TEXT if labels is None else type(labels[0]) in types[kind])
+    if not fits:
+        raise ValueError(f"header.table.target_cells is {kind}, which is no target of this {task}")
+    if table.get("weight_cells") is not None and _kind(table["weight_cells"]) != NUMBER:
+        raise ValueError(f"header.table.weight_cells must be numbers; got {_kind(table['weight_cells'])}")
 
 
 def _member(header: dict[str, Any]) -> dict[str, Part]:

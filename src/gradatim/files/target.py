@@ -19,7 +19,7 @@ from .inference import PLAIN_MISSING
 from .parsing import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .cells import Cells
@@ -35,6 +35,84 @@ ROWS_OF_FEW, ROWS_OF_MANY = 2, 20
 
 MAX_CLASSES = 1000
 """A target with more classes than this is refused."""
+
+LARGEST = 1e100
+LIGHTEST, HEAVIEST = 1e-15, 1e15
+"""The largest number of a regression and the row weights that estimators take; a test holds them to be the same."""
+
+
+def check_target(y: np.ndarray, name: str, where: Callable[[int], str]) -> np.ndarray:
+    """Return which numbers of a regression's target `[rows]` are there, bool `[rows]`; NaN is missing.
+
+    Args:
+        y: the numbers.
+        name: the column.
+        where: returns the file and the place of row `i`, for messages.
+
+    Raises:
+        ValueError: a number that estimators refuse. The message names its place.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.files.target import check_target
+        >>> check_target(np.array([1.5, np.nan]), "y", str).tolist()
+        [True, False]
+    """
+    if (row := _first(np.abs(y) > LARGEST)) is not None:
+        raise ValueError(
+            f"{where(row)}: the target {name!r} must be at most {LARGEST:g} in size; got {y[row]:g}: correct it, "
+            "remove the row, or use another unit"
+        )
+    return ~np.isnan(y)
+
+
+def check_weights(weight: np.ndarray, name: str, where: Callable[[int], str]) -> None:
+    """Check that row weights `[rows]` are such as estimators take.
+
+    Args:
+        weight: the numbers.
+        name: the column.
+        where: returns the file and the place of row `i`, for messages.
+
+    Raises:
+        ValueError: one is not. The message names its place.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.files.target import check_weights
+        >>> check_weights(np.array([1.0, -1.0]), "w", lambda row: f"f.csv, line {row + 2}")
+        Traceback (most recent call last):
+        ValueError: f.csv, line 3: the weight in column 'w' must be a number of at least 0; got -1: correct it, ...
+    """
+    if (row := _first(~_are_weights(weight))) is None:
+        return
+    value = "a cell that is empty or no number" if np.isnan(weight[row]) else f"{weight[row]:g}"
+    wanted, advice = "a number of at least 0", "correct it, or remove the row"
+    if weight[row] > 0:
+        wanted = f"0, or a number from {LIGHTEST:g} to {HEAVIEST:g}"
+        advice = "correct it, remove the row, or use another unit for all weights"
+    raise ValueError(f"{where(row)}: the weight in column {name!r} must be {wanted}; got {value}: {advice}")
+
+
+def sound_rows(y: np.ndarray | None, weight: np.ndarray | None, n_rows: int) -> np.ndarray:
+    """Return which rows `check_target` and `check_weights` do not refuse, bool `[n_rows]`; None is no such column.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.files.target import sound_rows
+        >>> sound_rows(np.array([1e99, 1e101, np.nan]), np.array([1.0, 1.0, 0.0]), 3).tolist()
+        [True, False, True]
+    """
+    sound = np.ones(n_rows, dtype=bool) if y is None else ~(np.abs(y) > LARGEST)
+    return sound if weight is None else sound & _are_weights(weight)
+
+
+def _are_weights(weight: np.ndarray) -> np.ndarray:
+    return (weight == 0) | ((weight >= LIGHTEST) & (weight <= HEAVIEST))
+
+
+def _first(flags: np.ndarray) -> int | None:
+    return int(flags.argmax()) if flags.any() else None
 
 
 def looks_like_classes(values: np.ndarray) -> bool:

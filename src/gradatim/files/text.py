@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .foreign import is_binary
+
 DELIMITERS = "\t;|,"
 """Delimiters that are recognised; where several fit, the first of them."""
 
@@ -91,6 +93,11 @@ class Decoder:
         codec = codecs.lookup(self.given or name).name
         if mark and codec.replace("-sig", "") in (name, name[:6], name[:5]):
             data, codec = data[len(mark) :], name
+        elif self.given is None and is_binary(data):
+            raise ValueError(
+                f"{self.label} is no text, and of no kind that is known: unpack it if it is an archive, or export its "
+                "table as CSV or Parquet"
+            )
         elif self.given is None and data[:4096].count(b"\0") > len(data[:4096]) // 8:
             raise ValueError(
                 f"{self.label} is not UTF-8 text (it holds zero bytes): say --encoding utf-16, or save it as UTF-8"

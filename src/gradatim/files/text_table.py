@@ -67,12 +67,14 @@ class Block:
 class TextTable:
     """The lines of a text file as rows of words; the classes below say what a line is.
 
-    Attributes: `names`: of the columns; `notes`: for the user; `types`: none, since all cells are words.
+    Attributes: `names`: of the columns; `notes`: for the user; `types`: none, since all cells are words; `leaves_out`:
+    whether a row leaves out the columns that it lacks; `is_open`: whether rows to come may have more columns.
     """
+
+    leaves_out = is_open = False
 
     types: Mapping[str, Any] | None = None
     quotes = False
-    quoted: frozenset[str] | set[str] = frozenset()
 
     def __init__(self, container: Container, options: ReadOptions, block_bytes: int) -> None:
         self.label, self.rereadable = container.label, container.rereadable
@@ -84,6 +86,11 @@ class TextTable:
         self._pieces: Iterator[tuple[bytes, bool, float]] | None = None
         self._head: list[tuple[bytes, bool, float]] = []
         self._read_layout()
+
+    @property
+    def quoted(self) -> set[str]:
+        """The columns whose values are mostly marked as words."""
+        return set()
 
     def _layout(self, data: bytes, final: bool) -> bool:
         """Learn the layout from the first bytes; return whether they suffice."""

@@ -38,6 +38,7 @@ class TypedTable:
 
     delimiter = ","
     quoted: frozenset[str] = frozenset()
+    leaves_out = is_open = False
 
     def __init__(self, container: Container, batch_rows: int) -> None:
         self.label, self.rereadable = container.label, container.rereadable

@@ -53,6 +53,11 @@ def cut(model, X, y, size, **settings):
     return model
 
 
+def moments_of(model):
+    """Return the sums over all rows that a model has learnt, those that wait included."""
+    return model.task_.members.settle().states[0].moments
+
+
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_classifier_does_not_depend_on_how_rows_are_cut(members):
     frame, labels, _ = late()
@@ -168,7 +173,7 @@ def test_forks_that_saw_different_new_words_have_the_sums_of_one_pass():
         (m.centre, m.scale) for m in maps[1] if isinstance(m, Number)
     ]
     assert merged.task_.target == whole.task_.target
-    sums, wanted = (model.task_.current(32).members.states[0].moments for model in (merged, whole))
+    sums, wanted = (moments_of(model) for model in (merged, whole))
     for name in sums._fields:
         torch.testing.assert_close(getattr(sums, name), getattr(wanted, name), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(merged.predict(frame), whole.predict(frame), atol=0.1)
@@ -183,7 +188,7 @@ def test_forks_whose_y_begins_to_vary_apart_have_the_sums_of_one_pass():
     for part in parts:
         merged.merge(base.fork().partial_fit(frame[part], y[part]))
     assert merged.task_.target.scale == whole.task_.target.scale
-    sums, wanted = (model.task_.current(32).members.states[0].moments for model in (merged, whole))
+    sums, wanted = (moments_of(model) for model in (merged, whole))
     torch.testing.assert_close(sums.squares, wanted.squares, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(sums.rows, wanted.rows)
     base.merge(base.fork().partial_fit(frame[parts[0]], y[parts[0]]).fork())  # one that learnt nothing since
@@ -258,3 +263,79 @@ def test_a_map_from_many_rows_encodes_few_of_them(monkeypatch):
     model = RefinedRegressor().prepare(x, x[:, 0])
     assert sum(encoded) == POOL
     assert model.partial_fit(x, x[:, 0]).score(x, x[:, 0]) > 0.999
+
+
+def asked(model, answer, frame, y, sizes, rng, store=None):
+    """Return a model that learnt rows in calls of random sizes, with questions and files between some of them."""
+    start = 0
+    while start < len(y):
+        size = int(rng.choice(sizes))
+        model.partial_fit(frame[start : start + size], y[start : start + size])
+        if rng.random() < 0.3:
+            getattr(model, answer)(frame[:3])
+        if store and rng.random() < 0.15:
+            model = type(model).load(model.save(store))
+        if rng.random() < 0.1:
+            model = copy.deepcopy(model)
+        start += size
+    return model
+
+
+@pytest.mark.parametrize("kind", [RefinedClassifier, RefinedRegressor])
+@pytest.mark.parametrize("n", [300, 613])
+def test_when_a_model_is_asked_or_saved_changes_no_answer(kind, n, tmp_path):
+    frame, labels, y = late(n)
+    y, answer = (labels, "predict_proba") if kind is RefinedClassifier else (y, "predict")
+    wanted = getattr(kind().partial_fit(frame, y), answer)(frame)
+    for seed in range(3):
+        model = asked(kind(), answer, frame, y, (1, 3, 20), np.random.default_rng(seed), tmp_path / "task")
+        np.testing.assert_allclose(
+            getattr(model, answer)(frame), wanted, rtol=1e-9, atol=1e-9 * np.ptp(wanted)
+        )
+
+
+def test_answers_rest_on_all_rows_but_two_in_a_hundred():
+    """Every answer is that of a model that learnt the rows up to a step of the schedule, and no others."""
+    x = np.random.default_rng(0).normal(size=(700, 3))
+    y = x[:, 0] + x[:, 1] ** 2
+    model, steps = RefinedRegressor().partial_fit(x[:256], y[:256]), []
+    last = model.predict(x[:2])
+    for n in range(256, 700):
+        given = model.partial_fit(x[n : n + 1], y[n : n + 1]).predict(x[:2])
+        if not np.array_equal(given, last):
+            steps.append(n + 1)
+            now = RefinedRegressor().partial_fit(x[: n + 1], y[: n + 1])
+            assert now.task_.members.waiting is None
+            np.testing.assert_allclose(given, now.predict(x[:2]), rtol=1e-9)
+        last = given
+    gaps = np.diff(steps)
+    assert 2 <= gaps.min() and (gaps <= 0.02 * np.array(steps[1:]) + 1).all()
+
+
+def test_a_state_whose_answers_are_older_than_its_rows_goes_on_through_new_words(tmp_path):
+    frame, labels, _ = late(800)
+    n, never = 270, RefinedClassifier().partial_fit(frame[:270], labels[:270])
+    while never.task_.members.waiting is None:
+        never.partial_fit(frame[n : n + 1], labels[n : n + 1])
+        n += 1
+    saved = copy.deepcopy(never)
+    saved.task_.members = saved.task_.members.settle()
+    assert saved.task_.members.beyond and never.task_.members.waiting is not None
+    path = saved.save(tmp_path / "task")
+    assert any("answer_heads" in name for name in read(path)[0])
+    saved = RefinedClassifier.load(path)
+    np.testing.assert_allclose(saved.predict_proba(frame), never.predict_proba(frame), rtol=0, atol=1e-11)
+    for model in (never, saved):
+        model.partial_fit(frame[n : n + 1].assign(word="never seen"), ["yes"])
+    assert saved.task_.members.beyond and saved.task_.encoder.width == never.task_.encoder.width
+    np.testing.assert_allclose(saved.predict_proba(frame), never.predict_proba(frame), rtol=0, atol=1e-11)
+
+
+def test_a_class_is_answered_from_its_first_row_on():
+    x = np.random.default_rng(0).normal(size=(3000, 3))
+    model = RefinedClassifier().partial_fit(x, np.where(x[:, 0] > 0, "yes", "no"))
+    assert model.partial_fit(x[:5], ["yes"] * 5).task_.members.waiting is not None
+    model.partial_fit(x[:1], ["new"])
+    assert model.task_.members.waiting is None
+    first, none = model.predict_proba(x[:1])[0, 0], 1e-3 / 3
+    assert model.classes_.tolist() == ["new", "no", "yes"] and first > 1.001 * none

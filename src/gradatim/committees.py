@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from .batch import Batch
 from .files.checkpoint import select_prefix
 from .learner import Learner
 from .nn.carry import Change, carry_matrix
@@ -19,16 +21,16 @@ from .nn.fixed_features import Draws, FixedFeatures, widths
 from .nn.mixture import Mixture
 from .predictors import Committee, CrossEntropy, SquaredError
 from .refiners import Experts
-from .refiners.experts import STRENGTHS, VIEWS
+from .refiners.answers import carry_answer, pack_answer, rows_due, unpack_answer
+from .refiners.experts import LATE, STRENGTHS, VIEWS
 from .signal import PLAIN, StepInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from torch import Tensor
 
-    from .batch import Batch
     from .likelihood import Likelihood
     from .refiner import State
 
@@ -40,8 +42,44 @@ REACH = 0.4
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What learners of one task predict with: `latents`, one of each, `[1, S]`."""
+
+    learners: list[Learner]
+    latents: list[Tensor]
+
+    @cached_property
+    def _functions(self) -> list[Callable[[Tensor], Tensor]]:
+        pairs = zip(self.learners, self.latents, strict=True)
+        return [learner.predictor.at(latent) for learner, latent in pairs]
+
+    def outputs_at(self, x: Tensor, classes: bool) -> Tensor:
+        """Return the average of the members' probabilities `[n, C]`, or of their means `[n, 1]`, at x `[1, n, d]`."""
+        outputs = [function(x)[0] for function in self._functions]
+        if len(outputs) == 1:
+            return outputs[0].softmax(-1) if classes else outputs[0]
+        return torch.stack([part.softmax(-1) for part in outputs] if classes else outputs).mean(0)
+
+    def distribution(self, x: Tensor) -> Mixture:
+        """Return the predictive distribution of all members, of equal weight, at x `[1, n, d]`.
+
+        Raises:
+            ValueError: a learner answers a mean only.
+        """
+        pairs = zip(self.learners, self.latents, strict=True)
+        return Mixture.joined([learner.predictor.distribution(x, latent) for learner, latent in pairs])
+
+
+@dataclass(frozen=True)
 class Members:
     """Learners of one task, and the state of each: committees that differ by what is drawn, or one given learner.
+
+    Heads of experts are solved for answers when these are due (`refiners.answers.rows_due`), so that what is answered
+    depends on the rows alone, not on when it was asked. Rows that came since then wait.
+
+    Fields: `learners`; `states`; `waiting`: rows that no state holds yet; `answers`: what predictions are made with,
+    None if it is to be solved from the states; `beyond`: whether the states have rows that answers do not rest on, as those
+    of a saved task may; `new`: whether the next row begins a class, after which answers are due.
 
     Example:
         >>> import torch
@@ -50,12 +88,17 @@ class Members:
         >>> from gradatim.nn.fixed_features import FixedFeatures
         >>> draws = FixedFeatures.draw(torch.randn(8, 2).double()).draws
         >>> members = Members.of_draws([draws], outputs=None, device="cpu")
-        >>> members.learn(Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double()), 32).latents()[0].shape
+        >>> members = members.learn(Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double()), 32).answering()
+        >>> members.answers.latents[0].shape
         torch.Size([1, 540])
     """
 
     learners: list[Learner]
     states: list[State]
+    waiting: Batch | None = None
+    answers: Answers | None = None
+    beyond: bool = False
+    new: bool = False
 
     @classmethod
     def of_draws(cls, drawn: Sequence[Draws], outputs: int | None, device: str) -> Self:
@@ -76,82 +119,123 @@ class Members:
 
     def fit(self, batch: Batch, batch_size: int, passes: int) -> Self:
         """Return the members after all rows of a task `[1, n, ...]`, begun anew."""
-        return replace(self, states=[f.fit(batch, batch_size, passes) for f in self.learners])
+        return type(self)(self.learners, [f.fit(batch, batch_size, passes) for f in self.learners])
 
-    def learn(self, batch: Batch, batch_size: int) -> Self:
-        """Return the members after more rows `[1, n, ...]`, in mini-batches."""
+    def learn(self, batch: Batch, batch_size: int, before: float = 0.0) -> Self:
+        """Return the members after more rows `[1, n, ...]`, in mini-batches; weights of those before sum to `before`."""
+        if not self._lag:
+            return self._learnt(batch, batch_size)
+        n = max(rows_due(before, batch.weight[0].double().cpu().numpy()), int(self.new))
+        if n == 0:
+            members = replace(self, waiting=_joined(self.waiting, batch))
+            return members.settle() if members.waiting.n_rows >= LATE else members  # type: ignore[union-attr]
+        now = batch if n == batch.n_rows else batch.slice(0, n)
+        members = self._learnt(_joined(self.waiting, now), max(LATE, batch_size))
+        rest = None if n == batch.n_rows else batch.slice(n, batch.n_rows)
+        return (
+            replace(members, waiting=rest).settle()
+            if batch.n_rows - n >= LATE
+            else replace(members, waiting=rest)
+        )
+
+    def _learnt(self, batch: Batch, batch_size: int) -> Self:
+        """Return the members whose states hold rows `[1, n, ...]` as well, and whose answers rest on them."""
         states = self.states
         for part in batch.split(batch_size):
             pairs = zip(self.learners, states, strict=True)
             states = [learner.learn(state, part, predict=False)[1] for learner, state in pairs]
-        return replace(self, states=states)
+        return type(self)(self.learners, states)
+
+    @property
+    def _lag(self) -> bool:
+        """Whether answers may be older than states: solving them is the work."""
+        return all(learner.refiner.capabilities.score for learner in self.learners)
+
+    def answering(self) -> Self:
+        """Return the members with their answers solved."""
+        if self.answers is not None:
+            return self
+        states = [f.refiner.settle(state) for f, state in self]
+        with torch.no_grad():
+            latents = [f.refiner.latent(state) for f, state in zip(self.learners, states, strict=True)]
+        return replace(self, states=states, answers=Answers(self.learners, latents))
 
     def settle(self) -> Self:
-        """Return the members without rows that wait."""
-        return replace(self, states=[f.refiner.settle(state) for f, state in self])
+        """Return the members without rows that wait; they answer the same."""
+        if self.waiting is None:
+            return replace(self, states=[f.refiner.settle(state) for f, state in self])
+        held = self.answering()
+        return replace(
+            held._learnt(self.waiting, LATE).settle(), answers=held.answers, beyond=True, new=self.new
+        )
 
-    def latents(self) -> list[Tensor]:
-        """Return what each predicts with."""
-        with torch.no_grad():
-            return [f.refiner.latent(state) for f, state in self]
+    def renewed(self) -> Self:
+        """Return the members without rows that wait; their answers rest on all rows."""
+        return replace(self.settle(), answers=None, beyond=False)
 
-    def outputs_at(self, latents: Sequence[Tensor], x: Tensor, classes: bool) -> Tensor:
-        """Return the average of the members' probabilities `[n, C]`, or of their means `[n, 1]`, at x `[1, n, d]`."""
-        pairs = zip(self.learners, latents, strict=True)
-        outputs = [learner.predictor(x, latent)[0] for learner, latent in pairs]
-        return torch.stack([part.softmax(-1) for part in outputs] if classes else outputs).mean(0)
-
-    def distribution(self, latents: Sequence[Tensor], x: Tensor) -> Mixture:
-        """Return the predictive distribution of all members, of equal weight, at x `[1, n, d]`.
-
-        Raises:
-            ValueError: a learner answers a mean only.
-        """
-        pairs = zip(self.learners, latents, strict=True)
-        return Mixture.joined([learner.predictor.distribution(x, latent) for learner, latent in pairs])
+    def bare(self) -> Self:
+        """Return the members without what can be solved again."""
+        kept = self.answers if self.beyond else None
+        return replace(self, answers=kept and Answers(kept.learners, kept.latents))
 
     def carry(self, drawn: Sequence[Draws], change: Change, outputs: int | None, alike: bool) -> Self:
-        """Return committees on other features, of rows whose inputs changed; see `carry_matrix` for what is exact."""
+        """Return committees on other features, of rows whose inputs changed; see `carry_matrix` for what is exact.
+
+        Where inputs are new and the others stay, answers do too. Else they rest on all rows afterwards.
+        """
         device = self.states[0].solved.device
-        after = type(self).of_draws(drawn, outputs, str(device))
-        states = []
-        for (old, state), new in zip(self.settle(), after.learners, strict=True):
+        after, same = type(self).of_draws(drawn, outputs, str(device)), alike and change.only_wider
+        before = self if same else self.renewed()
+        states, latents = [], []
+        for at, (old, new) in enumerate(zip(before.learners, after.learners, strict=True)):
             matrix = carry_matrix(old.refiner.features, new.refiner.features, change, alike)  # type: ignore[attr-defined]
-            state = new.refiner.carry(state, matrix)  # type: ignore[attr-defined]
+            state = new.refiner.carry(old.refiner.settle(before.states[at]), matrix)  # type: ignore[attr-defined]
             states.append(state if alike else new.refiner.solve(state))  # type: ignore[attr-defined]
-        return replace(after, states=states)
+            if before.beyond and before.answers is not None:
+                pair: Any = (old.refiner, new.refiner)
+                latents.append(carry_answer(*pair, before.answers.latents[at], matrix))
+        answers = Answers(after.learners, latents) if before.beyond else None
+        waiting = None if before.waiting is None else _wider(before.waiting, change)
+        return replace(after, states=states, waiting=waiting, answers=answers, beyond=before.beyond)
 
     def rescale(self, scale: float, shift: float) -> Self:
         """Return committees of `scale y + shift`."""
-        return replace(self, states=[f.refiner.rescale(state, scale, shift) for f, state in self])  # type: ignore[attr-defined]
+        members = self.renewed()
+        return replace(members, states=[f.refiner.rescale(state, scale, shift) for f, state in members])  # type: ignore[attr-defined]
 
     def reweigh(self, batch: Batch, factor: float) -> Self:
         """Return committees weighed by rows among those learnt `[1, n, ...]`, each left out, times a factor."""
         if not all(f.refiner.capabilities.score for f in self.learners):
             return self
-        seen = StepInput(batch.rows, batch)
-        return replace(self, states=[f.refiner.reweigh(state, seen, factor) for f, state in self])  # type: ignore[attr-defined]
+        seen, members = StepInput(batch.rows, batch), self.renewed()
+        return replace(members, states=[f.refiner.reweigh(state, seen, factor) for f, state in members])  # type: ignore[attr-defined]
 
     def widen(self, wider: Self, place: np.ndarray) -> Self:
         """Return `wider`, members of more classes, with what these have learnt: class c is `place[c]`, `place [C]`."""
         states = []
-        for learner, state in zip(wider.learners, self.states, strict=True):
+        for learner, state in zip(wider.learners, self.renewed().states, strict=True):
             states.append(learner.widen(state, torch.from_numpy(place.astype(np.int64))))
-        return replace(wider, states=states)
+        return replace(wider, states=states, new=True)
 
     def merge(self, members: Self) -> Self:
         """Return the members that have learnt the rows of both."""
-        pairs = zip(self, members.states, strict=True)
-        return replace(self, states=[f.merge([state, more]) for (f, state), more in pairs])
+        both, more = self.renewed(), members.renewed()
+        pairs = zip(both, more.states, strict=True)
+        return replace(both, states=[f.merge([state, other]) for (f, state), other in pairs])
 
     def pack(self, given: bool = False) -> tuple[Self, dict[str, Tensor]]:
         """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
-        packed = [learner.refiner.pack(state) for learner, state in self]
+        members = self.settle()
+        packed = [learner.refiner.pack(state) for learner, state in members]
         tensors = {f"{m}.{name}": t for m, (_, parts) in enumerate(packed) for name, t in parts.items()}
         if not given:
             drawn = [draws.packed()._asdict() for draws in self.draws]
             tensors |= {f"{m}.{name}": t for m, parts in enumerate(drawn) for name, t in parts.items()}
-        return replace(self, states=[state for state, _ in packed]), tensors
+        if members.beyond and members.answers is not None:
+            for at, latent in enumerate(members.answers.latents):
+                parts = pack_answer(self.learners[at].refiner, latent)  # type: ignore[arg-type]
+                tensors |= {f"{at}.{name}": part for name, part in parts.items()}
+        return replace(members, states=[state for state, _ in packed]), tensors
 
     @classmethod
     def unpack(
@@ -168,11 +252,32 @@ class Members:
         else:
             drawn = [Draws(*(part.pop(name) for name in Draws._fields)).unpacked() for part in parts]
             members = cls.of_draws(drawn, outputs, device)
-        pairs = zip(members.learners, parts, strict=True)
-        return replace(members, states=[learner.refiner.unpack(part) for learner, part in pairs])
+        pairs = [*zip(members.learners, parts, strict=True)]
+        members = replace(members, states=[learner.refiner.unpack(part) for learner, part in pairs])
+        if not parts or "answer_experts" not in parts[0]:
+            return members
+        latents = [unpack_answer(learner.refiner, part) for learner, part in pairs]  # type: ignore[arg-type]
+        return replace(members, answers=Answers(members.learners, latents), beyond=True)
 
     def __iter__(self) -> Any:
         return zip(self.learners, self.states, strict=True)
+
+
+def _joined(first: Batch | None, second: Batch) -> Batch:
+    """Return rows `[1, n, ...]` with more behind them."""
+    if first is None:
+        return second
+    x, y = torch.cat([first.x, second.x], dim=1), torch.cat([first.y, second.y], dim=1)
+    weight = torch.cat([first.weight, second.weight], dim=1)
+    return Batch._trusted(x, y, weight, first.is_weighted or second.is_weighted)
+
+
+def _wider(batch: Batch, change: Change) -> Batch:
+    """Return rows `[1, n, d]` with their inputs where a wider map has them."""
+    present = change.place >= 0
+    x = batch.x.new_zeros(*batch.x.shape[:2], change.width)
+    x[..., change.place[present]] = batch.x[..., present]
+    return Batch._trusted(x, batch.y, batch.weight, batch.is_weighted)
 
 
 def committee(likelihood: Likelihood, features: FixedFeatures) -> Learner:

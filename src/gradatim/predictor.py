@@ -6,12 +6,15 @@ Source: Mittal et al. 2025, eq. 5: `f_gamma(x, theta_T)`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .batch import Batch
     from .nn.mixture import Mixture
 
@@ -54,6 +57,10 @@ class Predictor(nn.Module, ABC):
     @abstractmethod
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the loss of each row `[B, N]` under latent `[B, *latent_shape]`. Values at absent rows are ignored."""
+
+    def at(self, latent: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return f under latent `[B, *latent_shape]`, to be asked at many x; what follows from it is done once."""
+        return partial(self, latent=latent)
 
     def initial(self, generator: torch.Generator | None = None) -> Tensor:
         """Return a latent to start from, of shape `[*latent_shape]`: zeros, unless f needs its symmetry broken."""

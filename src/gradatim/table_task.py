@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .batch import Batch
-from .committees import Members, check_size, committee_features, fitting
+from .committees import Answers, Members, check_size, committee_features, fitting
 from .files.checkpoint import select_prefix
 from .nn.fixed_features import Draws, widths
 from .nn.landmarks import POOL, choose_landmarks, smallest_hashes
@@ -54,9 +54,9 @@ class TableTask:
     Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
     the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `target`,
     the map of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
-    `count`: how many rows; `warned`: columns that a warning has named; `learners`; `states`; `latents`: what
-    predictions are made with, until more rows are learnt; `early`: while rows are held, a task fitted to them;
-    `has_row_landmarks`: whether landmarks are rows as they came, as in files of version 0.1.
+    `count`: how many rows; `warned`: columns that a warning has named; `members`: learners, states and
+    answers; `early`: while rows are held, a task fitted to them; `has_row_landmarks`: whether landmarks are rows as
+    they came, as in files of version 0.1.
     """
 
     outputs: int | None
@@ -70,7 +70,6 @@ class TableTask:
     count: int = 0
     warned: frozenset[str] = frozenset()
     members: Members = NOBODY
-    latents: list[Tensor] | None = None
     early: TableTask | None = None
     has_row_landmarks: bool = False
 
@@ -91,7 +90,7 @@ class TableTask:
         Raises:
             ValueError: a table that would take too much memory, or a user's learner of another size.
         """
-        self.warm = self.latents = self.early = None
+        self.warm = self.early = None
         self.encoder = Encoder.fit(rows.columns, rows.weight)
         if self.outputs is None:
             self.target = Number.fit(rows.y, rows.weight, codes=False)
@@ -110,7 +109,6 @@ class TableTask:
         Raises:
             ValueError: as `fit`.
         """
-        self.latents = None
         if self.encoder is None and len(rows):
             room = WARM - (0 if self.warm is None else len(self.warm))
             first, rows = rows.take(slice(room)), rows.take(slice(room, None))
@@ -127,7 +125,6 @@ class TableTask:
         size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
             self._learn(piece, batch_size, x)
-            self.rows, self.count = self.rows + float(piece.weight.sum()), self.count + len(piece)
 
     def _learn(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
         """Learn rows in mini-batches, under a map that is extended where a column begins to vary or a word is new."""
@@ -146,13 +143,14 @@ class TableTask:
             self._change(now, y_now)
             piece = rows.take(slice(n)) if n < len(rows) else rows
             batch = self._batch(self.encode(piece.columns) if x is None else x[:n], piece)
-            self.members = self.members.learn(batch, batch_size)
+            self.members = self.members.learn(batch, batch_size, self.rows)
+            self.rows, self.count = self.rows + float(piece.weight.sum()), self.count + n
             self._change(then, y_then)
             rows, x = rows.take(slice(n, None)), None
 
     def awaken(self, columns: Columns) -> None:
         """Go on under a map in which columns that were empty are of words, where such rows bring words first."""
-        if self.encoder is not None and self.template is None:
+        if self.encoder is not None and self.template is None and columns.matrix is None:
             self._change(self.encoder.awakened(columns), self.target)
 
     def _change(self, encoder: Encoder, target: Number) -> None:
@@ -197,7 +195,7 @@ class TableTask:
     def reweigh(self, rows: Rows, total: float) -> None:
         """Weigh the experts by rows among those learnt, each scored as if left out; they stand for `total` rows."""
         batch = self._batch(self.encode(rows.columns), rows)
-        self.latents, self.members = None, self.members.reweigh(batch, total / float(rows.weight.sum()))
+        self.members = self.members.reweigh(batch, total / float(rows.weight.sum()))
 
     def encode(self, columns: Columns) -> np.ndarray:
         """Return rows as numbers, `[n, d]`."""
@@ -219,10 +217,14 @@ class TableTask:
                 self.early = copy.copy(self)
                 self.early.fit(self.warm.take(slice(n)), batch_size)
             return self.early.current(batch_size)
-        if self.latents is None:
-            self.members = self.members.settle()
-            self.latents = self.members.latents()
+        self.members = self.members.answering()
         return self
+
+    @property
+    def answers(self) -> Answers:
+        """Return what predictions are made with, once `current` has solved it."""
+        assert self.members.answers is not None
+        return self.members.answers
 
     def predict(self, x: np.ndarray, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
         """Return what `read` returns of this task and of encoded rows `[n, d]`, some at a time: `[n, ...]`."""
@@ -233,8 +235,7 @@ class TableTask:
 
     def outputs_at(self, x: Tensor) -> Tensor:
         """Return probabilities `[n, C]`, or a regression's means `[n]`, at x `[1, n, d]`."""
-        assert self.latents is not None
-        outputs = self.members.outputs_at(self.latents, x, self.outputs is not None)
+        outputs = self.answers.outputs_at(x, self.outputs is not None)
         return outputs if self.outputs is not None else self.target.centre + self.target.scale * outputs[:, 0]
 
     def distribution(self, x: Tensor) -> Mixture:
@@ -243,8 +244,7 @@ class TableTask:
         Raises:
             ValueError: the learner answers a mean only.
         """
-        assert self.latents is not None
-        means, noise, weight = self.members.distribution(self.latents, x)
+        means, noise, weight = self.answers.distribution(x)
         return Mixture(self.target.centre + self.target.scale * means, self.target.scale**2 * noise, weight)
 
     def quantiles(self, x: Tensor, levels: np.ndarray) -> Tensor:
@@ -268,7 +268,7 @@ class TableTask:
         Raises:
             ValueError: the user's learner answers fewer classes, or so many would take too much memory.
         """
-        self.outputs, self.latents, self.early = outputs, None, None
+        self.outputs, self.early = outputs, None
         if self.warm is not None:
             self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
         if self.encoder is not None:
@@ -295,11 +295,11 @@ class TableTask:
         if first != second:
             raise ValueError("merging needs one scale of y and the same features: begin both with fork()")
         self.members = self.members.merge(task.members)
-        self.rows, self.count, self.latents = self.rows + task.rows, self.count + task.count, None
+        self.rows, self.count = self.rows + task.rows, self.count + task.count
 
     def reset(self) -> None:
         """Forget all rows, and keep the map."""
-        self.rows, self.count, self.warned, self.latents = 0.0, 0, frozenset(), None
+        self.rows, self.count, self.warned = 0.0, 0, frozenset()
         self.members = Members.of_learners(self.members.learners)
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

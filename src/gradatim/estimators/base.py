@@ -30,6 +30,7 @@ from ..preprocessing.lineage import check_alike, check_apart, join, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from ..table_task import ENCODED, TableTask
+from .one_row import OneRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
-class Refined(BaseEstimator):
+class Refined(OneRow, BaseEstimator):
     """What `RefinedClassifier` and `RefinedRegressor` share."""
 
     n_features_in_: int
@@ -220,7 +221,7 @@ class Refined(BaseEstimator):
         """Return what is pickled and copied: without the answers that are at hand until more rows are learnt."""
         state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
         if "task_" in state:
-            state["task_"] = replace(state["task_"], latents=None, early=None)
+            state["task_"] = replace(state["task_"], members=state["task_"].members.bare(), early=None)
         return state
 
     def __sklearn_tags__(self) -> Any:
@@ -281,12 +282,18 @@ class Refined(BaseEstimator):
             if by_name is None:
                 validate_data(self, X, skip_check_array=True, reset=reset)  # type: ignore[arg-type]
             columns = by_name or columns
-        if reset or task is None or task.encoder is None:
+        return columns if reset or task is None else self._aligned(columns, weight)
+
+    def _aligned(self, columns: Columns, weight: np.ndarray | None = None) -> Columns:
+        """Return columns of the known names with the kinds that the map has, once it is fixed; `weight` as above."""
+        task = self.task_
+        if task.encoder is None:
             return columns
-        if weight is not None:
+        if weight is not None and columns.matrix is None:
             check_consistent_length(columns.values[0], weight)
             self.task_ = task = copy.copy(task)
-            task.awaken(columns.take(weight > 0))
+            task.awaken(columns if weight.all() else columns.take(weight > 0))
+        assert task.encoder is not None
         return task.encoder.align(columns, MODEL)
 
     def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:

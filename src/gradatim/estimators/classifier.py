@@ -16,6 +16,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from ..preprocessing.labels import align, positions, read_labels, union
 from ..table_task import TableTask
 from .base import RAVEL, SHIPPED, Refined
+from .one_row import OneLabel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..preprocessing.rows import Rows
 
 
-class RefinedClassifier(ClassifierMixin, Refined):
+class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
     """Classify rows of a table, from the first ones to any number, in one pass at bounded memory.
 
     `p(y | x) = sum_e w_e softmax_e(theta_e phi(x))`: ridge heads on families of features, several strengths and

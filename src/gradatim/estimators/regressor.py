@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..preprocessing.labels import read_targets
 from ..table_task import TableTask
 from .base import RAVEL, Refined
+from .one_row import OneNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..preprocessing.rows import Rows
 
 
-class RefinedRegressor(RegressorMixin, Refined):
+class RefinedRegressor(RegressorMixin, OneNumber, Refined):
     """Predict numbers from rows of a table, from the first ones to any number, in one pass at bounded memory.
 
     `p(y | x) = sum_e w_e Student_e(y; theta_e phi(x), s_e)`: ridge heads on families of features, several strengths and

@@ -123,6 +123,10 @@ MEMBER = {
     "solved": Part((1,), sign="nonnegative"),
     "alive": Part(("A",), INDEX, sign="nonnegative"),
     "heads": Part(("H",)),
+    "answer_experts": Part(("a",), INDEX, sign="nonnegative", required=False),
+    "answer_heads": Part(("h",), required=False),
+    "answer_weight": Part(("a", "T"), sign="nonnegative", required=False),
+    "answer_noise": Part(("E", "C"), sign="nonnegative", required=False),
     "landmarks": Part(("K", "d")),
     "reach": Part((1,), sign="positive"),
     "pairs": Part((2, "P"), INDEX, sign="nonnegative"),
@@ -133,6 +137,7 @@ MEMBER = {
 }
 """What is stored of one member of the shipped learner: D features of d inputs, C outputs, E experts, and of the
 features K landmarks, P products, S steps and R ramps."""
+_FLAT = ("alive", "heads", *(name for name in MEMBER if name.startswith("answer_")))
 
 
 def missing_entry(header: dict[str, Any]) -> str | None:
@@ -300,7 +305,7 @@ def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
             width = sizes["d"] + 1 + sum(sizes.get(family, 0) for family in "KPSR")
             if sizes["D"] < width or (sizes["D"] > width and not _is_old(header)):
                 raise ValueError(f"tensor '{prefix}gram' must be of {width} features; got {sizes['D']}")
-        elif any(part.shape[:1] != (1,) for name, part in parts.items() if name not in ("alive", "heads")):
+        elif any(part.shape[:1] != (1,) for name, part in parts.items() if name not in _FLAT):
             raise ValueError("tensors of a learner must be those of one task, [1, ...]")
 
 

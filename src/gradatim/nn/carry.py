@@ -38,7 +38,12 @@ class Change(NamedTuple):
         """Return whether x' is x, but for inputs that are gone, whose place is empty."""
         stays = (self.place == torch.arange(len(self.place))) | (self.place < 0)
         same = len(self.place) == self.width and bool(stays.all())
-        return same and bool((self.scale == 1).all()) and not bool(self.shift.any())
+        return same and self.only_wider
+
+    @property
+    def only_wider(self) -> bool:
+        """Return whether x' has the inputs of x as they were, some of them gone, and new ones."""
+        return bool((self.scale == 1).all()) and not bool(self.shift.any())
 
 
 def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: bool) -> Tensor:

@@ -6,13 +6,14 @@ Source: Broomhead, Lowe 1988, eq. 3 (nearness to landmarks); Rahimi, Recht 2007 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
 MOST = 900
@@ -266,12 +267,17 @@ class FixedFeatures(nn.Module):
 
         A family that no head uses is passed over, and a sum of products is `x' Q x`.
         """
-        outputs = theta.shape[1], theta.shape[3]
+        return self.scorer(theta)(x)
+
+    def scorer(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what `scores` does of heads `[B, E, D, C]`, to be asked at many x."""
         heads = self._heads(theta.transpose(1, 2).flatten(2))
-        # few rows at a time stay in the cache
-        return torch.cat([self._scores(rows, heads) for rows in x.split(_CACHED, dim=1)], dim=1).unflatten(
-            2, outputs
-        )
+        return partial(self._scored, heads, (theta.shape[1], theta.shape[3]))
+
+    def _scored(self, heads: _Heads, outputs: tuple[int, int], x: Tensor) -> Tensor:
+        """Return the scores `[B, N, E, C]`, few rows at a time: they stay in the cache."""
+        parts = [self._scores(rows, heads) for rows in x.split(_CACHED, dim=1)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).unflatten(2, outputs)
 
     def _heads(self, theta: Tensor) -> _Heads:
         """Return H heads `[B, D, H]` by family, in the form that is fastest."""

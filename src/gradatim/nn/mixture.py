@@ -105,9 +105,17 @@ def class_probabilities(scores: Tensor, variants: Tensor | None = None) -> Tenso
 
     Source: this project's own.
     """
-    sharpness = torch.tensor(SHARPNESS).to(scores)
+    sharpness = torch.tensor(SHARPNESS, dtype=scores.dtype, device=scores.device)
+    return sharpened(scores, sharpness if variants is None else sharpness[variants])
+
+
+def sharpened(scores: Tensor, sharpness: Tensor) -> Tensor:
+    """Return the class probabilities `[..., E, T, C]` of experts of `scores [..., E, C]`, for factors `sharpness [T]`.
+
+    Source: this project's own.
+    """
     behind = scores - scores.amax(-1, keepdim=True)
-    odds = (behind[..., None, :] * (sharpness if variants is None else sharpness[variants])[:, None]).exp_()
+    odds = (behind[..., None, :] * sharpness[:, None]).exp_()
     # For a few classes the product is twice as fast as a sum.
     total = odds @ odds.new_ones(scores.shape[-1], 1)
     return odds.mul_((1 - FLOOR) / total).add_(FLOOR / scores.shape[-1])

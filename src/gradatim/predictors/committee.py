@@ -5,16 +5,19 @@ Source: Raftery et al. 1997, eq. 1 (averaging).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..likelihood import CrossEntropy
-from ..nn.mixture import SHARPNESS, TAILS, Mixture, class_probabilities
+from ..nn.mixture import SHARPNESS, TAILS, Mixture, sharpened
 from ..predictor import Predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..batch import Batch
     from ..likelihood import Likelihood
     from ..nn.fixed_features import FixedFeatures
@@ -65,18 +68,22 @@ class Committee(Predictor):
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return log probabilities of classes `[B, N, C]`, or the means `[B, N, C]` of a regression."""
+        return self.at(latent)(x)
+
+    def at(self, latent: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return f under latent `[B, S]`, with the heads of experts that have a weight at hand."""
         theta, log_weight, _ = self._parts(latent)
         if not self.classes:
             share = log_weight.logsumexp(2).exp()[..., None, None]
-            return self.features.scores(x, (share * theta).sum(1, keepdim=True))[:, :, 0]
+            return partial(_mean, self.features.scorer((share * theta).sum(1, keepdim=True)))
         alive = log_weight > -torch.inf
         experts, variants = alive.any(2).any(0), alive.any(1).any(0)
         heads = theta[:, experts]
         # of softmax only differences matter
-        scores = self.features.scores(x, heads[..., 1:] - heads[..., :1])
-        probabilities = class_probabilities(torch.nn.functional.pad(scores, (1, 0)), variants)
+        scorer = self.features.scorer(heads[..., 1:] - heads[..., :1])
         weight = log_weight[:, experts][:, :, variants].exp()
-        return torch.einsum("bnetc,bet->bnc", probabilities, weight).log()
+        sharpness = torch.tensor(SHARPNESS, dtype=weight.dtype, device=weight.device)[variants]
+        return partial(_log_average, scorer, weight.flatten(1)[:, None, None], sharpness)
 
     def distribution(self, x: Tensor, latent: Tensor) -> Mixture:
         """Return the predictive distribution of a regression's first output at x `[B, N, x_dim]`.
@@ -108,3 +115,14 @@ class Committee(Predictor):
             log_weight.unflatten(1, (self.experts, self.variants)),
             noise.unflatten(1, (self.experts, self.output_dim)),
         )
+
+
+def _mean(scorer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the means `[B, N, C]` of a regression."""
+    return scorer(x)[:, :, 0]
+
+
+def _log_average(scorer: Callable[[Tensor], Tensor], weight: Tensor, sharpness: Tensor, x: Tensor) -> Tensor:
+    """Return log probabilities `[B, N, C]`, of E experts sharpened by T factors, of weight `[B, 1, 1, E T]`."""
+    probabilities = sharpened(torch.nn.functional.pad(scorer(x), (1, 0)), sharpness)
+    return (weight @ probabilities.flatten(2, 3))[:, :, 0].log()

@@ -155,6 +155,8 @@ class Encoder:
         """
         columns = columns.reorder(self.names, self.named, owner)
         values = columns.values
+        if columns.matrix is not None and not self._category_maps:
+            return columns
         if columns.kinds != self.kinds:
             values = tuple(
                 convert_column(

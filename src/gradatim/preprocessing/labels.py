@@ -58,6 +58,8 @@ def read_labels(y: Any, ravel: Ravel = as_column) -> np.ndarray:
         >>> read_labels([True, False, 1]), read_labels(["a", "b"]).tolist()
         (array([ True, False,  True]), ['a', 'b'])
     """
+    if isinstance(y, list) and len(y) == 1 and type(y[0]) in (bool, int) and abs(y[0]) <= EXACT:
+        return np.array(y)  # one row at a time is read often
     y = flatten(y, ravel)
     if y.dtype.kind in "iub":
         return y
@@ -127,6 +129,9 @@ def flatten(y: Any, ravel: Ravel = as_column) -> np.ndarray:
     Raises:
         ValueError: it has more than one column, or none.
     """
+    if isinstance(y, list | tuple):
+        nested = any(isinstance(item, list | tuple | np.ndarray) for item in y)
+        return _raveled(y, ravel) if nested else _objects(y)
     if isinstance(y, nw.Series) or nw.dependencies.is_into_series(y):
         y = nw.from_native(y, series_only=True, pass_through=True)
         numpy_type = isinstance(getattr(y.to_native(), "dtype", None), np.dtype)
@@ -135,12 +140,14 @@ def flatten(y: Any, ravel: Ravel = as_column) -> np.ndarray:
         return y.to_numpy()
     if type(y).__module__.split(".")[0] == "pyarrow" and hasattr(y, "to_pylist"):
         return ravel(y) if hasattr(y, "column_names") else _objects(y.to_pylist())
-    if isinstance(y, list | tuple) and not any(isinstance(item, list | tuple | np.ndarray) for item in y):
-        return _objects(y)
     if isinstance(y, np.ma.MaskedArray):
         cells = np.ma.getdata(y).astype(object)
         cells[np.ma.getmaskarray(y)] = None
         y = cells
+    return _raveled(y, ravel)
+
+
+def _raveled(y: Any, ravel: Ravel) -> np.ndarray:
     try:
         return np.asarray(ravel(y))
     except UnicodeDecodeError:  # bytes beside text
@@ -203,6 +210,8 @@ def positions(labels: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _together(labels: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return two arrays of labels `[C]` and `[n]` in one dtype that keeps every one of them exact."""
+    if labels.dtype == more.dtype and labels.dtype.kind in "iub":
+        return labels, more
     types = [_type(part) for part in (labels, more)]
     if _WORDS not in types and _TRUTHS in types and types[0] != types[1]:
         numbers = more if types[0] == _TRUTHS else labels

@@ -131,7 +131,7 @@ def _columns_of_dicts(X: Any) -> Columns:
     _refuse_empty((len(rows), len(names)))
     cells = ([row.get(key) for row in rows] for key in keys)
     return Columns(
-        names, tuple(_objects_to_column(items, name) for items, name in zip(cells, names, strict=True))
+        names, tuple(object_column_of(items, name) for items, name in zip(cells, names, strict=True))
     )
 
 
@@ -228,7 +228,7 @@ def _series_values(series: Any, name: str) -> np.ndarray:
             ends = (series.min(), series.max()) if _is_wide(kind) else ()
             beyond = any(not is_missing(end) and abs(end) >= EXACT for end in ends)
         if beyond:
-            return _objects_to_column(series.to_list(), name)
+            return object_column_of(series.to_list(), name)
         numbers = series.cast(nw.Float64).to_numpy().astype(np.float64, copy=False)
         return check_finite(numbers, (name,))
     if kind == nw.Duration:
@@ -237,7 +237,7 @@ def _series_values(series: Any, name: str) -> np.ndarray:
         return to_days(_microseconds(series, "M8[us]"), DATE)
     items = series.to_list()
     text = kind == nw.String or kind == nw.Categorical or kind == nw.Enum
-    return as_text(items, name) if text else _objects_to_column(items, name)
+    return as_text(items, name) if text else object_column_of(items, name)
 
 
 def _microseconds(series: Any, unit: str) -> np.ndarray:
@@ -261,13 +261,18 @@ def _microseconds(series: Any, unit: str) -> np.ndarray:
 def _array_column(values: np.ndarray, name: str) -> np.ndarray:
     """Return one column `[rows]` of an array of dates, durations or objects."""
     if values.dtype.kind == "O":
-        return _objects_to_column(values.tolist(), name)
+        return object_column_of(values.tolist(), name)
     is_date = values.dtype.kind == "M"
     return to_days(values.astype("M8[us]" if is_date else "m8[us]"), DATE if is_date else DURATION)
 
 
-def _objects_to_column(items: list[Any], name: str) -> np.ndarray:
-    """Return a column `[rows]` of Python objects, numbers without infinity or text."""
+def object_column_of(items: list[Any], name: str) -> np.ndarray:
+    """Return a column `[rows]` of Python objects, numbers or text.
+
+    Raises:
+        ValueError: an infinite number. The message names the column.
+        TypeError: a cell that holds more than one value.
+    """
     values = from_objects(items, name)
     if values.dtype.kind == "f":
         return check_finite(values, (name,))

@@ -35,7 +35,7 @@ def read_weights(weight: Any, n_rows: int) -> np.ndarray:
         >>> read_weights([1, 0, 2], 3), read_weights(None, 2)
         (array([1., 0., 2.]), array([1., 1.]))
     """
-    if weight is None:
+    if weight is None or (type(weight) is float and weight == 1.0):
         return np.ones(n_rows)
     try:
         weights = to_floats(np.asarray(weight))

@@ -150,8 +150,7 @@ class Experts(Refiner):
         batch = self._checked(step_input)
         if not learnt:
             return state._replace(pending=state.pending.score(batch))
-        factors = self.factors(state := self._absorbed(state))
-        state = self.solve(state, factors)
+        state = self.solve(state := self._absorbed(state), factors := self.factors(state))
         total = state.log_likelihood
         for piece in batch.split(PIECE):
             a, weight = self.features(piece.x).to(state.theta), piece.weight.to(state.theta)
@@ -181,9 +180,9 @@ class Experts(Refiner):
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
         return _where(state.moments.rows > 0, solved, state)
 
-    def factors(self, state: ExpertsState) -> list[Factor]:
-        """Return the Cholesky factors of every view's experts, those far behind in all tasks left out."""
-        moments, alive = state.moments, self._alive(state)
+    def factors(self, state: ExpertsState, wanted: Tensor | None = None) -> list[Factor]:
+        """Return the Cholesky factors of every view's experts: of those `wanted [B, E]`, or that are not far behind."""
+        moments, alive = state.moments, self._alive(state) if wanted is None else wanted
         ends = torch.tensor(self.blocks).cumsum(0).tolist()
         place = torch.arange(ends[-1], device=alive.device).split(self.blocks)
         factors = []
@@ -212,15 +211,17 @@ class Experts(Refiner):
         return state._replace(moments=moments, theta=theta, noise=noise)
 
     def latent(self, state: ExpertsState) -> Tensor:
-        """Return theta, log weights (-inf where negligible) and noise of all rows, flat: `[B, S]`."""
+        """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`."""
         state = self._absorbed(state)
-        stale = state.solved < state.moments.rows
-        if bool(stale.any()):
-            state = _where(stale, self.solve(state), state)
         weight = state.log_likelihood.flatten(1).softmax(1)
         weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
+        heard = weight.unflatten(1, (self.count, self.variants)).any(2)
+        stale = state.solved < state.moments.rows
+        if bool(stale.any()):
+            state = _where(stale, self.solve(state, self.factors(state, heard)), state)
         log_weight = (weight / weight.sum(1, keepdim=True)).log()
-        return torch.cat([state.theta.flatten(1), log_weight, state.noise.flatten(1)], dim=1).to(self.like)
+        theta = torch.where(heard[..., None, None], state.theta, 0.0)
+        return torch.cat([theta.flatten(1), log_weight, state.noise.flatten(1)], dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros `[B, S]`: what enters a linear head does not depend on it."""
@@ -277,7 +278,7 @@ class Experts(Refiner):
         """
         state = self._absorbed(state)
         alive = state.theta.flatten(2).any(2).any(0).nonzero()[:, 0]
-        heads = [state.theta[:, expert, self._seen(int(expert))].flatten() for expert in alive]
+        heads = [state.theta[:, expert, self.seen(int(expert))].flatten() for expert in alive]
         parts = {"noise": state.noise, "log_likelihood": state.log_likelihood, "solved": state.solved}
         flat = torch.cat(heads) if heads else state.noise.new_zeros(0)
         return state, pack_triangle(state.moments) | parts | {"alive": alive, "heads": flat}
@@ -293,7 +294,7 @@ class Experts(Refiner):
         alive = tensors.get("alive", like.noise.new_zeros(0)).tolist()
         if not all(isinstance(expert, int) and 0 <= expert < self.count for expert in alive):
             raise ValueError(f"'alive' must hold experts 0 .. {self.count - 1}; got {alive[:8]}")
-        sizes = [self.outputs * len(self._seen(expert)) for expert in alive]
+        sizes = [self.outputs * len(self.seen(expert)) for expert in alive]
         shapes |= {"alive": [len(alive)], "heads": [sum(sizes)]}
         for name, shape in shapes.items():
             if name not in tensors or list(tensors[name].shape) != shape:
@@ -302,10 +303,10 @@ class Experts(Refiner):
         parts = {name: tensors[name].to(like.theta) for name in ("noise", "log_likelihood", "solved")}
         theta = like.theta.clone()
         for expert, head in zip(alive, tensors["heads"].to(theta).split(sizes), strict=True):
-            theta[0, expert, self._seen(expert)] = head.reshape(-1, self.outputs)
+            theta[0, expert, self.seen(expert)] = head.reshape(-1, self.outputs)
         return like._replace(moments=unpack_triangle(tensors, like.moments.gram), theta=theta, **parts)
 
-    def _seen(self, expert: int) -> Tensor:
+    def seen(self, expert: int) -> Tensor:
         """Return the features `[d]` that an expert sees."""
         place = torch.arange(sum(self.blocks), device=self.like.device).split(self.blocks)
         return torch.cat([place[block] for block in self.views[expert // len(STRENGTHS)]])

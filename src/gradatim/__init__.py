@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .likelihood import CrossEntropy, Likelihood, SquaredError
     from .methods import METHODS, Method, build, method
     from .predictor import Predictor
+    from .progressive import progressive_validation
     from .recipes import RECIPES, Recipe, rebuild, recipe
     from .refiner import Capabilities, Refiner
     from .refiners import Gain
@@ -71,6 +72,7 @@ _HOMES = {
     "likelihood": ("CrossEntropy", "Likelihood", "SquaredError"),
     "methods": ("METHODS", "Method", "build", "method"),
     "predictor": ("Predictor",),
+    "progressive": ("progressive_validation",),
     "recipes": ("RECIPES", "Recipe", "rebuild", "recipe"),
     "refiner": ("Capabilities", "Refiner"),
     "refiners": ("Gain",),
@@ -89,6 +91,7 @@ __all__ = [  # noqa: RUF022
     "RefinedClassifier",
     "RefinedRegressor",
     "DriftWarning",
+    "progressive_validation",
     "Batch",
     "Task",
     "TaskFamily",

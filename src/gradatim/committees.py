@@ -78,8 +78,8 @@ class Members:
     depends on the rows alone, not on when it was asked. Rows that came since then wait.
 
     Fields: `learners`; `states`; `waiting`: rows that no state holds yet; `answers`: what predictions are made with,
-    None if it is to be solved from the states; `beyond`: whether the states have rows that answers do not rest on, as those
-    of a saved task may; `new`: whether the next row begins a class, after which answers are due.
+    None if it is to be solved from the states; `beyond`: whether the states have rows that answers do not rest on, as
+    those of a saved task may; `new`: whether the next row begins a class, after which answers are due.
 
     Example:
         >>> import torch
@@ -122,7 +122,7 @@ class Members:
         return type(self)(self.learners, [f.fit(batch, batch_size, passes) for f in self.learners])
 
     def learn(self, batch: Batch, batch_size: int, before: float = 0.0) -> Self:
-        """Return the members after more rows `[1, n, ...]`, in mini-batches; weights of those before sum to `before`."""
+        """Return the members after more rows `[1, n, ...]`, in mini-batches; the weights before sum to `before`."""
         if not self._lag:
             return self._learnt(batch, batch_size)
         n = max(rows_due(before, batch.weight[0].double().cpu().numpy()), int(self.new))
@@ -192,8 +192,9 @@ class Members:
             state = new.refiner.carry(old.refiner.settle(before.states[at]), matrix)  # type: ignore[attr-defined]
             states.append(state if alike else new.refiner.solve(state))  # type: ignore[attr-defined]
             if before.beyond and before.answers is not None:
-                pair: Any = (old.refiner, new.refiner)
-                latents.append(carry_answer(*pair, before.answers.latents[at], matrix))
+                latents.append(
+                    carry_answer(old.refiner, new.refiner, before.answers.latents[at], matrix)  # type: ignore[arg-type]
+                )
         answers = Answers(after.learners, latents) if before.beyond else None
         waiting = None if before.waiting is None else _wider(before.waiting, change)
         return replace(after, states=states, waiting=waiting, answers=answers, beyond=before.beyond)

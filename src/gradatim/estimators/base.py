@@ -23,6 +23,7 @@ from ..files.table import TableState, device_here, read_table, write_table
 from ..files.table_schema import MAX_MEMBERS
 from ..learner import Learner
 from ..names import hint
+from ..one_row import OneRow
 from ..preprocessing import Columns, Encoder, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
 from ..preprocessing.features import MODEL, match_dicts
@@ -30,7 +31,6 @@ from ..preprocessing.lineage import check_alike, check_apart, join, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from ..table_task import ENCODED, TableTask
-from .one_row import OneRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

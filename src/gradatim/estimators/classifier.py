@@ -13,10 +13,10 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from ..one_row import OneLabel
 from ..preprocessing.labels import align, positions, read_labels, union
 from ..table_task import TableTask
 from .base import RAVEL, SHIPPED, Refined
-from .one_row import OneLabel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..one_row import OneNumber
 from ..preprocessing.labels import read_targets
 from ..table_task import TableTask
 from .base import RAVEL, Refined
-from .one_row import OneNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..preprocessing.columns import Columns
-from ..preprocessing.features import read_row, warn_of_names
-from ..preprocessing.rows import Rows, read_weights
-from ..table_task import TableTask
+from .preprocessing.columns import Columns
+from .preprocessing.features import read_row, warn_of_names
+from .preprocessing.rows import Rows, read_weights
+from .table_task import TableTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ class OneLabel(OneRow):
             ValueError: as `predict_proba_one`.
         """
         probabilities = self._predict_row(x, TableTask.outputs_at)
-        return None if probabilities is None else self.classes_[int(probabilities.argmax())].tolist()
+        return None if probabilities is None else self.classes_.tolist()[int(probabilities.argmax())]
 
 
 class OneNumber(OneRow):

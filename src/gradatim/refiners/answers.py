@@ -34,7 +34,7 @@ def rows_due(before: float, weight: np.ndarray) -> int:
         >>> import numpy as np
         >>> from gradatim.refiners.answers import rows_due
         >>> rows_due(0.0, np.ones(30)), rows_due(1000.0, np.ones(30)), rows_due(1009.0, np.ones(2))
-        (30, 12, 0)
+        (30, 24, 0)
     """
     total = before + np.concatenate([[0.0], weight.cumsum()])
     if len(weight) == 0 or _level(total[-1:]) == _level(total[:1]):

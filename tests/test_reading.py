@@ -840,3 +840,12 @@ def test_cells_are_plain_json():
     ):
         with pytest.raises(ValueError, match="column"):
             Cells.from_json(wrong)
+
+
+def test_a_byte_order_mark_amid_a_file_is_a_cell(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("|true\x1aé1\n\ufeff".encode())
+    with pytest.raises(ValueError, match="line 2: expected 2 columns, got 1"):
+        open_table(path)
+    path.write_bytes("a,b\n\ufeffx,1\ny,2\n".encode())
+    assert sorted(open_table(path).sample["a"].to_pylist()) == ["y", "\ufeffx"]

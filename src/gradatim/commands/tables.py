@@ -271,7 +271,7 @@ def split_names(text: str | Sequence[str] | None) -> list[str]:
         >>> split_names(['size, "weight, kg"', "day"]), split_names("")
         (['size', 'weight, kg', 'day'], [''])
     """
-    texts = [] if text is None else [text] if isinstance(text, str) else text
+    texts = [] if text is None else [text] if isinstance(text, str) else [part or "--" for part in text]
     rows = (next(csv.reader([part], skipinitialspace=True), []) or [""] for part in texts)
     return list(dict.fromkeys(name.strip() for row in rows for name in row))
 

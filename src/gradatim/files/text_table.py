@@ -5,6 +5,7 @@ Source: RFC 4180 (CSV).
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -214,6 +215,10 @@ class TextTable:
             rows, self.parse(rows, self.names, {}, ".", places), lambda row: f"line {places[row]:,}"
         )
 
+    def _marked(self, data: bytes) -> bytes:
+        """Return lines as Arrow reads them: it would drop a byte-order mark that begins their first cell."""
+        return BOM_UTF8 + data if data.startswith(BOM_UTF8) else data
+
     def head(self) -> Block:
         """Return the first rows as words, for a stream that is read once."""
         data = self._first_bytes()[self._skipped :]
@@ -302,9 +307,9 @@ class CsvTable(TextTable):
             convert.column_types = {"0": a.string()}
         try:
             table = csv.read_csv(
-                a.BufferReader(rows.data),
+                a.BufferReader(data := self._marked(rows.data)),
                 read_options=csv.ReadOptions(
-                    use_threads=False, block_size=len(rows.data) + 1, column_names=list(self._index.values())
+                    use_threads=False, block_size=len(data) + 1, column_names=list(self._index.values())
                 ),
                 parse_options=csv.ParseOptions(
                     delimiter=self.delimiter,

@@ -364,9 +364,12 @@ def explain_arrow(label: str) -> Iterator[None]:
         >>> with explain_arrow("rows.parquet"):
         ...     raise OSError("no more data")
         Traceback (most recent call last):
-        ValueError: rows.parquet: no more data
+        ValueError: rows.parquet cannot be read, it is damaged or of a form that is not known: write it again
     """
     try:
         yield
     except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:  # a damaged file raises any
-        raise ValueError(f"{label}: {str(error)[:200]}") from error
+        reason = "it is damaged or of a form that is not known: write it again"
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        raise ValueError(f"{label} cannot be read, {reason}") from error

@@ -626,10 +626,16 @@ def test_remap_of_a_pipe_has_a_sample_of_its_first_rows(run, tmp_path, columns):
     write_objects("f.jsonl", rows)
     run("fit", "f.jsonl", "--target", "y", "--columns", columns, "--state", "s")
     far = "".join(json.dumps(row | {"x": row["x"] + 1000}) + "\n" for row in rows)
-    code = "import sys, time\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n    time.sleep(.001)"
+    code = (
+        "import sys, time\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n    time.sleep(.001)"
+    )
     words = [sys.executable, "-m", "gradatim", "remap", "-", "--state", "s", "--out", "t"]
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as slow:
-        with subprocess.Popen(words, stdin=slow.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as slow:
+        with subprocess.Popen(
+            words, stdin=slow.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as done:
             slow.stdin.write(far.encode())
             slow.stdin.close()
             out, err = done.communicate()

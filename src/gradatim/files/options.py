@@ -22,7 +22,8 @@ class ReadOptions:
 
     Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
     every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
-    read that a state knows; `sampled`: whether the sample is of all rows even so.
+    read that a state knows; `features`: those of them of which some row must have one; `sampled`: whether the sample is
+    of all rows even so, or of as many as a stream gives before it is read.
 
     Example:
         >>> from gradatim.files.options import ReadOptions
@@ -37,6 +38,7 @@ class ReadOptions:
     header: bool = True
     text: tuple[str, ...] = ()
     columns: Mapping[str, Cells] | None = None
+    features: tuple[str, ...] = ()
     sampled: bool = False
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, arrow_type
+from .choice import suggest
 from .containers import Container, containers
 from .inference import infer, missing_words
 from .joined_table import JoinedTable
@@ -322,5 +323,9 @@ def _stream(
                 words = column if a.types.is_string(column.type) else column.cast("string")
                 odd.add(name, cells, words, values, silent, block.place)
         yield a.table(columns), block.share
-    if isinstance(table, JsonTable) and table.is_open and chosen and not chosen.keys() & table.counts.keys():
-        raise ValueError(f"no row of {table.label} has {listed(list(chosen))}: give rows that do")
+    needed = list(options.features or chosen)
+    if isinstance(table, JsonTable) and table.is_open and needed and not table.counts.keys() & set(needed):
+        others = [name for name in table.counts if name not in chosen]
+        raise ValueError(
+            f"no row of {table.label} has {listed(needed)}: {suggest(needed[0], others or list(table.counts))}"
+        )

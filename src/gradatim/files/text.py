@@ -95,8 +95,8 @@ class Decoder:
             data, codec = data[len(mark) :], name
         elif self.given is None and is_binary(data, self._delimiter):
             raise ValueError(
-                f"{self.label} is no text, and of no kind that is known: unpack it if it is an archive, export its table "
-                "as CSV or Parquet, or say --encoding if it is text"
+                f"{self.label} is no text, and of no kind that is known: unpack it if it is an archive, export its "
+                "table as CSV or Parquet, or say --encoding if it is text"
             )
         elif self.given is None and data[:4096].count(b"\0") > len(data[:4096]) // 8:
             raise ValueError(

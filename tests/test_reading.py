@@ -817,6 +817,23 @@ def test_folders_and_patterns():
             open_table(name)
 
 
+def test_a_stream_of_small_batches_gives_a_sample(monkeypatch):
+    table = pa.table({"x": pa.array(["a", "b"] * 50).dictionary_encode(), "y": np.arange(100.0)})
+    known = {"x": Cells("text"), "y": Cells("number")}
+    for options, count in (
+        (ReadOptions(), 100),
+        (ReadOptions(columns=known, sampled=True), 100),
+        (ReadOptions(columns=known), 8),
+    ):
+        content = io.BytesIO()
+        with pa.ipc.new_stream(content, table.schema) as file:
+            file.write_table(table, max_chunksize=8)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
+        table_file = open_table("-", options)
+        assert table_file.sample.num_rows == count
+        assert columns(table_file) == {"x": ["a", "b"] * 50, "y": list(range(100))}
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("rows", [3, 6000])
 def test_the_value_of_a_folder_stands_before_that_in_its_files(rows, suffix):

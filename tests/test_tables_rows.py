@@ -630,15 +630,13 @@ def test_remap_of_a_pipe_has_a_sample_of_its_first_rows(run, tmp_path, columns):
         "import sys, time\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n    time.sleep(.001)"
     )
     words = [sys.executable, "-m", "gradatim", "remap", "-", "--state", "s", "--out", "t"]
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as slow:
-        with subprocess.Popen(
-            words, stdin=slow.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as done:
-            slow.stdin.write(far.encode())
-            slow.stdin.close()
-            out, err = done.communicate()
+    Path("far.jsonl").write_text(far)
+    with (
+        open("far.jsonl", "rb") as file,
+        subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE) as slow,
+        subprocess.Popen(words, stdin=slow.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done,
+    ):
+        out, err = done.communicate()
     assert (done.returncode, err) == (0, b"") and b"400 rows of 2 classes learned" in out
 
 

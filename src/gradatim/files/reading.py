@@ -234,7 +234,8 @@ def _table(file: Container, options: ReadOptions) -> TextTable | TypedTable:
 def _sample(table: AnyTable, options: ReadOptions) -> Block:
     """Return rows of the whole file, or its first rows if it is read once or a state knows its columns."""
     if not table.rereadable:
-        return table.head()
+        is_known = options.columns is not None and not options.sampled
+        return table.head(1 if is_known else BATCH_ROWS) if isinstance(table, TypedTable) else table.head()
     if options.columns is not None and not options.sampled:
         if table.leaves_out and isinstance(table, JsonTable | JoinedTable):
             table.read_names()

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .cells import BOOLEAN, DATE, NUMBER, TEXT, Cells, arrow, arrow_type
-from .choice import suggest
 from .containers import Container, containers
 from .inference import infer, missing_words
 from .joined_table import JoinedTable
 from .json_table import JsonTable
 from .odd import OddCells
-from .options import ReadOptions, listed
+from .options import ReadOptions, listed, suggest
 from .parsing import parse, within_years, without_numbers
 from .sampling import Sampler
 from .text_table import Block, CsvTable, TextTable

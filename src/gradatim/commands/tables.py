@@ -137,7 +137,9 @@ def open_known(
     if "missing" in changes:
         changes["missing"] = tuple(changes["missing"])
     cells = {name: replace(value, **changes) for name, value in schema.known_cells().items()}
-    return open_files(files, {**schema.reading, **explicit}, columns=cells, sampled=sampled)
+    features = tuple(name for name in schema.columns if name not in schema.empty)
+    known = {"columns": cells, "features": features}
+    return open_files(files, {**schema.reading, **explicit}, **known, sampled=sampled)
 
 
 def load_estimator(state: Path) -> tuple[Any, Schema, float]:

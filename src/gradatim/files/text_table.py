@@ -114,7 +114,8 @@ class TextTable:
     def _read_layout(self) -> None:
         enough = LAYOUT_BYTES
         if not self.rereadable:
-            enough = 1 if self._options.columns is not None else ONCE_BYTES
+            is_known = self._options.columns is not None and not self._options.sampled
+            enough = 1 if is_known else ONCE_BYTES
         pieces, size, complete = self._open_pieces(), 0, False
         for piece in pieces:
             self._head.append(piece)
@@ -145,7 +146,7 @@ class TextTable:
 
     def _open_pieces(self) -> Generator[tuple[bytes, bool, float]]:
         """Yield the file in pieces of UTF-8, each with whether it is the last, and the share that has been read."""
-        decode = Decoder(self.label, self._options.encoding)
+        decode = Decoder(self.label, self._options.encoding, self._options.delimiter)
         with self._container.open() as stream:
             while data := stream.read(self._block):
                 yield decode(data), False, stream.share

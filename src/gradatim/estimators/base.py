@@ -27,7 +27,7 @@ from ..one_row import OneRow
 from ..preprocessing import Columns, Encoder, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
 from ..preprocessing.features import MODEL, match_dicts
-from ..preprocessing.lineage import check_alike, check_apart, join, new_lineage
+from ..preprocessing.lineage import check_alike, join, lineage_of, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from ..table_task import ENCODED, TableTask
@@ -96,11 +96,9 @@ class Refined(OneRow, BaseEstimator):
         check_is_fitted(self)
         check_alike(self, estimator)
         check_is_fitted(estimator)
-        if not self.merged_ and not estimator.merged_:
-            check_apart(self.task_, estimator.task_)
-        # a name of its own for each whose rows had none so far
-        estimator.merged_ = estimator.merged_ or new_lineage()
-        merged, task = join(self.merged_ or new_lineage(), estimator.merged_), copy.copy(self.task_)
+        for part in (self, estimator):  # states of version 0.1 have no name
+            part.merged_ = part.merged_ or lineage_of(part.task_)
+        merged, task = join(self.merged_, estimator.merged_), copy.copy(self.task_)
         task.merge(estimator.task_)
         self.task_, self.merged_ = task, merged
         return self
@@ -305,7 +303,8 @@ class Refined(OneRow, BaseEstimator):
         if more:
             self.task_ = copy.copy(self.task_)
             if self.task_.encoder is not None:
-                self.task_.warned = warn_of_drift(self.task_.encoder, columns, self.task_.warned)
+                present = columns if weight.all() else columns.take(weight > 0)
+                self.task_.warned = warn_of_drift(self.task_.encoder, present, self.task_.warned)
         return Rows(columns, y, weight)
 
     def _checked(self, y: Any) -> np.ndarray:
@@ -368,9 +367,10 @@ class Refined(OneRow, BaseEstimator):
         x = x if x is None or rows.weight.all() else x[rows.weight > 0]
         rows = Rows(rows.columns, y.astype(np.float64), rows.weight).present()
         self.task_.partial_fit(rows, self.batch_size, x)
+        self.merged_ = self.merged_ or lineage_of(self.task_)
 
     def _fit(self, rows: Rows, y: np.ndarray, outputs: int | None) -> None:
         """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
         task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
         task.fit(rows.present(), self.batch_size, self.n_passes)
-        self.task_, self.merged_ = task, frozenset()
+        self.task_, self.merged_ = task, lineage_of(task)

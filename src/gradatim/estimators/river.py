@@ -40,7 +40,13 @@ class _River:
 
     def learn_many(self, X: Any, y: Any, w: Any = None) -> None:
         """Learn the rows of a data frame X `[n, columns]`, y `[n]`."""
-        self.estimator.partial_fit(self._frame(X), y, sample_weight=w)
+        known = getattr(self.estimator, "feature_names_in_", None)
+        if known is None or set(map(str, X.columns)) <= set(known):
+            self.estimator.partial_fit(self._frame(X), y, sample_weight=w)
+            return
+        weights = [1.0 if w is None else w] * len(X) if w is None or isinstance(w, int | float) else w
+        for row, target, weight in zip(X.to_dict("records"), y, weights, strict=True):  # new names
+            self.learn_one(row, target, weight)
 
     def _frame(self, X: Any) -> Any:
         """Return a data frame with the columns that were learnt, in their order."""

@@ -5,7 +5,7 @@ Source: Golub, Heath, Wahba 1979, eq. 1.4 (cross-validation); Bishop 2006, eqs. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from .heads import degrees_of_freedom, noise_variance, solve_heads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .experts import Experts, ExpertsState
     from .heads import Factor
     from .statistics import Statistics
 
@@ -30,7 +29,7 @@ DRAWS = 64
 """Scores that are drawn for each class."""
 
 
-def merged_log_likelihood(experts: Experts, states: Sequence[ExpertsState], moments: Statistics) -> Tensor:
+def merged_log_likelihood(experts: Any, states: Sequence[Any], moments: Statistics) -> Tensor:
     """Return the log likelihood `[B, E, T]` that weighs experts on the rows of several states.
 
     A part's likelihood is that of heads on the part's rows: it prefers simple experts. The fewer of the rows are in the
@@ -41,8 +40,8 @@ def merged_log_likelihood(experts: Experts, states: Sequence[ExpertsState], mome
     So the order in which states are merged, and in which groups, changes nothing.
 
     Args:
-        experts: the refiner.
-        states: of the parts, without rows that wait.
+        experts: the refiner (`Experts`).
+        states: of the parts (`ExpertsState`), without rows that wait.
         moments: the sums over the rows of all parts.
     """
     total = TRUST * _foreseen(experts, states[0]._replace(moments=moments))
@@ -53,7 +52,7 @@ def merged_log_likelihood(experts: Experts, states: Sequence[ExpertsState], mome
     return total
 
 
-def _foreseen(experts: Experts, state: ExpertsState) -> Tensor:
+def _foreseen(experts: Any, state: Any) -> Tensor:
     """Return the mean log likelihood of a row that was left out, `[B, E, T]`, as far as sums over rows say it."""
     everyone = state._replace(log_likelihood=torch.zeros_like(state.log_likelihood))
     result = torch.zeros_like(state.log_likelihood)

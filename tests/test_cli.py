@@ -537,3 +537,9 @@ def test_a_file_of_the_current_folder_stands_in_for_no_module_of_python(capsys, 
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert call(capsys, "list")[0] == 0
     assert sys.path[-1] == str(tmp_path) and sys.path.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("word", ["?", "1:30", "0x10", "1_0", "1e3", "\uff11", "1.0"])
+def test_a_whole_number_is_one_as_it_stands(word, capsys):
+    assert cli.main(["fit", "rows.csv", "--target", "y", "--state", "s", f"--batch-size={word}"]) == 2
+    assert f"--batch-size wants a whole number, such as 1000; got {word}:" in capsys.readouterr().err

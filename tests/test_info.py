@@ -188,3 +188,11 @@ def test_a_state_of_a_file_that_contradicts_itself_is_refused_by_all(capsys, fit
         for words in (["predict", file, "--out", out], ["update", file], ["remap", file]):
             code, _, err = call(capsys, *words, "--state", path)
             assert code == 2 and said in err and err.count("\n") == 1 and not out.exists(), (name, err)
+
+
+@pytest.mark.parametrize("entry", ["feature_names", "params", "map", "classes"])
+def test_a_state_of_an_estimator_without_an_entry_is_refused(capsys, home, tmp_path, entry):
+    tensors, header = read(home / "table")
+    path = write(tmp_path / "state", tensors, {name: part for name, part in header.items() if name != entry})
+    code, out, _ = call(capsys, "info", path, "--check")
+    assert code == 2 and f"{entry!r} is missing" in out

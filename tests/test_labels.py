@@ -359,8 +359,9 @@ def test_no_fork_is_merged_twice(tmp_path):
         refused(base, part)
     fresh = base.fork().partial_fit(WIDE[:8], y[:8])
     assert base.merge(fresh).task_.rows == 320 + 3 * 64 + 8
+    before = base.merged_
     base.fit(WIDE, y)
-    assert base.merged_ == frozenset()
+    assert not base.merged_ & before
 
 
 def test_what_never_forked_is_not_merged_twice_and_saves_the_same_bytes(tmp_path):
@@ -373,6 +374,13 @@ def test_what_never_forked_is_not_merged_twice_and_saves_the_same_bytes(tmp_path
             one.merge(copied)
     one, two = (RefinedRegressor().prepare(WIDE, y) for _ in range(2))
     one.merge(two)  # of no rows: nothing counts twice
+    one = RefinedRegressor().fit(WIDE, y)
+    more = copy.deepcopy(one).partial_fit(WIDE[:50], y[:50])
+    before = copy.deepcopy(one)
+    one.merge(one.fork().partial_fit(WIDE[:50], y[:50]))
+    for copied in (more, before):  # copies that went on, and copies of before a merge
+        with pytest.raises(ValueError, match="not counted yet"):
+            one.merge(copied)
     one, two = (RefinedRegressor().prepare(WIDE, y).partial_fit(WIDE[k::2], y[k::2]) for k in range(2))
     one.merge(two)
     with pytest.raises(ValueError, match="not counted yet"):

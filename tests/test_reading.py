@@ -4,6 +4,7 @@ import bz2
 import datetime as dt
 import gzip
 import io
+import json
 import lzma
 import os
 import pickle
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradatim.files import reading, sampling, text_table
+from gradatim.files import containers, reading, sampling, text_table
 from gradatim.files.cells import Cells
 from gradatim.files.inference import as_spelt
 from gradatim.files.reading import ReadOptions, open_table
@@ -187,6 +188,29 @@ def test_words(words, values):
 UNREAD = (
     *("2024-W03", "2024W03-2", "2024-Q1", "2024-005", "Jan 2024", "2024/01", "01/2024", "10:15", "9:30 pm"),
     *("Fri Jan 5 2024", "Friday, 5 January 2024", "20240105 101500", "2024-01-05T10:00:00[Europe/Oslo]"),
+    *("2024-366", "1/2024", "Q4/2024", "January 2024", "SEPT-2024", "2024 Mar", "Sat 05/10/2024"),
+)
+NO_DATES = (
+    *(
+        "MAR1014",
+        "DEC-1044",
+        "DEC1985",
+        "Monroe Street 1039",
+        "Sunset Road 1985",
+        "4006-106",
+        "1/1021",
+        "2024-367",
+    ),
+    *(
+        "2024-000",
+        "Marina 1999",
+        "Maple 2010",
+        "2024/13",
+        "4711-W03",
+        "Q1-4711",
+        "40061069 101500",
+        "2024-W54",
+    ),
 )
 
 
@@ -194,6 +218,12 @@ UNREAD = (
 def test_dates_of_a_form_that_is_not_read_are_said(word):
     found, said = read(column(word, word, word))
     assert found["x"] == [word] * 3 and f"words such as {word!r} are dates or times" in said
+
+
+@pytest.mark.parametrize("word", NO_DATES)
+def test_names_that_resemble_dates_are_not_said_to_be_dates(word):
+    found, said = read(column(word, word, word))
+    assert found["x"] == [word] * 3 and "dates or times" not in said
 
 
 def test_months_are_said_and_may_be_words():
@@ -416,6 +446,19 @@ def test_advice_on_an_encoding_can_be_followed():
             read(b"x,y\n1,\xe9\xff\n", encoding=encoding)
 
 
+def test_control_characters_make_no_binary_file():
+    hive = "x\x01y\n1\x01a\n2\x01b\n"
+    assert read(hive, delimiter="\x01")[0] == {"x": [1.0, 2.0], "y": ["a", "b"]}
+    assert read(hive.encode("latin-1") * 1, delimiter="\x01", encoding="latin-1")[0]["y"] == ["a", "b"]
+    for sign in ("\x01", "\x07", "\x19"):
+        for rows in (1, 1000):
+            assert read("x,y\n" + f"1,a{sign}\n" * rows)[0]["y"] == [f"a{sign}"] * rows
+    with pytest.raises(ValueError, match="say --encoding cp1252"):
+        read(b"x,y\n1,\xe9\x01\n")
+    with pytest.raises(ValueError, match=r"no text, and of no kind that is known: .*--encoding"):
+        read(b"\xe9\x01\x02\x03" * 9)
+
+
 FAULTS = {
     "cp1252": ("x,y\n1,é\n".encode("cp1252"), r"not UTF-8 text \(about byte 7\): say --encoding cp1252"),
     "UTF-16 without a mark": ("x,y\n1,2\n3,4\n".encode("utf-16-le"), "--encoding utf-16"),
@@ -538,6 +581,9 @@ FOREIGN = {
     "t.png": (b"\x89PNG\r\n\x1a\n" + NOISE, "is a picture"),
     "t.arff": (b"@RELATION t\n@ATTRIBUTE x NUMERIC\n@DATA\n1\n", "is an ARFF file"),
     "t.safetensors": (b"\x40\0\0\0\0\0\0\0" + b'{"a":1}' + NOISE, "safetensors file, such as a state"),
+    "t.pdf": (b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\n", "is a PDF document"),
+    "letters.rds": (b"A\n3\n262657\n197888\n5\nUTF-8\n787\n", "is a file of R"),
+    "letters.RData": (b"RDA3\nA\n3\n262657\n197888\n5\nUTF-8\n1026\n", "is a file of R"),
     "t.bin": (NOISE, "is no text, and of no kind that is known"),
     "counts": (np.arange(5000, dtype=np.int32).tobytes(), "is no text, and of no kind that is known"),
     "t.csv": (PLAIN.decode().encode("utf-16-le"), "say --encoding utf-16"),
@@ -558,6 +604,49 @@ def test_a_file_of_another_kind_is_called_by_its_kind(name):
 def test_names_that_begin_as_another_format_are_names(name, suffix):
     table_file = open_table(write(f"{name},y\n1,a\n2,b\n".encode(), f"t.{suffix}"))
     assert columns(table_file) == {name.strip(): [1.0, 2.0], "y": ["a", "b"]}
+    assert columns(open_table(write(f"{name}\n1\n2\n", f"t.{suffix}"))) == {name.strip(): [1.0, 2.0]}
+
+
+NOT_FOREIGN = {
+    "the letters of DuckDB": ("t.csv", "species,DUCK,GOOSE\nx,1,2\n", "DUCK", [1.0]),
+    "the letters of DuckDB in one column": ("t.csv", "species DUCK\n1\n2\n", "species DUCK", [1.0, 2.0]),
+    "the letters of tar": ("t.csv", f"x,y\n1,{'-' * 250}mustard\n", "x", [1.0]),
+    "the letters of tar in one column": ("t.csv", f"x\n{'-' * 254}mustard\n", "x", [f"{'-' * 254}mustard"]),
+    "the letters of ARFF": ("t.csv", "@relation,y\n1,a\n", "@relation", [1.0]),
+    "the letters of ARFF in one column": ("t.csv", "@relations\n1\n", "@relations", [1.0]),
+    "one column, called a pickle": ("t.pkl", "x\n1\n2\n", "x", [1.0, 2.0]),
+    "one column, called a workbook": ("t.xls", "größe\n1\n2\n", "größe", [1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("case", NOT_FOREIGN)
+def test_letters_of_another_kind_make_no_file_of_that_kind(case):
+    name, content, header, cells = NOT_FOREIGN[case]
+    assert columns(open_table(write(content, name)))[header] == cells
+
+
+@pytest.mark.parametrize("more", ["metadata_pkl", "archiveSLASHdata_pkl", "mimetype", "index_iwa"])
+def test_a_table_in_an_archive_is_read_whatever_lies_beside_it(more):
+    table_file = open_table(write(zipped(table_csv=PLAIN, **{more: b"\x80\4"}), "t.zip"))
+    assert columns(table_file) == {"x": [1.0, 2.0], "y": ["a", "b"]}
+
+
+def test_what_is_compressed_is_never_taken_for_text():
+    for size in range(2800, 2960, 5):
+        content = ("x,y\n" + "1,a\n" * size)[: size - 1] + "\n"
+        start = pa.compress(content.encode(), "zstd", asbytes=True)
+        assert containers._compression(start) == "zstd", size
+    # the size of the contents may spell a delimiter and a line feed
+    write(b"\x28\xb5\x2f\xfd`,\n" + pa.compress(PLAIN, "zstd", asbytes=True)[6:], "t.csv.zst")
+    with pytest.raises(ValueError, match="cannot be read"):
+        columns(open_table("t.csv.zst"))
+    for level in range(1, 10):
+        for content in (PLAIN, b""):
+            # the checksum may spell them too
+            start = bz2.compress(content, level)[:10] + b",\n"
+            assert containers._compression(start) == "bz2"
+    write(bz2.compress(b"") + bz2.compress(PLAIN), "t.csv.bz2")
+    assert columns(open_table("t.csv.bz2")) == {"x": [1.0, 2.0], "y": ["a", "b"]}
 
 
 def test_objects_may_leave_out_what_they_lack():
@@ -728,6 +817,47 @@ def test_folders_and_patterns():
             open_table(name)
 
 
+def test_a_stream_of_small_batches_gives_a_sample(monkeypatch):
+    table = pa.table({"x": pa.array(["a", "b"] * 50).dictionary_encode(), "y": np.arange(100.0)})
+    known = {"x": Cells("text"), "y": Cells("number")}
+    for options, count in (
+        (ReadOptions(), 100),
+        (ReadOptions(columns=known, sampled=True), 100),
+        (ReadOptions(columns=known), 8),
+    ):
+        content = io.BytesIO()
+        with pa.ipc.new_stream(content, table.schema) as file:
+            file.write_table(table, max_chunksize=8)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
+        table_file = open_table("-", options)
+        assert table_file.sample.num_rows == count
+        assert columns(table_file) == {"x": ["a", "b"] * 50, "y": list(range(100))}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("rows", [3, 6000])
+def test_the_value_of_a_folder_stands_before_that_in_its_files(rows, suffix):
+    for year in (2023, 2024):
+        Path("data", f"year={year}").mkdir(parents=True)
+        lines = [{"x": i, "pad": "p" * 50} for i in range(rows)]
+        lines[-1]["year"] = "old"
+        frame = pd.DataFrame(lines)
+        path = f"data/year={year}/part.{suffix}"
+        if suffix == "csv":
+            frame.to_csv(path, index=False)
+        elif suffix == "parquet":
+            frame.to_parquet(path, index=False)
+        else:
+            write("".join(json.dumps(line) + "\n" for line in lines), path)
+    for options in (ReadOptions(), ReadOptions(columns={"year": Cells("number"), "x": Cells("number")})):
+        table_file = open_table("data", options)
+        found = columns(table_file, {name: Cells("number") for name in ("x", "year")})
+        assert found["year"] == [2023.0] * rows + [2024.0] * rows and len(found["x"]) == 2 * rows
+        assert table_file.kinds["year"] == "number"
+        said = [note for note in table_file.notes if "'year'" in note]
+        assert said == ["column 'year': as the folders say, whatever stands in the files"]
+
+
 def test_a_folder_of_parquet():
     from pyarrow import dataset
 
@@ -840,3 +970,12 @@ def test_cells_are_plain_json():
     ):
         with pytest.raises(ValueError, match="column"):
             Cells.from_json(wrong)
+
+
+def test_a_byte_order_mark_amid_a_file_is_a_cell(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("|true\x1aé1\n\ufeff".encode())
+    with pytest.raises(ValueError, match="line 2: expected 2 columns, got 1"):
+        open_table(path)
+    path.write_bytes("a,b\n\ufeffx,1\ny,2\n".encode())
+    assert sorted(open_table(path).sample["a"].to_pylist()) == ["y", "\ufeffx"]

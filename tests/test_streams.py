@@ -249,6 +249,22 @@ def test_rows_of_weight_0_do_not_decide_what_an_empty_column_holds():
     assert kinds == [("number", "number"), ("number", "category")]
 
 
+def test_a_map_from_many_rows_does_not_depend_on_their_order_and_counts_different_ones():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"x": rng.normal(size=5_000), "word": rng.choice(["a", "b", "c"], 5_000), "z": 0.0})
+    rows.iloc[200:] = rows.iloc[0]  # one row, most of the time
+    rows.loc[:199, "z"] = rng.normal(size=200)
+    y = rows["x"].to_numpy()
+    order = rng.permutation(5_000)
+    one = RefinedRegressor().prepare(rows, y)
+    two = RefinedRegressor().prepare(rows.iloc[order].reset_index(drop=True), y[order])
+    draws = [model.task_.members.draws[0] for model in (one, two)]
+    assert len(draws[0].landmarks) == 192
+    for first, second in zip(*draws, strict=True):
+        torch.testing.assert_close(first, second)
+    assert one.partial_fit(rows, y).merge(two.partial_fit(rows[:500], y[:500])).task_.rows == 5_500
+
+
 def test_a_map_from_many_rows_encodes_few_of_them(monkeypatch):
     x = np.random.default_rng(0).normal(size=(5_000, 2))
     encoded, encode = [], Encoder.encode

@@ -611,6 +611,33 @@ def test_keys_of_a_stream_are_known_at_its_end(run, count):
     assert "is missing" in other.stderr or "no row of standard input has" in other.stderr
     late = objects(count, a=lambda i: i % 9, b={count - 1: 1}.get)
     assert "stood in no row" not in piped("predict", "-", "--state", "s", "--out", "p.csv", rows=late).stdout
+    # the target, an id or a weight makes no row of the features that the state knows
+    kept = Path("s").read_bytes()
+    rows = [{"A": i, "B": i, "PAD": "p" * 40, "y": i % 2, "row": i} for i in range(count)]
+    for command in ("update - --state s", "remap - --state s", "predict - --state s --out q.csv --id row"):
+        other = piped(*command.split(), rows=rows)
+        assert other.returncode == 2 and "did you mean" in other.stderr, (other.stdout, other.stderr)
+        assert Path("s").read_bytes() == kept and not Path("q.csv").exists()
+
+
+@pytest.mark.parametrize("columns", ["x", "x,late"])
+def test_remap_of_a_pipe_has_a_sample_of_its_first_rows(run, tmp_path, columns):
+    rows = [{"x": i % 9, "late": None, "y": "ab"[i % 9 > 4]} for i in range(400)]
+    write_objects("f.jsonl", rows)
+    run("fit", "f.jsonl", "--target", "y", "--columns", columns, "--state", "s")
+    far = "".join(json.dumps(row | {"x": row["x"] + 1000}) + "\n" for row in rows)
+    code = (
+        "import sys, time\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n    time.sleep(.001)"
+    )
+    words = [sys.executable, "-m", "gradatim", "remap", "-", "--state", "s", "--out", "t"]
+    Path("far.jsonl").write_text(far)
+    with (
+        open("far.jsonl", "rb") as file,
+        subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE) as slow,
+        subprocess.Popen(words, stdin=slow.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done,
+    ):
+        out, err = done.communicate()
+    assert (done.returncode, err) == (0, b"") and b"400 rows of 2 classes learned" in out
 
 
 def test_cells_stand_in_quotes_where_they_must(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import tiny_run
-from gradatim.files.checkpoint import latest, load_weights, read, read_header
+from gradatim.files.checkpoint import latest, load_weights, read, read_header, step_files
 from gradatim.methods import build
 from gradatim.training.config import TrainConfig, ema_decay, learning_rate, streams
 from gradatim.training.engine import Engine, check_processes
@@ -167,8 +167,12 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path, calls):
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
     assert timeless(resumed.log) == timeless(whole.log)
     assert ("starts from the beginning" in " ".join(resumed.notices)) == (calls < SHORT.checkpoint_every)
+    # a kill between the last checkpoint and the removal of the last but two
+    last = latest(tmp_path / "cut")
+    (tmp_path / "cut" / "step-00000001.safetensors").write_bytes(last.read_bytes())
     again = run(tmp_path / "cut", SHORT, breaking(0), resume=True)
     assert again.iterations == 14
+    assert len(step_files(tmp_path / "cut")) == 2
     assert again.seconds > read_header(latest(tmp_path / "cut"))["seconds"] > 0
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 

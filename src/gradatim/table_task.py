@@ -16,7 +16,7 @@ from .batch import Batch
 from .committees import Members, check_size, committee_features, fitting
 from .files.checkpoint import select_prefix
 from .nn.fixed_features import Draws, widths
-from .nn.landmarks import POOL, choose_landmarks, smallest_hashes
+from .nn.landmarks import POOL, choose_landmarks, row_hashes, smallest_hashes
 from .nn.mixture import Mixture
 from .preprocessing import Encoder, Number
 from .preprocessing.maps import from_json, to_json
@@ -97,7 +97,8 @@ class TableTask:
             self.target = Number.fit(rows.y, rows.weight, codes=False)
         check_size(self.encoder.width, self.outputs, len(self.seeds))
         if drawn < len(rows):
-            rows = rows.take(np.sort(np.random.default_rng(self.seeds[0]).permutation(len(rows))[:drawn]))
+            hashes = row_hashes(rows.columns.digests(), self.seeds[0])  # different rows, in any order of all
+            rows = rows.take(np.unique(hashes, return_index=True)[1][:drawn])
         x = self.encode(rows.columns)
         self.members = self._built([] if self.template else self._draw(x))
         return x
@@ -339,10 +340,9 @@ class TableTask:
         if header["learners"] != [*map(fingerprint, given)]:
             raise ValueError("it was written with another learner: give that one as model")
         check_size(self.encoder.width, self.outputs, len(self.seeds))
+        # version 0.1 drew anew at each load
         for member in range(len(self.seeds)) if "0.landmarks" in tensors and "0.reach" not in tensors else ():
-            rows = (
-                tensors[f"{member}.landmarks"].double().numpy()
-            )  # of version 0.1, which drew anew at each load
+            rows = tensors[f"{member}.landmarks"].double().numpy()
             drawn = self._draw(rows, landmarks=rows)[member].packed()._asdict()
             tensors |= {f"{member}.{name}": part for name, part in drawn.items()}
         self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, given)

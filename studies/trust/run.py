@@ -115,7 +115,9 @@ def measure(folder: Path, smoke: bool, workers: int, console: Console, figures: 
                     missing[name] -= 1
                     if not missing[name]:
                         console.print(f"measured {name} in {seconds[name]:.0f} s of a core")
-            except BrokenProcessPool:
+            except BrokenProcessPool as error:
+                if not any(path.exists() for job in chosen for path in _results(folder, *job)):
+                    raise ValueError("processes die before they measure anything: see above") from error
                 for job in chosen:
                     _, failed, begun = _results(folder, *job)
                     deaths[job] += begun.exists() * (1 if len(chosen) > 1 else 2)
@@ -160,7 +162,7 @@ def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
         warnings.simplefilter("ignore")
         try:
             result = figure.measure(Path(scratch), **figure.parts(smoke)[place])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             result = {"failed": f"{type(error).__name__}: {error}"[:500]}
             path = failed
     write_bytes(path, (without_folders(json.dumps(result)) + "\n").encode())
@@ -187,6 +189,8 @@ def claims_of(name: str, folder: Path, smoke: bool) -> list[Part]:
         [failed for path, failed, _ in results if not path.exists()],
     )
     if failed:
-        reason = json.loads(failed[0].read_text(encoding="utf-8"))["failed"]
+        reason = "it was not measured"
+        if failed[0].exists():
+            reason = json.loads(failed[0].read_text(encoding="utf-8"))["failed"]
         return [counted(claim, float("nan"), failed=reason) for claim in FIGURES[name].names]
     return FIGURES[name].claims([json.loads(path.read_text(encoding="utf-8")) for path in paths])

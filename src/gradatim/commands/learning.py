@@ -70,17 +70,8 @@ def row_weights(schema: Schema, weight: np.ndarray) -> dict[str, np.ndarray]:
     return {} if schema.weight is None else {"sample_weight": weight}
 
 
-def name_rows(model: Any) -> None:
-    """Give the rows of an estimator a name, if they have none: copies of it have the same one."""
-    from ..preprocessing.lineage import lineage_of  # it imports torch, which --help does without
-
-    model.merged_ = model.merged_ or lineage_of(model.task_)
-
-
 def save(model: Any, path: Path, schema: Schema, labels: Labels) -> None:
-    """Save an estimator with the schema of its files, and a name for its rows, so that none is merged twice."""
-    if model.task_.count:
-        name_rows(model)
+    """Save an estimator with the schema of its files."""
     model.save(path, {"table": replace(schema, spelling=labels.spelling).to_json()})
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.joined_schema import join_schemas
 from ..files.streaming import reweigh
-from .learning import check_free, learnable_sample, lock_state, name_rows, save
+from .learning import check_free, learnable_sample, lock_state, save
 from .show import print_written
 from .tables import (
     FILES_HELP,
@@ -128,7 +128,9 @@ def _merged(paths: Sequence[Path]) -> tuple[Any, Schema, list[str]]:
 
 def _check_rows(model: Any, path: Path, rows_of: dict[str, Path]) -> None:
     """Remember whose rows a state holds. Raise ValueError if a state before it has some of them."""
-    name_rows(model)
+    from ..preprocessing.lineage import lineage_of  # it imports torch, which --help does without
+
+    model.merged_ = model.merged_ or lineage_of(model.task_)  # states of version 0.1 have no name
     for name in model.merged_:
         if name in rows_of:
             raise ValueError(

@@ -10,6 +10,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from inspect import cleandoc
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
@@ -18,6 +19,8 @@ from ..names import hint, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_WHOLE = re.compile(r"[+-]?[0-9]+|None|null")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """
     arguments = _join_values(parser, _with_full_names(parser, arguments))
     refuse_unknown(parser, arguments)
+    _check_whole(parser, arguments)
     try:
         return parser.parse_args([_with_null(parser, argument) for argument in arguments])
     except ArgumentError as error:
@@ -96,6 +100,20 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             names = (f"--{name}" if f"--{name}" in spellings else name for name in missing.split(", "))
             text = f"{lead}: {', '.join(names)}"
         raise ValueError(f"{text}: see {parser.prog} --help") from error
+
+
+def _check_whole(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Raise ValueError where a whole number is wanted and none stands: to YAML 1:30 is 90, and 1_0 is 10."""
+    for word, further in pairwise([*arguments, ""]):
+        option, equals, value = word.partition("=")
+        value = value if equals else further
+        action = parser._option_string_actions.get(option)
+        kind = getattr(action, "_typehint", None) or getattr(action, "type", None)
+        is_whole = kind is int or set(get_args(kind)) == {int, type(None)}
+        if is_whole and not _WHOLE.fullmatch(value):
+            raise ValueError(
+                f"{option} wants a whole number, such as 1000; got {value}: see {parser.prog} --help"
+            )
 
 
 def _text_options(parser: ArgumentParser) -> list[str]:

@@ -137,7 +137,9 @@ def open_known(
     if "missing" in changes:
         changes["missing"] = tuple(changes["missing"])
     cells = {name: replace(value, **changes) for name, value in schema.known_cells().items()}
-    return open_files(files, {**schema.reading, **explicit}, columns=cells, sampled=sampled)
+    features = tuple(name for name in schema.columns if name not in schema.empty)
+    known = {"columns": cells, "features": features}
+    return open_files(files, {**schema.reading, **explicit}, **known, sampled=sampled)
 
 
 def load_estimator(state: Path) -> tuple[Any, Schema, float]:
@@ -273,7 +275,7 @@ def split_names(text: str | Sequence[str] | None) -> list[str]:
         >>> split_names(['size, "weight, kg"', "day"]), split_names("")
         (['size', 'weight, kg', 'day'], [''])
     """
-    texts = [] if text is None else [text] if isinstance(text, str) else text
+    texts = [] if text is None else [text] if isinstance(text, str) else [part or "--" for part in text]
     rows = (next(csv.reader([part], skipinitialspace=True), []) or [""] for part in texts)
     return list(dict.fromkeys(name.strip() for row in rows for name in row))
 

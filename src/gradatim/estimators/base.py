@@ -97,9 +97,9 @@ class Refined(BaseEstimator):
         check_is_fitted(self)
         check_alike(self, estimator)
         check_is_fitted(estimator)
-        # a name of its own for each whose rows had none so far
-        estimator.merged_ = estimator.merged_ or lineage_of(estimator.task_)
-        merged = join(self.merged_ or lineage_of(self.task_), estimator.merged_)
+        for part in (self, estimator):  # states of version 0.1 have no name
+            part.merged_ = part.merged_ or lineage_of(part.task_)
+        merged = join(self.merged_, estimator.merged_)
         task, more, known = copy.copy(self.task_), copy.copy(estimator.task_), self._labels()
         if known is not None:
             known = union(known, estimator.classes_)
@@ -294,7 +294,7 @@ class Refined(BaseEstimator):
         if weight is not None:
             check_consistent_length(columns.values[0], weight)
             self.task_ = task = copy.copy(task)
-            task.awaken(columns.take(weight > 0))
+            task.awaken(columns if weight.all() else columns.take(weight > 0))
         return task.encoder.align(columns, MODEL)
 
     def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
@@ -306,7 +306,8 @@ class Refined(BaseEstimator):
         if more:
             self.task_ = copy.copy(self.task_)
             if self.task_.encoder is not None:
-                self.task_.warned = warn_of_drift(self.task_.encoder, columns, self.task_.warned)
+                present = columns if weight.all() else columns.take(weight > 0)
+                self.task_.warned = warn_of_drift(self.task_.encoder, present, self.task_.warned)
         return Rows(columns, y, weight)
 
     def _checked(self, y: Any) -> np.ndarray:
@@ -369,9 +370,10 @@ class Refined(BaseEstimator):
         x = x if x is None or rows.weight.all() else x[rows.weight > 0]
         rows = Rows(rows.columns, y.astype(np.float64), rows.weight).present()
         self.task_.partial_fit(rows, self.batch_size, x)
+        self.merged_ = self.merged_ or lineage_of(self.task_)
 
     def _fit(self, rows: Rows, y: np.ndarray, outputs: int | None) -> None:
         """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
         task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
         task.fit(rows.present(), self.batch_size, self.n_passes)
-        self.task_, self.merged_ = task, frozenset()
+        self.task_, self.merged_ = task, lineage_of(task)

@@ -189,15 +189,32 @@ def save_checkpoint(
         >>> list(step_files("run"))
         [20, 30]
     """
+    path = write(Path(folder) / f"step-{step:08d}.safetensors", tensors, header)
+    tidy(folder, step)
+    return path
+
+
+def tidy(folder: Path | str, step: int) -> None:
+    """Delete what is no longer needed in the folder of a run at `step`: all checkpoints but the last two, and temporary
+    files of killed processes.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.checkpoint import step_files, tidy
+        >>> for name in ("step-00000001", "step-00000002", "step-00000003", "step-00000009"):
+        ...     Path("steps").mkdir(exist_ok=True)
+        ...     Path(f"steps/{name}.safetensors").touch()
+        >>> tidy("steps", 3)
+        >>> list(step_files("steps"))
+        [2, 3]
+    """
     folder = Path(folder)
     sweep(folder, _RUN_FILES)
-    path = write(folder / f"step-{step:08d}.safetensors", tensors, header)
     files = step_files(folder)
     recent = [file_step for file_step in files if file_step <= step][-MAX_CHECKPOINTS:]
     for file_step, file in files.items():
         if file_step not in recent:
             file.unlink(missing_ok=True)
-    return path
 
 
 def step_files(folder: Path | str) -> dict[int, Path]:

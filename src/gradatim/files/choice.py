@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..names import as_item, nearest
+from ..names import as_item
 from .cells import BOOLEAN, DATE, KIND_NAMES, NUMBER, TEXT
+from .options import suggest
 from .target import CLASSIFICATION, REGRESSION, check_class_count, looks_like_classes
 
 if TYPE_CHECKING:
@@ -129,20 +130,3 @@ def check_has(table_file: TableFile, names: Sequence[str], option: str) -> None:
         if name not in table_file.cells:
             near = suggest(name, table_file.names)
             raise ValueError(f"{table_file.path} has no column {name!r} ({option}): {near}")
-
-
-def suggest(name: str, names: Sequence[str]) -> str:
-    """Return the end of a message about a column that does not exist: a similar name, or all names.
-
-    Example:
-        >>> from gradatim.files.choice import suggest
-        >>> suggest("Price", ["price", "size"]), suggest("x", ["price", "size"])
-        ("did you mean 'price'?", "it has 'price', 'size'")
-    """
-    near = nearest(name, names) or nearest(name.lower(), [candidate.lower() for candidate in names])
-    if near is not None:
-        return f"did you mean {next(candidate for candidate in names if near in (candidate, candidate.lower()))!r}?"
-    if not names:
-        return "its rows name no column"
-    more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
-    return f"it has {', '.join(map(repr, names[:10]))}{more}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .cells import arrow
-from .foreign import is_line_of_text, refuse_archive, refuse_foreign
+from .foreign import is_text, refuse_archive, refuse_foreign
 
 STANDARD_INPUT = "-"
 
@@ -33,7 +33,9 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
-    b"BZh": "bz2",
+    **{
+        b"BZh%d%b" % (level, block): "bz2" for level in range(1, 10) for block in (b"1AY&SY", b"\x17rE8P\x90")
+    },
     b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
@@ -223,9 +225,7 @@ def _folder_files(folder: Path) -> list[Path]:
 
 
 def _compression(start: bytes) -> str:
-    """Return how the bytes of a file are compressed, by the first of them; nothing if they are not."""
-    if is_line_of_text(start):
-        return ""
+    """Return how the bytes of a file are compressed, by the first of them, which begin no text; or nothing."""
     return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), "")
 
 
@@ -267,10 +267,10 @@ def _once(label: str, raw: Any) -> Container:
     start = stream.peek(1024)
     if not start:
         raise ValueError(f"{label} is empty: expected a line of column names and rows below it")
-    if len(start) < 6 and any(magic.startswith(start) for magic in (*_COMPRESSED, *_TYPED)):
-        start = stream.peek(1024, 6)
+    if len(start) < 10 and any(magic.startswith(start) for magic in (*_COMPRESSED, *_TYPED)):
+        start = stream.peek(1024, 10)
     compression = _compression(start)
-    if compression == "zip" or (start.startswith((b"PAR1", b"ARROW1")) and not is_line_of_text(start)):
+    if compression == "zip" or (start.startswith((b"PAR1", b"ARROW1")) and not is_text(start)):
         raise ValueError(f"{label} holds a file that is not read from its start: give the file itself")
     if compression:
         reader = _Reader(stream)
@@ -352,7 +352,7 @@ def _format(label: str, suffix: str, start: bytes) -> str:
         ValueError: it is not read; the message says how to convert it.
     """
     for magic, name in _TYPED.items():
-        if start.startswith(magic) and not is_line_of_text(start):
+        if start.startswith(magic) and not is_text(start):
             return name
     refuse_foreign(label, suffix, start)
     for suffixes, name in (

@@ -69,15 +69,21 @@ PADDED_CELLS = 0.01
 """A column of whole numbers is text if this share of its cells begins with a zero that counts nothing."""
 
 
-_MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_MONTH = (
+    "(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
+    "nov(?:ember)?|dec(?:ember)?)"
+)
+_WEEKDAY = "(?i:mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs?(?:day)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
+_YEAR = "(?:1[5-9]|2[01])[0-9]{2}"
 _FORMS = (
-    r"[0-9]{4}-?W[0-9]{2}(-?[1-7])?",
-    r"[0-9]{4}[- /]?Q[1-4]|Q[1-4][- /]?[0-9]{4}",
-    r"[0-9]{4}-[0-3][0-9]{2}",
-    r"[0-9]{4}/[01]?[0-9]|[01]?[0-9]/[0-9]{4}",
-    rf"{_MONTH}[-./ ]*[0-9]{{4}}|[0-9]{{4}}[-./ ]*{_MONTH}",
-    r"(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*[0-9]{4}.*",
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].*|[0-9]{8}[ _][0-9]{4,6}",
+    rf"{_YEAR}-?W(?:0[1-9]|[1-4][0-9]|5[0-3])(?:-?[1-7])?",
+    rf"{_YEAR}[- /]?Q[1-4]|Q[1-4][- /]?{_YEAR}",
+    rf"{_YEAR}-(?:00[1-9]|0[1-9][0-9]|[12][0-9]{{2}}|3[0-5][0-9]|36[0-6])",
+    rf"{_YEAR}/(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/{_YEAR}",
+    rf"{_MONTH}[-./, ]+{_YEAR}|{_YEAR}[-./, ]+{_MONTH}",
+    rf"{_WEEKDAY},? (?:[0-9]{{1,2}}[a-z]*[. ]+)?(?:of )?{_MONTH}\b.*{_YEAR}.*",
+    rf"{_WEEKDAY},? (?:[0-9]{{1,2}}[-./][0-9]{{1,2}}[-./]{_YEAR}|{_YEAR}[-./][0-9]{{1,2}}[-./][0-9]{{1,2}})\b.*",
+    rf"{_YEAR}-[0-9]{{2}}-[0-9]{{2}}[Tt ].*|{_YEAR}[01][0-9][0-3][0-9][ _][0-9]{{4,6}}",
     r"[0-2]?[0-9]:[0-5][0-9](:[0-5][0-9]([.,][0-9]+)?)?( ?[AaPp]\.?[Mm]\.?)?",
 )
 _LIKE_DATES = f"^(?:{'|'.join(_FORMS)})$"

@@ -16,6 +16,7 @@ import numpy as np
 
 from .cells import arrow
 from .json_table import JsonTable
+from .options import listed
 from .text_table import Block, TextTable
 from .typed_table import TypedTable
 
@@ -28,8 +29,10 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 class JoinedTable:
     """Files one after the other, in the order of their names; the columns may be in any order.
 
-    Attributes: `names`: of the columns; `types`: their Arrow types, None in text; `notes`: for the user; `quoted`: the
-    columns whose values are mostly strings; `leaves_out`: whether a row leaves out the columns that it lacks.
+    A column that the names of the folders give, as in year=2024, is read from there, whatever the files hold.
+
+    Attributes: `names`: of the columns; `types`: their Arrow types, None in text; `quoted`: the columns whose values
+    are mostly strings; `leaves_out`: whether a row leaves out the columns that it lacks.
     """
 
     rereadable, is_open = True, False
@@ -40,11 +43,15 @@ class JoinedTable:
         self._tables, self._objects = tables, [table for table in tables if isinstance(table, JsonTable)]
         self.leaves_out = len(self._objects) == len(tables)
         self.quoted: set[str] | frozenset[str] = first.quoted
-        self._folder_names: list[str] = []
+        self._folders = [_folder_values(table.label, folder) for table in tables]
+        common = set(self._folders[0]).intersection(*self._folders)
+        self._folder_names = [name for name in self._folders[0] if name in common or name not in first.names]
         if self.leaves_out:
             self._join_names()
         for table in tables[1:]:
             for name in dict.fromkeys([*first.names, *table.names]):
+                if name in self._folder_names:
+                    continue
                 if name not in table.names or name not in first.names:
                     full, bare = (first, table) if name in first.names else (table, first)
                     raise ValueError(
@@ -55,17 +62,24 @@ class JoinedTable:
                 raise ValueError(
                     f"{first.label} and {table.label} are of different formats: give files of one format"
                 )
-        self._folders = [_folder_values(table.label, folder) for table in tables]
-        self._folder_names = [name for name in self._folders[0] if name not in first.names]
         for table, values in zip(tables, self._folders, strict=True):
             if not set(self._folder_names) <= set(values):
                 raise ValueError(
                     f"{table.label} lies in other folders than {first.label}: name them COLUMN=VALUE alike"
                 )
         self.names = list(dict.fromkeys([*first.names, *self._folder_names]))
-        self.notes = [f"{len(tables)} files are read as one table", *first.notes]
         self.delimiter = first.delimiter
         self.types = None if first.types is None else self._joined_types()
+
+    @property
+    def notes(self) -> list[str]:
+        """Return sentences for the user."""
+        inside = [name for name in self._folder_names if any(name in table.names for table in self._tables)]
+        return [
+            f"{len(self._tables)} files are read as one table",
+            *([f"{listed(inside)}: as the folders say, whatever stands in the files"] if inside else []),
+            *self._tables[0].notes,
+        ]
 
     def _join_names(self) -> None:
         """Give all files of objects the names that stand in one of them."""
@@ -75,7 +89,7 @@ class JoinedTable:
                 counts[name] += count
         for table in self._objects:
             table.names = list(counts)
-        self.quoted = {name for name, count in counts.items() if count > 0}
+        self.quoted = {name for name, count in counts.items() if count > 0 and name not in self._folder_names}
         self.names = list(dict.fromkeys([*counts, *self._folder_names]))
 
     def read_names(self) -> None:
@@ -87,6 +101,8 @@ class JoinedTable:
     def _joined_types(self) -> dict[str, Any]:
         a, types = arrow(), {}
         for name in self._tables[0].names:
+            if name in self._folder_names:
+                continue
             seen = [table.types[name] for table in self._tables if table.types is not None]
             try:
                 types[name] = a.unify_schemas(

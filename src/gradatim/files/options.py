@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..names import nearest
+
 if TYPE_CHECKING:
     from .cells import Cells
 
@@ -22,7 +24,8 @@ class ReadOptions:
 
     Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
     every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
-    read that a state knows; `sampled`: whether the sample is of all rows even so.
+    read that a state knows; `features`: those of them of which some row must have one; `sampled`: whether the sample is
+    of all rows even so, or of as many as a stream gives before it is read.
 
     Example:
         >>> from gradatim.files.options import ReadOptions
@@ -37,6 +40,7 @@ class ReadOptions:
     header: bool = True
     text: tuple[str, ...] = ()
     columns: Mapping[str, Cells] | None = None
+    features: tuple[str, ...] = ()
     sampled: bool = False
 
     def __post_init__(self) -> None:
@@ -58,3 +62,20 @@ def listed(names: Sequence[str]) -> str:
     """
     more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
     return f"column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:NAMED]))}{more}"
+
+
+def suggest(name: str, names: Sequence[str]) -> str:
+    """Return the end of a message about a column that does not exist: a similar name, or all names.
+
+    Example:
+        >>> from gradatim.files.options import suggest
+        >>> suggest("Price", ["price", "size"]), suggest("x", ["price", "size"])
+        ("did you mean 'price'?", "it has 'price', 'size'")
+    """
+    near = nearest(name, names) or nearest(name.lower(), [candidate.lower() for candidate in names])
+    if near is not None:
+        return f"did you mean {next(candidate for candidate in names if near in (candidate, candidate.lower()))!r}?"
+    if not names:
+        return "its rows name no column"
+    more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
+    return f"it has {', '.join(map(repr, names[:10]))}{more}"

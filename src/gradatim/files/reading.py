@@ -16,7 +16,7 @@ from .inference import infer, missing_words
 from .joined_table import JoinedTable
 from .json_table import JsonTable
 from .odd import OddCells
-from .options import ReadOptions, listed
+from .options import ReadOptions, listed, suggest
 from .parsing import parse, within_years, without_numbers
 from .sampling import Sampler
 from .text_table import Block, CsvTable, TextTable
@@ -233,7 +233,8 @@ def _table(file: Container, options: ReadOptions) -> TextTable | TypedTable:
 def _sample(table: AnyTable, options: ReadOptions) -> Block:
     """Return rows of the whole file, or its first rows if it is read once or a state knows its columns."""
     if not table.rereadable:
-        return table.head()
+        is_known = options.columns is not None and not options.sampled
+        return table.head(1 if is_known else BATCH_ROWS) if isinstance(table, TypedTable) else table.head()
     if options.columns is not None and not options.sampled:
         if table.leaves_out and isinstance(table, JsonTable | JoinedTable):
             table.read_names()
@@ -322,5 +323,9 @@ def _stream(
                 words = column if a.types.is_string(column.type) else column.cast("string")
                 odd.add(name, cells, words, values, silent, block.place)
         yield a.table(columns), block.share
-    if isinstance(table, JsonTable) and table.is_open and chosen and not chosen.keys() & table.counts.keys():
-        raise ValueError(f"no row of {table.label} has {listed(list(chosen))}: give rows that do")
+    needed = list(options.features or chosen)
+    if isinstance(table, JsonTable) and table.is_open and needed and not table.counts.keys() & set(needed):
+        others = [name for name in table.counts if name not in chosen]
+        raise ValueError(
+            f"no row of {table.label} has {listed(needed)}: {suggest(needed[0], others or list(table.counts))}"
+        )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..names import as_item
 from .cells import DATE, KIND_NAMES, NUMBER, TEXT, Cells, arrow, arrow_type
-from .choice import check_has, infer_task, suggest
+from .choice import check_has, infer_task
 from .options import NAMED as NAMED
-from .options import listed
+from .options import listed, suggest
 from .target import CLASSIFICATION, TASKS, Labels
 
 if TYPE_CHECKING:

@@ -149,7 +149,7 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
 
     tensors, header = read(path, "state" if only_tables else None, check)
     if (missing := missing_entry(header)) is not None:
-        if not only_tables:
+        if not only_tables and "estimator" not in header:
             return TableState(header, tensors, path)
         raise ValueError(
             f"{path} holds a state, but not one of a table ({missing!r} is missing): read it with load_state"

@@ -54,8 +54,8 @@ class Decoder:
         'é\\n'
     """
 
-    def __init__(self, label: str, encoding: str | None) -> None:
-        self.label, self.given, self.name = label, encoding, encoding
+    def __init__(self, label: str, encoding: str | None, delimiter: str | None = None) -> None:
+        self.label, self.given, self.name, self._delimiter = label, encoding, encoding, delimiter
         self._decoder: Any = None
         self._count, self._returns = 0, False
         if encoding is not None:
@@ -93,10 +93,10 @@ class Decoder:
         codec = codecs.lookup(self.given or name).name
         if mark and codec.replace("-sig", "") in (name, name[:6], name[:5]):
             data, codec = data[len(mark) :], name
-        elif self.given is None and is_binary(data):
+        elif self.given is None and is_binary(data, self._delimiter):
             raise ValueError(
-                f"{self.label} is no text, and of no kind that is known: unpack it if it is an archive, or export its "
-                "table as CSV or Parquet"
+                f"{self.label} is no text, and of no kind that is known: unpack it if it is an archive, export its "
+                "table as CSV or Parquet, or say --encoding if it is text"
             )
         elif self.given is None and data[:4096].count(b"\0") > len(data[:4096]) // 8:
             raise ValueError(

@@ -5,6 +5,7 @@ Source: RFC 4180 (CSV).
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,8 @@ class TextTable:
     def _read_layout(self) -> None:
         enough = LAYOUT_BYTES
         if not self.rereadable:
-            enough = 1 if self._options.columns is not None else ONCE_BYTES
+            is_known = self._options.columns is not None and not self._options.sampled
+            enough = 1 if is_known else ONCE_BYTES
         pieces, size, complete = self._open_pieces(), 0, False
         for piece in pieces:
             self._head.append(piece)
@@ -144,7 +146,7 @@ class TextTable:
 
     def _open_pieces(self) -> Generator[tuple[bytes, bool, float]]:
         """Yield the file in pieces of UTF-8, each with whether it is the last, and the share that has been read."""
-        decode = Decoder(self.label, self._options.encoding)
+        decode = Decoder(self.label, self._options.encoding, self._options.delimiter)
         with self._container.open() as stream:
             while data := stream.read(self._block):
                 yield decode(data), False, stream.share
@@ -213,6 +215,10 @@ class TextTable:
         return self._block_of(
             rows, self.parse(rows, self.names, {}, ".", places), lambda row: f"line {places[row]:,}"
         )
+
+    def _marked(self, data: bytes) -> bytes:
+        """Return lines as Arrow reads them: it would drop a byte-order mark that begins their first cell."""
+        return BOM_UTF8 + data if data.startswith(BOM_UTF8) else data
 
     def head(self) -> Block:
         """Return the first rows as words, for a stream that is read once."""
@@ -302,9 +308,9 @@ class CsvTable(TextTable):
             convert.column_types = {"0": a.string()}
         try:
             table = csv.read_csv(
-                a.BufferReader(rows.data),
+                a.BufferReader(data := self._marked(rows.data)),
                 read_options=csv.ReadOptions(
-                    use_threads=False, block_size=len(rows.data) + 1, column_names=list(self._index.values())
+                    use_threads=False, block_size=len(data) + 1, column_names=list(self._index.values())
                 ),
                 parse_options=csv.ParseOptions(
                     delimiter=self.delimiter,

@@ -43,7 +43,7 @@ class TypedTable:
     def __init__(self, container: Container, batch_rows: int) -> None:
         self.label, self.rereadable = container.label, container.rereadable
         self._container, self._batch_rows = container, batch_rows
-        self._first: Any = None
+        self._first: list[Any] = []
         self._stream: Any = None
         if not self.rereadable:
             with explain_arrow(self.label):
@@ -86,8 +86,8 @@ class TypedTable:
     def _batches(self, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], int, float]]:
         """Yield columns by name, the number of rows, and the share of the file that has been read."""
         if self._stream is not None:
-            if self._first is not None:
-                yield self._columns(self._first, names), self._first.num_rows, 0.0
+            for batch in self._first:
+                yield self._columns(batch, names), batch.num_rows, 0.0
             with explain_arrow(self.label):
                 for batch in self._stream:
                     yield self._columns(batch, names), batch.num_rows, 0.0
@@ -135,19 +135,21 @@ class TypedTable:
         columns = {name: _concat([part[name] for part in parts], self.types[name]) for name in self.names}
         return Block(columns, len(numbers), 1.0, lambda row: f"row {numbers[row] + 1:,}")
 
-    def head(self) -> Block:
-        """Return the first rows, for a stream that is read once."""
+    def head(self, least: int = 1) -> Block:
+        """Return the first rows, for a stream that is read once: at least so many, if it has them."""
+        count = 0
         with explain_arrow(self.label):
-            while self._first is None or not self._first.num_rows:
+            while count < least:
                 try:
-                    self._first = self._stream.read_next_batch()
+                    self._first.append(self._stream.read_next_batch())
                 except StopIteration:
                     break
-        if self._first is None:
+                count += self._first[-1].num_rows
+        if not count:
             return Block({name: arrow().array([], dtype) for name, dtype in self.types.items()}, 0, 1.0, str)
-        return Block(
-            self._columns(self._first, self.names), self._first.num_rows, 0.0, lambda row: f"row {row + 1:,}"
-        )
+        parts = [self._columns(batch, self.names) for batch in self._first]
+        columns = {name: _concat([part[name] for part in parts], self.types[name]) for name in self.names}
+        return Block(columns, count, 0.0, lambda row: f"row {row + 1:,}")
 
     def blocks(self, names: Sequence[str], plain: Mapping[str, Any], decimal: str) -> Iterator[Block]:
         """Yield all rows, with these columns."""
@@ -364,9 +366,12 @@ def explain_arrow(label: str) -> Iterator[None]:
         >>> with explain_arrow("rows.parquet"):
         ...     raise OSError("no more data")
         Traceback (most recent call last):
-        ValueError: rows.parquet: no more data
+        ValueError: rows.parquet cannot be read, it is damaged or of a form that is not known: write it again
     """
     try:
         yield
     except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:  # a damaged file raises any
-        raise ValueError(f"{label}: {str(error)[:200]}") from error
+        reason = "it is damaged or of a form that is not known: write it again"
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        raise ValueError(f"{label} cannot be read, {reason}") from error

@@ -61,13 +61,20 @@ def smallest_hashes(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
     chosen = np.empty((0, rows.shape[1]), dtype=np.float32)
     for start in range(0, len(rows), _PORTION):
         chosen = np.concatenate([chosen, rows[start : start + _PORTION].astype(np.float32)])
-        _, index = np.unique(_hashes(chosen, seed), return_index=True)
+        _, index = np.unique(row_hashes(chosen, seed), return_index=True)
         chosen = chosen[index[:limit]]
     return chosen
 
 
-def _hashes(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return a number for each row of float32 `[n, d]` that depends on its values and the seed alone, `[n]` uint64."""
+def row_hashes(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Return a number for each row of float32 `[n, d]` that depends on its values and the seed alone, `[n]` uint64.
+
+    Example:
+        >>> from gradatim.nn.landmarks import row_hashes
+        >>> first, second, third = row_hashes(np.array([[1.0], [2.0], [1.0]], dtype=np.float32), seed=0)
+        >>> bool(first == third), bool(first == second)
+        (True, False)
+    """
     rng = np.random.default_rng(seed)
     odd = rng.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     bits = (rows + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 is 0

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 
@@ -101,6 +102,27 @@ class Columns:
     def kinds(self) -> tuple[str, ...]:
         """Return the kind of each column: "number" or "category"."""
         return tuple(map(column_kind, self.values)) if self.matrix is None else (NUMBER,) * len(self.names)
+
+    def digests(self) -> np.ndarray:
+        """Return a float32 number for each cell, `[rows, columns]`: a number itself, of a word its checksum.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Columns
+            >>> digests = Columns(("a", "b"), (np.array([1.5]), np.array(["red"], dtype=object))).digests()
+            >>> digests.shape, float(digests[0, 0])
+            ((1, 2), 1.5)
+        """
+        parts = []
+        for values in self.values:
+            if column_kind(values) == CATEGORY:
+                words = [
+                    -1 if cell is None else crc32(cell.encode(errors="replace")) for cell in values.tolist()
+                ]
+                values = np.array(words)
+            with np.errstate(over="ignore"):
+                parts.append(np.asarray(values).astype(np.float32))
+        return np.nan_to_num(np.stack(parts, axis=1), nan=-np.pi)
 
     def decided(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the kind of each column and its plain values `[rows]`, decided by all of these rows together.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..files.checkpoint import latest, read, read_header, save_checkpoint, step_files, write
+from ..files.checkpoint import latest, read, read_header, save_checkpoint, step_files, tidy, write
 from ..files.contract import blamed
 from ..probing.plots import loss_curve
 from .config import FREE, TrainConfig, ema_decay, learning_rate, streams
@@ -249,6 +249,7 @@ class _Run:
             return []
         tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
         files = [write(self.out / "learner.safetensors", tensors, {**self.header, **facts})]
+        tidy(self.out, self.iteration)  # a run that was killed at its last checkpoint has saved none since
         files.append(self.out / "log.jsonl")
         notice = loss_curve(self.out / "log.jsonl", self.out / "loss.png")
         if notice is None:

@@ -124,6 +124,30 @@ def test_a_stored_stream_that_was_damaged_is_made_again(tmp_path):
     assert [file.name for file in (tmp_path / "streams").iterdir()] == [path.name]
 
 
+def test_a_real_stream_keeps_its_order_its_words_and_its_labels(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = import_module("pyarrow.parquet")
+    (tmp_path / "streams").mkdir()
+    monkeypatch.setenv("GRADATIM_DATA", str(tmp_path))
+    table = pyarrow.table({"day": ["b", "a", "b"], "demand": [3, 1, 2], "y": ["UP", "DOWN", "UP"]})
+    parquet.write_table(table, tmp_path / "streams" / "electricity.parquet")
+    table = pyarrow.table({"hum": [0.5, 0.25], "y": [16.0, 40.0]})
+    parquet.write_table(table, tmp_path / "streams" / "bikes.parquet")
+    load.cache_clear()
+    found = load("electricity", tmp_path)
+    assert found.x.tolist() == [[1, 3], [0, 1], [1, 2]] and found.categorical == (0,)
+    assert found.y.tolist() == [1, 0, 1] and found.classes == 2 and found.fixed
+    assert load("electricity", tmp_path, 2).y.tolist() == [1, 0]
+    counts = load("bikes", tmp_path)
+    assert counts.y.tolist() == [16.0, 40.0] and counts.classes == 0
+    with pytest.raises(ValueError, match=r"weather.parquet is not there"):
+        load("weather", tmp_path)
+    load.cache_clear()
+    monkeypatch.delenv("GRADATIM_DATA")
+    with pytest.raises(ValueError, match="set GRADATIM_DATA, or run with --smoke"):
+        load("electricity", tmp_path)
+
+
 def test_a_stream_of_no_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no stream is called 'elec': there are electricity"):
         load("elec", tmp_path)

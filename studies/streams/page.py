@@ -20,6 +20,9 @@ WORDS = {
     "refit-forest": "random forest, refitted at doublings",
     "refit-logistic": "logistic regression, refitted at doublings",
 }
+COLORS = {"river-patches": "direct-lingam", "refit-lightgbm": "boosted-trees", "no-change": "random-order"}
+"""Whose colour a learner without one of its own has, so that no two are alike."""
+
 FARTHEST, ROWS = 4.0, 12
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -69,7 +72,7 @@ def draw(result: Result, png: Path) -> str | None:
     for name in SHOWN:
         if name in places:
             ys = [min(float(rows[row][places[name]]), FARTHEST) for row in order]
-            curves.append(plots.Curve(name, range(len(order)), ys, ys, ys, label=words(name)))
+            curves.append(plots.Curve(COLORS.get(name, name), range(len(order)), ys, ys, ys, words(name)))
     labels = [rows[row][0].replace("-", ", ") for row in order]
     fewer = sum(float(row[places[OURS]]) < 1 for row in rows)
     title = f"One pass: fewer errors than river's forest on {fewer} of {len(rows)} streams"

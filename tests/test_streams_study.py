@@ -13,7 +13,7 @@ from studies.streams.figures import BARS
 from studies.streams.generators import CHANGES, GENERATORS, generate, schedule
 from studies.streams.moved import KINDS, move
 from studies.streams.page import PAGE
-from studies.streams.peers import ALL, ARF, OURS, NoChange, Ours, Refits, Shares
+from studies.streams.peers import ALL, ARF, BATCHED, OURS, NoChange, Ours, Refits, Shares
 from studies.streams.protocol import strict_pass
 from studies.tables.data import Table
 
@@ -254,10 +254,10 @@ def test_a_model_that_saw_one_class_answers_it():
 
 def test_river_sees_one_row_at_a_time_and_ours_mini_batches():
     sizes = {
-        name: protocol.row_by_row(peers.peer_of(name, "classification"))
-        for name in (OURS, ARF, "no-change", "refit-forest")
+        name: protocol.row_by_row(name, "classification")
+        for name in (OURS, ARF, BATCHED, "no-change", "refit-forest")
     }
-    assert sizes == {OURS: False, ARF: True, "no-change": True, "refit-forest": False}
+    assert sizes == {OURS: False, ARF: True, BATCHED: False, "no-change": True, "refit-forest": False}
 
 
 @pytest.mark.parametrize("name", [*peers.CLASSIFIERS, *(f"numbers {name}" for name in peers.REGRESSORS)])
@@ -271,7 +271,9 @@ def test_every_peer_makes_its_pass_under_every_setting(name):
     y = (x[:, 0] > 0).astype(int) if kind == "classification" else x[:, 0]
     made = Stream("made", x, y, categorical=(1,), classes=2 * (kind == "classification"))
     for setting in peer.grid:
-        values = strict_pass(peer.make(made, 0, **setting), made, 1 if protocol.row_by_row(peer) else 32)
+        values = strict_pass(
+            peer.make(made, 0, **setting), made, 1 if peer.package in ("river", "numpy") else 32
+        )
         assert len(values["error"]) == 80 if made.classes else len(values["square"]) == 48
         assert all(np.isfinite(v).all() for v in values.values())
 
@@ -384,9 +386,11 @@ def test_claims_are_those_of_the_records():
         claims["streams.rank"]["value"] == 2.0
         and claims["streams.rank"]["beside"]["rank of no-change"][0] == 1
     )
-    made[ALL] = made[OURS]
+    made |= {ALL: made[OURS], BATCHED: {stream: wrong(0) for stream in names}}
     again = {claim["id"]: claim for claim in figures.drift_claims(made, names[:6], ["outdoor"])}
-    assert again == claims, "of our own settings one alone takes part"
+    beside = again["streams.drift.over_arf"].pop("beside"), again["streams.real.over_arf"].pop("beside")
+    assert again == claims, "of our own settings and of river's forest one alone takes part"
+    assert beside[0]["over the forest asked 32 rows at a time"][0] == beside[1].popitem()[1][0] == 21.0
 
 
 def test_the_best_peer_is_another_one_on_each_stream():

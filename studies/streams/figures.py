@@ -16,7 +16,7 @@ from studies.tables.figures import Three, ranks
 
 from .data import moved_name
 from .moved import COUNTED
-from .peers import ALL, ARF, OURS
+from .peers import ALL, ARF, ASIDE, BATCHED, OURS
 from .protocol import Passes, loss
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ def best_ratios(records: Passes, streams: Sequence[str], names: Sequence[str]) -
 def ranks_of(records: Passes, streams: Sequence[str]) -> dict[str, np.ndarray]:
     """Return each learner's rank on each stream, by the mean error over its seeds. Ties are shared.
 
-    Of our own settings the first alone takes part.
+    Of our own settings and of the ways to ask river's forest the first alone takes part.
     """
     return ranks(
         {
             name: over_seeds(streams, lambda stream, own=own: loss(own[stream]))
             for name, own in records.items()
-            if name != ALL
+            if name not in ASIDE
         }
     )
 
@@ -135,11 +135,15 @@ def drift_claims(records: Passes, drifting: Sequence[str], real: Sequence[str]) 
     claims = []
     for name, streams in (("drift", drifting), ("real", real)):
         if ARF in records and streams:
-            logs = ratios(records, ARF, streams)
-            claims.append(measured(f"{name}.over_arf", geometric(logs)))
+            beside = {}
+            if BATCHED in records:
+                beside["over_the_forest_asked_32_rows_at_a_time"] = geometric(
+                    ratios(records, BATCHED, streams)
+                )
+            claims.append(measured(f"{name}.over_arf", geometric(ratios(records, ARF, streams)), **beside))
         else:
             claims.append(unmeasured(f"{name}.over_arf", lacking))
-    peers = [name for name in records if name not in (OURS, ALL)]
+    peers = [name for name in records if name not in (OURS, *ASIDE)]
     rivals = [name for name in peers if not name.startswith("refit-")]
     if real:
         best = geometric(best_ratios(records, real, peers))

@@ -27,7 +27,10 @@ from .data import Stream
 if TYPE_CHECKING:
     from studies.tables.data import Table
 
-OURS, ALL, ARF = "gradatim", "gradatim-all", "river-forest"
+OURS, ALL, ARF, BATCHED = "gradatim", "gradatim-all", "river-forest", "river-forest-32"
+ASIDE = (ALL, BATCHED)
+"""Learners that are shown and take no part in ranks: our other setting, and river's forest asked as ours is."""
+
 PACKAGES = ("river", "lightgbm")
 """What a full study needs, and a smoke run does without."""
 
@@ -313,7 +316,11 @@ def peers(kind: str) -> dict[str, Peer]:
 
 def peer_of(name: str, kind: str) -> Peer:
     """Return a learner: ours under any of its names, or a peer."""
-    return Peer(Ours, package="gradatim") if name in (OURS, ALL) else peers(kind)[name]
+    return (
+        Peer(Ours, package="gradatim")
+        if name in (OURS, ALL)
+        else peers(kind)[ARF if name == BATCHED else name]
+    )
 
 
 def version_of(peer: Peer) -> str:
@@ -321,9 +328,9 @@ def version_of(peer: Peer) -> str:
     return fingerprint() if peer.package == "gradatim" else f"{peer.package} {version(peer.package)}"
 
 
-def row_by_row(peer: Peer) -> bool:
+def row_by_row(name: str, kind: str) -> bool:
     """Return whether a learner is asked and taught one row at a time: river's, and the simplest guesses."""
-    return peer.package in ("river", "numpy")
+    return name != BATCHED and peer_of(name, kind).package in ("river", "numpy")
 
 
 def missing() -> list[str]:

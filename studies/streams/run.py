@@ -36,7 +36,7 @@ from .figures import (
     unmeasured,
 )
 from .page import PAGE
-from .peers import ALL, ARF, OURS, missing, ours, peers, remembers
+from .peers import ALL, ARF, BATCHED, OURS, missing, ours, peers, remembers
 from .protocol import Passes, loss, passes, tune
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ FEW = (ARF, "river-tree", "no-change", "majority", "refit-logistic")
 ABOUT = (
     "One strict pass: every row is predicted before it is learnt, in mini-batches of 32 by gradatim and by the models "
     "refitted at doublings, one row at a time by river's learners and the simplest guesses, which so know up to 31 "
-    "rows more. Classes (and, for the peers, codes of categories) are known at the start; a tie counts as a fair "
-    "guess; RMSE is from row 32 on. Generated streams have {rows} rows and {seeds} seeds for each kind of change. "
-    "Settings of the peers are chosen on validation streams, figures are of test streams; intervals are 95% by "
-    "bootstrap over streams and seeds."
+    "rows more; river's forest also 32 at a time, beside. Classes (and, for the peers, codes of categories) are known "
+    "at the start; a tie counts as a fair guess; RMSE is from row 32 on. Generated streams have {rows} rows and "
+    "{seeds} seeds for each kind of change. Settings of the peers are chosen on validation streams, figures are of "
+    "test streams; intervals are 95% by bootstrap over streams and seeds."
 )
 
 
@@ -131,9 +131,11 @@ def settings(study: Study, kind: str, smoke: bool, limit: int = 0) -> Settings:
     """
     if smoke:
         taken = [n for n in FEW if n in peers(kind) and peers(kind)[n].package not in missing()]
-        return {**ours(), **{name: peers(kind)[name].grid[0] for name in taken}}
-    streams = validation_streams(kind, 1)
-    return {**ours(), **{name: tune(study, name, streams, limit) for name in peers(kind)}}
+        chosen = {**ours(), **{name: peers(kind)[name].grid[0] for name in taken}}
+    else:
+        streams = validation_streams(kind, 1)
+        chosen = {**ours(), **{name: tune(study, name, streams, limit) for name in peers(kind)}}
+    return chosen | ({BATCHED: chosen[ARF]} if ARF in chosen else {})
 
 
 def validate(study: Study, kind: str, chosen: Settings, limit: int = 0) -> Passes:

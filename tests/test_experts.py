@@ -17,7 +17,8 @@ from gradatim.nn.mixture import SHARPNESS, TAILS, class_probabilities, cumulativ
 from gradatim.predictors import Committee, CrossEntropy, SquaredError
 from gradatim.refiners import Experts
 from gradatim.refiners.experts import BEHIND, GROWTH, LATE, LEAST, STRENGTHS, VIEWS
-from gradatim.refiners.heads import FEW, ROUNDING
+from gradatim.refiners.foresight import class_log_likelihood
+from gradatim.refiners.heads import FEW, ROUNDING, solve_heads
 from gradatim.signal import PLAIN, StepInput
 
 STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]
@@ -323,15 +324,39 @@ def test_the_noise_is_that_of_generalised_cross_validation():
         assert float(state.noise[0, 4 * len(STRENGTHS) + s, 0]) == pytest.approx(want, rel=1e-4)
 
 
-def test_merged_states_hold_the_moments_and_the_likelihoods_of_both():
-    made, batch = learner(3), rows(64, 3)
+@pytest.mark.parametrize("outputs", [None, 3])
+def test_merged_states_hold_the_moments_of_all_and_groups_change_nothing(outputs):
+    made, batch = learner(outputs), rows(64, outputs)
     parts = [made.adapt(batch.slice(at, at + 16), 16) for at in range(0, 64, 16)]
     whole, merged = made.adapt(batch, 16), made.merge(parts)
     torch.testing.assert_close(merged.moments, made.refiner.settle(whole).moments)
-    settled = [made.refiner.settle(part) for part in parts]
-    torch.testing.assert_close(merged.log_likelihood, sum(part.log_likelihood for part in settled))
     nested = made.merge([parts[3], made.merge([parts[1], made.merge([parts[2], parts[0]])])])
+    torch.testing.assert_close(nested.log_likelihood, merged.log_likelihood)
     torch.testing.assert_close(made.refiner.latent(nested), made.refiner.latent(merged))
+
+
+@pytest.mark.parametrize("outputs", [None, 3])
+def test_merging_with_a_state_of_no_rows_changes_nothing(outputs):
+    made = learner(outputs)
+    state = made.refiner.settle(made.adapt(rows(64, outputs), 16))
+    for merged in (made.merge([made.init(1), state]), made.merge([state, made.init(1)])):
+        torch.testing.assert_close(merged.log_likelihood, state.log_likelihood)
+        x = rows(9, outputs, seed=1).x
+        torch.testing.assert_close(made.predict(x, merged), made.predict(x, state))
+
+
+def test_what_sums_say_of_rows_left_out_is_what_is_found_where_scores_are_gaussian():
+    """Two classes of one variance, x alone: the estimate from sums is near the mean over rows, each left out."""
+    made = learner(2)
+    y = torch.arange(400)[None, :, None] % 2
+    x = torch.randn(1, 400, 3, generator=torch.Generator().manual_seed(5)).double() + 1.5 * y - 0.75
+    batch = Batch(x, y)
+    state = made.refiner.settle(made.adapt(batch, 32))
+    everyone = state._replace(log_likelihood=torch.zeros_like(state.log_likelihood))
+    found = made.refiner.score(everyone, StepInput(batch.rows, batch), learnt=True).log_likelihood / 400
+    factor = made.refiner.factors(everyone)[0]
+    said = class_log_likelihood(state.moments, factor, solve_heads(state.moments, factor))
+    assert (said - found[:, factor.index]).abs().max() < 0.02  # 64 draws, 400 rows
 
 
 def test_the_average_is_hardly_behind_the_best_expert():

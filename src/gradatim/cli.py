@@ -1,4 +1,4 @@
-"""The command line: list, fit, update, remap, predict, train, eval, info, compare, demo. It alone prints.
+"""The command line: list, fit, update, remap, merge, predict, train, eval, info, compare, demo. It alone prints.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130, 143).
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import compare, demo, fit, info, judge, listing, predict, train
+from .commands import compare, demo, fit, info, judge, listing, merge, predict, train
 from .commands.options import Command, parse
 from .commands.signals import ended_by_signals, exit_code
 from .commands.threads import wait_passively, with_threads
@@ -136,6 +136,12 @@ COMMANDS: dict[str, Command] = {
         fit.remap_options,
         fit.remap,
     ),
+    "merge": Command(
+        "make one state of several that were learned apart, on as many machines as you like",
+        "gradatim merge monday.safetensors tuesday.safetensors --out whole.safetensors",
+        merge.merge_options,
+        merge.merge,
+    ),
     "predict": Command(
         "predict the rows of files from a state",
         "gradatim predict test.csv --state task.safetensors --out predictions.csv --proba",
@@ -174,4 +180,4 @@ COMMANDS: dict[str, Command] = {
         demo.demo,
     ),
 }
-COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "remap", "predict")}
+COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "remap", "merge", "predict")}

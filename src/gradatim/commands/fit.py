@@ -9,30 +9,37 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files.cells import KIND_NAMES, NUMBER
+from ..files.cells import NUMBER
 from ..files.choice import Choice
-from ..files.lock import locked
 from ..files.progress import Bar
-from ..files.schema import NAMED, STORED_OPTIONS, Schema
-from ..files.streaming import TargetReader, fit_stream, prepare, reweigh
-from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count, sound_rows
+from ..files.schema import STORED_OPTIONS, Schema
+from ..files.streaming import fit_stream, prepare, reweigh
+from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
+from .learning import (
+    check_free,
+    learnable_sample,
+    lock_state,
+    notes_of_empty,
+    notes_of_rows,
+    report_rows,
+    row_weights,
+    save,
+)
+from .mapped import fit_under_map
 from .show import print_written
 from .tables import (
     FILES_HELP,
-    LOCK_SECONDS,
     add_examples,
     add_reading_options,
     check_output,
     column_name,
     column_names,
     count,
-    count_rows,
     file_version,
     interruptible,
     is_any_of,
@@ -47,13 +54,11 @@ from .tables import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
 
     from ..files.reading import TableFile
-    from ..files.streaming import StreamReport
     from ..files.target import Labels
 
 
@@ -61,7 +66,7 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `fit`."""
     parser.add_argument("files", type=str, nargs="+", help=FILES_HELP)
     parser.add_argument(
-        "--target", type=str, required=True, help="the column to predict; rows without it are skipped"
+        "--target", type=str, help="the column to predict; rows without it are skipped (needed without --map)"
     )
     parser.add_argument("--state", type=str, required=True, help="file for what was learned (.safetensors)")
     parser.add_argument(
@@ -91,6 +96,14 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
     add_reading_options(parser, stored=False)
     parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
+    parser.add_argument(
+        "--map",
+        type=str,
+        help="a state whose map, classes and options are taken, and no row: states learned under one map can be merged",
+    )
+    parser.add_argument(
+        "--map-only", action="store_true", help="take the map from a sample of the files, and learn no row"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite an existing state")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_examples(
@@ -101,6 +114,8 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
             "gradatim fit 'days/*.csv' --target y --id customer --weight count --state task.safetensors",
             "gradatim fit sales.csv --delimiter ';' --decimal , --missing '-,n.a.' --target y --state s.safetensors",
             "zcat rows.csv.gz | gradatim fit - --target y --state task.safetensors",
+            "gradatim fit 'days/*.csv' --target y --map-only --state base.safetensors",
+            "gradatim fit days/monday.csv --map base.safetensors --state monday.safetensors",
         ],
     )
 
@@ -145,11 +160,14 @@ def fit(options: Namespace, console: Console) -> None:
         ValueError: invalid options, files that cannot be learned, or a state that would be overwritten.
     """
     _check_numbers(options)
+    if options.map is not None:
+        fit_under_map(options, console)
+        return
     state = Path(options.state)
     check_output(state, "--state", options.files)
     given = reading_options(options)
-    with interruptible(state), _lock(state, console):
-        _check_free(state, options.force)
+    with interruptible(state), lock_state(state, console):
+        check_free(state, options.force)
         text = [*split_names(options.text), *(options.text or ())]
         table_file = open_files(options.files, given, text=tuple(text))
         choice = _choice(options, table_file.names)
@@ -164,19 +182,24 @@ def fit(options: Namespace, console: Console) -> None:
             check_class_count(len(classes), schema.target, schema.target_cells, table_file.path)
         say(console, _describe_task(schema, table_file, classes, options.task, named is not None))
         say_notes(console, table_file.notes)
-        say_notes(console, _notes_of_empty(schema))
+        say_notes(console, notes_of_empty(schema))
         model = _new_model(schema, options)
-        if table_file.rereadable:
+        if table_file.rereadable or options.map_only:
             prepare(model, sample, table_file.path, schema.weight is not None, classes)
+        if options.map_only:
+            save(model, state, schema, labels)
+            say(console, f"a map of {count(len(schema.columns), 'column', 'columns')}; no row was learned")
+            print_written(console, [state])
+            return
         started = time.perf_counter()
         with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
             first = None if table_file.rereadable or named is None else classes
             report = fit_stream(model, table_file, schema, labels, 0, bar, first)
         if table_file.rereadable:
             reweigh(model, sample, schema.weight is not None)
-        _save(model, state, schema, labels)
-        _report(console, report, time.perf_counter() - started, schema, model)
-        say_notes(console, [*table_file.notes_after(), *_notes(report, labels, options.state)])
+        save(model, state, schema, labels)
+        report_rows(console, report, time.perf_counter() - started, schema, model)
+        say_notes(console, [*table_file.notes_after(), *notes_of_rows(report, labels, options.state)])
         print_written(console, [state])
 
 
@@ -212,9 +235,9 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
     is_new = not is_any_of(out, [options.state])
     check_output(out, "--out" if is_new else "--state", options.files)
     explicit = reading_options(options)
-    with interruptible(out), _lock(out, console):
+    with interruptible(out), lock_state(out, console):
         if is_new:
-            _check_free(out, options.force)
+            check_free(out, options.force)
         version = file_version(state)
         model, schema, rows_before = load_estimator(state)
         if options.weight is not None:
@@ -237,17 +260,24 @@ def _learn_more(options: Namespace, console: Console, with_new_map: bool) -> Non
             raise ValueError(
                 f"{state} was changed by another process in the meantime: nothing was saved; update again"
             )
-        _save(model, out, schema, labels)
-        _report(console, report, time.perf_counter() - started, schema, model)
+        save(model, out, schema, labels)
+        report_rows(console, report, time.perf_counter() - started, schema, model)
         say_notes(
             console,
-            [*table_file.notes_after(), *_notes(report, labels, None if with_new_map else options.state)],
+            [
+                *table_file.notes_after(),
+                *notes_of_rows(report, labels, None if with_new_map else options.state),
+            ],
         )
         print_written(console, [out])
 
 
 def _check_numbers(options: Namespace) -> None:
     """Raise ValueError for options of `fit` that no fit can have."""
+    if options.map is None and options.target is None:
+        raise ValueError("Key(s) are required: --target (or a state at --map): see gradatim fit --help")
+    if options.map is not None and options.map_only:
+        raise ValueError("--map takes the map of a state, --map-only makes one: leave one of them out")
     if options.task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}; got {options.task!r}")
     for name, minimum in (("batch_size", 1), ("seed", 0)):
@@ -257,46 +287,12 @@ def _check_numbers(options: Namespace) -> None:
         raise ValueError(f"--seed must be below 2**32; got {options.seed}")
 
 
-def _check_free(path: Path, force: bool) -> None:
-    """Raise ValueError if a file would be overwritten that the user has not given up."""
-    if path.exists() and not force:
-        raise ValueError(
-            f"{path} already exists: learn more rows with gradatim update, or overwrite it with --force"
-        )
-
-
-def _lock(path: Path, console: Console) -> AbstractContextManager[None]:
-    """Return the lock of a state, which another process may hold for a while."""
-    return locked(path, LOCK_SECONDS, lambda sentence: say(console, sentence))
-
-
 def _new_model(schema: Schema, options: Namespace) -> Any:
     """Return a new estimator for the task."""
     from ..estimators import RefinedClassifier, RefinedRegressor
 
     estimator = RefinedClassifier if schema.task == CLASSIFICATION else RefinedRegressor
     return estimator(batch_size=options.batch_size, random_state=options.seed)
-
-
-def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return the features, targets `[n]` and weights `[n]` of the rows of a sample that can be learned."""
-    table, target = table_file.sample, schema.target
-    y = None if schema.task == CLASSIFICATION else table[target].cast("float64").to_numpy()
-    if y is None:  # numbers become text, as they are read in the stream
-        table = table.set_column(table.column_names.index(target), target, table[target].cast("string"))
-    weight = None if schema.weight is None else table[schema.weight].to_numpy()
-    table = table.filter(sound_rows(y, weight, table.num_rows))
-    X, y, weight, present = TargetReader(schema, schema.labels(), table_file.path).read(table)
-    chosen = present & (weight > 0)
-    if not chosen.any():
-        if table.num_rows < table_file.sample.num_rows:  # the stream names the line of what is wrong
-            reader = TargetReader(schema, schema.labels(), table_file.path, table_file.place)
-            for part, _ in table_file.stream(schema.cells_to_read(learn=True)):
-                reader.read(part)
-        cause = "its weight is 0" if present.any() else f"the target {target!r} is missing"
-        where = "every row" if table_file.rereadable else f"the first {len(chosen):,} rows"
-        raise ValueError(f"{table_file.path}: {cause} in {where}: nothing can be learned")
-    return X.filter(chosen), y[chosen], weight[chosen]
 
 
 def _named_classes(text: str | None, schema: Schema, labels: Labels) -> np.ndarray | None:
@@ -310,10 +306,6 @@ def _named_classes(text: str | None, schema: Schema, labels: Labels) -> np.ndarr
     return labels.from_words(split_names(text))
 
 
-def _weights(schema: Schema, weight: np.ndarray) -> dict[str, np.ndarray]:
-    return {} if schema.weight is None else {"sample_weight": weight}
-
-
 def _remap(
     model: Any, sample: tuple[Any, np.ndarray, np.ndarray], schema: Schema, table_file: TableFile
 ) -> None:
@@ -322,58 +314,9 @@ def _remap(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that they have left the range is why they are here
-            model.remap(X, y, **_weights(schema, weight))
+            model.remap(X, y, **row_weights(schema, weight))
     except ValueError as error:
         raise ValueError(f"{table_file.path}: {error}") from error
-
-
-def _save(model: Any, path: Path, schema: Schema, labels: Labels) -> None:
-    model.save(path, {"table": replace(schema, spelling=labels.spelling).to_json()})
-
-
-def _report(console: Console, report: StreamReport, seconds: float, schema: Schema, model: Any) -> None:
-    """Print what was learned."""
-    classes = f" of {count(len(model.classes_), 'class', 'classes')}" if schema.task == CLASSIFICATION else ""
-    skipped = f"; {count_rows(report.skipped)} without {schema.target!r} skipped" if report.skipped else ""
-    if report.unweighted:
-        skipped += f"; {count_rows(report.unweighted)} of weight 0 skipped"
-    say(console, f"{count_rows(report.rows)}{classes} learned in {seconds:.1f} s{skipped}")
-    if report.scored:
-        say(
-            console,
-            f"prequential {report.metric}: {count_rows(report.scored)}, each predicted before it was learned",
-        )
-
-
-def _notes(report: StreamReport, labels: Labels, state: str | None) -> list[str]:
-    """Return notes of what came up while rows were learned, and of a state that can have a new map, how."""
-    from ..preprocessing.drift import DriftWarning
-
-    notes = []
-    for word, number in labels.odd.items():
-        kind = KIND_NAMES[labels.cells.kind]
-        notes.append(
-            f"{labels.target!r} holds {word!r} in {count_rows(number)}, among {kind}: these rows are skipped; "
-            f"fit --text {as_item(labels.target)} takes every value as a word"
-        )
-    for category, message in report.warnings:
-        if issubclass(category, DriftWarning):
-            remap = f"gradatim remap FILE --state {quote(state or '')} in place of update makes a new map"
-            notes.append(message.partition(". Call remap")[0] + (f"; {remap} for such rows" if state else ""))
-        elif category.__module__.startswith("gradatim"):
-            notes.append(message)
-    return list(dict.fromkeys(notes))
-
-
-def _notes_of_empty(schema: Schema) -> list[str]:
-    """Return a note of columns in which nothing stands."""
-    if not schema.empty:
-        return []
-    listed = ", ".join(map(repr, schema.empty[:NAMED])) + (", ..." if len(schema.empty) > NAMED else "")
-    until = "until gradatim update learns rows in which numbers or dates stand there"
-    if len(schema.empty) == 1:
-        return [f"column {listed} is empty: it counts as missing {until}"]
-    return [f"{len(schema.empty)} columns are empty: {listed}; they count as missing {until}"]
 
 
 def _describe_task(

@@ -165,6 +165,8 @@ def load_estimator(state: Path) -> tuple[Any, Schema, float]:
 def describe_state(header: Mapping[str, Any]) -> list[list[str]]:
     """Return the contents of the state of a table as lines for `gradatim info`."""
     lines = [["estimator", str(header["estimator"])], ["rows", f"{header['rows']:,.0f}"]]
+    if (parts := len(header.get("merged") or ())) > 1:
+        lines.append(["merged", f"{parts} states, no row twice"])
     lines += [
         [name, str(value)] for name, value in header["params"].items() if name in ("model", "batch_size")
     ]

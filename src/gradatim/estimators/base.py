@@ -27,6 +27,7 @@ from ..one_row import OneRow
 from ..preprocessing import Columns, Encoder, labels, read_columns
 from ..preprocessing.drift import warn_of_drift
 from ..preprocessing.features import MODEL, match_dicts
+from ..preprocessing.labels import positions, union
 from ..preprocessing.lineage import check_alike, join, lineage_of, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
@@ -78,8 +79,9 @@ class Refined(OneRow, BaseEstimator):
     def merge(self, estimator: Self) -> Self:
         """Learn all that another estimator has learnt, and return self.
 
-        Both must share one frozen map: make them with `fork()` from one that has seen the first rows. The statistics
-        are those of one pass over both, exactly; the experts' weights are products of those that each pass has found.
+        Both must share one frozen map: make them with `fork()` from one that has seen the first rows. The sums are
+        those of one pass over both, exactly. Experts are weighed anew, by what these sums say of each; `reweigh` with
+        some of the rows does it better. Classes that only one of them knows are kept.
 
         Raises:
             ValueError: another kind of estimator, other maps or classes, a map that is not fixed yet, or rows that are
@@ -98,9 +100,17 @@ class Refined(OneRow, BaseEstimator):
         check_is_fitted(estimator)
         for part in (self, estimator):  # states of version 0.1 have no name
             part.merged_ = part.merged_ or lineage_of(part.task_)
-        merged, task = join(self.merged_, estimator.merged_), copy.copy(self.task_)
-        task.merge(estimator.task_)
+        merged = join(self.merged_, estimator.merged_)
+        task, more, known = copy.copy(self.task_), copy.copy(estimator.task_), self._labels()
+        if known is not None:
+            known = union(known, estimator.classes_)
+            for part, fewer in ((task, self.classes_), (more, estimator.classes_)):
+                if len(fewer) < len(known):
+                    part.widen(positions(known, fewer), len(known))
+        task.merge(more)
         self.task_, self.merged_ = task, merged
+        if known is not None:
+            self.classes_ = known
         return self
 
     def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

@@ -83,7 +83,8 @@ def check_alike(first: Any, second: Any) -> None:
     if type(second) is not type(first):
         raise ValueError(f"a {type(first).__name__} merges with another; got a {type(second).__name__}")
     labels = [part.classes_.tolist() for part in (first, second) if hasattr(part, "classes_")]
-    if len(labels) == 2 and labels[0] != labels[1]:
+    if len(labels) == 2 and not set(labels[0]) & set(labels[1]):
         raise ValueError(
-            f"merging needs the same classes; got {labels[0][:8]} and {labels[1][:8]}: name all at first"
+            f"merging needs the same classes, but for some that are new; got {labels[0][:8]} and {labels[1][:8]}: "
+            "begin both with fork()"
         )

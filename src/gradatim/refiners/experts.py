@@ -13,6 +13,7 @@ from torch import Tensor
 from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
+from .foresight import merged_log_likelihood
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .pending import Pending
 from .statistics import Statistics, add, congruent, empty, pack_triangle, spread_classes, unpack_triangle
@@ -229,13 +230,11 @@ class Experts(Refiner):
         return self.like.expand(len(state.solved), width)
 
     def merge(self, states: Sequence[ExpertsState]) -> ExpertsState:
-        """Return the moments of all rows, exact, and the likelihoods of all of them, each scored by its own experts."""
+        """Return the moments of all rows, exact, and experts weighed anew: see `merged_log_likelihood`."""
         states = [self._absorbed(state) for state in states]
-        merged = states[0]._replace(
-            moments=add(*(state.moments for state in states)),
-            log_likelihood=torch.stack([state.log_likelihood for state in states]).sum(0),
-        )
-        return self.solve(merged)
+        moments = add(*(state.moments for state in states))
+        weights = merged_log_likelihood(self, states, moments)
+        return self.solve(states[0]._replace(moments=moments, log_likelihood=weights))
 
     def carry(self, state: ExpertsState, matrix: Tensor) -> ExpertsState:
         """Return the state of rows whose features are `matrix phi`, `[D', D]`: exact moments.

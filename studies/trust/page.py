@@ -12,7 +12,8 @@ def value(result: Result, name: str) -> str:
     claim = result.claim(f"trust.{name}")
     if not claim or claim["value"] is None:
         return "an unmeasured number"
-    return number(claim["value"])
+    value = claim["value"]
+    return f"{value:,.0f}" if value >= 10_000 and float(value).is_integer() else number(value)
 
 
 def beside(result: Result, name: str, key: str) -> str:

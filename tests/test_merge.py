@@ -69,7 +69,7 @@ def refused(capsys, home):
 
 
 def moments(model: RefinedClassifier):
-    return model.task_.current(32).members.states[0].moments
+    return model.task_.members.settle().states[0].moments
 
 
 def test_the_merged_state_has_the_sums_of_one_pass_under_the_map(home, capsys):

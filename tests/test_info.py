@@ -196,3 +196,10 @@ def test_a_state_of_an_estimator_without_an_entry_is_refused(capsys, home, tmp_p
     path = write(tmp_path / "state", tensors, {name: part for name, part in header.items() if name != entry})
     code, out, _ = call(capsys, "info", path, "--check")
     assert code == 2 and f"{entry!r} is missing" in out
+
+
+def test_a_state_whose_target_is_beyond_any_is_refused(capsys, home, tmp_path):
+    tensors, header = read(home / "table")
+    path = write(tmp_path / "state", tensors, header | {"target": header["target"] | {"centre": -1e308}})
+    code, out, _ = call(capsys, "info", path, "--check")
+    assert code == 2 and "header.target must be of numbers up to 1e+100" in out

@@ -27,6 +27,7 @@ from .contract import (
 )
 from .layout import TRIANGLE, Layout, Part, check_moments, check_parts, check_values
 from .old_table import OLD_MEMBER
+from .target import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,6 +177,8 @@ def check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: boo
     if _is_old(header):
         target = dict(zip(("centre", "scale"), target, strict=False))
     check_entries(target, TARGET, "header.target", further=True)
+    if (size := max(abs(target["centre"]), target["scale"])) > LARGEST:
+        raise ValueError(f"header.target must be of numbers up to {LARGEST:g}, as targets are; got {size:g}")
     if not target["scale"] > 0:
         raise ValueError(f"header.target.scale must be positive; got {brief(target['scale'])}")
     if header["params"]["n_passes" if is_shipped else "n_estimators"] != 1:

@@ -66,13 +66,13 @@ class RiverClassifier(_River, MiniBatchClassifier):  # type: ignore[misc]
     """A `RefinedClassifier` as a model of river.
 
     Example:
-        >>> import pytest
-        >>> river = pytest.importorskip("river")
-        >>> from gradatim.estimators.river import RiverClassifier
-        >>> model = RiverClassifier()
-        >>> for n in range(60):
+        >>> import pytest  # doctest: +SKIP
+        >>> river = pytest.importorskip("river")  # doctest: +SKIP
+        >>> from gradatim.estimators.river import RiverClassifier  # doctest: +SKIP
+        >>> model = RiverClassifier()  # doctest: +SKIP
+        >>> for n in range(60):  # doctest: +SKIP
         ...     model.learn_one({"a": n % 7}, n % 7 > 3)
-        >>> model.predict_one({"a": 6})
+        >>> model.predict_one({"a": 6})  # doctest: +SKIP
         True
     """
 

@@ -66,8 +66,6 @@ class RiverClassifier(_River, MiniBatchClassifier):  # type: ignore[misc]
     """A `RefinedClassifier` as a model of river.
 
     Example:
-        >>> import pytest  # doctest: +SKIP
-        >>> river = pytest.importorskip("river")  # doctest: +SKIP
         >>> from gradatim.estimators.river import RiverClassifier  # doctest: +SKIP
         >>> model = RiverClassifier()  # doctest: +SKIP
         >>> for n in range(60):  # doctest: +SKIP

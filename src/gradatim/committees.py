@@ -146,7 +146,7 @@ class Members:
         for part in batch.split(batch_size):
             pairs = zip(self.learners, states, strict=True)
             states = [learner.learn(state, part, predict=False)[1] for learner, state in pairs]
-        return type(self)(self.learners, states)
+        return replace(self, states=states, waiting=None, answers=None, beyond=False, new=False)
 
     @property
     def _lag(self) -> bool:

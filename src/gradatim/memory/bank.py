@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from .copies import BLOCK, FOREVER, Copy, Ridge, is_embedding, spread
 from .weights import Shares
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
 NEAR, PRODUCTS, STEPS = 48, 48, 40
@@ -106,7 +107,7 @@ class Bank(ABC):
         changes: how many rows were learnt at each change.
     """
 
-    contexts: dict[str, Copy]
+    contexts: Mapping[str, Copy]
     changes: list[int]
 
     def __init__(
@@ -147,6 +148,10 @@ class Bank(ABC):
     @abstractmethod
     def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
         """Return what is known of encoded rows `[n, d]` of which a committee says `[n, ...]`."""
+
+    @abstractmethod
+    def answer(self, asked: Asked) -> Any:
+        """Return probabilities `[n, C]`, or the distributions (`Mixture`) of a number."""
 
     @abstractmethod
     def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:

@@ -30,6 +30,8 @@ class ClassBank(Bank):
     softmax copies on context, which know the classes of the rows before; heads that were good once.
     """
 
+    contexts: dict[str, Softmax]
+
     def __init__(
         self,
         memory: str | int,

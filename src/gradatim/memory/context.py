@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RATES = (1.0, 0.2, 0.03)
-"""Of the running means of columns, a row: the last row, and means of about 5 and 33 rows."""
+RATES = (0.5, 0.2, 0.03)
+"""Of the running means of columns, a row: means of about 2, 5 and 33 rows. None is a row: a file holds them."""
 
-TARGETS = (1.0, 0.1)
+TARGETS = (0.5, 0.1)
 """Of the running means of targets."""
 
 WIDEST = 30
@@ -31,7 +31,7 @@ class Context:
         >>> context = Context.empty(np.array([0]), outputs=1)
         >>> context.learn(np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[1.0], [0.0]]))
         >>> context.rows(np.array([[4.0, 7.0]])).round(2)
-        array([[4.  , 7.  , 1.  , 2.6 , 2.94]])
+        array([[4.  , 7.  , 2.  , 2.6 , 2.94]])
     """
 
     numbers: np.ndarray

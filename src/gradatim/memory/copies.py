@@ -177,10 +177,11 @@ def solved(gram: np.ndarray, strength: float, right: np.ndarray) -> np.ndarray:
     matrix = gram.astype(np.float64, order="F")
     diagonal = np.einsum("ii->i", matrix)
     diagonal += strength + ROUNDING * diagonal
-    factor, info = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
+    factor, info = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)  # type: ignore[attr-defined]
     if info:
         raise ArithmeticError("second moments are not positive definite")
-    return lapack.dpotrs(factor, right.astype(np.float64), lower=1)[0].astype(np.float32)
+    head = lapack.dpotrs(factor, right.astype(np.float64), lower=1)[0]  # type: ignore[attr-defined]
+    return head.astype(np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -18,6 +18,9 @@ from .weights import SMOOTH, STACKED, Noise, Shares, Stack
 if TYPE_CHECKING:
     from ..nn.fixed_features import FixedFeatures
 
+NEGLIGIBLE = 2e-3
+"""A weight of a law below it is taken as none."""
+
 CONSTANT = 0.3
 """The input of a stack that is constant."""
 
@@ -92,8 +95,9 @@ class NumberBank(Bank):
         """Return the predictive distributions, means `[1, n, E]`."""
         means = self._stacked(asked)[1].repeat(len(SMOOTH), axis=1)
         noise = self.laws.squares.T.ravel()
-        weight = self.last.within.reshape(1, len(noise), len(TAILS))
-        return Mixture(*(torch.from_numpy(part) for part in (means[None], noise[None], weight.copy())))
+        weight = np.where(self.last.within < NEGLIGIBLE, 0.0, self.last.within)
+        weight = (weight / weight.sum()).reshape(1, len(noise), len(TAILS))
+        return Mixture(*(torch.from_numpy(part) for part in (means[None], noise[None], weight)))
 
     def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
         """Weigh all by rows of targets `[n]` and weights `[n]`."""

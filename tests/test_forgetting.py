@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tests.case_tools import call, good
+from tests.cases_damage import rows_in
 
 from gradatim import RefinedClassifier, RefinedRegressor
 
@@ -94,3 +96,22 @@ def test_a_memory_that_fades_does_not_forget():
     model = RefinedClassifier(memory="adaptive").partial_fit(X, y > 0)
     with pytest.raises(ValueError, match="fades by itself"):
         model.forget(X[:9], y[:9] > 0)
+
+
+def test_the_command_forgets_and_refuses(tmp_path):
+    X, y = rows()
+    frame = X.assign(y=np.where(y > 0.3, "p", "q"))
+    for name, part in (("all", frame), ("gone", frame[600:]), ("kept", frame[:600])):
+        frame_file = tmp_path / f"{name}.csv"
+        part.to_csv(frame_file, index=False)
+    good("fit", tmp_path / "all.csv", "--target", "y", "--state", tmp_path / "s", "--quiet")
+    said = good(
+        "forget", tmp_path / "gone.csv", "--state", tmp_path / "s", "--quiet", "--out", tmp_path / "t"
+    )
+    assert "300 rows forgotten" in said and "600 rows left" in said
+    assert rows_in(tmp_path / "t") == 600 and rows_in(tmp_path / "s") == 900
+    state = (tmp_path / "t").read_bytes()
+    done = call("forget", tmp_path / "all.csv", "--state", tmp_path / "t", "--quiet")
+    assert done.code == 2 and "never learnt" in done.err and (tmp_path / "t").read_bytes() == state
+    good("forget", tmp_path / "kept.csv", "--state", tmp_path / "t", "--quiet")
+    assert rows_in(tmp_path / "t") == 0

@@ -9,11 +9,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from .preprocessing.rows import Rows
-    from .table_task import TableTask
 
 NEVER = "some of these rows were never learnt, or with another target or weight"
 
@@ -42,8 +40,8 @@ class Forgetting:
 
         Source: Cauwenberghs, Poggio 2000.
         """
-        check_is_fitted(self)  # type: ignore[call-overload]
         estimator: Any = self
+        _ = estimator.memory_  # an estimator that is not fitted says so
         with estimator._unharmed():
             known = estimator._labels()
             rows = estimator._targets(estimator._rows(X, y, sample_weight).present())
@@ -53,8 +51,8 @@ class Forgetting:
         return self
 
 
-def forget_rows(task: TableTask, rows: Rows) -> None:
-    """Take rows, y numbers or class indices `[n]`, away from a task.
+def forget_rows(task: Any, rows: Rows) -> None:
+    """Take rows, y numbers or class indices `[n]`, away from a task (`TableTask`).
 
     Raises:
         ValueError: as `Forgetting.forget`.

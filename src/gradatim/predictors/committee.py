@@ -72,7 +72,7 @@ class Committee(Predictor):
 
     def at(self, latent: Tensor) -> Callable[[Tensor], Tensor]:
         """Return f under latent `[B, S]`, with the heads of experts that have a weight at hand."""
-        theta, log_weight, _ = self._parts(latent)
+        theta, log_weight, noise = self._parts(latent)
         if not self.classes:
             share = log_weight.logsumexp(2).exp()[..., None, None]
             return partial(_mean, self.features.scorer((share * theta).sum(1, keepdim=True)))
@@ -83,7 +83,9 @@ class Committee(Predictor):
         scorer = self.features.scorer(heads[..., 1:] - heads[..., :1])
         weight = log_weight[:, experts][:, :, variants].exp()
         sharpness = torch.tensor(SHARPNESS, dtype=weight.dtype, device=weight.device)[variants]
-        return partial(_log_average, scorer, weight.flatten(1)[:, None, None], sharpness)
+        added = noise[:, :1]
+        weight = (1 - added.sum(2, keepdim=True)) * weight
+        return partial(_log_average, scorer, weight.flatten(1)[:, None, None], sharpness, added)
 
     def distribution(self, x: Tensor, latent: Tensor) -> Mixture:
         """Return the predictive distribution of a regression's first output at x `[B, N, x_dim]`.
@@ -122,7 +124,12 @@ def _mean(scorer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return scorer(x)[:, :, 0]
 
 
-def _log_average(scorer: Callable[[Tensor], Tensor], weight: Tensor, sharpness: Tensor, x: Tensor) -> Tensor:
-    """Return log probabilities `[B, N, C]`, of E experts sharpened by T factors, of weight `[B, 1, 1, E T]`."""
+def _log_average(
+    scorer: Callable[[Tensor], Tensor], weight: Tensor, sharpness: Tensor, added: Tensor, x: Tensor
+) -> Tensor:
+    """Return log probabilities `[B, N, C]`, of E experts sharpened by T factors, of weight `[B, 1, 1, E T]`.
+
+    `added [B, 1, C]` to them.
+    """
     probabilities = sharpened(torch.nn.functional.pad(scorer(x), (1, 0)), sharpness)
-    return (weight @ probabilities.flatten(2, 3))[:, :, 0].log()
+    return ((weight @ probabilities.flatten(2, 3))[:, :, 0] + added).log()

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
+from .base_rates import base_rates
 from .foresight import merged_log_likelihood
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .pending import Pending
@@ -31,17 +35,17 @@ VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3, 4))
 STRENGTHS = (0.1, 1.0, 8.0, 32.0)
 """The strengths of an expert's ridge."""
 
+STRONGER = (128.0, 512.0, 1e12)
+"""Further strengths of experts that see x alone. The last one's answer is a constant."""
+
 LATE = 512
 """Rows that wait at most before they are scored and added together: moments of many rows are cheaper."""
 
 PIECE = 2048
 """Rows whose features are held at a time."""
 
-GROWTH, LEAST = 0.5, 16.0
+GROWTH, LEAST = 0.25, 16.0
 """Heads that only score rows are solved again when the rows have grown by this share, and by so many."""
-
-BEHIND = 12.0
-"""Nats by which the best of an expert's variants may trail before its head is left as it is."""
 
 NEGLIGIBLE = 1e-4
 """A weight below it is taken as none."""
@@ -113,7 +117,8 @@ class Experts(Refiner):
         self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
-        self.views = tuple(dict.fromkeys(views))
+        self.views = (*dict.fromkeys(views), (0,))
+        self.strengths = (*[STRENGTHS] * (len(self.views) - 1), STRONGER)
         self.register_buffer("like", torch.zeros(()))
 
     @property
@@ -124,7 +129,7 @@ class Experts(Refiner):
     @property
     def count(self) -> int:
         """Return E, the number of experts."""
-        return len(self.views) * len(STRENGTHS)
+        return sum(map(len, self.strengths))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> ExpertsState:
         """Return experts who know nothing: all answer 0, the noise has variance 1."""
@@ -163,38 +168,32 @@ class Experts(Refiner):
         return self._absorbed(state)
 
     def solve(self, state: ExpertsState, factors: Sequence[Factor] | None = None) -> ExpertsState:
-        """Return the state with heads solved from all its rows; those of experts far behind are zero.
+        """Return the state with heads solved from all its rows.
 
         `factors`: what `factors(state)` returned, where it has been computed already.
         """
-        alive = self._alive(state)
         theta, noise = torch.zeros_like(state.theta), state.noise.clone()
         for factor in self.factors(state) if factors is None else factors:
             index, head = factor.index, solve_heads(state.moments, factor)
-            chosen = alive[:, index, None, None]
-            wide = torch.zeros_like(theta[:, index])
-            wide[:, :, factor.seen] = head
-            theta[:, index] = torch.where(chosen, wide, 0.0)
+            theta[:, index[:, None], factor.seen] = head
             if not self.classes:
-                left = noise_variance(state.moments, factor, head, self.blocks[0] - 1)
-                noise[:, index] = torch.where(chosen[..., 0], left, noise[:, index])
+                noise[:, index] = noise_variance(state.moments, factor, head, self.blocks[0] - 1)
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
         return _where(state.moments.rows > 0, solved, state)
 
     def factors(self, state: ExpertsState, wanted: Tensor | None = None) -> list[Factor]:
-        """Return the Cholesky factors of every view's experts: of those `wanted [B, E]`, or that are not far behind."""
-        moments, alive = state.moments, self._alive(state) if wanted is None else wanted
-        ends = torch.tensor(self.blocks).cumsum(0).tolist()
-        place = torch.arange(ends[-1], device=alive.device).split(self.blocks)
-        factors = []
-        for at, view in enumerate(self.views):
-            index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
-            index = index[alive[:, index].any(0)]
-            if not len(index):
-                continue
-            seen = torch.cat([place[block] for block in view])
-            strengths = alive.new_tensor(STRENGTHS, dtype=moments.gram.dtype)[index % len(STRENGTHS)]
-            factors.append(factorise(moments, index, seen, strengths))
+        """Return the Cholesky factors of every view's experts, or of those `wanted [B, E]`."""
+        moments, factors, first = state.moments, [], 0
+        device = moments.gram.device
+        for strengths in self.strengths:
+            index = first + torch.arange(len(strengths), device=device)
+            values = moments.gram.new_tensor(strengths)
+            if wanted is not None:
+                chosen = wanted[:, index].any(0)
+                index, values = index[chosen], values[chosen]
+            if len(index):
+                factors.append(factorise(moments, index, self.seen(first), values, self.blocks[0] - 1))
+            first += len(strengths)
         return factors
 
     def widen(self, state: ExpertsState, place: Tensor) -> ExpertsState:
@@ -212,17 +211,26 @@ class Experts(Refiner):
         return state._replace(moments=moments, theta=theta, noise=noise)
 
     def latent(self, state: ExpertsState) -> Tensor:
-        """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`."""
+        """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`.
+
+        For noise classes have what is added to their probabilities: see `base_rates`.
+        """
         state = self._absorbed(state)
-        weight = state.log_likelihood.flatten(1).softmax(1)
+        total = state.log_likelihood
+        if not self.classes:  # the constant, which is last, was as likely beforehand as all others together
+            total = torch.cat([total[:, :-1], total[:, -1:] + math.log(self.count - 1)], dim=1)
+        weight = total.flatten(1).softmax(1)
         weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
         heard = weight.unflatten(1, (self.count, self.variants)).any(2)
         stale = state.solved < state.moments.rows
         if bool(stale.any()):
             state = _where(stale, self.solve(state, self.factors(state, heard)), state)
         log_weight = (weight / weight.sum(1, keepdim=True)).log()
-        theta = torch.where(heard[..., None, None], state.theta, 0.0)
-        return torch.cat([theta.flatten(1), log_weight, state.noise.flatten(1)], dim=1).to(self.like)
+        theta, noise = torch.where(heard[..., None, None], state.theta, 0.0), state.noise
+        if self.classes:
+            noise = torch.zeros_like(noise)
+            noise[:, 0] = base_rates(state.moments.squares, total)
+        return torch.cat([theta.flatten(1), log_weight, noise.flatten(1)], dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros `[B, S]`: what enters a linear head does not depend on it."""
@@ -308,7 +316,8 @@ class Experts(Refiner):
     def seen(self, expert: int) -> Tensor:
         """Return the features `[d]` that an expert sees."""
         place = torch.arange(sum(self.blocks), device=self.like.device).split(self.blocks)
-        return torch.cat([place[block] for block in self.views[expert // len(STRENGTHS)]])
+        ends = np.cumsum([*map(len, self.strengths)])
+        return torch.cat([place[block] for block in self.views[int(np.searchsorted(ends, expert, "right"))]])
 
     def _checked(self, step_input: StepInput) -> Batch:
         """Return the rows of a mini-batch."""
@@ -381,11 +390,6 @@ class Experts(Refiner):
 
     def _codes(self, y: Tensor, outputs: int) -> Tensor:
         return torch.nn.functional.one_hot(y[..., 0], outputs) if self.classes else y
-
-    def _alive(self, state: ExpertsState) -> Tensor:
-        """Return which experts `[B, E]` are not far behind the best."""
-        best = state.log_likelihood.amax(2)
-        return best >= best.amax(1, keepdim=True) - BEHIND
 
 
 def _where(mask: Tensor, new: ExpertsState, old: ExpertsState) -> ExpertsState:

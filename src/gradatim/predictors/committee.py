@@ -29,7 +29,7 @@ class Committee(Predictor):
     Expert e sees some of the families of features (see `Experts`). Outputs are log probabilities of classes, where each
     expert's scores become logits by every factor of `SHARPNESS`; or the means of a regression, whose `distribution` is
     a mixture of Student laws. The latent `[B, S]` is flat: theta `[E, D, C]`, the log weights `[E, T]` and the noise
-    variances `[E, C]`.
+    variances `[E, C]`; in their place classes have what is added to their probabilities, and taken from the experts'.
 
     Args:
         features: the map phi.
@@ -83,7 +83,8 @@ class Committee(Predictor):
         scorer = self.features.scorer(heads[..., 1:] - heads[..., :1])
         weight = log_weight[:, experts][:, :, variants].exp()
         sharpness = torch.tensor(SHARPNESS, dtype=weight.dtype, device=weight.device)[variants]
-        added = noise[:, :1]
+        added = noise[:, :1].clamp(min=0)
+        added = added / added.sum(2, keepdim=True).clamp(min=1)
         weight = (1 - added.sum(2, keepdim=True)) * weight
         return partial(_log_average, scorer, weight.flatten(1)[:, None, None], sharpness, added)
 
@@ -132,4 +133,5 @@ def _log_average(
     `added [B, 1, C]` to them.
     """
     probabilities = sharpened(torch.nn.functional.pad(scorer(x), (1, 0)), sharpness)
-    return ((weight @ probabilities.flatten(2, 3))[:, :, 0] + added).log()
+    average = (weight @ probabilities.flatten(2, 3))[:, :, 0] + added
+    return average.clamp(min=torch.finfo(average.dtype).tiny).log()

@@ -5,9 +5,8 @@ Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Dawid 1984 (prequential likelihood
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,9 @@ from .base_rates import base_rates
 from .foresight import merged_log_likelihood
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .pending import Pending
-from .statistics import Statistics, add, congruent, empty, pack_triangle, spread_classes, unpack_triangle
+from .schedule import due_experts, rows_enough
+from .statistics import Statistics, add, congruent, empty, spread_classes
+from .stored import pack_experts, unpack_experts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,9 +45,6 @@ LATE = 512
 PIECE = 2048
 """Rows whose features are held at a time."""
 
-GROWTH, LEAST = 0.25, 16.0
-"""Heads that only score rows are solved again when the rows have grown by this share, and by so many."""
-
 NEGLIGIBLE = 1e-4
 """A weight below it is taken as none."""
 
@@ -55,8 +53,7 @@ class ExpertsState(NamedTuple):
     """What experts know of B tasks.
 
     Fields: `moments`, sums over rows; `theta [B, E, D, C]` and `noise [B, E, C]`, the heads that score the next rows,
-    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of all rows, each as it was before it was learnt;
-    `pending`, rows that are in neither yet.
+    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of rows before they were learnt; `pending`, more rows.
     """
 
     moments: Statistics
@@ -70,14 +67,15 @@ class ExpertsState(NamedTuple):
 class Experts(Refiner):
     """`theta_e = (G_e + s_e I)^-1 M_e`, `log w_e = sum_n log p_e(y_n | rows before n)`: exact moments, shared by all.
 
-    Expert e sees some families of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`). It answers in several
-    ways: one-hot codes regressed and sharpened, or Student laws of several widths about the mean. Its weight is the
-    likelihood that it gave to rows before it had learnt them. So the average of E T of them is behind the best by
-    log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
+    Expert e sees some families of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`), which spares the weight
+    of the feature that is 1. It answers in several ways: one-hot codes regressed and sharpened, or Student laws of
+    several widths about the mean. Its weight is the likelihood that it gave to rows before it had learnt them. So the
+    average of E T of them is behind the best by log(E T) nats at most. G and M are the same for all, additive, and
+    exact to merge. Of a few rows the mean of y says most, and of classes their shares (see `base_rates`).
 
-    The heads that score rows change only when the rows have grown by half: before the first row at which they have.
-    So what is learnt depends on the rows and their order, and not on how they were cut into mini-batches. Until then
-    rows wait as they came, at most `LATE` of them, and are scored and added together.
+    The heads that score rows change only when rows have grown by a quarter: before the first row at which they have.
+    So what is learnt depends on the rows and their order, not on how they were cut into mini-batches. Until then rows
+    wait as they came, at most `LATE` of them, and are scored and added together.
 
     Args:
         features: the map phi; a predictor that has the same one registers its buffers.
@@ -117,7 +115,7 @@ class Experts(Refiner):
         self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
-        self.views = (*dict.fromkeys(views), (0,))
+        self.views = (*dict.fromkeys(views), VIEWS[0])
         self.strengths = (*[STRENGTHS] * (len(self.views) - 1), STRONGER)
         self.register_buffer("like", torch.zeros(()))
 
@@ -166,7 +164,7 @@ class Experts(Refiner):
     def left_out(self, state: ExpertsState, batch: Batch) -> Tensor:
         """Return what experts answer to rows `[B, N, ...]` among those learnt, each left out: `[B, N, C]`."""
         state = self._absorbed(state)
-        weight = state.log_likelihood.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
+        weight = self.weights(state)
         parts, factors = [], self.factors(state)
         for piece in batch.split(PIECE):
             a, total = self.features(piece.x).to(state.theta), 0.0
@@ -189,9 +187,9 @@ class Experts(Refiner):
     def solve(self, state: ExpertsState, factors: Sequence[Factor] | None = None) -> ExpertsState:
         """Return the state with heads solved from all its rows.
 
-        `factors`: what `factors(state)` returned, where it has been computed already.
+        `factors`: what `factors(state)` returned, where it has been computed already; other heads stay.
         """
-        theta, noise = torch.zeros_like(state.theta), state.noise.clone()
+        theta, noise = state.theta.clone(), state.noise.clone()
         for factor in self.factors(state) if factors is None else factors:
             index, head = factor.index, solve_heads(state.moments, factor)
             theta[:, index[:, None], factor.seen] = head
@@ -203,9 +201,8 @@ class Experts(Refiner):
     def factors(self, state: ExpertsState, wanted: Tensor | None = None) -> list[Factor]:
         """Return the Cholesky factors of every view's experts, or of those `wanted [B, E]`."""
         moments, factors, first = state.moments, [], 0
-        device = moments.gram.device
         for strengths in self.strengths:
-            index = first + torch.arange(len(strengths), device=device)
+            index = first + torch.arange(len(strengths), device=moments.gram.device)
             values = moments.gram.new_tensor(strengths)
             if wanted is not None:
                 chosen = wanted[:, index].any(0)
@@ -229,27 +226,30 @@ class Experts(Refiner):
         noise = theta.new_ones(*theta.shape[:2], self.outputs).index_copy(2, place, state.noise)
         return state._replace(moments=moments, theta=theta, noise=noise)
 
+    def weights(self, state: ExpertsState) -> Tensor:
+        """Return the weights of the variants of experts without rows that wait, `[B, E, T]`: they sum to 1."""
+        total = state.log_likelihood.clone()
+        if not self.classes:  # the constant, which is last, was as likely beforehand as all others together
+            total[:, -1] += math.log(self.count - 1)
+        return total.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
+
     def latent(self, state: ExpertsState) -> Tensor:
         """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`.
 
-        For noise classes have what is added to their probabilities: see `base_rates`.
+        In place of noise there is for classes what is added to their probabilities: see `base_rates`.
         """
         state = self._absorbed(state)
-        total = state.log_likelihood
-        if not self.classes:  # the constant, which is last, was as likely beforehand as all others together
-            total = torch.cat([total[:, :-1], total[:, -1:] + math.log(self.count - 1)], dim=1)
-        weight = total.flatten(1).softmax(1)
+        weight = self.weights(state)
         weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
-        heard = weight.unflatten(1, (self.count, self.variants)).any(2)
-        stale = state.solved < state.moments.rows
+        heard, stale = weight.any(2), state.solved < state.moments.rows
         if bool(stale.any()):
             state = _where(stale, self.solve(state, self.factors(state, heard)), state)
-        log_weight = (weight / weight.sum(1, keepdim=True)).log()
+        log_weight = (weight / weight.sum((1, 2), keepdim=True)).log()
         theta, noise = torch.where(heard[..., None, None], state.theta, 0.0), state.noise
         if self.classes:
             noise = torch.zeros_like(noise)
-            noise[:, 0] = base_rates(state.moments.squares, total)
-        return torch.cat([theta.flatten(1), log_weight, noise.flatten(1)], dim=1).to(self.like)
+            noise[:, 0] = base_rates(state.moments.squares, state.log_likelihood)
+        return torch.cat([theta.flatten(1), log_weight.flatten(1), noise.flatten(1)], dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros `[B, S]`: what enters a linear head does not depend on it."""
@@ -272,9 +272,8 @@ class Experts(Refiner):
         matrix = matrix.to(state.theta)
         moments = congruent(state.moments, matrix)
         inverse = torch.where(matrix != 0, 1 / matrix, 0.0)
-        state = state._replace(moments=moments, theta=inverse @ state.theta)
-        state = state._replace(pending=self._nothing(len(state.solved)))
-        present = matrix != 0
+        nothing, present = self._nothing(len(state.solved)), matrix != 0
+        state = state._replace(moments=moments, theta=inverse @ state.theta, pending=nothing)
         alone = bool((present.sum(0) <= 1).all()) and bool((present.sum(1) <= 1).all())
         return state if alone else self.solve(state)
 
@@ -292,22 +291,14 @@ class Experts(Refiner):
     def reweigh(self, state: ExpertsState, step_input: StepInput, factor: float) -> ExpertsState:
         """Return the state with experts weighed by rows among those learnt alone, each left out, times a factor."""
         state = self._absorbed(state)
-        state = state._replace(log_likelihood=torch.zeros_like(state.log_likelihood))
-        state = self.score(state, step_input, learnt=True)
+        nothing = torch.zeros_like(state.log_likelihood)
+        state = self.score(state._replace(log_likelihood=nothing), step_input, learnt=True)
         return state._replace(log_likelihood=factor * state.log_likelihood)
 
     def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
-        """Return the state without rows that wait, and its tensors by name, float64: nothing is rounded.
-
-        Of the heads those that are not zero are packed, without the features that they do not see: `heads`, flat, of
-        the experts `alive [A]`.
-        """
+        """Return the state without rows that wait, and its tensors by name: see `pack_experts`."""
         state = self._absorbed(state)
-        alive = state.theta.flatten(2).any(2).any(0).nonzero()[:, 0]
-        heads = [state.theta[:, expert, self.seen(int(expert))].flatten() for expert in alive]
-        parts = {"noise": state.noise, "log_likelihood": state.log_likelihood, "solved": state.solved}
-        flat = torch.cat(heads) if heads else state.noise.new_zeros(0)
-        return state, pack_triangle(state.moments) | parts | {"alive": alive, "heads": flat}
+        return state, pack_experts(self, state)
 
     def unpack(self, tensors: dict[str, Tensor]) -> ExpertsState:
         """Return the state whose tensors `pack` returned.
@@ -315,28 +306,13 @@ class Experts(Refiner):
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
-        like = self.init(1)
-        shapes = {name: list(part.shape) for name, part in self.pack(like)[1].items()}
-        alive = tensors.get("alive", like.noise.new_zeros(0)).tolist()
-        if not all(isinstance(expert, int) and 0 <= expert < self.count for expert in alive):
-            raise ValueError(f"'alive' must hold experts 0 .. {self.count - 1}; got {alive[:8]}")
-        sizes = [self.outputs * len(self.seen(expert)) for expert in alive]
-        shapes |= {"alive": [len(alive)], "heads": [sum(sizes)]}
-        for name, shape in shapes.items():
-            if name not in tensors or list(tensors[name].shape) != shape:
-                got = list(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"{name!r} must have shape {shape}; got {got}")
-        parts = {name: tensors[name].to(like.theta) for name in ("noise", "log_likelihood", "solved")}
-        theta = like.theta.clone()
-        for expert, head in zip(alive, tensors["heads"].to(theta).split(sizes), strict=True):
-            theta[0, expert, self.seen(expert)] = head.reshape(-1, self.outputs)
-        return like._replace(moments=unpack_triangle(tensors, like.moments.gram), theta=theta, **parts)
+        return unpack_experts(self, tensors)
 
     def seen(self, expert: int) -> Tensor:
         """Return the features `[d]` that an expert sees."""
         place = torch.arange(sum(self.blocks), device=self.like.device).split(self.blocks)
-        ends = np.cumsum([*map(len, self.strengths)])
-        return torch.cat([place[block] for block in self.views[int(np.searchsorted(ends, expert, "right"))]])
+        view = np.repeat(range(len(self.views)), [*map(len, self.strengths)])[expert]
+        return torch.cat([place[block] for block in self.views[view]])
 
     def _checked(self, step_input: StepInput) -> Batch:
         """Return the rows of a mini-batch."""
@@ -359,10 +335,11 @@ class Experts(Refiner):
         waiting = state.pending
         while waiting.rows:
             before = state.moments.rows[:, None] + waiting.weight.cumsum(1) - waiting.weight
-            due = (before > _enough(state.solved)[:, None]) & (waiting.scored > 0)
+            due = (before > rows_enough(state.solved)[:, None]) & (waiting.scored > 0)
             first = int(due.any(0).nonzero()[0, 0]) if bool(due.any()) else waiting.rows
             if first == 0:
-                state = _where(due[:, 0], self.solve(state), state)
+                wanted = due_experts(state.log_likelihood, state.solved, state.moments.rows)
+                state = _where(due[:, 0], self.solve(state, self.factors(state, wanted)), state)
                 continue
             for x, y, scored, weight in waiting.take(slice(first)).split(PIECE):
                 a, total, moments = self.features(x).to(state.theta), state.log_likelihood, state.moments
@@ -414,8 +391,3 @@ class Experts(Refiner):
 def _where(mask: Tensor, new: ExpertsState, old: ExpertsState) -> ExpertsState:
     """Return the new state where `mask [B]` is true, the old where not; new for all tasks, nothing is copied."""
     return new if bool(mask.all()) else where(mask, new, old)
-
-
-def _enough(solved: Tensor) -> Tensor:
-    """Return the rows `[B]` above which heads solved after `solved [B]` rows are solved again."""
-    return torch.maximum((1 + GROWTH) * solved, solved + LEAST - 1)

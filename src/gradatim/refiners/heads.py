@@ -48,8 +48,8 @@ def factorise(
 ) -> Factor:
     """Return the factors of heads `index [S]` that see features `seen [d]` under ridges of `strengths [S]`.
 
-    R is a head's strength, and room for rounding. The weight of the feature that is 1, the `intercept`-th of all, has no
-    other: so heads are of features and answers less their means.
+    R is a head's strength, and room for rounding. The feature that is 1, the `intercept`-th of all, has the latter
+    alone: so heads are of features and answers less their means.
 
     Example:
         >>> import torch

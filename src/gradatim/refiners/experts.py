@@ -18,9 +18,10 @@ from ..tree import where
 from .base_rates import base_rates
 from .foresight import merged_log_likelihood
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
+from .left_out import PIECE, answers_left_out
 from .pending import Pending
 from .schedule import due_experts, rows_enough
-from .statistics import Statistics, add, congruent, empty, spread_classes
+from .statistics import Statistics, add, check_remainder, congruent, empty, spread_classes
 from .stored import pack_experts, unpack_experts
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ STRONGER = (128.0, 512.0, 1e12)
 
 LATE = 512
 """Rows that wait at most before they are scored and added together: moments of many rows are cheaper."""
-
-PIECE = 2048
-"""Rows whose features are held at a time."""
 
 NEGLIGIBLE = 1e-4
 """A weight below it is taken as none."""
@@ -112,7 +110,9 @@ class Experts(Refiner):
         self._shared = (features,)  # in a tuple: registered, the state_dict would hold its buffers twice
         self.blocks = features.blocks if any(features.blocks[1:]) else features.blocks[:1]
         self.outputs, self.classes = outputs, classes
-        self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
+        self.capabilities = Capabilities(
+            merge=True, forget=True, widen=classes, score=True, weights=True, learnt=False
+        )
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
         self.views = (*dict.fromkeys(views), VIEWS[0])
@@ -163,22 +163,7 @@ class Experts(Refiner):
 
     def left_out(self, state: ExpertsState, batch: Batch) -> Tensor:
         """Return what experts answer to rows `[B, N, ...]` among those learnt, each left out: `[B, N, C]`."""
-        state = self._absorbed(state)
-        weight = self.weights(state)
-        parts, factors = [], self.factors(state)
-        for piece in batch.split(PIECE):
-            a, total = self.features(piece.x).to(state.theta), 0.0
-            codes = self._codes(piece.y, self.outputs).to(a)
-            for factor in factors:
-                head = state.theta[:, factor.index][:, :, factor.seen]
-                without = leave_out(state.moments, factor, head, a, codes, piece.weight.to(a))
-                share = weight[:, factor.index]
-                if self.classes:
-                    total = total + torch.einsum("bnetc,bet->bnc", class_probabilities(without), share)
-                else:
-                    total = total + torch.einsum("bnec,be->bnc", without, share.sum(2))
-            parts.append(total)
-        return torch.cat(parts, 1)  # type: ignore[arg-type]
+        return answers_left_out(self, self._absorbed(state), batch)
 
     def settle(self, state: ExpertsState) -> ExpertsState:
         """Return the state with the rows that wait scored and learnt."""
@@ -262,6 +247,22 @@ class Experts(Refiner):
         moments = add(*(state.moments for state in states))
         weights = merged_log_likelihood(self, states, moments)
         return self.solve(states[0]._replace(moments=moments, log_likelihood=weights))
+
+    def forget(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
+        """Return the state as if rows `[B, N, x_dim]` had never been learnt: exact moments, and experts weighed anew.
+
+        Raises:
+            ValueError: the sums show that some of the rows are not in them.
+        """
+        batch, state = self._checked(step_input), self._absorbed(state)
+        moments = state.moments
+        for piece in batch.split(PIECE):
+            a = self.features(piece.x).to(state.theta)
+            moments = self._added(moments, a, piece.y, -piece.weight.to(a))
+        check_remainder(moments, self.classes or self.outputs == 1)
+        share = (moments.rows / state.moments.rows.clamp(min=1e-300)).clamp(0, 1)
+        weights = share[:, None, None] * state.log_likelihood
+        return self.solve(state._replace(moments=moments, log_likelihood=weights))
 
     def carry(self, state: ExpertsState, matrix: Tensor) -> ExpertsState:
         """Return the state of rows whose features are `matrix phi`, `[D', D]`: exact moments.
@@ -353,7 +354,7 @@ class Experts(Refiner):
     def _added(self, moments: Statistics, a: Tensor, y: Tensor, weight: Tensor) -> Statistics:
         """Return the moments with rows phi `[B, N, D]`, y `[B, N, Dy]` of weights `[B, N]` added."""
         gram, cross, squares, rows = moments
-        codes = self._codes(y, cross.shape[2]).to(a)
+        codes = self.codes(y, cross.shape[2]).to(a)
         weighted = (a * weight[..., None]).mT
         return Statistics(
             torch.baddbmm(gram, weighted, a),
@@ -366,7 +367,7 @@ class Experts(Refiner):
         self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
     ) -> Tensor:
         """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been."""
-        codes = self._codes(y, self.outputs).to(a)
+        codes = self.codes(y, self.outputs).to(a)
         total = torch.zeros_like(state.log_likelihood)
         for factor in factors:
             index = factor.index
@@ -384,7 +385,8 @@ class Experts(Refiner):
             density = log_density(y.to(scores), scores, noise.expand_as(scores))
         return (density * weight[..., None, None]).sum(1)
 
-    def _codes(self, y: Tensor, outputs: int) -> Tensor:
+    def codes(self, y: Tensor, outputs: int) -> Tensor:
+        """Return y `[B, N, Dy]` as it is regressed: one-hot codes of classes, or numbers as they are."""
         return torch.nn.functional.one_hot(y[..., 0], outputs) if self.classes else y
 
 

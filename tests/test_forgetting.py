@@ -115,3 +115,12 @@ def test_the_command_forgets_and_refuses(tmp_path):
     assert done.code == 2 and "never learnt" in done.err and (tmp_path / "t").read_bytes() == state
     good("forget", tmp_path / "kept.csv", "--state", tmp_path / "t", "--quiet")
     assert rows_in(tmp_path / "t") == 0
+
+
+def test_after_reweigh_answers_are_those_of_rows_that_were_never_learnt():
+    X, y = rows()
+    y = target_of(RefinedClassifier, y)
+    base = RefinedClassifier().partial_fit(X[:300], y[:300])
+    never = base.fork().partial_fit(X[:500], y[:500]).reweigh(X[:500], y[:500])
+    model = base.fork().partial_fit(X, y).forget(X[500:], y[500:]).reweigh(X[:500], y[:500])
+    assert np.abs(model.predict_proba(X) - never.predict_proba(X)).max() < 1e-6

@@ -230,9 +230,13 @@ class Members:
         return replace(wider, states=states, new=True)
 
     def forget(self, batch: Batch) -> Self:
-        """Return the members as if rows `[1, n, ...]`, learnt before, had never been learnt."""
-        members = self.renewed()
-        return replace(members, states=[f.forget(state, batch) for f, state in members])
+        """Return the members without rows `[1, n, ...]` that were learnt."""
+        members, seen = self.renewed(), StepInput(batch.rows, batch)
+        if not all(isinstance(learner.refiner, Experts) for learner in self.learners):
+            return replace(members, states=[f.forget(state, batch) for f, state in members])
+        with torch.no_grad():
+            states = [f.refiner.without(state, seen) for f, state in members]
+        return replace(members, states=states)
 
     def merge(self, members: Self) -> Self:
         """Return the members that have learnt the rows of both."""

@@ -22,8 +22,10 @@ class Forgetting:
     def forget(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Forget rows X `[n, columns]`, y `[n]` that were learnt, and return self.
 
-        Sums over rows, heads and weights become what they were without these rows, up to rounding. The map from columns
-        to numbers stays: the words, the lowest and highest numbers and the quantiles of its first rows. So do classes.
+        Sums over rows and heads become what they were without these rows, up to rounding. How much each head counts
+        does not: its share stays. `reweigh` with some of the rows that remain makes that exact, too. The map from
+        columns to numbers stays: the words, the lowest and highest numbers and the quantiles of its first rows. So do
+        classes.
 
         Raises:
             ValueError: as `partial_fit`; rows that were never learnt, as far as the sums show it; a memory that fades

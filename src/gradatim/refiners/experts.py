@@ -110,9 +110,7 @@ class Experts(Refiner):
         self._shared = (features,)  # in a tuple: registered, the state_dict would hold its buffers twice
         self.blocks = features.blocks if any(features.blocks[1:]) else features.blocks[:1]
         self.outputs, self.classes = outputs, classes
-        self.capabilities = Capabilities(
-            merge=True, forget=True, widen=classes, score=True, weights=True, learnt=False
-        )
+        self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
         self.views = (*dict.fromkeys(views), VIEWS[0])
@@ -248,8 +246,11 @@ class Experts(Refiner):
         weights = merged_log_likelihood(self, states, moments)
         return self.solve(states[0]._replace(moments=moments, log_likelihood=weights))
 
-    def forget(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
-        """Return the state as if rows `[B, N, x_dim]` had never been learnt: exact moments, and experts weighed anew.
+    def without(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
+        """Return the state without rows `[B, N, x_dim]` that were learnt: exact moments and heads.
+
+        Of the weights the share stays that the rows left are of all: what the others have said of experts is not known.
+        So this is not the capability `forget`, whose law is exactness.
 
         Raises:
             ValueError: the sums show that some of the rows are not in them.
@@ -276,7 +277,7 @@ class Experts(Refiner):
         nothing, present = self._nothing(len(state.solved)), matrix != 0
         state = state._replace(moments=moments, theta=inverse @ state.theta, pending=nothing)
         alone = bool((present.sum(0) <= 1).all()) and bool((present.sum(1) <= 1).all())
-        return state if alone else self.solve(state)
+        return state if alone else self.solve(state._replace(theta=torch.zeros_like(state.theta)))
 
     def rescale(self, state: ExpertsState, scale: float, shift: float) -> ExpertsState:
         """Return the state of a regression of `scale y + shift`: exact moments, heads and noise."""

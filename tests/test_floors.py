@@ -21,7 +21,7 @@ FLOORS = {
     5: ["refiners/", "learner"],
     6: ["regimes", "committees", "metrics", "generation", "probing/", "stopping/"],
     7: ["training/", "preprocessing/"],
-    8: ["registry", "table_features", "memory/"],
+    8: ["registry", "table_features", "table_spread", "memory/"],
     9: ["methods/", "table_task"],
     10: ["recipes", "testing/", "one_row", "forgetting"],
     11: ["estimators/", "comparison/", "progressive"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .batch import Batch
 from .committees import Answers, Members, check_size, fitting
 from .files.checkpoint import select_prefix
 from .memory import Following, begin, unpack
+from .memory.waiting import begin_units, learn_in_units, learn_waiting, pack_units, unpack_units
 from .nn.fixed_features import Draws
 from .nn.landmarks import POOL, row_hashes
 from .nn.mixture import Mixture
@@ -24,6 +26,7 @@ from .preprocessing.maps import from_json, to_json
 from .preprocessing.number import YOUNG
 from .preprocessing.rows import Rows
 from .table_features import draw_members
+from .table_spread import Spread
 from .training.states import fingerprint
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .learner import Learner
+    from .memory.units import Units
     from .preprocessing import Columns
 
 WARM = 256
@@ -50,7 +54,7 @@ STANDARD = Number(0.0, 1.0, 0.0, 0.0, False, ())
 
 
 @dataclass
-class TableTask:
+class TableTask(Spread):
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
     Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
@@ -76,6 +80,7 @@ class TableTask:
     members: Members = NOBODY
     early: TableTask | None = None
     has_row_landmarks: bool = False
+    units: Units | None = None
 
     def fit(self, rows: Rows, batch_size: int, passes: int = 1) -> None:
         """Learn a whole table from nothing, with the map from all rows.
@@ -104,11 +109,12 @@ class TableTask:
             rows = rows.take(np.unique(hashes, return_index=True)[1][:drawn])
         x = self.encode(rows.columns)
         self.members = self._built([] if self.template else self._draw(x))
-        self._remember(x)
+        self._remember(x, rows)
         return x
 
-    def _remember(self, x: np.ndarray) -> None:
-        """Begin the memory that follows, with features for encoded rows `[n, d]`; one of all rows needs none."""
+    def _remember(self, x: np.ndarray, rows: Rows) -> None:
+        """Begin the memory that follows, with features for rows encoded as x `[n, d]`; one of all rows needs none."""
+        self.units = begin_units(self, rows)
         if self.memory != "all":
             assert self.encoder is not None
             bank = begin(self.memory, self.encoder, x, self.outputs, self.seeds[0])
@@ -137,9 +143,9 @@ class TableTask:
             self.awaken(rows.columns)  # rows that came in the call that fixed the map, too
         size = max(1, ENCODED // batch_size) * batch_size if x is None else max(1, len(rows))
         for piece in rows.split(size) if len(rows) else ():
-            self._learn(piece, batch_size, x)
+            (self.learn if self.units is None else partial(learn_in_units, self))(piece, batch_size, x)
 
-    def _learn(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
+    def learn(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
         """Learn rows in mini-batches, under a map that is extended where a column begins to vary or a word is new."""
         while len(rows):
             assert self.encoder is not None
@@ -191,6 +197,7 @@ class TableTask:
         if self.encoder is None or self.template is not None:
             self.partial_fit(rows, batch_size)
             return
+        learn_waiting(self)
         encoder = self.encoder.joined(Encoder.fit(rows.columns, rows.weight))
         check_size(encoder.width, self.outputs, len(self.seeds))
         change, old = self.encoder.change_to(encoder), self.target
@@ -200,7 +207,7 @@ class TableTask:
             pairs = change.place[past.pairs]
             drawn.append(draws._replace(pairs=pairs[:, (pairs >= 0).all(0)]))
         self.members = self.members.carry(drawn, change, self.outputs, alike=False)
-        self._remember(x)
+        self._remember(x, rows)
         if self.outputs is None:
             target = Number.fit(rows.y, rows.weight, codes=False)
             self._change(encoder, old if target.stage == YOUNG else target)
@@ -261,21 +268,6 @@ class TableTask:
         means, noise, weight = self.answers.distribution(x)
         return Mixture(self.target.centre + self.target.scale * means, self.target.scale**2 * noise, weight)
 
-    def quantiles(self, x: Tensor, levels: np.ndarray) -> Tensor:
-        """Return quantiles `[n, Q]` of a regression's y at x `[1, n, d]`, `levels [Q]`."""
-        distribution = self.distribution(x)
-        if self.count > 1:
-            return distribution.quantiles(torch.from_numpy(levels).to(x))[0]
-        infinite = np.where(levels == 0.5, 0.0, np.copysign(np.inf, levels - 0.5))  # one row shows no spread
-        return distribution.mean[0, :, None] + torch.from_numpy(infinite).to(x)
-
-    def deviations(self, x: Tensor) -> Tensor:
-        """Return means and standard deviations `[n, 2]` of a regression's y at x `[1, n, d]`."""
-        mean, variance = self.distribution(x).moments[0].unbind(-1)
-        return torch.stack(
-            [mean, variance.sqrt() if self.count > 1 else torch.full_like(mean, torch.inf)], -1
-        )
-
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Make room for new classes: class c becomes class `place[c]`, `place [C]`, of `outputs`.
 
@@ -285,6 +277,8 @@ class TableTask:
         self.outputs, self.early = outputs, None
         if self.warm is not None:
             self.warm = replace(self.warm, y=place[self.warm.y.astype(int)].astype(float))
+        if self.units is not None:
+            self.units = self.units.widened(place)
         if self.encoder is not None:
             check_size(self.encoder.width, outputs, len(self.seeds))
             wider = self._built([] if self.template else self.members.draws)
@@ -296,12 +290,14 @@ class TableTask:
         Raises:
             ValueError: a map that is not fixed yet, other maps, scales or features.
         """
+        task = copy.copy(task)
+        for part in (self, task):
+            learn_waiting(part)
         if self.encoder is None or task.encoder is None:
             raise ValueError(
                 f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
             )
         encoder, target = self.encoder.merge(task.encoder), self.target.merge(task.target)
-        task = copy.copy(task)
         for part in (self, task):
             if target is not None:
                 part._change(encoder, target)
@@ -314,11 +310,13 @@ class TableTask:
     def reset(self) -> None:
         """Forget all rows, and keep the map."""
         self.rows, self.count, self.warned = 0.0, 0, frozenset()
-        self.members = self.members.empty()
+        self.members, self.units = self.members.empty(), self.units and self.units.anew()
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is learnt, tensors of any shape and plain JSON; nothing is rounded."""
+        learn_waiting(self)
         self.members, tensors = self.members.pack(given=self.template is not None)
+        tensors |= pack_units(self.units)
         encoder, warm = self.encoder, None
         if self.warm is not None:
             encoder = Encoder.fit(self.warm.columns, self.warm.weight)
@@ -360,7 +358,8 @@ class TableTask:
             tensors |= {f"{member}.{name}": part for name, part in drawn.items()}
         self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, given)
         if self.memory != "all":
-            bank = unpack(self.memory, self.outputs, select_prefix(tensors, "memory"))
+            self.units, parts = unpack_units(self.encoder, select_prefix(tensors, "memory"))
+            bank = unpack(self.memory, self.outputs, parts)
             self.members = Following.of(self.members, bank)
 
     def _draw(self, x: np.ndarray, landmarks: np.ndarray | None = None) -> list[Draws]:

@@ -23,6 +23,20 @@ class DriftWarning(UserWarning):
     """Rows lie outside the range that the map of their columns was made for."""
 
 
+class UnitWarning(UserWarning):
+    """Columns came in another unit, or moved, and are read by it from then on."""
+
+
+def warn_of_units(named: list[str]) -> None:
+    """Warn of columns, each with how it moved, that are read in another unit from here on."""
+    more = f", ... ({len(named)} in all)" if len(named) > 8 else ""
+    warnings.warn(
+        f"columns came in another unit and are read by it from here on: {', '.join(named[:8])}{more}",
+        UnitWarning,
+        stacklevel=8,
+    )
+
+
 def warn_of_drift(encoder: Encoder, columns: Columns, warned: frozenset[str]) -> frozenset[str]:
     """Warn once of columns that have left their range; return their names, with those `warned` of before."""
     shares = encoder.out_of_range(columns) if columns.n_rows >= ROWS else {}

@@ -213,6 +213,30 @@ class Number:
             return replace(column, stage=GROWN, recent=())
         return replace(column, recent=tuple(recent.tolist()))
 
+    def moved(self, shift: float, factor: float) -> Number:
+        """Return the map of the same numbers in another unit: what reads as z here reads as (z - shift) / factor there.
+
+        Raises:
+            ValueError: the scale is beyond the range of numbers, or nothing beside the centre.
+
+        Example:
+            >>> import numpy as np
+            >>> from gradatim.preprocessing import Number
+            >>> column = Number.fit(np.array([1.0, 3.0]), np.ones(2)).moved(1998.0, 1000.0)
+            >>> column.centre, column.scale, column.quantiles
+            (2000.0, 1000.0, (1000.0, 3000.0))
+        """
+        centre, scale = self.centre + shift * self.scale, self.scale * factor
+        if not 1e-300 < scale < _LARGEST or scale < 1e-12 * abs(centre):
+            raise ValueError(
+                f"scale must be between 1e-300 and 1e300, and seen beside the centre; got {scale}"
+            )
+        low, high, *quantiles = (
+            centre + factor * (number - self.centre) for number in (self.low, self.high, *self.quantiles)
+        )
+        inner = np.unique(np.clip(quantiles, low, high)).tolist()
+        return replace(self, centre=centre, scale=scale, low=low, high=high, quantiles=tuple(inner))
+
     def merge(self, column: Number) -> Number | None:
         """Return the map that serves the rows of both columns, this one's scale if it has any; None if they differ.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cells import KIND_NAMES, arrow
+from .reading import NoRowsError
 from .sampling import hash_columns
 from .target import CLASSIFICATION, REGRESSION, check_class_count, check_target, check_weights
 
@@ -249,7 +250,7 @@ def fit_stream(
             bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
     if not report.rows:
         cause = _why_nothing(report, schema, next(iter(labels.odd), None))
-        raise ValueError(f"{table_file.path}: {cause} in every row: nothing was learned")
+        raise NoRowsError(f"{table_file.path}: {cause} in every row: nothing was learned")
     report.warnings += [(warning.category, str(warning.message)) for warning in caught]
     return report
 

@@ -93,6 +93,8 @@ class Members:
         torch.Size([1, 540])
     """
 
+    bank = None  # of `memory.Following`
+
     learners: list[Learner]
     states: list[State]
     waiting: Batch | None = None
@@ -144,7 +146,7 @@ class Members:
         for part in batch.split(batch_size):
             pairs = zip(self.learners, states, strict=True)
             states = [learner.learn(state, part, predict=False)[1] for learner, state in pairs]
-        return type(self)(self.learners, states)
+        return replace(self, states=states, waiting=None, answers=None, beyond=False, new=False)
 
     @property
     def _lag(self) -> bool:
@@ -159,6 +161,15 @@ class Members:
         with torch.no_grad():
             latents = [f.refiner.latent(state) for f, state in zip(self.learners, states, strict=True)]
         return replace(self, states=states, answers=Answers(self.learners, latents))
+
+    def at_hand(self) -> Answers:
+        """Return what predictions are made with, once it has been solved."""
+        assert self.answers is not None
+        return self.answers
+
+    def empty(self) -> Self:
+        """Return the members on the same features, that have learnt no row."""
+        return type(self).of_learners(self.learners)
 
     def settle(self) -> Self:
         """Return the members without rows that wait; they answer the same."""

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from .batch import Batch
-from .committees import Answers, Members, check_size, committee_features, fitting
+from .committees import Answers, Members, check_size, fitting
 from .files.checkpoint import select_prefix
-from .nn.fixed_features import Draws, widths
-from .nn.landmarks import POOL, choose_landmarks, row_hashes, smallest_hashes
+from .memory import Following, begin, unpack
+from .nn.fixed_features import Draws
+from .nn.landmarks import POOL, row_hashes
 from .nn.mixture import Mixture
 from .preprocessing import Encoder, Number
 from .preprocessing.maps import from_json, to_json
 from .preprocessing.number import YOUNG
 from .preprocessing.rows import Rows
+from .table_features import draw_members
 from .training.states import fingerprint
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ class TableTask:
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
     Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
-    the user's learner, in place of the shipped one; `device`; `encoder`, the map, None while rows are held; `target`,
+    the user's learner, in place of the shipped one; `device`; `memory`: "all", "adaptive" or a number of
+    rows; `encoder`, the map, None while rows are held; `target`,
     the map of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
     `count`: how many rows; `warned`: columns that a warning has named; `members`: learners, states and
     answers; `early`: while rows are held, a task fitted to them; `has_row_landmarks`: whether landmarks are rows as
@@ -63,6 +66,7 @@ class TableTask:
     seeds: tuple[int, ...]
     template: Learner | None = None
     device: str = "cpu"
+    memory: str | int = "all"
     encoder: Encoder | None = None
     target: Number = STANDARD
     warm: Rows | None = None
@@ -100,7 +104,15 @@ class TableTask:
             rows = rows.take(np.unique(hashes, return_index=True)[1][:drawn])
         x = self.encode(rows.columns)
         self.members = self._built([] if self.template else self._draw(x))
+        self._remember(x)
         return x
+
+    def _remember(self, x: np.ndarray) -> None:
+        """Begin the memory that follows, with features for encoded rows `[n, d]`; one of all rows needs none."""
+        if self.memory != "all":
+            assert self.encoder is not None
+            bank = begin(self.memory, self.encoder, x, self.outputs, self.seeds[0])
+            self.members = Following.of(self.members, bank)
 
     def partial_fit(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
         """Learn rows, each scored before it is learnt; the first `WARM` decide the map.
@@ -183,10 +195,12 @@ class TableTask:
         check_size(encoder.width, self.outputs, len(self.seeds))
         change, old = self.encoder.change_to(encoder), self.target
         self.encoder, self.has_row_landmarks, drawn = encoder, False, []
-        for draws, past in zip(self._draw(encoder.encode(rows.columns)), self.members.draws, strict=True):
+        x = encoder.encode(rows.columns)
+        for draws, past in zip(self._draw(x), self.members.draws, strict=True):
             pairs = change.place[past.pairs]
             drawn.append(draws._replace(pairs=pairs[:, (pairs >= 0).all(0)]))
         self.members = self.members.carry(drawn, change, self.outputs, alike=False)
+        self._remember(x)
         if self.outputs is None:
             target = Number.fit(rows.y, rows.weight, codes=False)
             self._change(encoder, old if target.stage == YOUNG else target)
@@ -224,8 +238,7 @@ class TableTask:
     @property
     def answers(self) -> Answers:
         """Return what predictions are made with, once `current` has solved it."""
-        assert self.members.answers is not None
-        return self.members.answers
+        return self.members.at_hand()
 
     def predict(self, x: np.ndarray, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray:
         """Return what `read` returns of this task and of encoded rows `[n, d]`, some at a time: `[n, ...]`."""
@@ -301,7 +314,7 @@ class TableTask:
     def reset(self) -> None:
         """Forget all rows, and keep the map."""
         self.rows, self.count, self.warned = 0.0, 0, frozenset()
-        self.members = Members.of_learners(self.members.learners)
+        self.members = self.members.empty()
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is learnt, tensors of any shape and plain JSON; nothing is rounded."""
@@ -346,27 +359,14 @@ class TableTask:
             drawn = self._draw(rows, landmarks=rows)[member].packed()._asdict()
             tensors |= {f"{member}.{name}": part for name, part in drawn.items()}
         self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, given)
+        if self.memory != "all":
+            bank = unpack(self.memory, self.outputs, select_prefix(tensors, "memory"))
+            self.members = Following.of(self.members, bank)
 
     def _draw(self, x: np.ndarray, landmarks: np.ndarray | None = None) -> list[Draws]:
         """Return the features of every member, drawn for encoded rows `[n, d]`, or with given landmarks `[K, d]`."""
         assert self.encoder is not None
-        room = widths(self.encoder.width)
-        columns, thresholds = self.encoder.threshold_features(room.steps)
-        steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
-        points = [
-            choose_landmarks(x, room.landmarks, s) if landmarks is None else landmarks for s in self.seeds
-        ]
-        sample = x if landmarks is not None else smallest_hashes(x, POOL, self.seeds[0])
-        drawn = committee_features(
-            [torch.from_numpy(rows).double() for rows in points],
-            torch.from_numpy(sample).double(),
-            steps,
-            self.seeds,
-        )
-        if landmarks is not None:  # features of version 0.1, whose sums are there already
-            return [features.draws for features in drawn]
-        free = torch.tensor([at for at, (family, *_) in enumerate(self.encoder.inputs) if family == "free"])
-        return [features.draws.without(free.long()) for features in drawn]
+        return draw_members(self.encoder, x, self.seeds, landmarks)
 
     def _built(self, drawn: list[Draws]) -> Members:
         """Return members that have learnt no row: committees on features as drawn, or a copy of the user's learner."""

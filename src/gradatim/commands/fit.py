@@ -95,6 +95,12 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
     )
     add_reading_options(parser, stored=False)
     parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
+    parser.add_argument(
+        "--memory",
+        type=str,
+        default="all",
+        help="all: every row counts alike; adaptive: answers follow a stream that changes; or a number of rows",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
     parser.add_argument(
         "--map",
@@ -116,6 +122,7 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
             "zcat rows.csv.gz | gradatim fit - --target y --state task.safetensors",
             "gradatim fit 'days/*.csv' --target y --map-only --state base.safetensors",
             "gradatim fit days/monday.csv --map base.safetensors --state monday.safetensors",
+            "gradatim fit stream.csv --target y --memory adaptive --state task.safetensors",
         ],
     )
 
@@ -285,6 +292,19 @@ def _check_numbers(options: Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum}; got {options[name]}")
     if options.seed >= 2**32:
         raise ValueError(f"--seed must be below 2**32; got {options.seed}")
+    _memory(options.memory)
+
+
+def _memory(text: str) -> str | int:
+    """Return the memory that the option says."""
+    if text == "all":
+        return text
+    from ..memory import read_memory
+
+    try:
+        return read_memory(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 def _new_model(schema: Schema, options: Namespace) -> Any:
@@ -292,7 +312,7 @@ def _new_model(schema: Schema, options: Namespace) -> Any:
     from ..estimators import RefinedClassifier, RefinedRegressor
 
     estimator = RefinedClassifier if schema.task == CLASSIFICATION else RefinedRegressor
-    return estimator(batch_size=options.batch_size, random_state=options.seed)
+    return estimator(batch_size=options.batch_size, random_state=options.seed, memory=_memory(options.memory))
 
 
 def _named_classes(text: str | None, schema: Schema, labels: Labels) -> np.ndarray | None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SHOWN, TIMELINE = 8, 28
+"""Changes of a stream that are named, the last ones, and the characters of the line that shows all."""
+
+
 def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `info`."""
     parser.add_argument("checkpoint", nargs="+", help="checkpoints, saved states, or runs' folders")
@@ -130,7 +134,7 @@ def info_lines(path: Path) -> list[list[str]]:
     lines.append(["size", format_bytes(path.stat().st_size)])
     with blamed(path):
         if "estimator" in header:
-            lines += describe_state(header)
+            lines += [*describe_state(header), *describe_memory(tensors)]
         elif header["kind"] == "state":
             lines += [[name or "state", f"{part.dtype} {list(part.shape)}"] for name, part in tensors.items()]
         if header["kind"] == "state":
@@ -146,6 +150,31 @@ def info_lines(path: Path) -> list[list[str]]:
         lines.append(["seconds", f"{header['seconds']:.1f}"])
         lines.append(["peak memory", format_bytes(header["peak_memory"])])
     return lines
+
+
+def describe_memory(tensors: dict[str, Any]) -> list[list[str]]:
+    """Return what a state that follows a stream says of changes, as lines of two columns; nothing of another.
+
+    Args:
+        tensors: of the state, by name.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.commands.info import describe_memory
+        >>> describe_memory({"memory.changes": torch.tensor([640, 1920]), "memory.total": torch.tensor(2560)})
+        [['changes', '2 found, after 640, 1,920 of 2,560 rows'], ['', '·······x·············x······']]
+    """
+    if "memory.changes" not in tensors:
+        return []
+    changes, total = tensors["memory.changes"].tolist(), int(tensors["memory.total"])
+    if not changes:
+        return [["changes", f"none found in {total:,} rows"]]
+    last = ", ".join(f"{change:,}" for change in changes[-SHOWN:])
+    more = "... " if len(changes) > SHOWN else ""
+    line = ["·"] * TIMELINE
+    for change in changes:
+        line[min(TIMELINE - 1, change * TIMELINE // max(1, total))] = "x"
+    return [["changes", f"{len(changes):,} found, after {more}{last} of {total:,} rows"], ["", "".join(line)]]
 
 
 def describe_people(header: dict[str, Any], shapes: dict[str, list[int]]) -> list[list[str]]:

@@ -170,6 +170,7 @@ def describe_state(header: Mapping[str, Any]) -> list[list[str]]:
     lines += [
         [name, str(value)] for name, value in header["params"].items() if name in ("model", "batch_size")
     ]
+    lines.append(["memory", str(header["params"].get("memory", "all"))])
     if header["classes"] is not None:
         labels = header["classes"]["labels"]
         more = ", ..." if len(labels) > 20 else ""

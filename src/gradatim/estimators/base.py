@@ -22,6 +22,7 @@ from ..files.contract import blamed
 from ..files.table import TableState, device_here, read_table, write_table
 from ..files.table_schema import MAX_MEMBERS
 from ..learner import Learner
+from ..memory import read_memory
 from ..names import hint
 from ..one_row import OneRow
 from ..preprocessing import Columns, Encoder, labels, read_columns
@@ -68,6 +69,7 @@ class Refined(OneRow, BaseEstimator):
         n_estimators: int = 1,
         device: str = "cpu",
         random_state: Any = 0,
+        memory: str | int = "all",
     ) -> None:
         self.model = model
         self.batch_size = batch_size
@@ -75,6 +77,14 @@ class Refined(OneRow, BaseEstimator):
         self.n_estimators = n_estimators
         self.device = device
         self.random_state = random_state
+        self.memory = memory
+
+    @property
+    def memory_(self) -> float:
+        """Return how many rows the answers rest on; it falls where the stream has changed."""
+        check_is_fitted(self)
+        bank = self.task_.members.bank
+        return self.task_.rows if bank is None else bank.remembers
 
     def merge(self, estimator: Self) -> Self:
         """Learn all that another estimator has learnt, and return self.
@@ -176,6 +186,7 @@ class Refined(OneRow, BaseEstimator):
         params: dict[str, Any] = {
             name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")
         }
+        params |= {} if self.task_.memory == "all" else {"memory": self.task_.memory}
         params["model"] = "given" if isinstance(self.model, Learner) else "checkpoint"
         params["model"] = self.model if self.model in SHIPPED else params["model"]
         about = {
@@ -271,9 +282,10 @@ class Refined(OneRow, BaseEstimator):
             raise ValueError("the shipped model counts every row once, exactly: n_passes must be 1")
         if template is not None and self.n_estimators != 1:
             raise ValueError("a learner given as model draws no features: n_estimators must be 1")
+        memory = read_memory(self.memory, template is not None, str(self.device))
         first = int(check_random_state(self.random_state).randint(2**31 - self.n_estimators))
         seeds = tuple(range(first, first + self.n_estimators))
-        return TableTask(outputs, seeds, template, str(self.device))
+        return TableTask(outputs, seeds, template, str(self.device), memory)
 
     def _columns(self, X: Any, reset: bool, weight: np.ndarray | None = None) -> Columns:
         """Return X by column, checked against the columns of before, and of their kinds once the map is fixed.

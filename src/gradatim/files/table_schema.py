@@ -72,6 +72,7 @@ PARAMS = {
     "model": choice(*MODELS),
     "device": text(r"(?!meta)[a-z]{2,20}(:\d{1,4})?", "a device, such as cpu or cuda:0"),
     "random_state": whole(0, 2**32 - 1).or_none(),
+    "memory": Entry("a memory", lambda value: _is_memory(value)).optional(),
 }
 COLUMN = {"name": text(), "kind": choice("number", "category"), "slots": whole(0, 4096).optional()}
 _MAX_SLOTS = 1_000_000  # of all columns
@@ -297,8 +298,9 @@ def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
         return
     outputs = 1 if header["classes"] is None else len(header["classes"]["labels"])
     members = [f"{member}." for member in range(len(header["seeds"]))]
+    known = (*members, *(["memory."] if "memory" in header["params"] else []))
     for name in tensors:
-        if not name.startswith(tuple(members)):
+        if not name.startswith(known):
             raise ValueError(f"tensor {brief(name)} is unknown")
     for prefix in members:
         parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
@@ -355,6 +357,10 @@ def check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
 
 def _is_cell(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and text().fits(value[0]) and number().fits(value[1])
+
+
+def _is_memory(value: Any) -> bool:
+    return value == "adaptive" or whole(1, 2**53).fits(value)
 
 
 def _is_list(value: Any) -> bool:

@@ -69,7 +69,7 @@ def check_alike(first: Any, second: Any) -> None:
     """Check that two estimators can be merged, as far as their classes say.
 
     Raises:
-        ValueError: they are one, of two kinds, or of other classes.
+        ValueError: they are one, of two kinds, of two memories, or of other classes.
 
     Example:
         >>> from gradatim import RefinedClassifier, RefinedRegressor
@@ -82,6 +82,10 @@ def check_alike(first: Any, second: Any) -> None:
         raise ValueError("an estimator does not merge with itself: its rows would count twice")
     if type(second) is not type(first):
         raise ValueError(f"a {type(first).__name__} merges with another; got a {type(second).__name__}")
+    if first.memory != second.memory:
+        raise ValueError(
+            f"merging needs one memory; got {first.memory!r} and {second.memory!r}: begin both with fork()"
+        )
     labels = [part.classes_.tolist() for part in (first, second) if hasattr(part, "classes_")]
     if len(labels) == 2 and not set(labels[0]) & set(labels[1]):
         raise ValueError(

@@ -158,6 +158,25 @@ class Experts(Refiner):
             total = total + self._left_out(state, factors, a, piece.y, weight)
         return state._replace(log_likelihood=total)
 
+    def left_out(self, state: ExpertsState, batch: Batch) -> Tensor:
+        """Return what experts answer to rows `[B, N, ...]` among those learnt, each left out: `[B, N, C]`."""
+        state = self._absorbed(state)
+        weight = state.log_likelihood.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
+        parts, factors = [], self.factors(state)
+        for piece in batch.split(PIECE):
+            a, total = self.features(piece.x).to(state.theta), 0.0
+            codes = self._codes(piece.y, self.outputs).to(a)
+            for factor in factors:
+                head = state.theta[:, factor.index][:, :, factor.seen]
+                without = leave_out(state.moments, factor, head, a, codes, piece.weight.to(a))
+                share = weight[:, factor.index]
+                if self.classes:
+                    total = total + torch.einsum("bnetc,bet->bnc", class_probabilities(without), share)
+                else:
+                    total = total + torch.einsum("bnec,be->bnc", without, share.sum(2))
+            parts.append(total)
+        return torch.cat(parts, 1)  # type: ignore[arg-type]
+
     def settle(self, state: ExpertsState) -> ExpertsState:
         """Return the state with the rows that wait scored and learnt."""
         return self._absorbed(state)

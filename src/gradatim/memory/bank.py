@@ -1,0 +1,341 @@
+"""A bank of predictors that remember differently long, weighed by what they predicted lately.
+
+Source: Herbster, Warmuth 1998 (fixed share); Page 1954, eq. 2 (CUSUM); Haykin 2002, section 9.3 (discounted sums).
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..nn.carry import Change, carry_matrix
+from ..nn.fixed_features import FixedFeatures
+from ..nn.landmarks import choose_landmarks
+from .context import RATES, Context
+from .copies import BLOCK, FOREVER, Copy, Ridge, is_embedding, spread
+from .weights import Shares
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+NEAR, PRODUCTS, STEPS = 48, 48, 40
+"""Features of a copy beside x and 1, at most: a copy that forgets has few rows to fit them by."""
+
+ROOM = 150
+"""Inputs up to which running means of columns are features, too."""
+
+ALARM, SLACK = 12.0, 0.5
+"""Nats by which copies of few rows must have beaten those of all since the last change, after a block's `SLACK`."""
+
+KEPT, EVERY = 8, 512
+"""Heads of the past that are kept, and rows after which one is."""
+
+YOUNG = 256
+"""Rows before no change is found: the map is not settled."""
+
+COUNTS = (FOREVER, 0.99, 0.95, 0.8)
+"""The factors of the running counts of classes, or means."""
+
+
+class Factors(NamedTuple):
+    """The factors of the copies of a bank by name: of ridge heads, softmax heads, and heads on context as well."""
+
+    ridge: dict[str, float]
+    softmax: dict[str, float]
+    context: dict[str, float]
+    counts: tuple[float, ...]
+
+
+ADAPTIVE = Factors(
+    {"since": FOREVER, "640": 0.95, "160": 0.8},
+    {"all": FOREVER, "since": FOREVER, "3200": 0.99, "640": 0.95, "160": 0.8},
+    {"3200": 0.99, "640": 0.95},
+    COUNTS,
+)
+"""Of memory="adaptive": a copy is called by the rows that it rests on, those since the last change, or all."""
+
+
+def factors_of(memory: str | int) -> Factors:
+    """Return the factors of a memory: "adaptive", or a number of rows, of which all copies rest on as many.
+
+    Example:
+        >>> from gradatim.memory.bank import factors_of
+        >>> factors_of(320).ridge
+        {'window': 0.9}
+    """
+    if memory == "adaptive":
+        return ADAPTIVE
+    window = {"window": max(0.0, 1 - BLOCK / float(memory))}
+    return Factors(window, window, window, (window["window"],))
+
+
+class Asked(NamedTuple):
+    """What is known of rows before their targets are: their features, the committee's answer, what variants say.
+
+    Fields: `phi [n, D]` and `context [n, D']` (or None), float32; `variants [n, V, ...]`.
+    """
+
+    phi: np.ndarray
+    context: np.ndarray | None
+    variants: np.ndarray
+
+
+class Bank(ABC):
+    """Copies of linear heads that forget at different rates, beside a committee that forgets nothing.
+
+    A family is one copy, or the committee, or the running counts of classes, or heads that were good once. Fixed share
+    weighs the variants of a family, and the families. When copies of few rows go on beating those of all rows since the
+    last change, the latter begin anew from the former: that is a change.
+
+    Rows of one call are taken as simultaneous: none of them sees the targets or columns of another.
+
+    Args:
+        memory: "adaptive", or a number of rows.
+        features: phi, of encoded rows.
+        outputs: C, how many classes; 1 for a number.
+        numbers: `[m]`, the inputs that are columns of numbers.
+        around: phi of rows with their context, or None.
+
+    Attributes:
+        total: rows learnt.
+        changes: how many rows were learnt at each change.
+    """
+
+    contexts: Mapping[str, Copy]
+    changes: list[int]
+
+    def __init__(
+        self,
+        memory: str | int,
+        features: FixedFeatures,
+        outputs: int,
+        numbers: np.ndarray,
+        around: FixedFeatures | None,
+    ) -> None:
+        self.memory, self.features, self.outputs, self.around = memory, features, outputs, around
+        self.factors = factors_of(memory)
+        self.total, self.alarm, self.changes = 0, 0.0, []
+        width = sum(features.blocks)
+        self.counts = np.zeros((len(self.factors.counts), self.width_of_counts))
+        self.counted = np.zeros(len(self.factors.counts))
+        self.ridges = {
+            name: Ridge.empty(width, outputs, factor, features.blocks[0])
+            for name, factor in self.factors.ridge.items()
+        }
+        self.context = Context.empty(numbers, outputs)
+        self.past = np.zeros((KEPT, width, outputs), np.float32)
+        self.use, self.kept = np.zeros(KEPT), 0
+        sizes = self.families()
+        self.names = tuple(sizes)
+        self.shares = Shares.even([*sizes.values()])
+        self.found = np.zeros(len(sizes))
+
+    @property
+    @abstractmethod
+    def width_of_counts(self) -> int:
+        """Return how many numbers a running count holds."""
+
+    @abstractmethod
+    def families(self) -> dict[str, int]:
+        """Return how many variants each family has."""
+
+    @abstractmethod
+    def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
+        """Return what is known of encoded rows `[n, d]` of which a committee says `[n, ...]`."""
+
+    @abstractmethod
+    def answer(self, asked: Asked) -> Any:
+        """Return probabilities `[n, C]`, or the distributions (`Mixture`) of a number."""
+
+    @abstractmethod
+    def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
+        """Weigh all by rows of targets `[n]` and weights `[n]`."""
+
+    @abstractmethod
+    def add(self, asked: Asked, codes: np.ndarray, weight: np.ndarray) -> None:
+        """Add rows of targets `[n, C]` and weights `[n]`, float32, to the copies."""
+
+    @abstractmethod
+    def copies(self) -> dict[str, Copy]:
+        """Return all copies by the name of their family."""
+
+    @property
+    def room(self) -> int:
+        """Return how many rows more this block takes: blocks end after 4, 8, 16, 32 rows, then after every 32."""
+        end = next((size for size in (4, 8, 16) if self.total < size), BLOCK * (self.total // BLOCK + 1))
+        return end - self.total
+
+    def learn(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, committee: np.ndarray) -> None:
+        """Learn encoded rows `[n, d]` of one block, y `[n]`, of weights `[n]`; a committee says `[n, ...]` of them."""
+        asked, codes, ends = self.ask(x, committee), self.codes(y), len(x) == self.room
+        self.weigh(asked, y, weight)
+        self.add(asked, codes, weight.astype(np.float32))
+        self.counts = self.counts + weight @ codes
+        self.counted = self.counted + weight.sum()
+        self.context.learn(x, codes)
+        self.total += len(x)
+        if ends:
+            self._turn()
+
+    def _turn(self) -> None:
+        """End a block."""
+        rows = BLOCK if self.total > BLOCK else max(4, self.total // 2)
+        for each in self.copies().values():
+            each.turn(rows)
+        faded = np.array(self.factors.counts) ** (rows / BLOCK)
+        self.counts, self.counted = faded[:, None] * self.counts, faded * self.counted
+        self._watch()
+        self.shares.turn(rows, BLOCK)
+        self._keep()
+
+    def _watch(self) -> None:
+        """Look for a change: copies of few rows go on beating those of all rows since the last one."""
+        found, self.found = dict(zip(self.names, self.found, strict=True)), np.zeros_like(self.found)
+        pairs = [(since, family) for since, family in self.restarts() if since in found]
+        if not pairs or self.total <= YOUNG:
+            return
+        fresh = max(found[f"{kind} {rows}"] for _, kind in pairs for rows in ("160", "640"))
+        self.alarm = max(0.0, self.alarm + fresh - max(found[since] for since, _ in pairs) - SLACK)
+        if self.alarm > ALARM:
+            self.alarm = 0.0
+            self.changes = [*self.changes, self.total]
+            copies, weight = self.copies(), dict(zip(self.names, self.shares.family, strict=True))
+            for since, kind in pairs:
+                copies[since].become(copies[max((f"{kind} 160", f"{kind} 640"), key=weight.__getitem__)])
+
+    @abstractmethod
+    def restarts(self) -> list[tuple[str, str]]:
+        """Return the families that begin anew at a change, and their kind."""
+
+    def _keep(self) -> None:
+        """Keep a head, once in a while, in place of the one that was of least use."""
+        if "past" not in self.names:
+            return
+        at = self.names.index("past")
+        start = int(self.shares.starts[at])
+        weight = self.shares.within[start : start + self.shares.sizes[at]].reshape(KEPT, -1).sum(1)
+        self.use = 0.995 * self.use + weight * self.shares.family[at]
+        if self.total % EVERY:
+            return
+        slot = self.kept if self.kept < KEPT else int(self.use.argmin())
+        head = self.ridges["640"].heads[:, -2 * self.outputs : -self.outputs]
+        self.past = np.concatenate([self.past[:slot], head[None], self.past[slot + 1 :]])
+        if self.kept == KEPT:
+            self.use = np.where(np.arange(KEPT) == slot, np.median(self.use), self.use)
+        self.kept = min(KEPT, self.kept + 1)
+
+    def codes(self, y: np.ndarray) -> np.ndarray:
+        """Return targets `[n]` as `[n, C]` float32."""
+        return y[:, None].astype(np.float32)
+
+    def phi(self, x: np.ndarray) -> np.ndarray:
+        """Return the features `[n, D]` float32 of encoded rows."""
+        return self.features(torch.from_numpy(x)).numpy().astype(np.float32)
+
+    def phi_around(self, x: np.ndarray) -> np.ndarray | None:
+        """Return the features `[n, D']` float32 of encoded rows with their context."""
+        if self.around is None:
+            return None
+        phi = self.around(torch.from_numpy(self.context.rows(x))).numpy()
+        return np.concatenate([phi, self.context.tail(len(x))], axis=1, dtype=np.float32, casting="same_kind")
+
+    @property
+    def remembers(self) -> float:
+        """Return how many rows the answers rest on: the families' mean, by their weight."""
+        rows = {name: each.rows for name, each in self.copies().items()}
+        fewest = {name: min(rows.get(name, float(self.total)), float(self.total)) for name in self.names}
+        return float(sum(w * fewest[name] for w, name in zip(self.shares.family, self.names, strict=True)))
+
+    def carry(self, change: Change) -> None:
+        """Go on with encoded rows whose inputs changed: sums are carried exactly, see `carry_matrix`."""
+        self.features, matrix = _carried(self.features, change)
+        for each in self.plain():
+            each.carry(matrix)
+        exact = is_embedding(matrix)
+        self.past = np.stack([matrix @ head if exact else 0 * (matrix @ head) for head in self.past])
+        if self.around is not None:
+            before = self.context.numbers
+            self.around, matrix = _carried(self.around, _with_context(change, before))
+            self.context.move(*(part.numpy()[before] for part in change[:3]))
+            self._carry_around(matrix, np.eye(self.context.targets.size, dtype=np.float32))
+
+    def _carry_around(self, matrix: np.ndarray, targets: np.ndarray) -> None:
+        """Go on with features `[D']` of rows and their context, and with means of targets, by a matrix each."""
+        (a, b), (c, d) = matrix.shape, targets.shape
+        whole = np.zeros((a + c, b + d), np.float32)
+        whole[:a, :b], whole[a:, b:] = matrix, targets
+        for each in self.contexts.values():
+            each.carry(whole)
+
+    def widen(self, place: np.ndarray, outputs: int) -> None:
+        """Go on with more classes: class c becomes `place[c]`."""
+        eye = spread(np.eye(self.outputs, dtype=np.float32), place, outputs).T
+        if self.around is not None:
+            self._carry_around(np.eye(sum(self.around.blocks), dtype=np.float32), np.kron(np.eye(2), eye))
+        self.context.targets = spread(self.context.targets, place, outputs)
+        for each in self.copies().values():
+            each.widen(place, outputs)
+        self.past, self.counts = spread(self.past, place, outputs), spread(self.counts, place, outputs)
+        self.outputs = outputs
+
+    def merge(self, bank: Self) -> None:
+        """Learn what another bank of the same features has learnt, as if at the same time; weights are averaged."""
+        share = bank.total / max(1, self.total + bank.total)
+        others = bank.copies()
+        for name, each in self.copies().items():
+            each.add(others[name].gram, others[name].cross, others[name].rows)
+            each.solve()
+        self.counts, self.counted = self.counts + bank.counts, self.counted + bank.counted
+        self.shares = self.shares.averaged(bank.shares, share)
+        self.total += bank.total
+
+    def copied(self) -> Self:
+        """Return a bank that goes on by itself: what this one knows is never written over."""
+        bank = copy.copy(self)
+        for name, part in vars(self).items():
+            if isinstance(part, dict):
+                setattr(bank, name, {key: copy.copy(value) for key, value in part.items()})
+            elif is_dataclass(part):
+                setattr(bank, name, copy.copy(part))
+        return bank
+
+    def anew(self) -> Self:
+        """Return a bank of the same features that has seen no row."""
+        return type(self)(self.memory, self.features, self.outputs, self.context.numbers, self.around)
+
+    def plain(self) -> list[Copy]:
+        """Return the copies on features of rows alone."""
+        around = self.contexts.values()
+        return [each for each in self.copies().values() if not any(each is other for other in around)]
+
+
+def _carried(features: FixedFeatures, change: Change) -> tuple[FixedFeatures, np.ndarray]:
+    """Return features of rows whose inputs changed, and the matrix `[D', D]` float32 to them."""
+    wider = FixedFeatures(features.draws.widened(change.place, change.width)).double()
+    return wider, carry_matrix(features, wider, change, alike=True).numpy().astype(np.float32)
+
+
+def _with_context(change: Change, numbers: np.ndarray) -> Change:
+    """Return a change of rows as one of rows with their context, of the inputs `numbers [m]`."""
+    more = torch.from_numpy(np.tile(numbers, len(RATES)))
+    place = torch.cat([change.place, change.width + torch.arange(len(more))])
+    scale = torch.cat([change.scale, change.scale[more]])
+    shift = torch.cat([change.shift, torch.zeros(len(more), dtype=change.shift.dtype)])
+    flag = None if change.flag is None else torch.cat([change.flag, torch.full_like(more, -1)])
+    return Change(place, scale, shift, change.width + len(more), flag)
+
+
+def draw_features(
+    x: np.ndarray, steps: list[tuple[int, float]], seed: int, near: int = NEAR, products: int = PRODUCTS
+) -> FixedFeatures:
+    """Return the features of copies for encoded rows `[n, d]`."""
+    landmarks = torch.from_numpy(choose_landmarks(x, near, seed)).double()
+    return FixedFeatures.draw(
+        landmarks, products, steps[:STEPS], seed=seed, rows=torch.from_numpy(np.ascontiguousarray(x))
+    ).double()

@@ -1,0 +1,132 @@
+"""A bank that predicts classes.
+
+Source: Herbster, Warmuth 1998 (fixed share); Genest, Zidek 1986 (the pool).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .bank import KEPT, Asked, Bank
+from .copies import MOST_LOGIT, STRENGTHS, Copy, Softmax, softmax
+from .weights import LEAST, LogPool
+
+if TYPE_CHECKING:
+    from ..nn.fixed_features import FixedFeatures
+
+SHARPNESS = np.array([2.0, 4.0, 8.0, 16.0], np.float32)
+"""Factors that turn one-hot codes fitted by regression into logits."""
+
+FLOOR = 1e-3
+"""Share of each variant's probability that is spread evenly over the classes."""
+
+
+class ClassBank(Bank):
+    """A bank whose answers are probabilities of C classes: the families' logs, pooled by learnt weights.
+
+    Families: the committee; running counts; ridge copies under several strengths and sharpnesses; softmax copies;
+    softmax copies on context, which know the classes of the rows before; heads that were good once.
+    """
+
+    contexts: dict[str, Softmax]
+
+    def __init__(
+        self,
+        memory: str | int,
+        features: FixedFeatures,
+        outputs: int,
+        numbers: np.ndarray,
+        around: FixedFeatures | None,
+    ) -> None:
+        super().__init__(memory, features, outputs, numbers, around)
+        width = sum(features.blocks)
+        self.softmaxes = {name: Softmax.empty(width, outputs, f) for name, f in self.factors.softmax.items()}
+        wide = 0 if around is None else sum(around.blocks) + self.context.targets.size
+        contexts = {} if around is None else self.factors.context
+        self.contexts = {name: Softmax.empty(wide, outputs, f) for name, f in contexts.items()}
+        self.pool = LogPool.of_first(1 + len(self.names))
+
+    @property
+    def width_of_counts(self) -> int:
+        """Return C."""
+        return self.outputs
+
+    def families(self) -> dict[str, int]:
+        """Return how many variants each family has."""
+        ways, factors = 2 * len(STRENGTHS) * len(SHARPNESS), self.factors
+        adaptive = self.memory == "adaptive"
+        return {
+            **({"committee": 1} if adaptive else {}),
+            "counts": len(factors.counts),
+            **{f"ridge {name}": ways for name in factors.ridge},
+            **({"past": KEPT * len(SHARPNESS)} if adaptive else {}),
+            **{f"softmax {name}": 1 for name in factors.softmax},
+            **({f"context {name}": 1 for name in factors.context} if self.around is not None else {}),
+        }
+
+    def copies(self) -> dict[str, Copy]:
+        """Return all copies by the name of their family."""
+        parts = {"ridge": self.ridges, "softmax": self.softmaxes, "context": self.contexts}
+        return {f"{kind} {name}": copy for kind, some in parts.items() for name, copy in some.items()}
+
+    def restarts(self) -> list[tuple[str, str]]:
+        """Return the families that begin anew at a change, and their kind."""
+        return [("ridge since", "ridge"), ("softmax since", "softmax")]
+
+    def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
+        """Return what is known of encoded rows `[n, d]` of which a committee says `[n, C]`."""
+        n, classes, phi, around = len(x), self.outputs, self.phi(x), self.phi_around(x)
+        rates = (self.counts + 0.5 / classes) / (self.counted + 0.5)[:, None]
+        heads = [copy.heads for copy in self.ridges.values()]
+        past = "past" in self.names
+        if past:
+            heads.append(self.past.transpose(1, 0, 2).reshape(phi.shape[1], -1))
+        scores = (phi @ np.concatenate(heads, axis=1)).reshape(n, -1, classes)
+        if past:
+            scores[:, scores.shape[1] - KEPT + self.kept :] = 0.0
+        logits = [phi @ np.concatenate([copy.heads for copy in self.softmaxes.values()], axis=1)]
+        logits += [around @ copy.heads for copy in self.contexts.values()] if around is not None else []
+        soft = np.concatenate(logits, axis=1).reshape(n, -1, classes).clip(-MOST_LOGIT, MOST_LOGIT)
+        parts = [
+            *([committee[:, None]] if self.memory == "adaptive" else []),
+            np.broadcast_to(rates, (n, *rates.shape)),
+            softmax(scores[:, :, None] * SHARPNESS[:, None]).reshape(n, -1, classes),
+            softmax(soft),
+        ]
+        variants = (1 - FLOOR) * np.concatenate(parts, axis=1) + FLOOR / classes
+        return Asked(phi, around, variants)
+
+    def answer(self, asked: Asked) -> np.ndarray:
+        """Return probabilities `[n, C]`."""
+        return self.pool.answer(self.pool.inputs(self._mixtures(asked)))
+
+    def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
+        """Weigh all by rows of classes `[n]` and weights `[n]`."""
+        y, rows, mixtures = y.astype(int), np.arange(len(y)), self._mixtures(asked)
+        families = weight @ np.log(mixtures[rows, 1:, y].clip(LEAST))
+        self.shares.weigh(weight @ np.log(asked.variants[rows, :, y]), families)
+        self.found = self.found + families
+        self.pool.learn(self.pool.inputs(mixtures), y)
+
+    def add(self, asked: Asked, codes: np.ndarray, weight: np.ndarray) -> None:
+        """Add rows of classes `[n, C]` one-hot and weights `[n]` to the copies."""
+        weighted = asked.phi.T * weight
+        gram, cross, rows = weighted @ asked.phi, weighted @ codes, float(weight.sum())
+        for ridge in self.ridges.values():
+            ridge.add(gram, cross, rows)
+        for copy in self.softmaxes.values():
+            copy.learn(asked.phi, codes, weight)
+        for copy in self.contexts.values():
+            assert asked.context is not None
+            copy.learn(asked.context, codes, weight)
+
+    def codes(self, y: np.ndarray) -> np.ndarray:
+        """Return classes `[n]` one-hot, `[n, C]` float32."""
+        return np.eye(self.outputs, dtype=np.float32)[y.astype(int)]
+
+    def _mixtures(self, asked: Asked) -> np.ndarray:
+        """Return the average of all families and theirs, `[n, 1 + F, C]`."""
+        families = self.shares.mixed(asked.variants)
+        return np.concatenate([np.tensordot(families, self.shares.family, (1, 0))[:, None], families], axis=1)

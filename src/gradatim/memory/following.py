@@ -1,0 +1,143 @@
+"""A committee that forgets nothing and a bank that follows, as the members of one table's task.
+
+Source: Herbster, Warmuth 1998 (fixed share).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..committees import Answers, Members
+from ..nn.mixture import Mixture
+from .classes import ClassBank
+from .packing import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from torch import Tensor
+
+    from ..batch import Batch
+    from ..nn.carry import Change
+    from ..nn.fixed_features import Draws
+    from .bank import Bank
+
+
+@dataclass(frozen=True)
+class Recalled(Answers):
+    """What a committee and a bank predict with."""
+
+    bank: Bank | None = None
+
+    def outputs_at(self, x: Tensor, classes: bool) -> Tensor:
+        """Return probabilities `[n, C]`, or means `[n, 1]`, at x `[1, n, d]`."""
+        answer = self._answer(x, classes)
+        return torch.from_numpy(answer) if classes else answer.mean[0, :, None]
+
+    def distribution(self, x: Tensor) -> Mixture:
+        """Return the predictive distribution at x `[1, n, d]`."""
+        return self._answer(x, classes=False)
+
+    def _answer(self, x: Tensor, classes: bool) -> Any:
+        assert self.bank is not None
+        committee = super().outputs_at(x, classes).numpy()
+        return self.bank.answer(self.bank.ask(x[0].numpy(), committee if classes else committee[:, 0]))
+
+
+@dataclass(frozen=True)
+class Following(Members):
+    """Members with a bank, which scores every row before it is learnt, in blocks of rows.
+
+    Fields: as `Members`; `bank`.
+    """
+
+    bank: Bank | None = None
+
+    @classmethod
+    def of(cls, members: Members, bank: Bank | None) -> Self:
+        """Return members with a bank."""
+        values = {field.name: getattr(members, field.name) for field in fields(Members)}
+        return cls(**values, bank=bank)
+
+    @property
+    def known(self) -> Bank:
+        """Return the bank."""
+        assert self.bank is not None
+        return self.bank
+
+    @property
+    def classes(self) -> bool:
+        """Return whether classes are predicted."""
+        return isinstance(self.bank, ClassBank)
+
+    def fit(self, batch: Batch, batch_size: int, passes: int) -> Self:
+        """Return the members after all rows of a task `[1, n, ...]`, begun anew; the bank takes them in order."""
+        members, bank = super().fit(batch, batch_size, passes), self.known.anew()
+        said = [learner.refiner.left_out(state, batch)[0] for learner, state in members]  # type: ignore[attr-defined]
+        self._taught(bank, batch, torch.stack(said).mean(0))
+        return replace(members, bank=bank)
+
+    def learn(self, batch: Batch, batch_size: int, before: float = 0.0) -> Self:
+        """Return the members after more rows `[1, n, ...]`; the weights before sum to `before`."""
+        members: Members = self
+        bank, start = self.known.copied(), 0
+        while start < batch.n_rows:
+            part = batch.slice(start, min(start + bank.room, batch.n_rows))
+            members = members.answering()
+            with torch.no_grad():
+                said = members.answers.outputs_at(part.x, self.classes)  # type: ignore[union-attr]
+            self._taught(bank, part, said)
+            members = Members.learn(members, part, batch_size, before)
+            before, start = before + float(part.weight.sum()), start + part.n_rows
+        return replace(members, bank=bank)  # type: ignore[call-arg, return-value]
+
+    def _taught(self, bank: Bank, batch: Batch, said: Tensor) -> None:
+        """Let a bank learn rows `[1, n, ...]` of which a committee says `[n, C]`, a block at a time."""
+        x, y, weight = (part[0].numpy() for part in (batch.x, batch.y[..., 0], batch.weight.double()))
+        committee, start = said.numpy() if self.classes else said[:, 0].numpy(), 0
+        while start < len(x):
+            part = slice(start, start + bank.room)
+            start = min(len(x), start + bank.room)
+            bank.learn(x[part], y[part], weight[part], committee[part])
+
+    def at_hand(self) -> Answers:
+        """Return what predictions are made with, once it has been solved."""
+        answers = super().at_hand()
+        return Recalled(answers.learners, answers.latents, self.bank)
+
+    def carry(self, drawn: Sequence[Draws], change: Change, outputs: int | None, alike: bool) -> Self:
+        """Return members on other features; the bank keeps its own, and stays where rows are alike."""
+        bank = self.known.copied()
+        if alike:
+            bank.carry(change)
+        return replace(super().carry(drawn, change, outputs, alike), bank=bank)
+
+    def rescale(self, scale: float, shift: float) -> Self:
+        """Return members of `scale y + shift`; the bank begins anew."""
+        return replace(super().rescale(scale, shift), bank=self.known.anew())
+
+    def widen(self, wider: Members, place: np.ndarray) -> Self:
+        """Return `wider`, members of more classes, with what these have learnt: class c is `place[c]`, `place [C]`."""
+        bank = self.known.copied()
+        bank.widen(place, wider.learners[0].predictor.output_dim)
+        return type(self).of(super().widen(wider, place), bank)  # type: ignore[arg-type]
+
+    def merge(self, members: Self) -> Self:
+        """Return the members that have learnt the rows of both."""
+        bank = self.known.copied()
+        bank.merge(members.known)
+        return replace(super().merge(members), bank=bank)
+
+    def empty(self) -> Self:
+        """Return the members on the same features, that have learnt no row."""
+        return type(self).of(super().empty(), self.known.anew())
+
+    def pack(self, given: bool = False) -> tuple[Self, dict[str, Tensor]]:
+        """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
+        members, tensors = super().pack(given)
+        return members, tensors | {f"memory.{name}": part for name, part in pack(self.known).items()}

@@ -1,0 +1,143 @@
+"""A bank that predicts a number.
+
+Source: Herbster, Warmuth 1998 (fixed share); Wolpert 1992 (stacking); Student 1908.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..nn.mixture import TAILS, Mixture, log_density
+from .bank import KEPT, Asked, Bank
+from .copies import STRENGTHS, Copy, Ridge
+from .weights import SMOOTH, STACKED, Noise, Shares, Stack
+
+if TYPE_CHECKING:
+    from ..nn.fixed_features import FixedFeatures
+
+NEGLIGIBLE = 2e-3
+"""A weight of a law below it is taken as none."""
+
+CONSTANT = 0.3
+"""The input of a stack that is constant."""
+
+
+class NumberBank(Bank):
+    """A bank whose answers are mixtures of Student laws of a number that has about mean 0 and variance 1.
+
+    Families: the committee; running means; ridge copies under several strengths, also on context, which know the
+    targets of the rows before; heads that were good once.
+    """
+
+    def __init__(
+        self,
+        memory: str | int,
+        features: FixedFeatures,
+        outputs: int,
+        numbers: np.ndarray,
+        around: FixedFeatures | None,
+    ) -> None:
+        super().__init__(memory, features, 1, numbers, around)
+        wide = 0 if around is None else sum(around.blocks) + self.context.targets.size
+        contexts = {} if around is None else self.factors.context
+        self.contexts = {
+            name: Ridge.empty(wide, 1, f, around.blocks[0])  # type: ignore[union-attr]
+            for name, f in contexts.items()
+        }
+        families, variants = len(self.names), int(self.shares.sizes.sum())
+        self.noise = {"variants": Noise.of(variants), "families": Noise.of(families)}
+        self.stack = Stack.of(families)
+        self.laws = Noise.of(1 + len(STACKED))
+        self.last = Shares.even([len(SMOOTH) * (1 + len(STACKED)) * len(TAILS)])
+
+    @property
+    def width_of_counts(self) -> int:
+        """Return 1."""
+        return 1
+
+    def families(self) -> dict[str, int]:
+        """Return how many variants each family has."""
+        ways, factors, adaptive = 2 * len(STRENGTHS), self.factors, self.memory == "adaptive"
+        return {
+            **({"committee": 1} if adaptive else {}),
+            "counts": len(factors.counts),
+            **{f"ridge {name}": ways for name in factors.ridge},
+            **({"past": KEPT} if adaptive else {}),
+            **({f"context {name}": ways for name in factors.context} if self.around is not None else {}),
+        }
+
+    def copies(self) -> dict[str, Copy]:
+        """Return all copies by the name of their family."""
+        parts = {"ridge": self.ridges, "context": self.contexts}
+        return {f"{kind} {name}": copy for kind, some in parts.items() for name, copy in some.items()}
+
+    def restarts(self) -> list[tuple[str, str]]:
+        """Return the families that begin anew at a change, and their kind."""
+        return [("ridge since", "ridge")]
+
+    def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
+        """Return what is known of encoded rows `[n, d]` of which a committee says `[n]`."""
+        phi, around, adaptive = self.phi(x), self.phi_around(x), self.memory == "adaptive"
+        means = self.counts[:, 0] / (self.counted + 0.5)
+        parts = [
+            *([committee[:, None]] if adaptive else []),
+            np.broadcast_to(means, (len(x), len(means))),
+            phi @ np.concatenate([copy.heads for copy in self.ridges.values()], axis=1),
+            *([phi @ self.past[:, :, 0].T] if adaptive else []),
+            *([around @ copy.heads for copy in self.contexts.values()] if around is not None else []),
+        ]
+        return Asked(phi, around, np.concatenate(parts, axis=1, dtype=np.float64))
+
+    def answer(self, asked: Asked) -> Mixture:
+        """Return the predictive distributions, means `[1, n, E]`."""
+        means = self._stacked(asked)[1].repeat(len(SMOOTH), axis=1)
+        noise = self.laws.squares.T.ravel()
+        weight = np.where(self.last.within < NEGLIGIBLE, 0.0, self.last.within)
+        weight = (weight / weight.sum()).reshape(1, len(noise), len(TAILS))
+        return Mixture(*(torch.from_numpy(part) for part in (means[None], noise[None], weight)))
+
+    def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
+        """Weigh all by rows of targets `[n]` and weights `[n]`."""
+        inputs, means = self._stacked(asked)
+        families = self.shares.mixed(asked.variants)
+        errors = {"variants": asked.variants - y[:, None], "families": families - y[:, None]}
+        found = {name: weight @ self.noise[name].log_likelihoods(errors[name]) for name in errors}
+        self.shares.weigh(found["variants"], found["families"])
+        self.found = self.found + found["families"]
+        law = self.answer(asked)
+        density = log_density(
+            torch.from_numpy(y[:, None]), law.means[0][..., None], law.noise[0][:, None]
+        ).numpy()
+        self.last.weigh(np.tensordot(weight, density, (0, 0)).ravel(), np.zeros(1))
+        self.stack.learn(inputs, y - means[:, 0], weight / max(float(self.laws.squares[1].min()), 1e-6))
+        for name, error in errors.items():
+            self.noise[name].learn(error, weight)
+        self.laws.learn(means - y[:, None], weight)
+
+    def add(self, asked: Asked, codes: np.ndarray, weight: np.ndarray) -> None:
+        """Add rows of targets `[n, 1]` and weights `[n]` to the copies."""
+        for phi, copies in ((asked.phi, self.ridges), (asked.context, self.contexts)):
+            if phi is not None and copies:
+                weighted = phi.T * weight
+                gram, cross, rows = weighted @ phi, weighted @ codes, float(weight.sum())
+                for copy in copies.values():
+                    copy.add(gram, cross, rows)
+
+    def _turn(self) -> None:
+        """End a block."""
+        rows = self.laws.rows
+        super()._turn()
+        self.stack.turn(rows)
+        for noise in (*self.noise.values(), self.laws):
+            noise.turn()
+        self.last.turn(rows, 32)
+
+    def _stacked(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs of stacks `[n, F + 1]`, and the means of all families and of stacks `[n, 1 + R]`."""
+        families = self.shares.mixed(asked.variants)
+        mean = families @ self.shares.family
+        inputs = np.concatenate([families - mean[:, None], np.full((len(mean), 1), CONSTANT)], axis=1)
+        return inputs, np.concatenate([mean[:, None], mean[:, None] + self.stack.answer(inputs)], axis=1)

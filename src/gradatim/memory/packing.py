@@ -1,0 +1,140 @@
+"""A bank as tensors of a file, and back.
+
+Source: the safetensors format (tensors by name).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..nn.fixed_features import Draws, FixedFeatures
+from .classes import ClassBank
+from .numbers import NumberBank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .bank import Bank
+
+PARTS = ("shares", "pool", "context", "last", "stack", "laws")
+"""Parts of a bank that have arrays of their own."""
+
+SETTLED = ("sizes", "numbers", "factor", "share", "linear")
+"""Fields that follow from what the bank is made of."""
+
+
+def pack(bank: Bank) -> dict[str, Tensor]:
+    """Return all that a bank knows as tensors by name; nothing is rounded."""
+    drawn = {"features": bank.features, "around": bank.around}
+    tensors = {
+        f"{name}.{part}": value
+        for name, features in drawn.items()
+        if features is not None
+        for part, value in features.draws.packed()._asdict().items()
+    }
+    tensors["numbers"] = torch.from_numpy(bank.context.numbers.astype(np.int64))
+    tensors["changes"] = torch.tensor(bank.changes, dtype=torch.int64)
+    for name, value in _arrays(bank).items():
+        tensors[name] = torch.from_numpy(_triangle(value) if name.endswith(".gram") else np.array(value))
+    return tensors
+
+
+def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -> Bank:
+    """Return the bank whose tensors `pack` returned, of C outputs, or of a number (None).
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape, or such as no bank has.
+    """
+    parts = dict(tensors)
+
+    def features(name: str) -> FixedFeatures:
+        drawn = {part: taken(f"{name}.{part}") for part in Draws._fields}
+        return FixedFeatures(Draws(**drawn).unpacked()).double()
+
+    def taken(name: str) -> Tensor:
+        if name not in parts:
+            raise ValueError(f"tensor 'memory.{name}' is missing")
+        return parts.pop(name)
+
+    small, around = features("features"), features("around") if "around.reach" in parts else None
+    numbers, changes = taken("numbers"), taken("changes")
+    if numbers.dtype != torch.int64 or bool(((numbers < 0) | (numbers >= small.x_dim)).any()):
+        raise ValueError(f"tensor 'memory.numbers' must be inputs 0 .. {small.x_dim - 1}")
+    kind = NumberBank if outputs is None else ClassBank
+    bank = kind(memory, small, outputs or 1, numbers.numpy(), around)
+    bank.changes = changes.long().tolist()
+    for name, like in _arrays(bank).items():
+        value, is_gram = taken(name), name.endswith(".gram")
+        wanted = _triangle(like) if is_gram else np.asarray(like)
+        if tuple(value.shape) != wanted.shape:
+            raise ValueError(
+                f"tensor 'memory.{name}' must have shape {list(wanted.shape)}; got {list(value.shape)}"
+            )
+        array = value.numpy().astype(wanted.dtype)
+        _put(bank, name, _square(array, len(like)) if is_gram else array)
+    if parts:
+        raise ValueError(f"tensor 'memory.{min(parts)}' is unknown")
+    _check(bank)
+    return bank
+
+
+def _objects(bank: Bank) -> dict[str, Any]:
+    """Return the parts of a bank that have arrays, by name."""
+    parts = {name: getattr(bank, name) for name in PARTS if hasattr(bank, name)}
+    parts |= {f"noise.{name}": noise for name, noise in getattr(bank, "noise", {}).items()}
+    return {"": bank} | parts | {name.replace(" ", "."): copy for name, copy in bank.copies().items()}
+
+
+def _arrays(bank: Bank) -> dict[str, Any]:
+    """Return the arrays and numbers that a bank knows, by name."""
+    arrays = {}
+    for name, part in _objects(bank).items():
+        for field, value in vars(part).items():
+            is_number = isinstance(value, np.ndarray | float | int) and not isinstance(value, str)
+            if is_number and field not in SETTLED and field not in ("memory", "outputs"):
+                arrays[f"{name}.{field}".removeprefix(".")] = value
+    return arrays
+
+
+def _put(bank: Bank, name: str, value: np.ndarray) -> None:
+    """Put an array or a number in its place."""
+    part, _, field = name.rpartition(".")
+    owner = _objects(bank)[part]
+    old = getattr(owner, field)
+    setattr(owner, field, value if isinstance(old, np.ndarray) else type(old)(value))
+
+
+def _triangle(gram: np.ndarray) -> np.ndarray:
+    """Return the lower triangle of a symmetric matrix, row by row."""
+    return gram[np.tril_indices(len(gram))]
+
+
+def _square(triangle: np.ndarray, width: int) -> np.ndarray:
+    """Return the symmetric matrix of a lower triangle."""
+    gram = np.zeros((width, width), triangle.dtype)
+    gram[np.tril_indices(width)] = triangle
+    return gram + np.tril(gram, -1).T
+
+
+def _check(bank: Bank) -> None:
+    """Raise ValueError where a bank cannot be: weights that do not sum to 1, sums that no rows have."""
+    for name, weights, count in (
+        ("within", bank.shares.within, len(bank.names)),
+        ("family", bank.shares.family, 1),
+    ):
+        if bool((weights < 0).any()) or abs(weights.sum() - count) > 1e-6 * count:
+            raise ValueError(f"tensor 'memory.shares.{name}' must be weights")
+    if bank.total < 0 or not 0 <= bank.kept <= len(bank.past):
+        raise ValueError("tensors 'memory.total' and 'memory.kept' must be counts")
+    for name, copy in bank.copies().items():
+        try:
+            if copy.rows < 0 or copy.new < 0:
+                raise ArithmeticError("rows below 0")
+            type(copy)(**vars(copy)).solve()
+        except ArithmeticError as error:
+            raise ValueError(
+                f"tensor 'memory.{name.replace(' ', '.')}.gram' is of no rows: {error}"
+            ) from None

@@ -598,7 +598,9 @@ def messages_of_what_happened(folder: Path) -> None:
         before = (folder / "s").read_bytes()
         done = None
         with suppress(KeyboardInterrupt), interrupted(number, seconds):
-            done = copy_context().run(call, "update", *words)  # a parser that is cut off leaves its settings changed
+            done = copy_context().run(
+                call, "update", *words
+            )  # a parser that is cut off leaves its settings changed
         assert done is not None, "a traceback instead of a line"
         if done.code:
             assert done.code in (130, 143) and "--resume" not in done.err and done.err.count("\n") == 1, done

@@ -1,4 +1,4 @@
-"""The command line: list, fit, update, remap, merge, predict, train, eval, info, compare, demo. It alone prints.
+"""The command line, which alone prints: fit, update, forget, remap, merge, predict, train, eval, compare and more.
 
 Source: jsonargparse; exit codes as in argparse (2) and in POSIX shells (130, 143).
 """
@@ -8,19 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import compare, demo, fit, info, judge, listing, merge, predict, train
+from .commands import compare, demo, fit, forget, info, judge, listing, merge, predict, train
 from .commands.options import Command, parse
 from .commands.signals import ended_by_signals, exit_code
 from .commands.threads import wait_passively, with_threads
 from .names import hint
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,6 +126,12 @@ COMMANDS: dict[str, Command] = {
         fit.update_options,
         fit.update,
     ),
+    "forget": Command(
+        "take rows of files away from a state, as if they had never been learned",
+        "gradatim forget withdrawn.csv --state task.safetensors",
+        forget.forget_options,
+        forget.forget,
+    ),
     "remap": Command(
         "learn more files whose rows have left the range of the first ones, with a new map of the columns",
         "gradatim remap recent.csv --state task.safetensors",
@@ -180,4 +182,6 @@ COMMANDS: dict[str, Command] = {
         demo.demo,
     ),
 }
-COMMANDS |= {name: with_threads(COMMANDS[name]) for name in ("fit", "update", "remap", "merge", "predict")}
+COMMANDS |= {
+    name: with_threads(COMMANDS[name]) for name in ("fit", "update", "forget", "remap", "merge", "predict")
+}

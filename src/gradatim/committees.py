@@ -229,6 +229,11 @@ class Members:
             states.append(learner.widen(state, torch.from_numpy(place.astype(np.int64))))
         return replace(wider, states=states, new=True)
 
+    def forget(self, batch: Batch) -> Self:
+        """Return the members as if rows `[1, n, ...]`, learnt before, had never been learnt."""
+        members = self.renewed()
+        return replace(members, states=[f.forget(state, batch) for f, state in members])
+
     def merge(self, members: Self) -> Self:
         """Return the members that have learnt the rows of both."""
         both, more = self.renewed(), members.renewed()

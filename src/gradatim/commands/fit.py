@@ -94,14 +94,7 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
         "--weight", type=str, help="a column of row weights of at least 0: a row of weight 2 counts as two"
     )
     add_reading_options(parser, stored=False)
-    parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
-    parser.add_argument(
-        "--memory",
-        type=str,
-        default="all",
-        help="all: every row counts alike; adaptive: answers follow a stream that changes; or a number of rows",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
+    _add_model_options(parser)
     parser.add_argument(
         "--map",
         type=str,
@@ -125,6 +118,18 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
             "gradatim fit stream.csv --target y --memory adaptive --state task.safetensors",
         ],
     )
+
+
+def _add_model_options(parser: ArgumentParser) -> None:
+    """Add the options of a new estimator."""
+    parser.add_argument("--batch-size", type=int, default=32, help="rows per mini-batch")
+    parser.add_argument(
+        "--memory",
+        type=str,
+        default="all",
+        help="all: every row counts alike; adaptive: answers follow a stream that changes; or a number of rows",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random features")
 
 
 def update_options(parser: ArgumentParser, arguments: list[str]) -> None:

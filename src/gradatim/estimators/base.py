@@ -21,6 +21,7 @@ from ..committees import check_size
 from ..files.contract import blamed
 from ..files.table import TableState, device_here, read_table, write_table
 from ..files.table_schema import MAX_MEMBERS
+from ..forgetting import Forgetting
 from ..learner import Learner
 from ..memory import read_memory
 from ..names import hint
@@ -52,7 +53,7 @@ AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
-class Refined(OneRow, BaseEstimator):
+class Refined(OneRow, Forgetting, BaseEstimator):
     """What `RefinedClassifier` and `RefinedRegressor` share."""
 
     n_features_in_: int

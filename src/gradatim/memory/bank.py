@@ -105,6 +105,7 @@ class Bank(ABC):
     Attributes:
         total: rows learnt.
         changes: how many rows were learnt at each change.
+        last_asked: rows `[n, d]` that were asked about since rows were learnt, and what is known of them.
     """
 
     contexts: Mapping[str, Copy]
@@ -135,6 +136,7 @@ class Bank(ABC):
         self.names = tuple(sizes)
         self.shares = Shares.even([*sizes.values()])
         self.found = np.zeros(len(sizes))
+        self.last_asked: tuple[Any, Any] = (None, None)
 
     @property
     @abstractmethod
@@ -171,9 +173,9 @@ class Bank(ABC):
         end = next((size for size in (4, 8, 16) if self.total < size), BLOCK * (self.total // BLOCK + 1))
         return end - self.total
 
-    def learn(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, committee: np.ndarray) -> None:
-        """Learn encoded rows `[n, d]` of one block, y `[n]`, of weights `[n]`; a committee says `[n, ...]` of them."""
-        asked, codes, ends = self.ask(x, committee), self.codes(y), len(x) == self.room
+    def learn(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, asked: Asked) -> None:
+        """Learn encoded rows `[n, d]` of one block, y `[n]`, of weights `[n]`, as `ask` was asked about them."""
+        codes, ends, self.last_asked = self.codes(y), len(x) == self.room, (None, None)
         self.weigh(asked, y, weight)
         self.add(asked, codes, weight.astype(np.float32))
         self.counts = self.counts + weight @ codes
@@ -254,6 +256,7 @@ class Bank(ABC):
 
     def carry(self, change: Change) -> None:
         """Go on with encoded rows whose inputs changed: sums are carried exactly, see `carry_matrix`."""
+        self.last_asked = (None, None)
         self.features, matrix = _carried(self.features, change)
         for each in self.plain():
             each.carry(matrix)
@@ -282,7 +285,7 @@ class Bank(ABC):
         for each in self.copies().values():
             each.widen(place, outputs)
         self.past, self.counts = spread(self.past, place, outputs), spread(self.counts, place, outputs)
-        self.outputs = outputs
+        self.outputs, self.last_asked = outputs, (None, None)
 
     def merge(self, bank: Self) -> None:
         """Learn what another bank of the same features has learnt, as if at the same time; weights are averaged."""

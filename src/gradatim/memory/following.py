@@ -14,6 +14,7 @@ import torch
 from ..committees import Answers, Members
 from ..nn.mixture import Mixture
 from .classes import ClassBank
+from .copies import BLOCK
 from .packing import pack
 
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ class Recalled(Answers):
 
     def _answer(self, x: Tensor, classes: bool) -> Any:
         assert self.bank is not None
-        committee = super().outputs_at(x, classes).numpy()
-        return self.bank.answer(self.bank.ask(x[0].numpy(), committee if classes else committee[:, 0]))
+        committee, rows = super().outputs_at(x, classes).numpy(), x[0].numpy()
+        asked = self.bank.ask(rows, committee if classes else committee[:, 0])
+        if len(rows) <= BLOCK:
+            self.bank.last_asked = (rows.copy(), asked)
+        return self.bank.answer(asked)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,12 @@ class Following(Members):
         """Return the members after all rows of a task `[1, n, ...]`, begun anew; the bank takes them in order."""
         members, bank = super().fit(batch, batch_size, passes), self.known.anew()
         said = [learner.refiner.left_out(state, batch)[0] for learner, state in members]  # type: ignore[attr-defined]
-        self._taught(bank, batch, torch.stack(said).mean(0))
+        committee, (x, y, weight), start = torch.stack(said).mean(0).numpy(), _arrays(batch), 0
+        committee = committee if self.classes else committee[:, 0]
+        while start < len(x):
+            part = slice(start, start + bank.room)
+            start = min(len(x), start + bank.room)
+            bank.learn(x[part], y[part], weight[part], bank.ask(x[part], committee[part]))
         return replace(members, bank=bank)
 
     def learn(self, batch: Batch, batch_size: int, before: float = 0.0) -> Self:
@@ -89,21 +98,16 @@ class Following(Members):
         while start < batch.n_rows:
             part = batch.slice(start, min(start + bank.room, batch.n_rows))
             members = members.answering()
-            with torch.no_grad():
-                said = members.answers.outputs_at(part.x, self.classes)  # type: ignore[union-attr]
-            self._taught(bank, part, said)
+            x, y, weight = _arrays(part)
+            known, asked = bank.last_asked
+            if known is None or not np.array_equal(known, x):
+                with torch.no_grad():
+                    said = members.answers.outputs_at(part.x, self.classes).numpy()  # type: ignore[union-attr]
+                asked = bank.ask(x, said if self.classes else said[:, 0])
+            bank.learn(x, y, weight, asked)
             members = Members.learn(members, part, batch_size, before)
             before, start = before + float(part.weight.sum()), start + part.n_rows
         return replace(members, bank=bank)  # type: ignore[call-arg, return-value]
-
-    def _taught(self, bank: Bank, batch: Batch, said: Tensor) -> None:
-        """Let a bank learn rows `[1, n, ...]` of which a committee says `[n, C]`, a block at a time."""
-        x, y, weight = (part[0].numpy() for part in (batch.x, batch.y[..., 0], batch.weight.double()))
-        committee, start = said.numpy() if self.classes else said[:, 0].numpy(), 0
-        while start < len(x):
-            part = slice(start, start + bank.room)
-            start = min(len(x), start + bank.room)
-            bank.learn(x[part], y[part], weight[part], committee[part])
 
     def at_hand(self) -> Answers:
         """Return what predictions are made with, once it has been solved."""
@@ -141,3 +145,8 @@ class Following(Members):
         """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
         members, tensors = super().pack(given)
         return members, tensors | {f"memory.{name}": part for name, part in pack(self.known).items()}
+
+
+def _arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x `[n, d]`, y `[n]` and weights `[n]` of rows `[1, n, ...]`."""
+    return batch.x[0].numpy(), batch.y[0, :, 0].numpy(), batch.weight[0].double().numpy()

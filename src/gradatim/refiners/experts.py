@@ -16,7 +16,16 @@ from ..tree import where
 from .foresight import merged_log_likelihood
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .pending import Pending
-from .statistics import Statistics, add, congruent, empty, pack_triangle, spread_classes, unpack_triangle
+from .statistics import (
+    Statistics,
+    add,
+    check_remainder,
+    congruent,
+    empty,
+    pack_triangle,
+    spread_classes,
+    unpack_triangle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +119,9 @@ class Experts(Refiner):
         self._shared = (features,)  # in a tuple: registered, the state_dict would hold its buffers twice
         self.blocks = features.blocks if any(features.blocks[1:]) else features.blocks[:1]
         self.outputs, self.classes = outputs, classes
-        self.capabilities = Capabilities(merge=True, widen=classes, score=True, weights=True, learnt=False)
+        self.capabilities = Capabilities(
+            merge=True, forget=True, widen=classes, score=True, weights=True, learnt=False
+        )
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
         self.views = tuple(dict.fromkeys(views))
@@ -254,6 +265,22 @@ class Experts(Refiner):
         moments = add(*(state.moments for state in states))
         weights = merged_log_likelihood(self, states, moments)
         return self.solve(states[0]._replace(moments=moments, log_likelihood=weights))
+
+    def forget(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
+        """Return the state as if rows `[B, N, x_dim]` had never been learnt: exact moments, and experts weighed anew.
+
+        Raises:
+            ValueError: the sums show that some of the rows are not in them.
+        """
+        batch, state = self._checked(step_input), self._absorbed(state)
+        moments = state.moments
+        for piece in batch.split(PIECE):
+            a = self.features(piece.x).to(state.theta)
+            moments = self._added(moments, a, piece.y, -piece.weight.to(a))
+        check_remainder(moments, self.classes or self.outputs == 1)
+        share = (moments.rows / state.moments.rows.clamp(min=1e-300)).clamp(0, 1)
+        weights = share[:, None, None] * state.log_likelihood
+        return self.solve(state._replace(moments=moments, log_likelihood=weights))
 
     def carry(self, state: ExpertsState, matrix: Tensor) -> ExpertsState:
         """Return the state of rows whose features are `matrix phi`, `[D', D]`: exact moments.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..signal import StepInput
 
 
+REMAINDER = 1e-8
+"""Of the largest second moment: what rounding may leave below 0 where rows were taken away."""
+
+
 class Statistics(NamedTuple):
     """Sums over rows, each by its weight.
 
@@ -219,6 +223,31 @@ def unpack(packed: Packed, like: Tensor) -> Statistics:
     gram[:, below[0], below[1]] = triangle
     gram[:, below[1], below[0]] = triangle
     return Statistics(gram, cross, squares, rows)
+
+
+def check_remainder(state: Statistics, exclusive: bool) -> None:
+    """Raise ValueError where sums from which rows were taken away are such as no rows have.
+
+    `exclusive`: whether products of two outputs are 0, as those of one-hot codes are, or there is one output.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.statistics import Statistics, check_remainder
+        >>> one = torch.ones(1, 1, dtype=torch.float64)
+        >>> check_remainder(Statistics(one[None], one[None], one, one[0]), exclusive=True)
+        >>> check_remainder(Statistics(one[None], 2 * one[None], one, one[0]), exclusive=True)
+        Traceback (most recent call last):
+        ValueError: some of these rows were never learnt, or with another target or weight
+    """
+    second, cross, squares, rows = (part.double() for part in state)
+    if exclusive:
+        second = torch.cat(
+            [torch.cat([second, cross], 2), torch.cat([cross.mT, torch.diag_embed(squares)], 2)], 1
+        )
+    values = torch.linalg.eigvalsh(second)
+    least = -REMAINDER * values[:, -1:].clamp(min=1.0)
+    if bool((values < least).any() or (squares < least).any() or (rows < least[:, 0]).any()):
+        raise ValueError("some of these rows were never learnt, or with another target or weight")
 
 
 def pack_triangle(state: Statistics) -> dict[str, Tensor]:

@@ -161,6 +161,11 @@ def test_shards_without_rows_to_learn_count_nothing_and_are_said(days, tmp_path)
         ("0.csv", {"model": RefinedRegressor(), "task": "classification"}, "learns a regression"),
         ("0.csv", {"model": "experts"}, "model must be a RefinedClassifier"),
         ("0.csv", {"model": RefinedClassifier(model="a.safetensors")}, "the shipped learner"),
+        (
+            "0.csv",
+            {"model": RefinedClassifier(class_weight="balanced")},
+            "give a dict with a weight for each label",
+        ),
         ("0.csv", {"out": "0.csv"}, "is an input file"),
         ("0.csv", {"out": "old"}, "already exists: choose another file, or overwrite=True"),
         ("years", {}, "named COLUMN=VALUE"),

@@ -249,6 +249,11 @@ def _check(paths: list[str], request: Request, overwrite: bool) -> None:
             "the model must have the shipped learner, model='experts': a state does not hold one that is given, and "
             "none is sent by pickle"
         )
+    if getattr(model, "class_weight", None) == "balanced":
+        raise ValueError(
+            "class_weight='balanced' needs the number of rows of each class, which is not known before shards are "
+            "learnt: give a dict with a weight for each label"
+        )
     suits = CLASSIFICATION if type(model) is RefinedClassifier else REGRESSION
     if task not in ("auto", suits):
         raise ValueError(f"a {type(model).__name__} learns a {suits}; got task={task!r}")

@@ -146,6 +146,16 @@ def test_shards_without_rows_to_learn_count_nothing_and_are_said(days, tmp_path)
     assert said[0].filename == __file__
 
 
+def test_how_columns_were_read_is_said(tmp_path):
+    frame(60, 0).assign(key=[2**60 + row for row in range(60)], gap=None).to_csv(
+        tmp_path / "0.csv", index=False
+    )
+    with pytest.warns(UserWarning) as said:
+        here(tmp_path / "0.csv")
+    notes = " ".join(str(warning.message) for warning in said)
+    assert "'key' is read as text" in notes and "column 'gap' is empty" in notes
+
+
 @pytest.mark.parametrize(
     ("files", "more", "said"),
     [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..commands.learning import learnable_sample, save
+from ..commands.learning import learnable_sample, notes_of_empty, save
 from ..commands.merge import merged, weigh_by
 from ..commands.tables import check_output, count, count_rows, open_files
 from ..files.choice import Choice
@@ -141,7 +141,7 @@ def _learn(
     encoding = {name: reading[name] for name in ("encoding",) if name in reading}
     each = max(32, min(WEIGHED_ROWS, 4 * WEIGHED_ROWS // len(shards)))
     with TemporaryDirectory(prefix="gradatim-") as folder, one_thread():
-        base, table_file = _make_map(request, first, Path(folder))
+        base, table_file, said = _make_map(request, first, Path(folder))
         parts = Parts(Path(folder), shards, bar)
         with closing(learn(shards, base, encoding, each, parts.keep)) as places:
             whole, schema, notes = merged(parts.states(places))
@@ -152,7 +152,7 @@ def _learn(
             reweigh(whole, learnable_sample(sample, schema), schema.weight is not None)
         if out is not None:
             save(whole, out, schema, schema.labels())
-    return whole, [*parts.notes, *notes]
+    return whole, [*said, *parts.notes, *notes]
 
 
 class Parts:
@@ -259,8 +259,8 @@ def _check(paths: list[str], request: Request, overwrite: bool) -> None:
         raise ValueError(f"a {type(model).__name__} learns a {suits}; got task={task!r}")
 
 
-def _make_map(request: Request, files: Sequence[str], folder: Path) -> tuple[bytes, TableFile]:
-    """Return a state with a map of files and no row, as bytes, and these files as they were opened."""
+def _make_map(request: Request, files: Sequence[str], folder: Path) -> tuple[bytes, TableFile, list[str]]:
+    """Return a state with a map of files and no row, as bytes, these files as they were opened, and notes."""
     from ..estimators import RefinedClassifier, RefinedRegressor
 
     options, given, model = request.options, request.reading, request.model
@@ -283,7 +283,7 @@ def _make_map(request: Request, files: Sequence[str], folder: Path) -> tuple[byt
     base = kind(**({} if model is None else model.get_params(deep=False)))
     prepare(base, sample, table_file.path, schema.weight is not None, classes)
     save(base, folder / "map", schema, labels)
-    return (folder / "map").read_bytes(), table_file
+    return (folder / "map").read_bytes(), table_file, [*table_file.notes, *notes_of_empty(schema)]
 
 
 def _listed(paths: Any) -> list[str]:

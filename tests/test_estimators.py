@@ -99,7 +99,7 @@ def turned_features_change(x, y, members, rows):
 def test_the_order_of_features_matters_little(cancer):
     x, y = load_wine(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
-    assert turned_features_change(x[order], y[order], 1, 90) < 1e-3  # ramps alone are drawn
+    assert turned_features_change(x[order], y[order], 1, 90) < 2e-3  # ramps alone are drawn
     apart = [turned_features_change(*cancer, members, 400) for members in (1, 4)]
     assert max(apart) <= 0.02
 

@@ -61,8 +61,8 @@ def test_a_table_of_version_1_answers_the_same_and_is_written_in_version_2(name,
     kind, answer = TABLES[name]
     path = copied(name, tmp_path)
     model = kind.load(path)
-    # moments were stored in float32, and heads are solved anew; of rows that are held the fit is this version's
-    tolerance = 0.1 if "early" in name else 1e-4
+    # heads are solved anew, by this version's ridges; of rows that are held the whole fit is this version's
+    tolerance = 0.1 if "early" in name else 0.01
     np.testing.assert_allclose(
         getattr(model, answer)(rows()), ANSWERS[name], rtol=1e-3 if "regressor" in name else 0, atol=tolerance
     )

@@ -22,7 +22,7 @@ from .nn.mixture import Mixture
 from .predictors import Committee, CrossEntropy, SquaredError
 from .refiners import Experts
 from .refiners.answers import carry_answer, pack_answer, rows_due, unpack_answer
-from .refiners.experts import LATE, STRENGTHS, VIEWS
+from .refiners.experts import LATE, STRENGTHS, STRONGER, VIEWS
 from .signal import PLAIN, StepInput
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def check_size(x_dim: int, classes: int | None, members: int = 1) -> None:
     """
     room = widths(x_dim)
     width = 1 + x_dim + sum((room.landmarks, room.products, room.steps, room.ramps))
-    outputs, heads = classes or 1, len(VIEWS) * len(STRENGTHS)
+    outputs, heads = classes or 1, len(VIEWS) * len(STRENGTHS) + len(STRONGER)
     # sums of each member; while heads are solved, those of one view under all strengths, and three copies of the heads
     size = 8 * (members * width * (width + outputs) + len(STRENGTHS) * width**2 + 3 * heads * width * outputs)
     if size > MOST_BYTES:

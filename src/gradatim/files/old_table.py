@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad
 
 from .layout import TRIANGLE, Part
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 OLD_FEATURES = 3
 """The version of their features."""
+
+LATER = 3
+"""Experts that came later, last of all. They are taken for as unlikely as the least likely one."""
 
 OLD_MEMBER = {
     "scale": Part((1, "D"), sign="positive"),
@@ -61,6 +65,10 @@ def renewed_tensors(tensors: dict[str, Tensor], members: int) -> dict[str, Tenso
         row, column = torch.tril_indices(scale.shape[1], scale.shape[1])
         renewed[f"{member}.gram"] = tensors[f"{member}.gram"].double() * scale[:, row] * scale[:, column]
         renewed[f"{member}.cross"] = tensors[f"{member}.cross"].double() * scale[:, :, None]
+        found, noise = tensors[f"{member}.log_likelihood"], tensors[f"{member}.noise"]
+        later = (0, 0, 0, LATER)
+        renewed[f"{member}.log_likelihood"] = pad(found, later, value=float(found.min()))
+        renewed[f"{member}.noise"] = pad(noise, later, value=1.0)
         renewed[f"{member}.solved"] = torch.zeros(1, dtype=torch.float64)
         renewed[f"{member}.alive"] = torch.zeros(0, dtype=torch.int64)
         renewed[f"{member}.heads"] = torch.zeros(0, dtype=torch.float64)

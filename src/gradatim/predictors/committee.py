@@ -29,7 +29,7 @@ class Committee(Predictor):
     Expert e sees some of the families of features (see `Experts`). Outputs are log probabilities of classes, where each
     expert's scores become logits by every factor of `SHARPNESS`; or the means of a regression, whose `distribution` is
     a mixture of Student laws. The latent `[B, S]` is flat: theta `[E, D, C]`, the log weights `[E, T]` and the noise
-    variances `[E, C]`.
+    variances `[E, C]`; in their place classes have what is added to their probabilities, and taken from the experts'.
 
     Args:
         features: the map phi.
@@ -72,7 +72,7 @@ class Committee(Predictor):
 
     def at(self, latent: Tensor) -> Callable[[Tensor], Tensor]:
         """Return f under latent `[B, S]`, with the heads of experts that have a weight at hand."""
-        theta, log_weight, _ = self._parts(latent)
+        theta, log_weight, noise = self._parts(latent)
         if not self.classes:
             share = log_weight.logsumexp(2).exp()[..., None, None]
             return partial(_mean, self.features.scorer((share * theta).sum(1, keepdim=True)))
@@ -83,7 +83,10 @@ class Committee(Predictor):
         scorer = self.features.scorer(heads[..., 1:] - heads[..., :1])
         weight = log_weight[:, experts][:, :, variants].exp()
         sharpness = torch.tensor(SHARPNESS, dtype=weight.dtype, device=weight.device)[variants]
-        return partial(_log_average, scorer, weight.flatten(1)[:, None, None], sharpness)
+        added = noise[:, :1].clamp(min=0)
+        added = added / added.sum(2, keepdim=True).clamp(min=1)
+        weight = (1 - added.sum(2, keepdim=True)) * weight
+        return partial(_log_average, scorer, weight.flatten(1)[:, None, None], sharpness, added)
 
     def distribution(self, x: Tensor, latent: Tensor) -> Mixture:
         """Return the predictive distribution of a regression's first output at x `[B, N, x_dim]`.
@@ -122,7 +125,13 @@ def _mean(scorer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return scorer(x)[:, :, 0]
 
 
-def _log_average(scorer: Callable[[Tensor], Tensor], weight: Tensor, sharpness: Tensor, x: Tensor) -> Tensor:
-    """Return log probabilities `[B, N, C]`, of E experts sharpened by T factors, of weight `[B, 1, 1, E T]`."""
+def _log_average(
+    scorer: Callable[[Tensor], Tensor], weight: Tensor, sharpness: Tensor, added: Tensor, x: Tensor
+) -> Tensor:
+    """Return log probabilities `[B, N, C]`, of E experts sharpened by T factors, of weight `[B, 1, 1, E T]`.
+
+    `added [B, 1, C]` to them.
+    """
     probabilities = sharpened(torch.nn.functional.pad(scorer(x), (1, 0)), sharpness)
-    return (weight @ probabilities.flatten(2, 3))[:, :, 0].log()
+    average = (weight @ probabilities.flatten(2, 3))[:, :, 0] + added
+    return average.clamp(min=torch.finfo(average.dtype).tiny).log()

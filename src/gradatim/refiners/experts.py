@@ -5,27 +5,24 @@ Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Dawid 1984 (prequential likelihood
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
+from .base_rates import base_rates
 from .foresight import merged_log_likelihood
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
+from .left_out import PIECE, answers_left_out
 from .pending import Pending
-from .statistics import (
-    Statistics,
-    add,
-    check_remainder,
-    congruent,
-    empty,
-    pack_triangle,
-    spread_classes,
-    unpack_triangle,
-)
+from .schedule import due_experts, rows_enough
+from .statistics import Statistics, add, check_remainder, congruent, empty, spread_classes
+from .stored import pack_experts, unpack_experts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,17 +37,11 @@ VIEWS = ((0,), (0, 1), (0, 2), (0, 3), (0, 1, 2, 3, 4))
 STRENGTHS = (0.1, 1.0, 8.0, 32.0)
 """The strengths of an expert's ridge."""
 
+STRONGER = (128.0, 512.0, 1e12)
+"""Further strengths of experts that see x alone. The last one's answer is a constant."""
+
 LATE = 512
 """Rows that wait at most before they are scored and added together: moments of many rows are cheaper."""
-
-PIECE = 2048
-"""Rows whose features are held at a time."""
-
-GROWTH, LEAST = 0.5, 16.0
-"""Heads that only score rows are solved again when the rows have grown by this share, and by so many."""
-
-BEHIND = 12.0
-"""Nats by which the best of an expert's variants may trail before its head is left as it is."""
 
 NEGLIGIBLE = 1e-4
 """A weight below it is taken as none."""
@@ -60,8 +51,7 @@ class ExpertsState(NamedTuple):
     """What experts know of B tasks.
 
     Fields: `moments`, sums over rows; `theta [B, E, D, C]` and `noise [B, E, C]`, the heads that score the next rows,
-    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of all rows, each as it was before it was learnt;
-    `pending`, rows that are in neither yet.
+    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of rows before they were learnt; `pending`, more rows.
     """
 
     moments: Statistics
@@ -75,14 +65,15 @@ class ExpertsState(NamedTuple):
 class Experts(Refiner):
     """`theta_e = (G_e + s_e I)^-1 M_e`, `log w_e = sum_n log p_e(y_n | rows before n)`: exact moments, shared by all.
 
-    Expert e sees some families of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`). It answers in several
-    ways: one-hot codes regressed and sharpened, or Student laws of several widths about the mean. Its weight is the
-    likelihood that it gave to rows before it had learnt them. So the average of E T of them is behind the best by
-    log(E T) nats at most. G and M are the same for all, additive, and exact to merge.
+    Expert e sees some families of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`), which spares the weight
+    of the feature that is 1. It answers in several ways: one-hot codes regressed and sharpened, or Student laws of
+    several widths about the mean. Its weight is the likelihood that it gave to rows before it had learnt them. So the
+    average of E T of them is behind the best by log(E T) nats at most. G and M are the same for all, additive, and
+    exact to merge. Of a few rows the mean of y says most, and of classes their shares (see `base_rates`).
 
-    The heads that score rows change only when the rows have grown by half: before the first row at which they have.
-    So what is learnt depends on the rows and their order, and not on how they were cut into mini-batches. Until then
-    rows wait as they came, at most `LATE` of them, and are scored and added together.
+    The heads that score rows change only when rows have grown by a quarter: before the first row at which they have.
+    So what is learnt depends on the rows and their order, not on how they were cut into mini-batches. Until then rows
+    wait as they came, at most `LATE` of them, and are scored and added together.
 
     Args:
         features: the map phi; a predictor that has the same one registers its buffers.
@@ -124,7 +115,8 @@ class Experts(Refiner):
         )
         self.variants = len(SHARPNESS if classes else TAILS)
         views = (tuple(block for block in view if block < len(self.blocks)) for view in VIEWS)
-        self.views = tuple(dict.fromkeys(views))
+        self.views = (*dict.fromkeys(views), VIEWS[0])
+        self.strengths = (*[STRENGTHS] * (len(self.views) - 1), STRONGER)
         self.register_buffer("like", torch.zeros(()))
 
     @property
@@ -135,7 +127,7 @@ class Experts(Refiner):
     @property
     def count(self) -> int:
         """Return E, the number of experts."""
-        return len(self.views) * len(STRENGTHS)
+        return sum(map(len, self.strengths))
 
     def init(self, n_tasks: int, query: Batch | None = None) -> ExpertsState:
         """Return experts who know nothing: all answer 0, the noise has variance 1."""
@@ -171,60 +163,38 @@ class Experts(Refiner):
 
     def left_out(self, state: ExpertsState, batch: Batch) -> Tensor:
         """Return what experts answer to rows `[B, N, ...]` among those learnt, each left out: `[B, N, C]`."""
-        state = self._absorbed(state)
-        weight = state.log_likelihood.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
-        parts, factors = [], self.factors(state)
-        for piece in batch.split(PIECE):
-            a, total = self.features(piece.x).to(state.theta), 0.0
-            codes = self._codes(piece.y, self.outputs).to(a)
-            for factor in factors:
-                head = state.theta[:, factor.index][:, :, factor.seen]
-                without = leave_out(state.moments, factor, head, a, codes, piece.weight.to(a))
-                share = weight[:, factor.index]
-                if self.classes:
-                    total = total + torch.einsum("bnetc,bet->bnc", class_probabilities(without), share)
-                else:
-                    total = total + torch.einsum("bnec,be->bnc", without, share.sum(2))
-            parts.append(total)
-        return torch.cat(parts, 1)  # type: ignore[arg-type]
+        return answers_left_out(self, self._absorbed(state), batch)
 
     def settle(self, state: ExpertsState) -> ExpertsState:
         """Return the state with the rows that wait scored and learnt."""
         return self._absorbed(state)
 
     def solve(self, state: ExpertsState, factors: Sequence[Factor] | None = None) -> ExpertsState:
-        """Return the state with heads solved from all its rows; those of experts far behind are zero.
+        """Return the state with heads solved from all its rows.
 
-        `factors`: what `factors(state)` returned, where it has been computed already.
+        `factors`: what `factors(state)` returned, where it has been computed already; other heads stay.
         """
-        alive = self._alive(state)
-        theta, noise = torch.zeros_like(state.theta), state.noise.clone()
+        theta, noise = state.theta.clone(), state.noise.clone()
         for factor in self.factors(state) if factors is None else factors:
             index, head = factor.index, solve_heads(state.moments, factor)
-            chosen = alive[:, index, None, None]
-            wide = torch.zeros_like(theta[:, index])
-            wide[:, :, factor.seen] = head
-            theta[:, index] = torch.where(chosen, wide, 0.0)
+            theta[:, index[:, None], factor.seen] = head
             if not self.classes:
-                left = noise_variance(state.moments, factor, head, self.blocks[0] - 1)
-                noise[:, index] = torch.where(chosen[..., 0], left, noise[:, index])
+                noise[:, index] = noise_variance(state.moments, factor, head, self.blocks[0] - 1)
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
         return _where(state.moments.rows > 0, solved, state)
 
     def factors(self, state: ExpertsState, wanted: Tensor | None = None) -> list[Factor]:
-        """Return the Cholesky factors of every view's experts: of those `wanted [B, E]`, or that are not far behind."""
-        moments, alive = state.moments, self._alive(state) if wanted is None else wanted
-        ends = torch.tensor(self.blocks).cumsum(0).tolist()
-        place = torch.arange(ends[-1], device=alive.device).split(self.blocks)
-        factors = []
-        for at, view in enumerate(self.views):
-            index = at * len(STRENGTHS) + torch.arange(len(STRENGTHS), device=alive.device)
-            index = index[alive[:, index].any(0)]
-            if not len(index):
-                continue
-            seen = torch.cat([place[block] for block in view])
-            strengths = alive.new_tensor(STRENGTHS, dtype=moments.gram.dtype)[index % len(STRENGTHS)]
-            factors.append(factorise(moments, index, seen, strengths))
+        """Return the Cholesky factors of every view's experts, or of those `wanted [B, E]`."""
+        moments, factors, first = state.moments, [], 0
+        for strengths in self.strengths:
+            index = first + torch.arange(len(strengths), device=moments.gram.device)
+            values = moments.gram.new_tensor(strengths)
+            if wanted is not None:
+                chosen = wanted[:, index].any(0)
+                index, values = index[chosen], values[chosen]
+            if len(index):
+                factors.append(factorise(moments, index, self.seen(first), values, self.blocks[0] - 1))
+            first += len(strengths)
         return factors
 
     def widen(self, state: ExpertsState, place: Tensor) -> ExpertsState:
@@ -241,18 +211,30 @@ class Experts(Refiner):
         noise = theta.new_ones(*theta.shape[:2], self.outputs).index_copy(2, place, state.noise)
         return state._replace(moments=moments, theta=theta, noise=noise)
 
+    def weights(self, state: ExpertsState) -> Tensor:
+        """Return the weights of the variants of experts without rows that wait, `[B, E, T]`: they sum to 1."""
+        total = state.log_likelihood.clone()
+        if not self.classes:  # the constant, which is last, was as likely beforehand as all others together
+            total[:, -1] += math.log(self.count - 1)
+        return total.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
+
     def latent(self, state: ExpertsState) -> Tensor:
-        """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`."""
+        """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`.
+
+        In place of noise there is for classes what is added to their probabilities: see `base_rates`.
+        """
         state = self._absorbed(state)
-        weight = state.log_likelihood.flatten(1).softmax(1)
+        weight = self.weights(state)
         weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
-        heard = weight.unflatten(1, (self.count, self.variants)).any(2)
-        stale = state.solved < state.moments.rows
+        heard, stale = weight.any(2), state.solved < state.moments.rows
         if bool(stale.any()):
             state = _where(stale, self.solve(state, self.factors(state, heard)), state)
-        log_weight = (weight / weight.sum(1, keepdim=True)).log()
-        theta = torch.where(heard[..., None, None], state.theta, 0.0)
-        return torch.cat([theta.flatten(1), log_weight, state.noise.flatten(1)], dim=1).to(self.like)
+        log_weight = (weight / weight.sum((1, 2), keepdim=True)).log()
+        theta, noise = torch.where(heard[..., None, None], state.theta, 0.0), state.noise
+        if self.classes:
+            noise = torch.zeros_like(noise)
+            noise[:, 0] = base_rates(state.moments.squares, state.log_likelihood)
+        return torch.cat([theta.flatten(1), log_weight.flatten(1), noise.flatten(1)], dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros `[B, S]`: what enters a linear head does not depend on it."""
@@ -291,9 +273,8 @@ class Experts(Refiner):
         matrix = matrix.to(state.theta)
         moments = congruent(state.moments, matrix)
         inverse = torch.where(matrix != 0, 1 / matrix, 0.0)
-        state = state._replace(moments=moments, theta=inverse @ state.theta)
-        state = state._replace(pending=self._nothing(len(state.solved)))
-        present = matrix != 0
+        nothing, present = self._nothing(len(state.solved)), matrix != 0
+        state = state._replace(moments=moments, theta=inverse @ state.theta, pending=nothing)
         alone = bool((present.sum(0) <= 1).all()) and bool((present.sum(1) <= 1).all())
         return state if alone else self.solve(state)
 
@@ -311,22 +292,14 @@ class Experts(Refiner):
     def reweigh(self, state: ExpertsState, step_input: StepInput, factor: float) -> ExpertsState:
         """Return the state with experts weighed by rows among those learnt alone, each left out, times a factor."""
         state = self._absorbed(state)
-        state = state._replace(log_likelihood=torch.zeros_like(state.log_likelihood))
-        state = self.score(state, step_input, learnt=True)
+        nothing = torch.zeros_like(state.log_likelihood)
+        state = self.score(state._replace(log_likelihood=nothing), step_input, learnt=True)
         return state._replace(log_likelihood=factor * state.log_likelihood)
 
     def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
-        """Return the state without rows that wait, and its tensors by name, float64: nothing is rounded.
-
-        Of the heads those that are not zero are packed, without the features that they do not see: `heads`, flat, of
-        the experts `alive [A]`.
-        """
+        """Return the state without rows that wait, and its tensors by name: see `pack_experts`."""
         state = self._absorbed(state)
-        alive = state.theta.flatten(2).any(2).any(0).nonzero()[:, 0]
-        heads = [state.theta[:, expert, self.seen(int(expert))].flatten() for expert in alive]
-        parts = {"noise": state.noise, "log_likelihood": state.log_likelihood, "solved": state.solved}
-        flat = torch.cat(heads) if heads else state.noise.new_zeros(0)
-        return state, pack_triangle(state.moments) | parts | {"alive": alive, "heads": flat}
+        return state, pack_experts(self, state)
 
     def unpack(self, tensors: dict[str, Tensor]) -> ExpertsState:
         """Return the state whose tensors `pack` returned.
@@ -334,27 +307,13 @@ class Experts(Refiner):
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
-        like = self.init(1)
-        shapes = {name: list(part.shape) for name, part in self.pack(like)[1].items()}
-        alive = tensors.get("alive", like.noise.new_zeros(0)).tolist()
-        if not all(isinstance(expert, int) and 0 <= expert < self.count for expert in alive):
-            raise ValueError(f"'alive' must hold experts 0 .. {self.count - 1}; got {alive[:8]}")
-        sizes = [self.outputs * len(self.seen(expert)) for expert in alive]
-        shapes |= {"alive": [len(alive)], "heads": [sum(sizes)]}
-        for name, shape in shapes.items():
-            if name not in tensors or list(tensors[name].shape) != shape:
-                got = list(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"{name!r} must have shape {shape}; got {got}")
-        parts = {name: tensors[name].to(like.theta) for name in ("noise", "log_likelihood", "solved")}
-        theta = like.theta.clone()
-        for expert, head in zip(alive, tensors["heads"].to(theta).split(sizes), strict=True):
-            theta[0, expert, self.seen(expert)] = head.reshape(-1, self.outputs)
-        return like._replace(moments=unpack_triangle(tensors, like.moments.gram), theta=theta, **parts)
+        return unpack_experts(self, tensors)
 
     def seen(self, expert: int) -> Tensor:
         """Return the features `[d]` that an expert sees."""
         place = torch.arange(sum(self.blocks), device=self.like.device).split(self.blocks)
-        return torch.cat([place[block] for block in self.views[expert // len(STRENGTHS)]])
+        view = np.repeat(range(len(self.views)), [*map(len, self.strengths)])[expert]
+        return torch.cat([place[block] for block in self.views[view]])
 
     def _checked(self, step_input: StepInput) -> Batch:
         """Return the rows of a mini-batch."""
@@ -377,10 +336,11 @@ class Experts(Refiner):
         waiting = state.pending
         while waiting.rows:
             before = state.moments.rows[:, None] + waiting.weight.cumsum(1) - waiting.weight
-            due = (before > _enough(state.solved)[:, None]) & (waiting.scored > 0)
+            due = (before > rows_enough(state.solved)[:, None]) & (waiting.scored > 0)
             first = int(due.any(0).nonzero()[0, 0]) if bool(due.any()) else waiting.rows
             if first == 0:
-                state = _where(due[:, 0], self.solve(state), state)
+                wanted = due_experts(state.log_likelihood, state.solved, state.moments.rows)
+                state = _where(due[:, 0], self.solve(state, self.factors(state, wanted)), state)
                 continue
             for x, y, scored, weight in waiting.take(slice(first)).split(PIECE):
                 a, total, moments = self.features(x).to(state.theta), state.log_likelihood, state.moments
@@ -394,7 +354,7 @@ class Experts(Refiner):
     def _added(self, moments: Statistics, a: Tensor, y: Tensor, weight: Tensor) -> Statistics:
         """Return the moments with rows phi `[B, N, D]`, y `[B, N, Dy]` of weights `[B, N]` added."""
         gram, cross, squares, rows = moments
-        codes = self._codes(y, cross.shape[2]).to(a)
+        codes = self.codes(y, cross.shape[2]).to(a)
         weighted = (a * weight[..., None]).mT
         return Statistics(
             torch.baddbmm(gram, weighted, a),
@@ -407,7 +367,7 @@ class Experts(Refiner):
         self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
     ) -> Tensor:
         """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been."""
-        codes = self._codes(y, self.outputs).to(a)
+        codes = self.codes(y, self.outputs).to(a)
         total = torch.zeros_like(state.log_likelihood)
         for factor in factors:
             index = factor.index
@@ -425,20 +385,11 @@ class Experts(Refiner):
             density = log_density(y.to(scores), scores, noise.expand_as(scores))
         return (density * weight[..., None, None]).sum(1)
 
-    def _codes(self, y: Tensor, outputs: int) -> Tensor:
+    def codes(self, y: Tensor, outputs: int) -> Tensor:
+        """Return y `[B, N, Dy]` as it is regressed: one-hot codes of classes, or numbers as they are."""
         return torch.nn.functional.one_hot(y[..., 0], outputs) if self.classes else y
-
-    def _alive(self, state: ExpertsState) -> Tensor:
-        """Return which experts `[B, E]` are not far behind the best."""
-        best = state.log_likelihood.amax(2)
-        return best >= best.amax(1, keepdim=True) - BEHIND
 
 
 def _where(mask: Tensor, new: ExpertsState, old: ExpertsState) -> ExpertsState:
     """Return the new state where `mask [B]` is true, the old where not; new for all tasks, nothing is copied."""
     return new if bool(mask.all()) else where(mask, new, old)
-
-
-def _enough(solved: Tensor) -> Tensor:
-    """Return the rows `[B]` above which heads solved after `solved [B]` rows are solved again."""
-    return torch.maximum((1 + GROWTH) * solved, solved + LEAST - 1)

@@ -54,9 +54,8 @@ def merged_log_likelihood(experts: Any, states: Sequence[Any], moments: Statisti
 
 def _foreseen(experts: Any, state: Any) -> Tensor:
     """Return the mean log likelihood of a row that was left out, `[B, E, T]`, as far as sums over rows say it."""
-    everyone = state._replace(log_likelihood=torch.zeros_like(state.log_likelihood))
     result = torch.zeros_like(state.log_likelihood)
-    for factor in experts.factors(everyone):
+    for factor in experts.factors(state):
         head = solve_heads(state.moments, factor)
         if experts.classes:
             result[:, factor.index] = class_log_likelihood(state.moments, factor, head)

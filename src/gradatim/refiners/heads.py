@@ -26,6 +26,10 @@ ROUNDING = 3e-6
 """Of a feature's own second moment, added to every strength: second moments stay positive definite."""
 
 
+EMPTY = 1e-9
+"""The least of R: of no rows the mean is 0."""
+
+
 class Factor(NamedTuple):
     """S heads that see the same features, before they are solved.
 
@@ -39,10 +43,13 @@ class Factor(NamedTuple):
     lower: Tensor
 
 
-def factorise(moments: Statistics, index: Tensor, seen: Tensor, strengths: Tensor) -> Factor:
+def factorise(
+    moments: Statistics, index: Tensor, seen: Tensor, strengths: Tensor, intercept: int | None = None
+) -> Factor:
     """Return the factors of heads `index [S]` that see features `seen [d]` under ridges of `strengths [S]`.
 
-    R is a head's strength, and room for rounding.
+    R is a head's strength, and room for rounding. The feature that is 1, the `intercept`-th of all, has the latter
+    alone: so heads are of features and answers less their means.
 
     Example:
         >>> import torch
@@ -55,6 +62,8 @@ def factorise(moments: Statistics, index: Tensor, seen: Tensor, strengths: Tenso
     """
     second = moments.gram.diagonal(dim1=-2, dim2=-1)[:, None, seen]
     ridge = strengths.to(second)[:, None] + ROUNDING * second
+    if intercept is not None:
+        ridge = torch.where(seen == intercept, (ROUNDING * second).clamp(min=EMPTY), ridge)
     everything = len(seen) == moments.gram.shape[-1]
     gram = moments.gram if everything else moments.gram[:, seen][:, :, seen]
     gram = gram[:, None].repeat(1, len(index), 1, 1)

@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("training",),
     "Measuring and comparing": ("metrics", "comparison", "stopping", "probing", "testing", "generation", "distances"),
     "Building blocks of networks": ("nn",),
-    "Files and the command line": ("files", "commands", "cli", "__main__", "provenance"),
+    "Files and the command line": ("files", "commands", "cli", "__main__", "distributed", "provenance"),
 }  # fmt: skip
 OTHERS = "Helpers"
 

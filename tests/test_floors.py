@@ -27,7 +27,7 @@ FLOORS = {
     11: ["estimators/", "comparison/", "progressive"],
     12: ["__init__"],
     13: ["commands/"],
-    14: ["cli"],
+    14: ["cli", "distributed/"],
     15: ["__main__"],
 }
 # Modules of gradatim that a room must not import although they stand on a lower floor.
@@ -38,9 +38,10 @@ RESERVED = {
     "lightning": ["training/engine"],
     "sklearn": ["estimators/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
+    "ray": ["distributed/"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
-LAZY = ["matplotlib", "pyarrow", "tensorboard", "torch.utils.tensorboard"]
+LAZY = ["matplotlib", "pyarrow", "ray", "tensorboard", "torch.utils.tensorboard"]
 PRINTERS = ["cli"]
 FILE_LINES = 400  # a file is shorter
 FUNCTION_LINES = 60  # so is a function

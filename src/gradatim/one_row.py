@@ -34,6 +34,7 @@ class OneRow:
     _unharmed: Callable[[], AbstractContextManager[None]]
     _aligned: Callable[..., Columns]
     _checked: Callable[[Any], np.ndarray]
+    _weighed: Callable[..., np.ndarray]
     _learn: Callable[[Rows], None]
 
     def learn_one(self, x: dict[Any, Any], y: Any, weight: float = 1.0) -> Self:
@@ -55,7 +56,8 @@ class OneRow:
             (True, False)
         """
         with self._unharmed():
-            weights, target = read_weights(weight or 1.0, 1), self._checked([y])
+            target = self._checked([y])
+            weights = self._weighed(target, read_weights(weight or 1.0, 1))
             columns = self._one(x, weights)
             if weight:
                 if hasattr(self, "task_"):

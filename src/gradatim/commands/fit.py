@@ -22,10 +22,12 @@ from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
 from .learning import (
     check_free,
+    class_weights,
     learnable_sample,
     lock_state,
     notes_of_empty,
     notes_of_rows,
+    notes_of_weights,
     report_rows,
     row_weights,
     save,
@@ -87,12 +89,15 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
         ("text", "columns of numbers or dates to read as words, such as a zip code"),
     ):
         parser.add_argument(f"--{name}", type=str, action="append", help=text)
-    parser.add_argument(
-        "--id", type=str, help="a column that names each row: not learned, but written beside each prediction"
-    )
-    parser.add_argument(
-        "--weight", type=str, help="a column of row weights of at least 0: a row of weight 2 counts as two"
-    )
+    for name, text in (
+        ("id", "a column that names each row: not learned, but written beside each prediction"),
+        ("weight", "a column of row weights of at least 0: a row of weight 2 counts as two"),
+        (
+            "class-weight",
+            "what a row of each class counts: LABEL:NUMBER,..., or balanced: classes count alike",
+        ),
+    ):
+        parser.add_argument(f"--{name}", type=str, help=text)
     add_reading_options(parser, stored=False)
     _add_model_options(parser)
     parser.add_argument(
@@ -194,8 +199,9 @@ def fit(options: Namespace, console: Console) -> None:
             check_class_count(len(classes), schema.target, schema.target_cells, table_file.path)
         say(console, _describe_task(schema, table_file, classes, options.task, named is not None))
         say_notes(console, table_file.notes)
-        say_notes(console, notes_of_empty(schema))
-        model = _new_model(schema, options)
+        weights = class_weights(options.class_weight, table_file, schema)
+        say_notes(console, [*notes_of_empty(schema), *notes_of_weights(weights, classes)])
+        model = _new_model(schema, options, weights)
         if table_file.rereadable or options.map_only:
             prepare(model, sample, table_file.path, schema.weight is not None, classes)
         if options.map_only:
@@ -312,12 +318,18 @@ def _memory(text: str) -> str | int:
         raise ValueError(f"--{error}") from None
 
 
-def _new_model(schema: Schema, options: Namespace) -> Any:
+def _new_model(schema: Schema, options: Namespace, weights: dict[Any, float] | None) -> Any:
     """Return a new estimator for the task."""
     from ..estimators import RefinedClassifier, RefinedRegressor
 
-    estimator = RefinedClassifier if schema.task == CLASSIFICATION else RefinedRegressor
-    return estimator(batch_size=options.batch_size, random_state=options.seed, memory=_memory(options.memory))
+    settings = {
+        "batch_size": options.batch_size,
+        "random_state": options.seed,
+        "memory": _memory(options.memory),
+    }
+    if schema.task == CLASSIFICATION:
+        return RefinedClassifier(**settings, class_weight=weights)
+    return RefinedRegressor(**settings)
 
 
 def _named_classes(text: str | None, schema: Schema, labels: Labels) -> np.ndarray | None:

@@ -17,9 +17,10 @@ from ..files.schema import NAMED
 from ..files.streaming import TargetReader
 from ..files.target import CLASSIFICATION, sound_rows
 from ..names import as_item
-from .tables import LOCK_SECONDS, count, count_rows, say
+from .tables import LOCK_SECONDS, count, count_rows, say, split_names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -63,6 +64,66 @@ def learnable_sample(table_file: TableFile, schema: Schema) -> tuple[Any, np.nda
         where = "every row" if table_file.rereadable else f"the first {len(chosen):,} rows"
         raise ValueError(f"{table_file.path}: {cause} in {where}: nothing can be learned")
     return X.filter(chosen), y[chosen], weight[chosen]
+
+
+def class_weights(text: str | None, table_file: TableFile, schema: Schema) -> dict[Any, float] | None:
+    """Return the weight of each class that an option says: "balanced", or labels with a number each.
+
+    Args:
+        text: the option; "balanced" counts the rows of each class in the files.
+        table_file, schema: the opened table and its columns.
+
+    Raises:
+        ValueError: a target without classes, words that are no labels with numbers, or a stream that is read once.
+    """
+    from ..preprocessing.class_weights import BALANCED, ClassWeights
+
+    if text is None:
+        return None
+    if schema.task != CLASSIFICATION:
+        raise ValueError(
+            f"--class-weight {text}: {schema.target!r} is a number, which has no classes: leave --class-weight out"
+        )
+    if text == BALANCED:
+        return _count_classes(table_file, schema).as_dict()
+    weights, labels = dict[Any, float](), schema.labels()
+    for item in split_names(text):
+        word, _, number = item.rpartition(":")
+        try:
+            weight = float(number)
+        except ValueError:
+            raise ValueError(f"--class-weight needs balanced, or LABEL:NUMBER,...; got {item!r}") from None
+        (label,) = labels.from_words([word], "--class-weight").tolist()
+        if label in weights:
+            raise ValueError(f"--class-weight {text} names {word!r} twice: name it once")
+        weights[label] = weight
+    try:
+        return ClassWeights.read(weights).as_dict()
+    except ValueError as error:
+        raise ValueError(f"--class-weight {text}: {error}") from error
+
+
+def _count_classes(table_file: TableFile, schema: Schema) -> Any:
+    """Return the weights that balance the classes of all rows of a file."""
+    from ..preprocessing.class_weights import ClassWeights
+
+    if not table_file.rereadable:
+        raise ValueError(
+            "--class-weight balanced counts the classes first, and standard input and pipes are read once: give the "
+            "weights, such as yes:3,no:1"
+        )
+    cells = schema.known_cells()
+    chosen = {name: cells[name] for name in (schema.target, schema.weight) if name is not None}
+    reader = TargetReader(schema, schema.labels(), table_file.path, table_file.place)
+    sums: dict[Any, float] = {}
+    for table, _ in table_file.stream(chosen):
+        y, weight, present = reader.read_targets(table)
+        labels, codes = np.unique(y[present & (weight > 0)], return_inverse=True)
+        for label, weights in zip(
+            labels.tolist(), np.bincount(codes, weight[present & (weight > 0)]), strict=True
+        ):
+            sums[label] = sums.get(label, 0.0) + float(weights)
+    return ClassWeights.of_sums(np.array([*sums], dtype=object), np.array([*sums.values()]))
 
 
 def row_weights(schema: Schema, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,3 +179,11 @@ def notes_of_empty(schema: Schema) -> list[str]:
     if len(schema.empty) == 1:
         return [f"column {listed} is empty: it counts as missing {until}"]
     return [f"{len(schema.empty)} columns are empty: {listed}; they count as missing {until}"]
+
+
+def notes_of_weights(weights: Mapping[Any, float] | None, classes: Any) -> list[str]:
+    """Return a note of labels with a weight of their own that are no class so far."""
+    odd = [] if weights is None else sorted(set(weights) - set(classes.tolist()), key=str)
+    if not odd:
+        return []
+    return [f"--class-weight names {', '.join(map(repr, odd[:NAMED]))}, of which no row was seen so far"]

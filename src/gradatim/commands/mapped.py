@@ -105,6 +105,8 @@ def _contradictions(options: Namespace, model: Any, schema: Schema) -> Iterator[
         odd = sorted(set(schema.labels().from_words(split_names(options.classes))) - set(model.classes_))
         if odd:
             yield f"--classes names {str(odd[0])!r}, which is no class of it: name all classes when it is made"
+    if options.class_weight is not None:
+        yield "--class-weight is said when it is made: leave it out"
     for option, default, own in (
         ("batch_size", 32, model.batch_size),
         ("seed", 0, model.random_state),

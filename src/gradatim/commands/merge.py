@@ -29,7 +29,7 @@ from .tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
@@ -78,9 +78,9 @@ def merge(options: Namespace, console: Console) -> None:
     with interruptible(out), lock_state(out, console):
         check_free(out, options.force)
         started = time.perf_counter()
-        model, schema, notes = _merged([Path(state) for state in options.states])
+        model, schema, notes = merged(Path(state) for state in options.states)
         if options.weigh:
-            notes += _weigh(options.weigh, model, schema, given, out)
+            notes += weigh_by(options.weigh, model, schema, given, out)
         say_notes(console, notes)
         save(model, out, schema, schema.labels())
         classes = (
@@ -108,21 +108,29 @@ def _check_different(states: Sequence[str]) -> None:
                 raise ValueError(f"{named} is given twice, so its rows would count twice: give it once")
 
 
-def _merged(paths: Sequence[Path]) -> tuple[Any, Schema, list[str]]:
-    """Return an estimator of the rows of all states, the schema of their files, and notes for the user."""
-    model, schema, _ = load_estimator(paths[0])
+def merged(states: Iterable[Path]) -> tuple[Any, Schema, list[str]]:
+    """Return an estimator of the rows of all states, merged in order, the schema of their files, and notes.
+
+    The next state is asked for when those before it are merged.
+
+    Raises:
+        ValueError: states that cannot be read or do not belong together, or rows that would count twice.
+    """
+    paths = iter(states)
+    first = next(paths)
+    model, schema, _ = load_estimator(first)
     rows_of: dict[str, Path] = {}
-    _check_rows(model, paths[0], rows_of)
-    schemas, notes = [schema], []
-    for place, path in enumerate(paths[1:], 2):
+    _check_rows(model, first, rows_of)
+    notes: list[str] = []
+    for path in paths:
         part, more, _ = load_estimator(path)
         _check_rows(part, path, rows_of)
-        schemas.append(more)
-        schema, notes = join_schemas(schemas, paths[:place])
+        schema, further = join_schemas([schema, more], [first, path])
+        notes += further
         try:
             model.merge(part)
         except ValueError as error:
-            raise ValueError(f"{path} and {paths[0]} cannot be merged: {error}") from error
+            raise ValueError(f"{path} and {first} cannot be merged: {error}") from error
     return model, schema, notes
 
 
@@ -140,8 +148,18 @@ def _check_rows(model: Any, path: Path, rows_of: dict[str, Path]) -> None:
     rows_of |= dict.fromkeys(model.merged_, path)
 
 
-def _weigh(files: Sequence[str], model: Any, schema: Schema, given: dict[str, Any], out: Path) -> list[str]:
-    """Weigh the models of an estimator by rows of files; return notes for the user."""
+def weigh_by(files: Sequence[str], model: Any, schema: Schema, given: dict[str, Any], out: Path) -> list[str]:
+    """Weigh the models of an estimator by rows of files; return notes for the user.
+
+    Args:
+        files: their paths.
+        model, schema: the estimator, and the columns of what it has learned.
+        given: options of reading.
+        out: the file of its state, for messages.
+
+    Raises:
+        ValueError: files that cannot be read, or of other columns.
+    """
     table_file = open_known(files, schema, given, sampled=True)
     note = schema.check_columns(table_file, out, learn=True)
     reweigh(model, learnable_sample(table_file, schema), schema.weight is not None)

@@ -175,6 +175,10 @@ def describe_state(header: Mapping[str, Any]) -> list[list[str]]:
         labels = header["classes"]["labels"]
         more = ", ..." if len(labels) > 20 else ""
         lines.append(["classes", f"{len(labels)}: {', '.join(map(str, labels[:20]))}{more}"])
+    if (weights := header.get("class_weight")) is not None:
+        pairs = zip(weights["labels"]["labels"][:20], weights["weights"], strict=False)
+        more = ", ..." if len(weights["weights"]) > 20 else ""
+        lines.append(["class weight", ", ".join(f"{label}: {weight:.4g}" for label, weight in pairs) + more])
     if (table := header.get("table")) is not None:
         lines.append(["target", f"{table['target']} ({table['task']})"])
         lines += [["dropped", ", ".join(table["dropped"])]] if table["dropped"] else []

@@ -34,6 +34,7 @@ from ..preprocessing.lineage import check_alike, join, lineage_of, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from ..table_task import ENCODED, TableTask
+from .weighed import Weighed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
-class Refined(OneRow, Forgetting, BaseEstimator):
+class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
     """What `RefinedClassifier` and `RefinedRegressor` share."""
 
     n_features_in_: int
@@ -184,14 +185,13 @@ class Refined(OneRow, Forgetting, BaseEstimator):
         """
         check_is_fitted(self)
         seed = self.random_state if isinstance(self.random_state, int | None) else None
-        params: dict[str, Any] = {
-            name: int(getattr(self, name)) for name in ("batch_size", "n_passes", "n_estimators")
-        }
+        names = ("batch_size", "n_passes", "n_estimators")
+        params: dict[str, Any] = {name: int(getattr(self, name)) for name in names}
         params |= {} if self.task_.memory == "all" else {"memory": self.task_.memory}
         params["model"] = "given" if isinstance(self.model, Learner) else "checkpoint"
         params["model"] = self.model if self.model in SHIPPED else params["model"]
         about = {
-            **(header or {}),
+            **((header or {}) | self._weights_to_json()),
             "estimator": type(self).__name__,
             "params": {**params, "device": str(self.device), "random_state": seed},
             "n_features": self.n_features_in_,
@@ -230,8 +230,8 @@ class Refined(OneRow, Forgetting, BaseEstimator):
         estimator, classes = cls(**params), labels.from_json(about["classes"])
         names = about["feature_names"] and np.array(about["feature_names"], dtype=object)
         attributes = {"n_features_in_": about["n_features"], "feature_names_in_": names, "classes_": classes}
+        attributes |= {"merged_": frozenset(about.get("merged", ())), **cls._weights_from_json(about)}
         estimator.__dict__.update({k: value for k, value in attributes.items() if value is not None})
-        estimator.merged_ = frozenset(about.get("merged", ()))
         estimator.task_ = estimator._new_task(None if classes is None else len(classes))
         with blamed(path):
             estimator.task_.unpack(tensors, about)
@@ -320,7 +320,7 @@ class Refined(OneRow, Forgetting, BaseEstimator):
     def _rows(self, X: Any, y: Any, sample_weight: Any, fit: bool = False) -> Rows:
         """Return checked rows, y `[n]` labels or numbers, to `fit` or to learn next, in a task that may change."""
         y, more = self._checked(y), hasattr(self, "task_") and not fit
-        weight = read_weights(sample_weight, len(y))
+        weight = self._weighed(y, read_weights(sample_weight, len(y)), fit)
         columns = self._columns(X, not more, weight)
         check_consistent_length(columns.values[0], y)
         if more:

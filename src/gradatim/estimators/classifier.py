@@ -20,7 +20,9 @@ from .base import RAVEL, SHIPPED, Refined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from ..learner import Learner
     from ..preprocessing.rows import Rows
 
 
@@ -41,9 +43,14 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
         n_estimators: members that draw other features, averaged.
         device: where PyTorch computes.
         random_state: of the features.
+        memory: `"all"` rows count alike; `"adaptive"`, or a number of rows: answers follow a stream that changes.
+        class_weight: what a row of each class counts, times its `sample_weight`: a dict of positive numbers by label,
+            1 where it names none; or `"balanced"`, by which classes count alike. `fit` counts them for that, and
+            `prepare` in its sample. Rows that come later count by the same numbers. `partial_fit` does not begin so.
 
     Attributes:
         classes_: the labels, sorted.
+        class_weight_: what `"balanced"` stands for, a dict.
         n_features_in_: how many columns.
         feature_names_in_: the names of named columns.
 
@@ -61,15 +68,30 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
     Source: Hoerl, Kennard 1970, eq. 2.1; Dawid 1984; Raftery et al. 1997, eq. 1.
     """
 
+    def __init__(
+        self,
+        model: str | Path | Learner = "experts",
+        batch_size: int = 32,
+        n_passes: int = 1,
+        n_estimators: int = 1,
+        device: str = "cpu",
+        random_state: Any = 0,
+        memory: str | int = "all",
+        class_weight: Any = None,
+    ) -> None:
+        super().__init__(model, batch_size, n_passes, n_estimators, device, random_state, memory)
+        self.class_weight = class_weight
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn a whole table, forgetting what was known; rows of weight k count as k rows.
 
         Raises:
-            ValueError: no rows, infinity, a y that is no class, lengths that differ.
+            ValueError: no rows, infinity, a y that is no class, lengths that differ, a `class_weight` of other labels.
         """
         with self._unharmed():
             rows = self._rows(X, y, sample_weight, fit=True)
             labels, codes = np.unique(rows.y, return_inverse=True)
+            self._check_weights(labels)
             self._fit(rows, codes, len(labels))
             self.classes_ = labels
         return self
@@ -88,7 +110,8 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
         `classes`: all that there are, as far as they are known; new ones may come at any time.
 
         Raises:
-            ValueError: as `fit`; other columns than before, labels of another type.
+            ValueError: as `fit`; other columns than before, labels of another type; `class_weight="balanced"` where
+                neither `fit` nor `prepare` has counted the classes.
         """
         with self._unharmed():
             self._learn(self._rows(X, y, sample_weight), classes=classes)

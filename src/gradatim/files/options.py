@@ -25,7 +25,8 @@ class ReadOptions:
     Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
     every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
     read that a state knows; `features`: those of them of which some row must have one; `sampled`: whether the sample is
-    of all rows even so, or of as many as a stream gives before it is read.
+    of all rows even so, or of as many as a stream gives before it is read; `row_groups`: of a Parquet file, the
+    first that is read and the one after the last, None for all.
 
     Example:
         >>> from gradatim.files.options import ReadOptions
@@ -42,6 +43,7 @@ class ReadOptions:
     columns: Mapping[str, Cells] | None = None
     features: tuple[str, ...] = ()
     sampled: bool = False
+    row_groups: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         mark = {"tab": "\t", "\\t": "\t", "space": " "}.get(self.delimiter or "", self.delimiter)

@@ -35,6 +35,10 @@ Table = Any  # pyarrow.Table, an extra
 AnyTable = TextTable | TypedTable | JoinedTable
 
 
+class NoRowsError(ValueError):
+    """A file has no rows, or none that can be learned."""
+
+
 @dataclass(frozen=True)
 class TableFile:
     """A table in a file, in several files, or in a stream.
@@ -108,12 +112,12 @@ def open_table(path: Path | str | Sequence[str], options: ReadOptions | None = N
     options = options or ReadOptions()
     paths = [path] if isinstance(path, str | Path) else list(path)
     path = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    tables = [_table(file, options) for file in _files(paths)]
+    tables = [_table(file, options) for file in given_files(paths)]
     folder = Path(path) if Path(path).is_dir() else None
     table = tables[0] if len(tables) == 1 and folder is None else JoinedTable(tables, folder)
     sample = _sample(table, options)
     if not sample.rows:
-        raise ValueError(f"{path} holds column names and no rows: add rows")
+        raise NoRowsError(f"{path} holds column names and no rows: add rows")
     cells, notes = _infer(table, sample, options)
     cells = {name: (options.columns or {}).get(name, cells[name]) for name in table.names}
     columns = {
@@ -156,8 +160,20 @@ def _unreadable(table: AnyTable) -> dict[str, str]:
     return {name: kind for name, kind in kinds.items() if kind is not None and kind not in _SUPPORTED}
 
 
-def _files(paths: Sequence[Path | str]) -> list[Container]:
-    """Return the files that paths name, each once."""
+def given_files(paths: Sequence[Path | str]) -> list[Container]:
+    """Return the files that paths name, in order.
+
+    Raises:
+        ValueError: as `containers`; a file is named twice, or a stream is not alone.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gradatim.files.reading import given_files
+        >>> _ = Path("small.csv").write_text("age\\n31\\n")
+        >>> given_files(["small.csv", "./small.csv"])
+        Traceback (most recent call last):
+        ValueError: small.csv is given twice, so that its rows would count twice: name it once
+    """
     files = [file for path in paths for file in containers(path)]
     if len(files) > 1 and not all(file.rereadable for file in files):
         raise ValueError(
@@ -227,7 +243,7 @@ def _table(file: Container, options: ReadOptions) -> TextTable | TypedTable:
     """Return the table in one file."""
     if file.format in ("text", "json"):
         return (CsvTable if file.format == "text" else JsonTable)(file, options, BLOCK_BYTES)
-    return TypedTable(file, BATCH_ROWS)
+    return TypedTable(file, BATCH_ROWS, options.row_groups)
 
 
 def _sample(table: AnyTable, options: ReadOptions) -> Block:

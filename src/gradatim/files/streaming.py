@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cells import KIND_NAMES, arrow
+from .reading import NoRowsError
 from .sampling import hash_columns
 from .target import CLASSIFICATION, REGRESSION, check_class_count, check_target, check_weights
 
@@ -103,8 +104,16 @@ class TargetReader:
         self.schema, self.labels, self.path, self.place, self.n_read = schema, labels, path, place, 0
 
     def read(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the features, the target `[rows]` with a filler where it is missing, the weights `[rows]`, and a
-        boolean array `[rows]` of the targets that are there.
+        """Return the features, and the targets, weights and truth values `[rows]` of `read_targets`.
+
+        Raises:
+            ValueError: as `read_targets`.
+        """
+        return self.schema.features(table), *self.read_targets(table)
+
+    def read_targets(self, table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the target `[rows]` with a filler where it is missing, the weights `[rows]`, and a boolean array
+        `[rows]` of the targets that are there.
 
         Raises:
             ValueError: a target that is too large or no class, a weight that is missing, negative, or too large or
@@ -123,7 +132,7 @@ class TargetReader:
             y = np.where(present, y, 0.0)
         weight = self._weights(table)
         self.n_read += table.num_rows
-        return self.schema.features(table), y, weight, present
+        return y, weight, present
 
     def learnable(
         self, tables: Iterable[Table], report: StreamReport, learned: Rows | None = None
@@ -249,7 +258,7 @@ def fit_stream(
             bar.update(share[0], ", ".join(filter(None, [f"{report.rows:,} rows", report.metric])))
     if not report.rows:
         cause = _why_nothing(report, schema, next(iter(labels.odd), None))
-        raise ValueError(f"{table_file.path}: {cause} in every row: nothing was learned")
+        raise NoRowsError(f"{table_file.path}: {cause} in every row: nothing was learned")
     report.warnings += [(warning.category, str(warning.message)) for warning in caught]
     return report
 

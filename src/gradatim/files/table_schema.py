@@ -53,6 +53,7 @@ ENTRIES = {
     "n_features": whole(1, 10_000_000),
     "feature_names": list_of(text()).or_none(),
     "classes": mapping().or_none(),
+    "class_weight": mapping().optional(),
     "map": mapping(),
     "target": mapping(),
     "warm": mapping().or_none(),
@@ -194,6 +195,8 @@ def check_header(header: dict[str, Any], models: tuple[str, ...], is_packed: boo
         )
     if header["classes"] is not None:
         _check_classes(header["classes"])
+    if "class_weight" in header:
+        _check_class_weight(header["class_weight"])
     if is_packed or header["warm"] is not None:
         entries = {name: entry for name, entry in WARM.items() if not (is_packed and name in LONG)}
         check_entries(header["warm"], entries, "header.warm")
@@ -265,30 +268,40 @@ def _member(header: dict[str, Any]) -> dict[str, Part]:
     return OLD_MEMBER if _is_old(header) else MEMBER
 
 
-def _check_classes(classes: dict[str, Any]) -> None:
+def _check_class_weight(weights: dict[str, Any]) -> None:
+    """Raise ValueError unless there is a positive number for each of some labels."""
+    entries = {"labels": mapping(), "weights": list_of(number(above=0)), "balanced": truth()}
+    check_entries(weights, entries, "header.class_weight")
+    _check_classes(weights["labels"], "header.class_weight.labels")
+    labels, numbers = weights["labels"]["labels"], weights["weights"]
+    if len(labels) != len(numbers):
+        raise ValueError(f"header.class_weight must have {len(labels):,} weights; got {len(numbers):,}")
+
+
+def _check_classes(classes: dict[str, Any], where: str = "header.classes") -> None:
     """Raise ValueError unless classes are different, sorted, and of one type that their dtype can hold."""
     check_entries(
         classes,
         {"labels": Entry("a list", _is_list), "dtype": text(_LABEL_TYPE, "a NumPy type")},
-        "header.classes",
+        where,
     )
     labels, kind = classes["labels"], classes["dtype"]
     types = {type(label) for label in labels}
     if len(types) != 1 or not types <= {bool, int, float, str}:
-        raise ValueError(f"header.classes.labels must be labels of one type; got {brief(labels)}")
+        raise ValueError(f"{where}.labels must be labels of one type; got {brief(labels)}")
     if any(second <= first for first, second in pairwise(labels)):
-        raise ValueError(f"header.classes.labels must be different and sorted; got {brief(labels)}")
+        raise ValueError(f"{where}.labels must be different and sorted; got {brief(labels)}")
     if kind == "object":
         return
     dtype, label_type = np.dtype(kind), types.pop()
     if dtype.kind not in {bool: "b", int: "iu", float: "f", str: "US"}[label_type]:
-        raise ValueError(f"header.classes.dtype must hold {label_type.__name__}; got {kind!r}")
+        raise ValueError(f"{where}.dtype must hold {label_type.__name__}; got {kind!r}")
     if dtype.itemsize * len(labels) > _MAX_LABEL_BYTES:
-        raise ValueError(f"header.classes must take at most {_MAX_LABEL_BYTES:,} bytes; got {kind!r}")
+        raise ValueError(f"{where} must take at most {_MAX_LABEL_BYTES:,} bytes; got {kind!r}")
     if label_type is str and max(map(len, labels)) > dtype.itemsize // (4 if dtype.kind == "U" else 1):
-        raise ValueError(f"header.classes.dtype must hold the longest label; got {kind!r}")
+        raise ValueError(f"{where}.dtype must hold the longest label; got {kind!r}")
     if label_type is int and not np.iinfo(dtype).min <= labels[0] <= labels[-1] <= np.iinfo(dtype).max:
-        raise ValueError(f"header.classes.dtype must hold {labels[0]} to {labels[-1]}; got {kind!r}")
+        raise ValueError(f"{where}.dtype must hold {labels[0]} to {labels[-1]}; got {kind!r}")
 
 
 def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:

@@ -219,7 +219,7 @@ class Labels:
         """Return the NumPy type of the labels."""
         return {TEXT: object, NUMBER: np.int64, BOOLEAN: np.bool_}[self.cells.kind]
 
-    def from_words(self, words: Sequence[str]) -> np.ndarray:
+    def from_words(self, words: Sequence[str], option: str = "--classes") -> np.ndarray:
         """Return the labels `[classes]` that a user names, each once.
 
         Raises:
@@ -229,7 +229,7 @@ class Labels:
         if not present.all():
             kind = {NUMBER: "numbers", BOOLEAN: "true or false"}.get(self.cells.kind, "words")
             raise ValueError(
-                f"--classes names {words[int(np.argmin(present))]!r}; the target {self.target!r} holds {kind}: name "
+                f"{option} names {words[int(np.argmin(present))]!r}; the target {self.target!r} holds {kind}: name "
                 "classes of that kind"
             )
         return np.unique(y)

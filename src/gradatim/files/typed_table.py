@@ -31,7 +31,7 @@ _PER_DAY = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class TypedTable:
-    """The batches of a Parquet or Arrow file.
+    """The batches of a Parquet or Arrow file, or of some row groups of a Parquet file: the first and the stop.
 
     Attributes: `names`: of the columns; `types`: their Arrow types by name; `notes`: for the user.
     """
@@ -40,9 +40,12 @@ class TypedTable:
     quoted: frozenset[str] = frozenset()
     leaves_out = is_open = False
 
-    def __init__(self, container: Container, batch_rows: int) -> None:
+    def __init__(
+        self, container: Container, batch_rows: int, row_groups: tuple[int, int] | None = None
+    ) -> None:
         self.label, self.rereadable = container.label, container.rereadable
         self._container, self._batch_rows = container, batch_rows
+        self._row_groups, self._rows_before = row_groups, 0
         self._first: list[Any] = []
         self._stream: Any = None
         if not self.rereadable:
@@ -66,12 +69,15 @@ class TypedTable:
                 from pyarrow import parquet
 
                 with parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
-                    size = self._batch_rows
+                    first, stop = self._row_groups or (0, file.num_row_groups)
+                    size, groups = self._batch_rows, [*range(first, stop)]
+                    counts = [file.metadata.row_group(group).num_rows for group in range(stop)]
+                    self._rows_before = sum(counts[:first])
 
                     def batches(columns: list[str] | None) -> Iterator[Any]:
-                        return file.iter_batches(size, columns=columns, use_threads=False)
+                        return file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False)
 
-                    yield file.schema_arrow, batches, file.metadata.num_rows
+                    yield file.schema_arrow, batches, sum(counts[first:])
             elif self._container.format == "arrow":
                 with a.memory_map(str(path)) as source, a.ipc.open_file(source) as file:
 
@@ -133,7 +139,11 @@ class TypedTable:
             parts.append({name: column.take(rows) for name, column in columns.items()})
             start += count
         columns = {name: _concat([part[name] for part in parts], self.types[name]) for name in self.names}
-        return Block(columns, len(numbers), 1.0, lambda row: f"row {numbers[row] + 1:,}")
+        return Block(columns, len(numbers), 1.0, lambda row: self._place(int(numbers[row])))
+
+    def _place(self, row: int) -> str:
+        """Return where a row stands in the file."""
+        return f"row {self._rows_before + row + 1:,}"
 
     def head(self, least: int = 1) -> Block:
         """Return the first rows, for a stream that is read once: at least so many, if it has them."""
@@ -156,7 +166,7 @@ class TypedTable:
         start = 0
         for columns, count, share in self._batches(names):
             if count:
-                yield Block(columns, count, share, lambda row, start=start: f"row {start + row + 1:,}")
+                yield Block(columns, count, share, lambda row, start=start: self._place(start + row))
             start += count
 
 

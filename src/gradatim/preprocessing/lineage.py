@@ -69,7 +69,7 @@ def check_alike(first: Any, second: Any) -> None:
     """Check that two estimators can be merged, as far as their classes say.
 
     Raises:
-        ValueError: they are one, of two kinds, of two memories, or of other classes.
+        ValueError: they are one, of two kinds, of two memories, or of other classes or weights of them.
 
     Example:
         >>> from gradatim import RefinedClassifier, RefinedRegressor
@@ -85,6 +85,15 @@ def check_alike(first: Any, second: Any) -> None:
     if first.memory != second.memory:
         raise ValueError(
             f"merging needs one memory; got {first.memory!r} and {second.memory!r}: begin both with fork()"
+        )
+    weights = [
+        (getattr(part, "class_weight", None), getattr(part, "class_weight_", None))
+        for part in (first, second)
+    ]
+    if weights[0] != weights[1]:
+        raise ValueError(
+            f"merging needs one class_weight; got {weights[0][0]!r} and {weights[1][0]!r}, or classes that were "
+            "counted apart: begin both with fork()"
         )
     labels = [part.classes_.tolist() for part in (first, second) if hasattr(part, "classes_")]
     if len(labels) == 2 and not set(labels[0]) & set(labels[1]):

@@ -55,7 +55,7 @@ def measured(name: str, values: Three, beside: Mapping[str, Three] | None = None
     """
     direction, bar = BARS[name]
     verdict = claim(f"tables.{name}", *values, bar, direction) | more
-    rounded = {title: [round(value, 5) for value in three] for title, three in (beside or {}).items()}
+    rounded = {title: [float(f"{value:.5g}") for value in three] for title, three in (beside or {}).items()}
     return verdict | ({"beside": rounded} if rounded else {})
 
 

@@ -222,25 +222,27 @@ def test_first_rows_are_predicted_after_so_many_known_ones():
     assert found["plain"][found["known"] == 8] == pytest.approx(-np.log(rates[y[8:16]]))
     numbers = replace(table(0), heldout=0.0)
     _, y, *_ = numbers.split(0)
-    plain = (y[4:8] - y[:4].mean()) ** 2 / numbers.y.var()
+    plain = (y[4:8] - y[:4].mean()) ** 2
     found = early_losses(numbers, 0)
     assert found["plain"][found["known"] == 4] == pytest.approx(plain) and np.isfinite(found["ours"]).all()
+    assert float(found["scale"]) == numbers.y.var() and float(early_losses(made, 0)["scale"]) == 1
     few = replace(numbers, x=numbers.x[:22], y=numbers.y[:22])
     assert len(early_losses(few, 0)["ours"]) == 21
 
 
-def early(ours, plain, variance=1.0):
-    about = {"ours": [ours, 0.0], "plain": [plain, 0.0], "known": [1, 2], "variance": variance}
+def early(ours, plain, scale=1.0):
+    about = {"ours": [ours, 0.1], "plain": [plain, 0.1], "known": [1, 2], "scale": scale}
     return [{key: np.asarray(value) for key, value in about.items()}]
 
 
 def test_the_worst_collection_is_the_claim_and_tables_of_one_unit_are_summed_in_it():
-    collections = {"own": [early(3.0, 2.0, 9.0), early(1.0, 2.0, 1.0)], "school": [early(1.0, 2.0, 4.0)] * 2}
+    collections = {"own": [early(8.9, 4.9, 2.0), early(0.9, 1.9)], "school": [early(0.9, 1.9, 4.0)] * 2}
     claim = early_claim(collections, ("school",))
-    assert (claim["value"], claim["worst"]) == (1.0, "own") and claim["beside"]["school"][0] == 0.5
+    assert (claim["value"], claim["worst"]) == (pytest.approx(5.5 / 4.5, rel=1e-4), "own")
+    assert claim["beside"]["school"][0] == 0.5 and claim["beside"]["own, 2 rows known"][0] == 1
     claim = early_claim(collections, ("own", "school"))
-    assert claim["value"] == pytest.approx((27 + 1) / (18 + 2), rel=1e-4)
-    assert claim["beside"]["own, 1 rows known"][0] == pytest.approx(1.4)
+    assert claim["value"] == pytest.approx(10 / 7, rel=1e-4)
+    assert early_claim({}, ())["value"] is None
 
 
 def test_small_tables_of_a_collection_are_loaded_each_alone(tmp_path, monkeypatch):

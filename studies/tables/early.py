@@ -14,7 +14,7 @@ import numpy as np
 from .figures import ratio
 from .peers import RefinedEstimator
 from .scores import log_losses
-from .verdicts import measured, unmeasured
+from .verdicts import Three, measured, unmeasured
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
@@ -38,7 +38,7 @@ def base_rates(y: np.ndarray, classes: int) -> np.ndarray:
 def early_losses(table: Table, order: int) -> Values:
     """Return the losses of the estimator and of the plainest guess on rows 2 to 32, and how many rows were known.
 
-    `ours [n]`, `plain [n]`, `known [n]`: log-loss, or squared error over the variance of y in the table.
+    `ours [n]`, `plain [n]`, `known [n]`: log-losses, or squared errors. `scale`: 1, or the variance of y in the table.
     """
     x, y, *_ = table.split(order)
     learner, parts = RefinedEstimator(table, 0), []
@@ -52,11 +52,11 @@ def early_losses(table: Table, order: int) -> Values:
             rates = np.tile(base_rates(y[:known], table.classes), (len(y[rows]), 1))
             both = log_losses(said, y[rows]), log_losses(rates, y[rows])
         else:
-            variance = table.y.var()
-            both = (said[:, 0] - y[rows]) ** 2 / variance, (y[:known].mean() - y[rows]) ** 2 / variance
+            both = (said[:, 0] - y[rows]) ** 2, (y[:known].mean() - y[rows]) ** 2
         parts.append((*both, np.full(len(y[rows]), known)))
     ours, plain, known = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return {"ours": ours, "plain": plain, "known": known, "variance": np.asarray(table.y.var())}
+    scale = 1.0 if table.classes else table.y.var()
+    return {"ours": ours, "plain": plain, "known": known, "scale": np.asarray(scale)}
 
 
 def early_claim(collections: Mapping[str, list[list[Values]]], common: tuple[str, ...]) -> dict[str, Any]:
@@ -69,17 +69,15 @@ def early_claim(collections: Mapping[str, list[list[Values]]], common: tuple[str
     """
     if not collections:
         return unmeasured("early.over_mean", "no table was run")
-    ratios, records = {}, {}
-    for title, tables in collections.items():
-        records[title] = tables
-        ratios[title] = ratio(*(_sums(tables, key, title in common) for key in ("ours", "plain")))
+
+    def over(title: str, known: int | None = None) -> Three:
+        both = (_sums(collections[title], key, title in common, known) for key in ("ours", "plain"))
+        return ratio(*both)
+
+    ratios = {title: over(title) for title in collections}
     worst = max(ratios, key=lambda title: ratios[title][0])
-    after = {
-        f"{worst}, {known} rows known": ratio(
-            *(_sums(records[worst], key, worst in common, known) for key in ("ours", "plain"))
-        )
-        for known in KNOWN
-    }
+    present = {int(n) for orders in collections[worst] for record in orders for n in record["known"]}
+    after = {f"{worst}, {known} rows known": over(worst, known) for known in sorted(present)}
     return measured("early.over_mean", ratios[worst], ratios | after, worst=worst)
 
 
@@ -88,6 +86,6 @@ def _sums(tables: list[list[Values]], key: str, common: bool, known: int | None 
 
     def total(record: Values) -> float:
         losses = record[key] if known is None else record[key][record["known"] == known]
-        return float(losses.sum()) * (float(record["variance"]) if common else 1.0)
+        return float(losses.sum()) / (1.0 if common else float(record["scale"]))
 
     return np.array([[total(record) for record in orders] for orders in tables]).T

@@ -6,6 +6,8 @@ confidences).
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -134,7 +136,8 @@ def record(study: Study, job: Job) -> Values:
         return study.cached(job.key, depends, lambda: evaluate_reference(job.learner, table, job.order))
     if job.learner in MEASURES:
         measure = MEASURES[job.learner]
-        return study.cached(job.key, [*depends, fingerprint()], lambda: measure(table, job.order))
+        depends += [fingerprint(), text_of(measure)]
+        return study.cached(job.key, depends, lambda: measure(table, job.order))
     peer = peers(table.kind)[job.learner]
 
     def compute() -> Values:
@@ -145,6 +148,12 @@ def record(study: Study, job: Job) -> Values:
         return metrics
 
     return study.cached(job.key, [*depends, version_of(job.learner, table.kind)], compute)
+
+
+def text_of(measure: Callable[..., Any]) -> str:
+    """Return a hash of the source file of a measure."""
+    file = Path(str(inspect.getsourcefile(measure)))
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def saved_bytes(learner: Any, folder: Path, name: str) -> int:

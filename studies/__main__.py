@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 from gradatim.commands.show import print_table, print_written
-from gradatim.comparison.report import number
+from gradatim.comparison.report import measured_text
 
-from . import STUDIES, run
+from . import STUDIES, UNPUBLISHED, run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one study. Return 0, 2 after an error (one line on stderr), or 130 when interrupted."""
-    listing = "\n".join(f"  {name:10} {what}" for name, what in STUDIES.items())
+    listing = "\n".join(f"  {name:10} {what}" for name, what in (STUDIES | UNPUBLISHED).items())
     parser = argparse.ArgumentParser(
         prog="python -m studies",
         description="Run a study: its records, claims, page and pictures, below --out. A second call goes on.",
@@ -62,11 +62,8 @@ def show_claims(console: Console, written: list[Path]) -> None:
     rows = []
     for path in (path for path in written if path.suffix == ".json"):
         for claim in json.loads(path.read_text(encoding="utf-8")).get("claims", []):
-            value, low, high = (number(claim[key]) for key in ("value", "low", "high"))
             bar = f"{claim['direction']} {claim['bar']:g}"
-            rows.append(
-                [claim["id"], f"{value} [{low}, {high}]", bar, "holds" if claim["holds"] else "fails"]
-            )
+            rows.append([claim["id"], measured_text(claim), bar, "holds" if claim["holds"] else "fails"])
     if rows:
         print_table(console, "claims", ["claim", "value", "bar", "verdict"], rows)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradatim.comparison.report import Page, render
 
-from . import STUDIES
+from . import STUDIES, UNPUBLISHED
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -22,8 +22,8 @@ def page_of(study: str) -> Page:
     Raises:
         ValueError: no study has this name.
     """
-    if study not in STUDIES:
-        raise ValueError(f"no study is called {study!r}; studies: {', '.join(STUDIES)}")
+    if study not in STUDIES | UNPUBLISHED:
+        raise ValueError(f"no study is called {study!r}; studies: {', '.join(STUDIES | UNPUBLISHED)}")
     page: Page = import_module(f"studies.{study}.page").PAGE
     return page
 

@@ -13,9 +13,10 @@ from studies.streams.figures import BARS
 from studies.streams.generators import CHANGES, GENERATORS, generate, schedule
 from studies.streams.moved import KINDS, move
 from studies.streams.page import PAGE
-from studies.streams.peers import ALL, ARF, BATCHED, BY_32, OURS, NoChange, OneByOne, Ours, Refits, Shares
+from studies.streams.peers import ALL, ARF, BATCHED, BY_32, OURS, NoChange, OneByOne, Ours
 from studies.streams.protocol import strict_pass
 from studies.tables.data import Table
+from studies.tables.refits import Refits, Shares
 
 from gradatim.comparison.report import Result, write_result
 from gradatim.comparison.runs import Study
@@ -501,7 +502,7 @@ def test_the_page_answers_in_three_sentences_and_names_every_claim(tmp_path):
 
 def test_a_full_study_says_what_it_lacks_and_a_smoke_run_does_without(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "missing", lambda: ["river"])
-    with pytest.raises(ValueError, match=r"needs river: pip install gradatim\[studies\] lightgbm"):
+    with pytest.raises(ValueError, match=r"needs river: pip install gradatim\[studies\]"):
         run_module.run(tmp_path, False, 1, 1, Console(quiet=True))
     assert run_module.smoke_streams() == ["turned-bundled-breast_cancer"]
     chosen = run_module.settings(Study(tmp_path, 1, Console(quiet=True)), "classification", True)

@@ -27,8 +27,10 @@ from studies.tables.figures import (
     wins,
 )
 from studies.tables.peers import (
+    ADAPTIVE,
     CLASSIFIERS,
     OURS,
+    PACKAGES,
     QUANTILES,
     RIDGE,
     PartialFit,
@@ -44,7 +46,6 @@ from studies.tables.streams import permuted, rotated
 from gradatim.comparison.runs import Study
 
 DATA = pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="needs the tables of $GRADATIM_DATA")
-RIVER = "river-forest", "river-tree"
 
 
 def small(classes=3, rows=200, seed=0):
@@ -211,8 +212,8 @@ PEERS = [(kind, name) for kind in ("classification", "regression") for name in p
 
 @pytest.mark.parametrize(("kind", "name"), PEERS, ids=lambda value: value)
 def test_every_learner_passes_over_a_table_and_learns(kind, name):
-    if name in RIVER:
-        pytest.importorskip("river")
+    if peers(kind)[name].package in PACKAGES:
+        pytest.importorskip(peers(kind)[name].package)
     table = small(3 if kind == "classification" else 0, rows=400)
     learner = peers(kind)[name].make(table, 0, **peers(kind)[name].grid[-1])
     found = prequential_pass(learner, table, 0)
@@ -223,7 +224,7 @@ def test_every_learner_passes_over_a_table_and_learns(kind, name):
         assert found["error"][64:].mean() < 0.55
         assert float(found["final_error"]) < 0.5
     else:
-        assert said.shape == ((7, 1 + len(QUANTILES)) if name == OURS else (7,))
+        assert said.shape == ((7, 1 + len(QUANTILES)) if name in (OURS, ADAPTIVE) else (7,))
         assert found["square"][64:].mean() < table.y.var()
     if name == OURS and kind == "regression":
         assert np.abs(coverage({OURS: [[found]]}, OURS) - [0.8, 0.95]).max() < 0.2

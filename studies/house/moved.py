@@ -30,7 +30,9 @@ UNSTEADY = (
     "paper.cost_exponent",
     "paper.cost_ratio",
     "tables.predict_speed",
+    "tables.row_by_row",
     "tables.state_bytes",
+    "tables.update_speed",
 )
 """Claims about time or bytes, which are no results."""
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from gradatim.comparison.runs import claim
 from gradatim.metrics import bootstrap
-from studies.tables.figures import Three, ranks
+from studies.tables.figures import ranks
+from studies.tables.verdicts import Three, without_value
 
 from .data import moved_name
 from .moved import COUNTED
@@ -46,8 +47,7 @@ def unmeasured(name: str, why: str) -> dict[str, Any]:
         >>> verdict["value"], verdict["holds"], verdict["range"]
         (None, False, 'not built yet')
     """
-    nothing: dict[str, Any] = {"id": f"streams.{name}", "value": None, "low": None, "high": None}
-    return nothing | {"bar": BARS[name], "direction": "<=", "holds": False, "range": why}
+    return without_value(f"streams.{name}", "<=", BARS[name], why)
 
 
 def measured(name: str, values: Three, **beside: Three) -> dict[str, Any]:

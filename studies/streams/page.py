@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradatim.comparison import plots
-from gradatim.comparison.palette import words_of
 from gradatim.comparison.report import Page, Question, Result, TextTable, number
+from studies.tables.words import words as words_of_both
 
 OURS, ARF = "gradatim", "river-forest"
 SHOWN = (OURS, "river-patches", "river-tree", "refit-lightgbm", "no-change")
@@ -19,9 +19,6 @@ WORDS = {
     "river-forest-32": "adaptive forest (river), 32 rows at a time",
     "river-bayes": "naive Bayes (river)",
     "river-neighbours": "nearest neighbours in a window (river)",
-    "refit-lightgbm": "LightGBM, refitted at doublings",
-    "refit-forest": "random forest, refitted at doublings",
-    "refit-logistic": "logistic regression, refitted at doublings",
 }
 COLORS = {"river-patches": "direct-lingam", "refit-lightgbm": "boosted-trees", "no-change": "random-order"}
 """Whose colour a learner without one of its own has, so that no two are alike."""
@@ -32,7 +29,7 @@ TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 def words(learner: str) -> str:
     """Return a learner's name in words."""
-    return WORDS.get(learner) or words_of(learner)
+    return WORDS.get(learner) or words_of_both(learner)
 
 
 def value(result: Result, name: str) -> str:

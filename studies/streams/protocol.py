@@ -32,7 +32,7 @@ from .peers import peer_of, peers, row_by_row, version_of
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
-    from studies.tables.peers import OnePass
+    from studies.tables.peer import OnePass
 
 PROTOCOL = 1
 

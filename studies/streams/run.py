@@ -19,6 +19,7 @@ from gradatim.comparison.runs import Study
 from gradatim.provenance import commit
 from studies.tables import protocol as tables
 from studies.tables.data import names as table_names
+from studies.tables.peers import missing
 from studies.tables.protocol import SIZE
 
 from . import data
@@ -34,7 +35,7 @@ from .figures import (
     time_claim,
 )
 from .page import PAGE
-from .peers import ALL, ARF, BATCHED, BY_32, missing, ours, peers
+from .peers import ALL, ARF, BATCHED, BY_32, ours, peers
 from .protocol import Passes, loss, passes, tune
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     absent = missing()
     if absent and not smoke:
         raise ValueError(
-            f"make study NAME=streams needs {' and '.join(absent)}: pip install gradatim[studies] lightgbm"
+            f"make study NAME=streams needs {' and '.join(absent)}: pip install gradatim[studies]"
         )
     study = Study(out / "work" / ("streams-smoke" if smoke else "streams"), 1 if smoke else workers, console)
     limit = SMOKE_ROWS if smoke else 0

@@ -13,6 +13,7 @@ import numpy as np
 
 from .data import levels
 from .rows import RowEncoder
+from .scores import macro_recall
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
@@ -33,41 +34,33 @@ REFERENCES = (
 
 
 def evaluate_reference(name: str, table: Table, order: int) -> Values:
-    """Return the accuracy of a reference by cross-validation on the stream's rows, and its error on the held-out
-    rows.
+    """Return the accuracy of a reference by cross-validation on the stream's rows, and its error and macro recall on
+    the held-out rows.
 
-    The error is that of a fit to all rows of the stream.
+    The latter are those of a fit to all rows of the stream.
     """
     from sklearn.model_selection import KFold
 
-    x, y, _, _ = table.split(order)
+    x, y, heldout_x, heldout_y = table.split(order)
     start, right = time.perf_counter(), 0.0
-    for rows, heldout in KFold(FOLDS, shuffle=True, random_state=order).split(x):
-        right += _count_correct(name, table, order, (x[rows], y[rows]), (x[heldout], y[heldout]))
+    for rows, others in KFold(FOLDS, shuffle=True, random_state=order).split(x):
+        right += float((_predicted(name, table, order, (x[rows], y[rows]), x[others]) == y[others]).sum())
+    wrong = (_predicted(name, table, order, (x, y), heldout_x) != heldout_y).astype(float)
     return {
         "cross_validated": np.asarray(right / len(y)),
-        "final_error": np.asarray(final_error(name, table, order)),
+        "final_error": np.asarray(wrong.mean()),
+        "final_recall": np.asarray(macro_recall(wrong, heldout_y)),
         "seconds": np.asarray(time.perf_counter() - start),
     }
 
 
-def final_error(name: str, table: Table, order: int) -> float:
-    """Return the error on the held-out rows of a reference fitted to all rows of the stream."""
-    x, y, heldout_x, heldout_y = table.split(order)
-    return 1 - _count_correct(name, table, order, (x, y), (heldout_x, heldout_y)) / len(heldout_y)
-
-
-def _count_correct(
-    name: str,
-    table: Table,
-    order: int,
-    rows: tuple[np.ndarray, np.ndarray],
-    heldout: tuple[np.ndarray, np.ndarray],
-) -> float:
-    """Return how many held-out rows are classified correctly after a fit."""
-    (x, y), (queries, answers) = rows, heldout
+def _predicted(
+    name: str, table: Table, order: int, rows: tuple[np.ndarray, np.ndarray], queries: np.ndarray
+) -> np.ndarray:
+    """Return the classes of queries `[n, d]` after a fit to rows x, y."""
+    x, y = rows
     if len(np.unique(y)) == 1:
-        return float((answers == y[0]).sum())
+        return np.full(len(queries), y[0])
     if name == "batch-boosting":
         empty = np.isnan(x).all(0)  # has no bins: a constant in its place tells nothing either
         prepared, seen = (np.where(empty, 0.0, _native(table, rows)) for rows in (x, queries))
@@ -77,8 +70,7 @@ def _count_correct(
         prepared, seen = coded(x), coded(queries)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = _model(name, table, order).fit(prepared, y)
-    return float((model.predict(seen) == answers).sum())
+        return _model(name, table, order).fit(prepared, y).predict(seen)
 
 
 def _native(table: Table, x: np.ndarray) -> np.ndarray:

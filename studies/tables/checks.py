@@ -13,17 +13,21 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from gradatim.comparison.runs import claim
+from gradatim.estimators import RefinedClassifier, RefinedRegressor
+from gradatim.provenance import on_threads
 
 from .peers import fingerprint
-from .protocol import SIZE
 from .river import build
+from .scores import SIZE
+from .verdicts import Three, constant, measured, unmeasured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
     from gradatim.comparison.runs import Study
 
-FEATURES, REPEATS = 20, 3
+FEATURES, REPEATS, SPEEDS = 20, 3, 2
+REPEATED = "least and most of the repeats"
 COMMANDS = ("cli.py", "commands", "files")
 """Other source files that an update from the command line runs."""
 
@@ -40,15 +45,12 @@ def checks_failed(study: Study, smoke: bool) -> dict[str, Any]:
     """Return the claim `tables.checks_failed`. A smoke run checks only the regressor."""
 
     def compute() -> Values:
-        from gradatim.estimators import RefinedClassifier, RefinedRegressor
-
         makers = (RefinedRegressor,) if smoke else (RefinedClassifier, RefinedRegressor)
         failed = [name for make in makers for name in _failed(make())]
         return {"failed": np.asarray(failed, dtype=np.str_)}
 
     failed = study.cached("checks", [fingerprint(), smoke], compute)["failed"].tolist()
-    number = len(failed)
-    return claim("tables.checks_failed", number, number, number, 0, "<=") | {"failed": failed}
+    return constant("checks_failed", len(failed), failed=failed)
 
 
 def _failed(estimator: Any) -> list[str]:
@@ -66,72 +68,95 @@ def _failed(estimator: Any) -> list[str]:
 
 
 def speeds(study: Study, smoke: bool) -> list[dict[str, Any]]:
-    """Return the claims `tables.predict_speed` and `tables.update_speed`: ratios of rows a second.
+    """Return the claims `tables.predict_speed`, `tables.update_speed` and `tables.row_by_row`: medians of repeats.
 
-    Each is the median of repeats, timed in turns, on two classes and 20 features.
+    Ours and the other model are timed in turns, on two classes and 20 columns, by one thread.
 
-    - Predicting: 100,000 rows, after one pass over 2,048. The peer is an MLP of scikit-learn.
-    - Updating: one pass over 4,096 rows, ours in mini-batches of 32. The peer is river's adaptive random forest with
-      its defaults, row by row, on dictionaries made before. Without river, which a smoke run does not need,
-      this claim is missing.
+    - Predicting: rows a second of 100,000 rows, after one pass over 2,048. The peer is an MLP of scikit-learn.
+    - Updating: rows a second of one pass over 4,096 rows, each mini-batch of 32 predicted before it is learnt. The
+      peer is river's adaptive random forest with its defaults, which predicts and learns row by row, on dictionaries
+      made before.
+    - Row by row: seconds of the processor for predicting and then learning a row, after 1,000 rows, up to 3,000. The
+      peer is the same.
+
+    Without river, which a smoke run does not need, the latter two are unmeasured.
     """
-    n_queries, rows, repeats = (2_000, 256, 1) if smoke else (100_000, 4_096, REPEATS)
-    seconds = study.cached(
-        "speeds", [fingerprint(), n_queries, rows, repeats], lambda: _speeds(n_queries, rows, repeats)
-    )
-    bars = {"tables.predict_speed": ("predict", 0.3), "tables.update_speed": ("update", 15)}
-    entries = []
-    for name, (key, bar) in bars.items():
-        if f"{key}_other" not in seconds:
-            continue
-        ratios = seconds[f"{key}_other"] / seconds[f"{key}_ours"]
-        entry = claim(name, float(np.median(ratios)), float(ratios.min()), float(ratios.max()), bar, ">=")
-        entry["range"] = "least and most of the repeats"
-        count = n_queries if key == "predict" else rows
-        entry["rows_per_second"] = {
-            who: round(count / float(np.median(seconds[f"{key}_{who}"]))) for who in ("ours", "other")
-        }
-        entries.append(entry)
-    if "update_other" in seconds:
-        ratios = seconds["update_other"] / seconds["asked_ours"]
-        three = [round(float(f(ratios)), 3) for f in (np.median, np.min, np.max)]
-        entries[-1]["beside"] = {"ours predicting every mini-batch before it learns it": three}
-    return entries
+    sizes = (2_000, 256, 60, 90, 1) if smoke else (100_000, 4_096, 1_000, 3_000, REPEATS)
+    river = find_spec("river") is not None
+    depends = [SPEEDS, fingerprint(), version("river") if river else "", sizes]
+    with on_threads(1):
+        seconds = study.cached("speeds", depends, lambda: _speeds(*sizes))
+    per_row = {
+        key: values / (sizes[3] - sizes[2]) for key, values in seconds.items() if key.startswith("row_")
+    }
+    claims = [_faster("predict_speed", seconds["predict_other"], seconds["predict_ours"], sizes[0])]
+    if not river:
+        why = "river is not installed"
+        return [*claims, unmeasured("update_speed", why), unmeasured("row_by_row", why)]
+    alone = three_of(seconds["learn_other"] / seconds["learn_ours"])
+    claims.append(_faster("update_speed", seconds["update_other"], seconds["update_ours"], sizes[1]))
+    claims[-1]["beside"] = {"learning alone, without a prediction": [round(value, 3) for value in alone]}
+    microseconds = {who: round(1e6 * float(np.median(per_row[f"row_{who}"]))) for who in ("ours", "other")}
+    ratios = three_of(per_row["row_ours"] / per_row["row_other"])
+    claims.append(measured("row_by_row", ratios, range=REPEATED, microseconds=microseconds))
+    return claims
 
 
-def _speeds(n_queries: int, rows: int, repeats: int) -> Values:
+def _faster(name: str, other: np.ndarray, ours: np.ndarray, rows: int) -> dict[str, Any]:
+    """Return a claim on how many times as many rows a second are ours, from the seconds of each repeat."""
+    speed = {who: round(rows / float(np.median(s))) for who, s in (("ours", ours), ("other", other))}
+    return measured(name, three_of(other / ours), range=REPEATED, rows_per_second=speed)
+
+
+def three_of(ratios: np.ndarray) -> Three:
+    """Return the median, the least and the most of repeats."""
+    return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
+
+
+def _speeds(n_queries: int, rows: int, first: int, last: int, repeats: int) -> Values:
     """Return the seconds of each repeat. Ours and the other model are timed in turns."""
     from sklearn.datasets import make_classification
-    from sklearn.neural_network import MLPClassifier
 
-    from gradatim.estimators import RefinedClassifier
-
-    data = make_classification(rows, FEATURES, n_informative=10, random_state=0)
+    data = make_classification(max(rows, last), FEATURES, n_informative=10, random_state=0)
     x, y = (np.asarray(part) for part in data)
     queries = np.random.default_rng(0).normal(size=(n_queries, FEATURES))
-    first = slice(0, rows // 2)
-    network = MLPClassifier(hidden_layer_sizes=(64,), max_iter=20, random_state=0)
+    network, half = _network(x[: rows // 2], y[: rows // 2]), slice(0, rows // 2)
+    classifier = _learn(RefinedClassifier(random_state=0), x[half], y[half])
+    named = [{f"x{place}": value for place, value in enumerate(row)} for row in x.tolist()]
+    answers = y.tolist()
+    work: dict[str, Callable[[], object]] = {
+        "predict_ours": lambda: classifier.predict_proba(queries),
+        "predict_other": lambda: network.predict_proba(queries),
+        "learn_ours": lambda: _learn(RefinedClassifier(random_state=0), x[:rows], y[:rows]),
+        "update_ours": lambda: _learn(RefinedClassifier(random_state=0), x[:rows], y[:rows], True),
+    }
+    makers: dict[str, Callable[[], Any]] = {"row_ours": lambda: RefinedClassifier(random_state=0)}
+    if find_spec("river"):
+        makers["row_other"] = partial(build, "forest", "classification", 0)
+        work["learn_other"] = lambda: one_by_one(makers["row_other"](), named[:rows], answers, False)
+        work["update_other"] = lambda: one_by_one(makers["row_other"](), named[:rows], answers)
+    times: dict[str, list[float]] = {key: [] for key in (*work, *makers)}
+    for _ in range(repeats):
+        for key, call in work.items():
+            start = time.perf_counter()
+            call()
+            times[key].append(time.perf_counter() - start)
+        for key, make in makers.items():
+            model = make()
+            one_by_one(model, named[:first], answers, False)
+            start = time.process_time()
+            one_by_one(model, named[first:last], answers[first:])
+            times[key].append(time.process_time() - start)
+    return {key: np.asarray(values) for key, values in times.items()}
+
+
+def _network(x: np.ndarray, y: np.ndarray) -> Any:
+    """Return an MLP of scikit-learn after a fit."""
+    from sklearn.neural_network import MLPClassifier
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network.fit(x[first], y[first])
-    classifier = _learn(RefinedClassifier(random_state=0), x[first], y[first])
-    named, answers = [dict(enumerate(row)) for row in x.tolist()], y.tolist()
-    river = find_spec("river") is not None
-    times: dict[str, list[float]] = {}
-
-    def timed(key: str, work: Callable[[], object]) -> None:
-        start = time.perf_counter()
-        work()
-        times.setdefault(key, []).append(time.perf_counter() - start)
-
-    for _ in range(repeats):
-        timed("predict_ours", lambda: classifier.predict_proba(queries))
-        timed("predict_other", lambda: network.predict_proba(queries))
-        timed("update_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y))
-        timed("asked_ours", lambda: _learn(RefinedClassifier(random_state=0), x, y, predict_first=True))
-        if river:
-            timed("update_other", lambda: _train_forest(named, answers))
-    return {key: np.asarray(values) for key, values in times.items()}
+        return MLPClassifier(hidden_layer_sizes=(64,), max_iter=20, random_state=0).fit(x, y)
 
 
 def _learn(model: Any, x: np.ndarray, y: np.ndarray, predict_first: bool = False) -> Any:
@@ -144,9 +169,11 @@ def _learn(model: Any, x: np.ndarray, y: np.ndarray, predict_first: bool = False
     return model
 
 
-def _train_forest(rows: list[dict[int, float]], answers: list[int]) -> None:
-    model = build("forest", "classification", 0)
-    for row, answer in zip(rows, answers, strict=True):
+def one_by_one(model: Any, rows: list[dict[str, float]], answers: list[int], predict: bool = True) -> None:
+    """Teach a model, ours or river's, rows one by one, each predicted first. There may be more answers than rows."""
+    for row, answer in zip(rows, answers, strict=False):
+        if predict:
+            model.predict_proba_one(row)
         model.learn_one(row, answer)
 
 
@@ -162,9 +189,9 @@ def killed_updates(study: Study, smoke: bool) -> dict[str, Any]:
         [fingerprint(*COMMANDS), times, rows],
         lambda: _kill_updates(study.folder / "kill", times, rows),
     )
-    intact = int(outcomes["whole"].sum())
-    entry = claim("tables.killed_updates", intact, intact, intact, times, ">=")
-    return entry | {"already_new": int(outcomes["new"].sum()), "of": times}
+    intact, already = (int(outcomes[key].sum()) for key in ("whole", "new"))
+    entry = constant("killed_updates", intact, already_new=already, of=times)
+    return entry | {"bar": times, "holds": intact >= times}
 
 
 def _kill_updates(home: Path, times: int, rows: int) -> Values:
@@ -222,8 +249,6 @@ def _same_tensors(content: bytes, reference: bytes) -> bool:
 
 def _is_loadable(state: Path) -> bool:
     """Return whether a state can be loaded."""
-    from gradatim.estimators import RefinedClassifier
-
     try:
         RefinedClassifier.load(state)
     except (ValueError, OSError):

@@ -39,6 +39,9 @@ COPIES = {
 }
 """Tables with the same rows as another one, shuffled, rounded or encoded otherwise. They are left out."""
 
+COLLECTIONS = ("school", "landmine", "parkinsons")
+"""Collections of many small tables alike, called `school-task-0` and so on, in `$GRADATIM_DATA/multitask`."""
+
 BUNDLED = {"classification": ("bundled-breast_cancer", "bundled-wine"), "regression": ("bundled-diabetes",)}
 """Tables that scikit-learn includes. A smoke run uses only these."""
 
@@ -127,9 +130,18 @@ def names(kind: str, on: str, smoke: bool = False) -> list[str]:
     return [r["name"] for r in sorted(rows, key=lambda r: (r["n"], r["name"]))]
 
 
+def tasks(collection: str) -> list[str]:
+    """Return the names of the small tables of a collection.
+
+    Raises:
+        ValueError: $GRADATIM_DATA is not set.
+    """
+    return [f"{collection}-task-{task}" for task in np.unique(_collection(collection)["task"])]
+
+
 @lru_cache(maxsize=4)
 def load(name: str) -> Table:
-    """Return a table or a long stream by its name.
+    """Return a table, a small one of a collection, or a long stream by its name.
 
     Raises:
         ValueError: the name is unknown, or $GRADATIM_DATA is not set.
@@ -139,6 +151,9 @@ def load(name: str) -> Table:
     if name in STREAMS:
         x, y, classes = stream(name)
         return Table(name, x, y, classes=classes, heldout=0.0, fixed=True)
+    collection, _, task = name.partition("-task-")
+    if task and collection in COLLECTIONS:
+        return _task(name, collection, int(task))
     row = next((r for r in _index() if r["name"] == name), None)
     if row is None:
         raise ValueError(f"no table is called {name!r} in {_folder()}")
@@ -154,6 +169,24 @@ def levels(table: Table) -> dict[int, np.ndarray]:
     """Return the codes of each categorical column. They are known at the start, as classes are."""
     columns: Sequence[int] = table.categorical
     return {c: np.unique(table.x[:, c][~np.isnan(table.x[:, c])]) for c in columns}
+
+
+def _task(name: str, collection: str, task: int) -> Table:
+    """Return one table of a collection. It has no held-out rows: only its first ones are used."""
+    stored = _collection(collection)
+    own = stored["task"] == task
+    x, y = stored["X"][own].astype(np.float64), stored["y"][own]
+    classes = 0 if y.dtype.kind == "f" else int(stored["y"].max()) + 1
+    return Table(name, x, y.astype(np.int64 if classes else np.float64), classes=classes, heldout=0.0)
+
+
+@lru_cache(maxsize=1)
+def _collection(name: str) -> dict[str, np.ndarray]:
+    path = _folder().with_name("multitask") / f"{name}.npz"
+    if not path.exists():
+        raise ValueError(f"{path} is not there: $GRADATIM_DATA has it below multitask/")
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def _folder() -> Path:

@@ -5,15 +5,18 @@ Source: Guo et al. 2017, equation 3 (expected calibration error); Demsar 2006 (r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import rankdata, t
 
-from gradatim.comparison.runs import claim
 from gradatim.metrics import bootstrap
 
-from .peers import CENTRAL, OURS, RIDGE
+from .peers import ASIDE, CENTRAL, OURS, RIDGE
+from .refits import LIGHTGBM
+from .scores import SIZE
+from .verdicts import Three, measured, unmeasured
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 Passes = dict[str, list[list["Values"]]]
 """Records of strict passes by learner: for each table, for each order of its rows."""
 
-Three = tuple[float, float, float]
-BINS, DRAWS, LEVEL = 15, 200, 0.05
+BINS, DRAWS, LEVEL, FIFTHS = 15, 200, 0.05, 5
+EVERY = slice(None)
 
 
 def mean_of(passes: Passes, metric: str) -> dict[str, np.ndarray]:
@@ -42,14 +45,33 @@ def log_error_ratio(errors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     return np.log((errors.mean(0) + 0.5) / (ridge.mean(0) + 0.5))
 
 
-def error_counts(passes: Passes, name: str, skip: int = 0) -> np.ndarray:
-    """Return the number of misclassified rows in each pass, `[orders, tables]`, without the first `skip` rows."""
-    return np.array([[record["error"][skip:].sum() for record in orders] for orders in passes[name]]).T
+def error_counts(passes: Passes, name: str, rows: slice = EVERY) -> np.ndarray:
+    """Return the number of misclassified rows in each pass, `[orders, tables]`, among some rows of the stream."""
+    return np.array([[record["error"][rows].sum() for record in orders] for orders in passes[name]]).T
 
 
-def _geometric_ratio(passes: Passes, name: str, skip: int = 0) -> Three:
-    """Return the geometric mean over tables of a learner's errors over the ridge's, with its interval."""
-    logs = log_error_ratio(error_counts(passes, name, skip), error_counts(passes, RIDGE, skip))
+def log_rmse(passes: Passes, name: str, rows: slice = EVERY) -> np.ndarray:
+    """Return the log of each table's RMSE, the mean over orders, `[tables]`, among some rows of the stream.
+
+    Records begin with the second mini-batch, row 32.
+    """
+    start, stop = (None if end is None else max(end - SIZE, 0) for end in (rows.start, rows.stop))
+    values = [[np.sqrt(record["square"][start:stop].mean()) for record in orders] for orders in passes[name]]
+    return np.log([np.mean(orders) for orders in values])
+
+
+def geometric_ratio(passes: Passes, name: str, other: str = RIDGE, rows: slice = EVERY) -> Three:
+    """Return the geometric mean over tables of a learner's errors over another's, with its interval."""
+    return geometric(log_error_ratio(*(error_counts(passes, who, rows) for who in (name, other))))
+
+
+def rmse_ratio(passes: Passes, name: str, other: str, rows: slice = EVERY) -> Three:
+    """Return the geometric mean over tables of a learner's RMSE over another's, with its interval."""
+    return geometric(log_rmse(passes, name, rows) - log_rmse(passes, other, rows))
+
+
+def geometric(logs: np.ndarray) -> Three:
+    """Return the geometric mean of ratios from their logs `[tables]`, and its bootstrap interval."""
     return bootstrap(lambda a: float(np.exp(a.mean())), logs[None])
 
 
@@ -123,20 +145,42 @@ def coverage(passes: Passes, name: str) -> np.ndarray:
     )
 
 
+def missed_by_fifths(passes: Passes, name: str) -> np.ndarray:
+    """Return how far the coverage of the 80% intervals is off, the mean over fifths of the prediction, `[tables]`.
+
+    The rows of all orders are sorted by what is predicted, and cut into fifths.
+    """
+    level, off = CENTRAL[0], []
+    for orders in passes[name]:
+        predicted = np.concatenate([record["predicted"] for record in orders])
+        inside = np.concatenate([record["inside"][:, 0] for record in orders])[
+            predicted.argsort(kind="stable")
+        ]
+        off.append(np.mean([abs(part.mean() - level) for part in np.array_split(inside, FIFTHS)]))
+    return np.array(off)
+
+
 def chosen_reference(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
     """Return the final accuracies `[orders, tables]` of two references.
 
     The first is chosen by cross-validation. The second is the best on a table's held-out rows, over its orders.
     """
-    valid, final = (
-        np.array(
-            [[[float(record[key]) for record in orders] for orders in tables] for tables in passes.values()]
-        )
-        for key in ("cross_validated", "final_error")
-    )  # [references, tables, orders]
-    picked = np.take_along_axis(final, valid.argmax(0)[None], 0)[0]
+    final = _of_references(passes, "final_error")
     lowest = np.take_along_axis(final, final.mean(2).argmin(0)[None, :, None], 0)[0]
-    return 1 - picked.T, 1 - lowest.T
+    return 1 - of_chosen(passes, "final_error"), 1 - lowest.T
+
+
+def of_chosen(passes: Passes, key: str) -> np.ndarray:
+    """Return what the records of the references that cross-validation chooses say, `[orders, tables]`."""
+    valid, values = (_of_references(passes, name) for name in ("cross_validated", key))
+    return np.take_along_axis(values, valid.argmax(0)[None], 0)[0].T
+
+
+def _of_references(passes: Passes, key: str) -> np.ndarray:
+    """Return a number of every record, `[references, tables, orders]`."""
+    return np.array(
+        [[[float(record[key]) for record in orders] for orders in tables] for tables in passes.values()]
+    )
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Three:
@@ -153,43 +197,94 @@ def mean(values: np.ndarray) -> Three:
 def classification_claims(passes: Passes, references: Passes) -> list[dict[str, Any]]:
     """Return the claims on the test tables with classes."""
     error, loss = mean_of(passes, "error"), mean_of(passes, "log_loss")
-    geometric = {name: _geometric_ratio(passes, name) for name in passes}
-    ranking = ranks(error)
-    final = 1 - mean_of(passes, "final_error")[OURS]
-    picked, best = chosen_reference(references)
-    interval, others = geometric.pop(OURS), [name for name in passes if name not in (OURS, RIDGE)]
-    first = claim("tables.prequential.over_ridge", *interval, 0.94, "<=")
+    ranked = without_aside(error)
+    ranking = ranks(ranked)
+    ratios = {name: geometric_ratio(passes, name) for name in passes}
+    interval, others = ratios.pop(OURS), [name for name in passes if name not in (OURS, RIDGE)]
+    later = slice(SIZE, None)
+    beside = {
+        "ours, without the 32 rows that all predict uniformly": geometric_ratio(passes, OURS, rows=later)
+    }
+    beside |= {f"{name} over the plain ridge": ratios[name] for name in others}
+    first = measured("prequential.over_ridge", interval, beside)
     first["holds"] = first["holds"] and interval[2] < 1
-    beside = {"ours, without the 32 rows that all predict uniformly": _geometric_ratio(passes, OURS, 32)}
-    beside |= {f"{name} over the plain ridge": geometric[name] for name in others}
-    entries = [
-        first | {"beside": _rounded(beside)},
-        claim("tables.prequential.sum_over_ridge", *ratio(error[OURS], error[RIDGE]), 0.97, "<="),
-        claim("tables.prequential.rank", *mean(ranking[OURS]), 2.0, "<=")
-        | {"beside": _rounded({f"rank of {name}": mean(ranking[name]) for name in passes if name != OURS})},
-        claim("tables.prequential.wins", *mean(wins(error)), 0.8, ">="),
-        claim("tables.logloss.over_ridge", *ratio(loss[OURS], loss[RIDGE]), 0.85, "<="),
-        claim("tables.final.over_batch", *ratio(final, picked), 0.985, ">=")
-        | {"beside": _rounded({"over the reference that is best on the held-out rows": ratio(final, best)})},
-    ]
+    of_peers = {f"rank of {name}": mean(ranking[name]) for name in ranked if name != OURS}
     off = {name: mean(excess_calibration_errors(passes, name).mean(0)) for name in passes}
-    entries.append(
-        claim("tables.ece_excess", *off.pop(OURS), 0.03, "<=")
-        | {"beside": _rounded({f"of {name}": values for name, values in off.items()})}
+    return [
+        first,
+        measured("prequential.sum_over_ridge", ratio(error[OURS], error[RIDGE])),
+        measured("prequential.rank", mean(ranking[OURS]), of_peers),
+        measured("prequential.wins", mean(wins(ranked))),
+        measured("logloss.over_ridge", ratio(loss[OURS], loss[RIDGE])),
+        *final_claims(passes, references),
+        measured("ece_excess", off.pop(OURS), {f"of {name}": values for name, values in off.items()}),
+    ]
+
+
+def without_aside(errors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the errors of the learners that take part in ranks: those that see every row once, ours once."""
+    return {name: values for name, values in errors.items() if name not in ASIDE}
+
+
+def final_claims(passes: Passes, references: Passes) -> list[dict[str, Any]]:
+    """Return the claims on the held-out rows, after the pass, against batch models."""
+    final, recall, rows = (
+        np.array([[float(record[key]) for record in orders] for orders in passes[OURS]]).T
+        for key in ("final_error", "final_recall", "heldout")
     )
-    return entries
+    picked, best = chosen_reference(references)
+    counts = [geometric(log_error_ratio(rows * final, rows * (1 - other))) for other in (picked, best)]
+    beside = {"over the reference that is best on the held-out rows": ratio(1 - final, best)}
+    return [
+        measured("final.over_batch", ratio(1 - final, picked), beside),
+        measured("final.errors_over_batch", counts[0], dict.fromkeys(beside, counts[1])),
+        measured("macro_recall", ratio(recall, of_chosen(references, "final_recall"))),
+    ]
 
 
 def regression_claims(passes: Passes) -> list[dict[str, Any]]:
     """Return the claims on the test tables with a number to predict."""
-    ranking = ranks(mean_of(passes, "square"))
+    ranking = ranks(without_aside(mean_of(passes, "square")))
     off = np.abs(coverage(passes, OURS) - np.asarray(CENTRAL))
+    of_peers = {f"rank of {name}": mean(ranking[name]) for name in ranking if name != OURS}
     return [
-        claim("tables.regression.rank", *mean(ranking[OURS]), 1.6, "<=")
-        | {"beside": _rounded({f"rank of {name}": mean(ranking[name]) for name in passes if name != OURS})},
-        claim("tables.regression.coverage", *mean(off.mean(1)), 0.04, "<="),
+        measured("regression.rank", mean(ranking[OURS]), of_peers),
+        measured("regression.coverage", mean(off.mean(1))),
+        measured("coverage.fifths", mean(missed_by_fifths(passes, OURS))),
     ]
 
 
-def _rounded(intervals: dict[str, Three]) -> dict[str, list[float]]:
-    return {name: [round(value, 5) for value in values] for name, values in intervals.items()}
+def refit_claims(
+    classes: Passes, numbers: Passes, large: tuple[Sequence[int], Sequence[int]], row: int
+) -> list[dict[str, Any]]:
+    """Return the claims against LightGBM refitted whenever rows have doubled, beyond a row and up to it.
+
+    Args:
+        classes: records of the tables with classes.
+        numbers: records of the tables with numbers.
+        large: the places of the tables of both kinds that have enough rows for the claims beyond the row.
+        row: where early ends and late begins.
+    """
+    late, early = slice(row, None), slice(row)
+    names = ("refit.over_lightgbm", "refit.over_lightgbm_rmse", "refit.early")
+    if LIGHTGBM not in classes or LIGHTGBM not in numbers:
+        return [unmeasured(name, "LightGBM is not installed") for name in names]
+    parts = (some(classes, large[0]), late), (some(numbers, large[1]), late), (classes, early)
+    found = []
+    for name, over, (passes, rows) in zip(
+        names, (geometric_ratio, rmse_ratio, geometric_ratio), parts, strict=True
+    ):
+        if not passes[OURS]:
+            found.append(unmeasured(name, "no table has so many rows"))
+            continue
+        others = [other for other in passes if other in ASIDE and other != LIGHTGBM]
+        beside = {f"{other} over LightGBM": over(passes, other, LIGHTGBM, rows) for other in others}
+        if name == "refit.early":
+            beside["RMSE of numbers"] = rmse_ratio(numbers, OURS, LIGHTGBM, rows)
+        found.append(measured(name, over(passes, OURS, LIGHTGBM, rows), beside, tables=len(passes[OURS])))
+    return found
+
+
+def some(passes: Passes, places: Sequence[int]) -> Passes:
+    """Return the records of some tables."""
+    return {name: [tables[place] for place in places] for name, tables in passes.items()}

@@ -1,4 +1,4 @@
-"""One-pass learners of `make study NAME=tables`: an adapter for ours, and its peers with their grids.
+"""The learners of `make study NAME=tables`: an adapter for ours, and its peers with their grids.
 
 Source: Rahimi, Recht 2007 (the plain ridge's features); scikit-learn's and river's own references for their
 models.
@@ -9,24 +9,26 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 import gradatim
 
+from .peer import Peer
+from .refits import REFITS
 from .river import RiverClassifier, RiverRegressor
 from .rows import RowEncoder, RunningScaler
 
 if TYPE_CHECKING:
     from .data import Table
 
-OURS, RIDGE = "gradatim", "plain-ridge"
+OURS, RIDGE, ADAPTIVE = "gradatim", "plain-ridge", "gradatim-adaptive"
 WIDTH, STRENGTH = 512, 2.0
 CENTRAL = (0.8, 0.95)
 """Levels of the central intervals of a regressor."""
@@ -35,20 +37,6 @@ DIVERGED = ("overflow", "non-finite")
 """Words in the errors of scikit-learn's models when their weights have diverged."""
 
 QUANTILES = tuple(q for level in CENTRAL for q in ((1 - level) / 2, (1 + level) / 2))
-
-
-class OnePass(Protocol):
-    """A learner that sees each row once.
-
-    `predict` returns class probabilities `[n, classes]`, numbers `[n]`, or numbers and quantiles `[n, 1 + q]`.
-    """
-
-    def learn(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn the rows of a mini-batch, x `[n, d]`, y `[n]`."""
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return predictions for x `[n, d]`. It is called only after some rows were learnt."""
-        ...
 
 
 class PlainRidge:
@@ -228,24 +216,6 @@ class RefinedEstimator:
         return probabilities
 
 
-@dataclass(frozen=True)
-class Peer:
-    """One learner.
-
-    Attributes:
-        make: `make(table, seed, **setting)` builds it.
-        grid: the settings that one is chosen from.
-        package: that it comes from.
-        tuning: the number of orders of the validation tables on which the setting is chosen. River's models, which take
-            most of the time, have one.
-    """
-
-    make: Callable[..., OnePass]
-    grid: tuple[dict[str, Any], ...] = ({},)
-    package: str = "scikit-learn"
-    tuning: int = 2
-
-
 _RATES = tuple({"learning_rate_init": r, "repeats": k} for r in (3e-3, 1e-2, 3e-2) for k in (1, 4, 10))
 _LONGER = (*_RATES, *({"learning_rate_init": r, "repeats": 20} for r in (3e-3, 1e-2)))
 _SGD = (
@@ -267,6 +237,7 @@ _LEAVES = (
     {"grace_period": 10, "delta": 0.1, "leaf_prediction": "mean"},
     {"grace_period": 10, "delta": 0.1, "leaf_prediction": "adaptive"},
 )
+_ADAPTIVE = Peer(RefinedEstimator, ({"memory": "adaptive"},), "gradatim")
 CLASSIFIERS: dict[str, Peer] = {
     OURS: Peer(RefinedEstimator, package="gradatim"),
     RIDGE: Peer(PlainRidge, tuple({"temperature": t} for t in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)), "scipy"),
@@ -277,6 +248,8 @@ CLASSIFIERS: dict[str, Peer] = {
     ),
     "river-forest": Peer(partial(RiverClassifier, "forest"), _FOREST, "river", 1),
     "river-tree": Peer(partial(RiverClassifier, "tree"), _TREE, "river", 1),
+    ADAPTIVE: _ADAPTIVE,
+    **REFITS["classification"],
 }
 REGRESSORS: dict[str, Peer] = {
     OURS: Peer(RefinedEstimator, package="gradatim"),
@@ -284,29 +257,57 @@ REGRESSORS: dict[str, Peer] = {
     "sgd": Peer(partial(PartialFit, _sgd_regressor), _STEPS),
     "mlp-64": Peer(partial(PartialFit, _mlp_regressor), _LONGER),
     "river-forest": Peer(RiverRegressor, _LEAVES, "river", 1),
+    ADAPTIVE: _ADAPTIVE,
+    **REFITS["regression"],
 }
-"""All one-pass learners, by kind of table. A grid of one setting is fixed."""
+"""All learners, by kind of table. A grid of one setting is fixed."""
+
+ASIDE = (ADAPTIVE, *dict.fromkeys([*REFITS["classification"], *REFITS["regression"]]))
+"""Learners that are shown and take no part in ranks: our other setting, and models that see rows many times."""
+
+PACKAGES = ("river", "lightgbm")
+"""What a full study needs, and a smoke run does without."""
 
 SOURCES = (
     "estimators",
     "preprocessing",
-    "predictors/committee.py",
+    "memory",
+    "batch.py",
     "committees.py",
+    "forgetting.py",
+    "learner.py",
+    "likelihood.py",
+    "one_row.py",
+    "predictor.py",
+    "refiner.py",
+    "regimes.py",
+    "signal.py",
+    "table_features.py",
     "table_task.py",
+    "tree.py",
+    "predictors/committee.py",
+    "refiners/answers.py",
     "refiners/experts.py",
+    "refiners/foresight.py",
     "refiners/heads.py",
     "refiners/pending.py",
+    "refiners/statistics.py",
     "nn/carry.py",
     "nn/fixed_features.py",
     "nn/landmarks.py",
-    "regimes.py",
+    "nn/mixture.py",
 )
-"""Source files and folders in gradatim that decide the predictions of our estimators."""
+"""Source files and folders in gradatim that decide the predictions of our estimators; a test looks for others."""
 
 
 def peers(kind: str) -> dict[str, Peer]:
-    """Return the one-pass learners of a kind of table, ours first."""
+    """Return the learners of a kind of table, ours first."""
     return CLASSIFIERS if kind == "classification" else REGRESSORS
+
+
+def missing() -> list[str]:
+    """Return the packages of peers that are not installed."""
+    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 @lru_cache(maxsize=4)

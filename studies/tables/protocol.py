@@ -6,9 +6,11 @@ confidences).
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,18 +27,30 @@ from gradatim.provenance import processes_on_threads
 
 from .batch import FOLDS, REFERENCES, evaluate_reference
 from .data import Table, load
-from .peers import CENTRAL, OURS, OnePass, peers, version_of
+from .early import early_losses
+from .long import over_heads
+from .peer import OnePass
+from .peers import CENTRAL, OURS, fingerprint, peers, version_of
+from .scores import SIZE, errors, log_losses, macro_recall
+from .states import forgotten, merged
 
 if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
 
-SIZE, FLOOR, PROTOCOL = 32, 1e-6, 1
-TIE = 1e-12
+PROTOCOL = 2
+EARLY, MERGED, FORGOTTEN, HEADS = "first-rows", "merged", "forgotten", "single-heads"
+MEASURES: dict[str, Callable[[Table, int], Values]] = {
+    EARLY: early_losses,
+    MERGED: merged,
+    FORGOTTEN: forgotten,
+    HEADS: over_heads,
+}
+"""What is measured of ours alone, by the name that its records have in place of a learner's."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One record: a learner under a setting, or a batch reference, on one order of the rows of a table."""
+    """One record: a learner under a setting, a batch reference or a measure, on one order of the rows of a table."""
 
     learner: str
     table: str
@@ -54,20 +68,6 @@ def job(learner: str, table: str, order: int, setting: dict[str, Any] | None = N
     return Job(learner, table, order, json.dumps(setting or {}, sort_keys=True))
 
 
-def errors(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the errors `[n]` of class probabilities `[n, C]`: 0 or 1.
-
-    Where k classes tie for the first place and y is one of them, the error is 1 - 1/k, that of a fair guess.
-    """
-    first = probabilities >= probabilities.max(1, keepdims=True) - TIE
-    return 1 - first[np.arange(len(y)), y] / first.sum(1)
-
-
-def log_losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return `-log p(y)`, `[n]`, of class probabilities `[n, C]` clipped at 1e-6."""
-    return -np.log(np.clip(probabilities[np.arange(len(y)), y], FLOOR, 1.0))
-
-
 def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZE) -> Values:
     """Return the metrics of one strict pass over one order of a table's rows.
 
@@ -75,13 +75,15 @@ def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZ
 
     - `error`, `log_loss`, `confidence`: of every row of the stream. Before the first rows are learnt the prediction is
       uniform.
-    - `final_error`, `final_log_loss`: means over the held-out rows after the pass.
+    - `final_error`, `final_log_loss`, `final_recall`: means over the held-out rows after the pass, and macro recall.
+    - `heldout`: their number.
 
     Regression:
 
     - `square`: squared errors from the second mini-batch on. Before the first the scale of the target is unknown.
     - `final_square`: the mean over the held-out rows.
-    - `inside [n, 2]`: whether the 80% and 95% intervals contain y, if the learner predicts quantiles.
+    - `predicted [n]`, `inside [n, 2]`: the mean, and whether the 80% and 95% intervals contain y, if the learner
+      predicts quantiles.
     """
     x, y, heldout_x, heldout_y = table.split(order)
     start_time, scores = time.perf_counter(), []
@@ -97,7 +99,11 @@ def prequential_pass(learner: OnePass, table: Table, order: int, size: int = SIZ
     metrics = {name: np.concatenate([f[name] for f in scores]) for name in scores[0]}
     if len(heldout_x):
         final = _scores(learner.predict(heldout_x), heldout_y, table.classes)
+        final.pop("predicted", None)
         metrics |= {f"final_{name}": np.asarray(values.mean(0)) for name, values in final.items()}
+        metrics["heldout"] = np.asarray(len(heldout_y))
+        if table.classes:
+            metrics["final_recall"] = np.asarray(macro_recall(final["error"], heldout_y))
     return {**metrics, "seconds": np.asarray(seconds)}
 
 
@@ -117,7 +123,7 @@ def _scores(predictions: np.ndarray, y: np.ndarray, classes: int) -> Values:
     if predictions.ndim == 2:
         low, high = predictions[:, 1::2], predictions[:, 2::2]
         assert low.shape[1] == len(CENTRAL)
-        scores["inside"] = (low <= y[:, None]) & (y[:, None] <= high)
+        scores |= {"inside": (low <= y[:, None]) & (y[:, None] <= high), "predicted": mean}
     return scores
 
 
@@ -128,6 +134,10 @@ def record(study: Study, job: Job) -> Values:
     if job.learner in REFERENCES:
         depends += [FOLDS, f"scikit-learn {version('scikit-learn')}"]
         return study.cached(job.key, depends, lambda: evaluate_reference(job.learner, table, job.order))
+    if job.learner in MEASURES:
+        measure = MEASURES[job.learner]
+        depends += [fingerprint(), text_of(measure)]
+        return study.cached(job.key, depends, lambda: measure(table, job.order))
     peer = peers(table.kind)[job.learner]
 
     def compute() -> Values:
@@ -138,6 +148,12 @@ def record(study: Study, job: Job) -> Values:
         return metrics
 
     return study.cached(job.key, [*depends, version_of(job.learner, table.kind)], compute)
+
+
+def text_of(measure: Callable[..., Any]) -> str:
+    """Return a hash of the source file of a measure."""
+    file = Path(str(inspect.getsourcefile(measure)))
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def saved_bytes(learner: Any, folder: Path, name: str) -> int:

@@ -10,37 +10,34 @@ Source: Dawid 1984 (prequential); the protocol and the split are this project's 
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gradatim.comparison.report import write_result
-from gradatim.comparison.runs import Study, claim
+from gradatim.comparison.runs import Study
 from gradatim.provenance import commit
 
 from .batch import REFERENCES
 from .checks import checks_failed, killed_updates, speeds
-from .data import ORDERS, load, names
-from .figures import (
-    Passes,
-    chosen_reference,
-    classification_claims,
-    coverage,
-    error_counts,
-    log_error_ratio,
-    mean_of,
-    ranks,
-    regression_claims,
-    wins,
-)
+from .data import COLLECTIONS, ORDERS, load, names, tasks
+from .distributed import ray_claims
+from .early import early_claim
+from .figures import Passes, classification_claims, refit_claims, regression_claims
+from .listings import classes_listings, numbers_listings, settings_listing
+from .long import LONG, long_claim
 from .page import PAGE
-from .peers import OURS, RIDGE, peers
-from .protocol import SIZE, compute, job, tune
+from .peers import ADAPTIVE, OURS, RIDGE, missing, peers
+from .protocol import EARLY, FORGOTTEN, HEADS, MERGED, compute, job, tune
+from .refits import LIGHTGBM
+from .scores import SIZE
+from .states import forget_claim, merge_claim
 from .streams import STREAMS
+from .verdicts import constant
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -48,14 +45,20 @@ if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
 
 KINDS = ("classification", "regression")
-LARGEST_STATE = 5_000_000
-"""Bytes of a state at most. It was 2,000,000 while sums were rounded to float32, until they added up (lab book)."""
+LARGE, LATE = 2_000, 1_000
+"""Rows of a large table at least; and the row of its stream from which on learners are compared with refits."""
+
+SMOKE_LARGE, SMOKE_LATE = 400, 200
+"""The same of a smoke run."""
 
 FEW = {
-    "classification": (OURS, RIDGE, "sgd", "gaussian-nb", "river-tree"),
-    "regression": (OURS, RIDGE, "sgd"),
+    "classification": (OURS, RIDGE, "sgd", "gaussian-nb", "river-tree", ADAPTIVE, LIGHTGBM, "refit-logistic"),
+    "regression": (OURS, RIDGE, "sgd", ADAPTIVE, LIGHTGBM, "refit-ridge"),
 }
 """Learners of a smoke run."""
+
+SLOW = ("river-forest", "refit-forest")
+"""Learners that take half an hour on a long stream of 64 columns, and are left out there."""
 
 ABOUT = (
     "One strict pass: mini-batches of 32 rows, predicted before they are learnt; classes (and, for the peers, the "
@@ -64,7 +67,10 @@ ABOUT = (
     "rows, which decide both the stream and the held-out rows. No cap on rows. Tables of at least 300 rows, one of "
     "each pair of copies, split by family by a hash: settings (one for all tables) are chosen on {validation} "
     "validation tables, figures are of {test} test tables, intervals are 95% by bootstrap over tables. Numeric peers "
-    "see numbers standardised as they run and one-hot codes; river's trees for classes see raw values and strings."
+    "see numbers standardised as they run and one-hot codes; river's trees for classes and trees refitted at "
+    "doublings see raw values. Refits (at 32 rows, 64, 128, ...) see rows many times: they are listed and take no part "
+    "in ranks, nor does gradatim-adaptive, our estimator with memory='adaptive'. Errors are compared as (errors + 0.5) "
+    "over (errors + 0.5) of a table, so that 0 errors make no ratio infinite."
 )
 
 
@@ -75,27 +81,32 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     smoke run uses only this process, because starting others takes longer than the work.
 
     Raises:
-        ValueError: $GRADATIM_DATA is not set, or river is not installed. A smoke run needs neither.
+        ValueError: $GRADATIM_DATA is not set, or river or LightGBM is not installed. A smoke run needs none of them.
     """
     study = Study(out / "work" / ("tables-smoke" if smoke else "tables"), 1 if smoke else workers, console)
     orders = 1 if smoke else ORDERS
     chosen = {kind: settings(study, kind, smoke) for kind in KINDS}
-    tested = {kind: names(kind, "test", smoke) for kind in KINDS}
-    test = {kind: passes(study, chosen[kind], tested[kind], orders, f"test, {kind}") for kind in KINDS}
-    validated = {kind: names(kind, "validation", smoke) for kind in KINDS}
-    validation = {
-        kind: passes(study, chosen[kind], validated[kind], orders, f"validation, {kind}") for kind in KINDS
+    sides = {on: {kind: names(kind, on, smoke) for kind in KINDS} for on in ("test", "validation")}
+    found = {
+        on: {kind: passes(study, chosen[kind], tables[kind], orders, f"{on}, {kind}") for kind in KINDS}
+        for on, tables in sides.items()
     }
+    test, tested, validated = found["test"], sides["test"], sides["validation"]
     reference_names = ("batch-logistic-1", "batch-boosting") if smoke else REFERENCES
     references = passes(
         study, {name: {} for name in reference_names}, tested["classification"], orders, "batch references"
     )
+    large = {kind: large_ones(tested[kind], SMOKE_LARGE if smoke else LARGE) for kind in KINDS}
+    classes, numbers = (test[kind] for kind in KINDS)
     claims = [
-        *classification_claims(test["classification"], references),
-        *regression_claims(test["regression"]),
-        *_machine(
-            study, smoke, [by_learner[OURS] for side in (test, validation) for by_learner in side.values()]
-        ),
+        *classification_claims(classes, references),
+        *regression_claims(numbers),
+        *refit_claims(classes, numbers, (large[KINDS[0]], large[KINDS[1]]), SMOKE_LATE if smoke else LATE),
+        first_rows(study, tested, orders, smoke),
+        *states(study, tested["classification"], large["classification"], orders),
+        long_streams(study, smoke),
+        *_machine(study, smoke, [ours[OURS] for side in found.values() for ours in side.values()]),
+        *ray_claims(study, smoke),
     ]
     records = [] if smoke else streams(study, chosen["classification"])
     out.mkdir(parents=True, exist_ok=True)
@@ -112,11 +123,20 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         "records": records,
         "claims": claims,
         "listings": [
-            *(_settings_listing(kind, chosen[kind]) for kind in KINDS),
-            *_classes_listings("test", tested["classification"], test["classification"], references),
-            *_numbers_listings("test", tested["regression"], test["regression"]),
-            *_classes_listings("validation", validated["classification"], validation["classification"], {}),
-            *_numbers_listings("validation", validated["regression"], validation["regression"]),
+            *(settings_listing(kind, chosen[kind]) for kind in KINDS),
+            *(
+                listing
+                for on, side in found.items()
+                for listing in (
+                    *classes_listings(
+                        on,
+                        sides[on]["classification"],
+                        side["classification"],
+                        references if on == "test" else {},
+                    ),
+                    *numbers_listings(on, sides[on]["regression"], side["regression"]),
+                )
+            ),
         ],
     }
     return write_result(out, "tables", json.loads(json.dumps(result)), PAGE)
@@ -126,17 +146,24 @@ def settings(study: Study, kind: str, smoke: bool) -> dict[str, dict[str, Any]]:
     """Return the learners of the study, and the setting of each, chosen on validation tables.
 
     Raises:
-        ValueError: river is not installed. A smoke run skips its models.
+        ValueError: river or LightGBM is not installed. A smoke run skips their models.
     """
-    taking = [name for name in peers(kind) if not smoke or name in FEW[kind]]
-    if find_spec("river") is None:
-        if not smoke:
-            raise ValueError("make study NAME=tables needs river's peers: pip install gradatim[studies]")
-        study.console.print(r"without river's models: pip install gradatim\[studies]")
-        taking = [name for name in taking if not name.startswith("river")]
+    absent, of_kind = missing(), peers(kind)
+    if absent and not smoke:
+        raise ValueError(
+            f"make study NAME=tables needs {' and '.join(absent)}: pip install gradatim[studies]"
+        )
+    if absent:
+        study.console.print(rf"without models of {' and '.join(absent)}: pip install gradatim\[studies]")
+    taking = [name for name in of_kind if of_kind[name].package not in absent]
     if smoke:
-        return {name: peers(kind)[name].grid[0] for name in taking}
+        return {name: of_kind[name].grid[0] for name in taking if name in FEW[kind]}
     return {name: tune(study, kind, name, names(kind, "validation")) for name in taking}
+
+
+def large_ones(tables: Sequence[str], rows: int) -> list[int]:
+    """Return the places of the tables that have so many rows, held-out ones among them."""
+    return [place for place, table in enumerate(tables) if len(load(table).x) >= rows]
 
 
 def passes(
@@ -152,12 +179,40 @@ def passes(
     return {name: [[records[entry] for entry in row] for row in by_table] for name, by_table in jobs.items()}
 
 
-def streams(study: Study, chosen: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records of long streams and of drift: the error so far of all learners but river's forest.
+def first_rows(study: Study, tables: dict[str, list[str]], orders: int, smoke: bool) -> dict[str, Any]:
+    """Return the claim on the first 32 rows of tables of both kinds, and of collections of small tables."""
+    collections = {
+        "tables with classes": tables["classification"],
+        "tables with numbers": tables["regression"],
+        **({} if smoke else {name: tasks(name) for name in COLLECTIONS}),
+    }
+    records = {
+        title: passes(study, {EARLY: {}}, own, orders, f"first rows, {title}")[EARLY]
+        for title, own in collections.items()
+    }
+    return early_claim(records, COLLECTIONS)
 
-    At 64 features the forest takes half an hour a stream.
-    """
-    taking = {name: setting for name, setting in chosen.items() if name != "river-forest"}
+
+def states(study: Study, tables: list[str], large: Sequence[int], orders: int) -> list[dict[str, Any]]:
+    """Return the claims on states that are merged, of large tables with classes, and on rows that are forgotten."""
+    joined = passes(study, {MERGED: {}}, [tables[place] for place in large], orders, "shards that are merged")
+    kept = passes(study, {FORGOTTEN: {}}, tables, orders, "rows that are forgotten")
+    return [
+        merge_claim(joined[MERGED]),
+        forget_claim(dict(zip(tables, kept[FORGOTTEN], strict=True))),
+    ]
+
+
+def long_streams(study: Study, smoke: bool) -> dict[str, Any]:
+    """Return the claim on long streams against single heads. A smoke run has a small table in their place."""
+    names: list[str] = ["bundled-breast_cancer"] if smoke else [*LONG]
+    records = passes(study, {HEADS: {}}, names, 1, "single heads on long streams")[HEADS]
+    return long_claim({name: values for name, (values,) in zip(names, records, strict=True)})
+
+
+def streams(study: Study, chosen: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of long streams and of drift: the error so far of all learners but `SLOW` ones."""
+    taking = {name: setting for name, setting in chosen.items() if name not in SLOW}
     results = passes(study, taking, list(STREAMS), 1, "long streams and drift")
     records = []
     for name, by_stream in results.items():
@@ -200,77 +255,5 @@ def _machine(study: Study, smoke: bool, records: list[list[list[Values]]]) -> li
     """Return the claims on checks, size, speed and killed updates."""
     study.console.print("scikit-learn's checks, speeds, and updates that are killed")
     largest = max(int(orders[0]["bytes"]) for tables in records for orders in tables)
-    size = claim("tables.state_bytes", largest, largest, largest, LARGEST_STATE, "<=")
+    size = constant("state_bytes", largest)
     return [checks_failed(study, smoke), size, *speeds(study, smoke), killed_updates(study, smoke)]
-
-
-def _settings_listing(kind: str, chosen: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    rows = [
-        [name, ", ".join(f"{key} {value}" for key, value in setting.items())]
-        for name, setting in chosen.items()
-    ]
-    return {"title": f"settings, {kind}", "columns": ["learner", "setting"], "rows": rows}
-
-
-def _classes_listings(
-    side: str, tables: list[str], by_learner: Passes, references: Passes
-) -> list[dict[str, Any]]:
-    """Return the results of a side's tables with classes: learner by learner, then table by table."""
-    error, loss, final = (mean_of(by_learner, metric) for metric in ("error", "log_loss", "final_error"))
-    ranking, logs = (
-        ranks(error),
-        {
-            name: log_error_ratio(error_counts(by_learner, name), error_counts(by_learner, RIDGE))
-            for name in by_learner
-        },
-    )
-    rows = [
-        [
-            name,
-            *(f"{1 - v.mean():.4f}" for v in (error[name], final[name])),
-            f"{loss[name].mean():.4f}",
-            f"{np.exp(logs[name].mean()):.3f}",
-            f"{ranking[name].mean():.2f}",
-            f"{np.mean([[float(v['seconds']) for v in orders] for orders in by_learner[name]]):.1f}",
-        ]
-        for name in by_learner
-    ]
-    if references:
-        picked, best = (accuracy.mean() for accuracy in chosen_reference(references))
-        rows += [
-            ["batch, chosen by cross-validation", "", f"{picked:.4f}", *[""] * 4],
-            ["batch, best on the held-out rows", "", f"{best:.4f}", *[""] * 4],
-        ]
-    columns = ["learner", "prequential accuracy", "final accuracy", "log-loss", "errors over ridge's"]
-    title = f"{side}: {len(tables)} tables with classes"
-    listings = [{"title": title, "columns": [*columns, "rank", "seconds a pass"], "rows": rows}]
-    won = wins(error) if OURS in by_learner else np.full(len(tables), False)
-    table_rows = [
-        [
-            f"{table} ({len(load(table).x)} x {load(table).x.shape[1]}, {load(table).classes})",
-            *(f"{100 * error[name][:, place].mean():.2f}" for name in by_learner),
-            "yes" if won[place] else "no",
-        ]
-        for place, table in enumerate(tables)
-    ]
-    columns = ["table (rows x columns, classes)", *by_learner, "none better"]
-    return [*listings, {"title": f"{side}: prequential error (%)", "columns": columns, "rows": table_rows}]
-
-
-def _numbers_listings(side: str, tables: list[str], by_learner: Passes) -> list[dict[str, Any]]:
-    """Return the results of a side's regression tables, table by table."""
-    rmse = mean_of(by_learner, "square")
-    ranking = ranks(rmse)
-    inside = coverage(by_learner, OURS) if OURS in by_learner else np.full((len(tables), 2), np.nan)
-    rows = [
-        [
-            f"{table} ({len(load(table).x)} x {load(table).x.shape[1]})",
-            *(f"{rmse[name][:, place].mean() / load(table).y.std():.4f}" for name in by_learner),
-            *(f"{share:.3f}" for share in inside[place]),
-        ]
-        for place, table in enumerate(tables)
-    ]
-    rows.append(["mean rank", *(f"{ranking[name].mean():.2f}" for name in by_learner), "", ""])
-    columns = ["table (rows x columns)", *by_learner, "inside 80%", "inside 95%"]
-    title = f"{side}: prequential RMSE over the standard deviation"
-    return [{"title": title, "columns": columns, "rows": rows}]

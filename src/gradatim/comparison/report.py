@@ -56,9 +56,7 @@ class Result:
     def interval(self, name: str) -> str:
         """Return a claim's value and its interval as text."""
         claim = self.claim(name)
-        if not claim:
-            return number(math.nan)
-        return f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]"
+        return measured_text(claim) if claim else number(math.nan)
 
     def beside(self, name: str, start: str) -> float:
         """Return what stands beside a claim under a title that begins with `start`."""
@@ -202,8 +200,8 @@ def _verdicts(claims: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> 
         return []
     rows = []
     for claim in claims:
-        span = f" ({claim['range']})" if "range" in claim else ""
-        value = f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]{span}"
+        span = f" ({claim['range']})" if "range" in claim and claim["value"] is not None else ""
+        value = f"{measured_text(claim)}{span}"
         bar, holds = f"{claim['direction']} {claim['bar']:g}", "yes" if claim["holds"] else "**no**"
         rows.append([f"`{claim['id']}`", words.get(claim["id"], ""), value, bar, holds])
     count = sum(claim["holds"] for claim in claims)
@@ -211,6 +209,20 @@ def _verdicts(claims: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> 
     note = "Each bar was fixed before the run. Brackets hold 95% intervals unless the cell says otherwise."
     columns = ("id", "what it measures", "value", "bar", "holds")
     return [title, "", note, "", *markdown_table(columns, rows)]
+
+
+def measured_text(claim: Mapping[str, Any]) -> str:
+    """Return the value of a claim and its interval as text, or why it was not measured.
+
+    Example:
+        >>> measured_text({"value": 0.5, "low": 0.25, "high": 1.0})
+        '0.5 [0.25, 1]'
+        >>> measured_text({"value": None, "low": None, "high": None, "range": "not built yet"})
+        'not measured: not built yet'
+    """
+    if claim["value"] is None and "range" in claim:
+        return f"not measured: {claim['range']}"
+    return f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]"
 
 
 def _footer(data: Mapping[str, Any], page: Page, path: Path) -> list[str]:

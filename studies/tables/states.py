@@ -1,0 +1,114 @@
+"""States that are merged and rows that are forgotten: does it come to the same as one pass?
+
+Source: sums over rows are additive; the figures are this project's own.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradatim.metrics import bootstrap
+from gradatim.table_task import WARM
+
+from .peers import RefinedEstimator
+from .scores import errors, log_losses
+from .verdicts import measured, unmeasured
+
+if TYPE_CHECKING:
+    from gradatim.comparison.experiment import Values
+
+    from .data import Table
+
+SHARDS = 32
+
+
+def merged(table: Table, order: int) -> Values:
+    """Return log-losses and errors on the held-out rows after one pass, and after merging 32 shards.
+
+    The first 256 rows fix the map and are learnt by both. The others are cut into 32 shards, one after the other in
+    the stream. Each is learnt by a fork, and the forks are merged into what has learnt the first rows.
+    """
+    x, y, held_x, held_y = table.split(order)
+    begun = RefinedEstimator(table, 0)
+    begun.learn(x[:WARM], y[:WARM])
+    whole, joined = copy.deepcopy(begun), begun
+    whole.learn(x[WARM:], y[WARM:])
+    forks = []
+    for rows in np.array_split(np.arange(WARM, len(x)), SHARDS):
+        fork = begun.model.fork()
+        forks.append(fork.partial_fit(begun.frame(x[rows]), y[rows], classes=np.arange(table.classes)))
+    for fork in forks:
+        joined.model.merge(fork)
+    said = {"one": whole.predict(held_x), "merged": joined.predict(held_x)}
+    losses = {f"{name}_log_loss": np.asarray(log_losses(p, held_y).mean()) for name, p in said.items()}
+    return losses | {f"{name}_error": np.asarray(errors(p, held_y).mean()) for name, p in said.items()}
+
+
+def forgotten(table: Table, order: int) -> Values:
+    """Return the greatest change of a probability of held-out rows between half the rows forgotten, or never learnt.
+
+    Both are forks of one estimator whose map is fixed by the rows of the stream. The second half is forgotten.
+
+    - `difference`: as both answer. The answers of the one that never learnt them may rest on heads that are a few
+      rows old; after forgetting they are solved anew.
+    - `solved`: heads of both solved anew from the rows that remain.
+    - `reweighed`: experts of both weighed anew by these rows, with `reweigh`, too.
+    """
+    x, y, held_x, _ = table.split(order)
+    half, begun = len(x) // 2, RefinedEstimator(table, 0)
+    begun.model.prepare(begun.frame(x), y, classes=np.arange(table.classes))
+    both, never = begun.model.fork(), begun.model.fork()
+    both.partial_fit(begun.frame(x), y)
+    both.forget(begun.frame(x[half:]), y[half:])
+    never.partial_fit(begun.frame(x[:half]), y[:half])
+    queries, differences = begun.frame(held_x), {}
+
+    def note(name: str) -> None:
+        change = np.abs(both.predict_proba(queries) - never.predict_proba(queries)).max()
+        differences[name] = np.asarray(change)
+
+    note("difference")
+    never.task_.members = never.task_.members.renewed()
+    note("solved")
+    for model in (both, never):
+        model.reweigh(begun.frame(x[:half]), y[:half])
+    note("reweighed")
+    return differences
+
+
+def merge_claim(tables: list[list[Values]]) -> dict[str, Any]:
+    """Return the claim on merging, from records by table and order: log-loss over that of one pass."""
+    if not tables:
+        return unmeasured("merge32", "no table has so many rows")
+
+    def means(key: str) -> np.ndarray:
+        return np.array([np.mean([float(record[key]) for record in orders]) for orders in tables])
+
+    logs = np.log(means("merged_log_loss") / means("one_log_loss"))
+    three = bootstrap(lambda a: float(np.exp(a.mean())), logs[None])
+    more = bootstrap(
+        lambda a, b: float(a.mean() - b.mean()), means("merged_error")[None], means("one_error")[None]
+    )
+    return measured("merge32", three, {"share of wrong rows more": more}, tables=len(tables))
+
+
+def forget_claim(tables: dict[str, list[Values]]) -> dict[str, Any]:
+    """Return the claim on forgetting, from records by table's name and order: the greatest difference of all."""
+
+    def greatest(key: str) -> dict[str, float]:
+        return {name: max(float(r[key]) for r in orders) for name, orders in tables.items()}
+
+    found = greatest("difference")
+    worst, span = max(found, key=lambda name: found[name]), "least and greatest of the tables"
+    beside = {}
+    for key, title in (
+        ("solved", "heads of both solved anew"),
+        ("reweighed", "and experts of both weighed anew by the rows that remain"),
+    ):
+        values = [*greatest(key).values()]
+        beside[title] = (max(values), min(values), max(values))
+    three = (found[worst], min(found.values()), found[worst])
+    return measured("forget", three, beside, worst=worst, range=span)

@@ -23,6 +23,7 @@ from .pending import Pending
 from .schedule import due_experts, rows_enough
 from .statistics import Statistics, add, check_remainder, congruent, empty, spread_classes
 from .stored import pack_experts, unpack_experts
+from .triangular import added_gram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -357,7 +358,7 @@ class Experts(Refiner):
         codes = self.codes(y, cross.shape[2]).to(a)
         weighted = (a * weight[..., None]).mT
         return Statistics(
-            torch.baddbmm(gram, weighted, a),
+            added_gram(gram, a, weight),
             torch.baddbmm(cross, weighted, codes),
             squares + (codes.square() * weight[..., None]).sum(1),
             rows + weight.sum(1),

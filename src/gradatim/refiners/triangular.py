@@ -13,6 +13,8 @@ from scipy.linalg import blas, lapack
 if TYPE_CHECKING:
     from torch import Tensor
 
+dpotrf, dpotrs, dtrtri = (getattr(lapack, name) for name in ("dpotrf", "dpotrs", "dtrtri"))
+(dsyrk,) = (getattr(blas, name) for name in ("dsyrk",))
 
 MANY = 128
 """Rows from which on the symmetry of their Gram matrix is worth a copy."""
@@ -36,7 +38,7 @@ def cholesky(matrices: Tensor) -> Tensor:
     if not _is_fast(matrices):
         return torch.linalg.cholesky(matrices)
     for part in matrices.flatten(0, -3) if matrices.dim() > 2 else matrices[None]:
-        _, info = lapack.dpotrf(part.numpy().T, lower=0, clean=0, overwrite_a=1)
+        _, info = dpotrf(part.numpy().T, lower=0, clean=0, overwrite_a=1)
         if info:
             raise torch.linalg.LinAlgError(f"the leading minor of order {info} is not positive definite")
     return matrices
@@ -57,7 +59,7 @@ def solve(lower: Tensor, right: Tensor) -> Tensor:
     solutions = torch.empty_like(right, memory_format=torch.contiguous_format)
     flat = zip(lower.flatten(0, -3), right.flatten(0, -3), solutions.flatten(0, -3), strict=True)
     for part, given, solution in flat:
-        solution.copy_(torch.from_numpy(lapack.dpotrs(part.numpy().T, given.numpy(), lower=0)[0]))
+        solution.copy_(torch.from_numpy(dpotrs(part.numpy().T, given.numpy(), lower=0)[0]))
     return solutions
 
 
@@ -75,7 +77,7 @@ def added_gram(gram: Tensor, a: Tensor, weight: Tensor) -> Tensor:
     """
     if a.shape[1] < MANY or len(a) > 1 or not _is_fast(gram) or bool((weight != 1).any()):
         return torch.baddbmm(gram, (a * weight[..., None]).mT, a)
-    total = blas.dsyrk(1.0, a[0].numpy().T, beta=1.0, c=gram[0].numpy().T, lower=0)
+    total = dsyrk(1.0, a[0].numpy().T, beta=1.0, c=gram[0].numpy().T, lower=0)
     lower = torch.from_numpy(total.T)[None].tril()
     return lower + lower.tril(-1).mT
 
@@ -92,7 +94,7 @@ def inverse_diagonal(lower: Tensor) -> Tensor:
     if not _is_fast(lower):
         return torch.cholesky_inverse(lower).diagonal(dim1=-2, dim2=-1)
     flat = lower.flatten(0, -3) if lower.dim() > 2 else lower[None]
-    parts = [torch.from_numpy(lapack.dtrtri(part.numpy().T, lower=0)[0].T) for part in flat]
+    parts = [torch.from_numpy(dtrtri(part.numpy().T, lower=0)[0].T) for part in flat]
     return torch.stack([part.tril().square().sum(0) for part in parts]).view(lower.shape[:-1])
 
 

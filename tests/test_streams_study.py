@@ -13,7 +13,7 @@ from studies.streams.figures import BARS
 from studies.streams.generators import CHANGES, GENERATORS, generate, schedule
 from studies.streams.moved import KINDS, move
 from studies.streams.page import PAGE
-from studies.streams.peers import ALL, ARF, BATCHED, OURS, NoChange, Ours, Refits, Shares
+from studies.streams.peers import ALL, ARF, BATCHED, BY_32, OURS, NoChange, OneByOne, Ours, Refits, Shares
 from studies.streams.protocol import strict_pass
 from studies.tables.data import Table
 
@@ -252,12 +252,19 @@ def test_a_model_that_saw_one_class_answers_it():
     assert learner.predict(table.x[:1]).tolist() == [[1.0, 0.0]]
 
 
-def test_river_sees_one_row_at_a_time_and_ours_mini_batches():
+def test_learners_see_one_row_at_a_time_but_for_refits():
     sizes = {
         name: protocol.row_by_row(name, "classification")
-        for name in (OURS, ARF, BATCHED, "no-change", "refit-forest")
+        for name in (OURS, BY_32, ARF, BATCHED, "no-change", "refit-forest")
     }
-    assert sizes == {OURS: False, ARF: True, BATCHED: False, "no-change": True, "refit-forest": False}
+    assert sizes == {
+        OURS: True,
+        BY_32: False,
+        ARF: True,
+        BATCHED: False,
+        "no-change": True,
+        "refit-forest": False,
+    }
 
 
 @pytest.mark.parametrize("name", [*peers.CLASSIFIERS, *(f"numbers {name}" for name in peers.REGRESSORS)])
@@ -313,12 +320,24 @@ def test_a_refusal_of_a_stream_that_lacks_nothing_is_an_error():
         learner.learn(made.x, made.y)
 
 
-def test_ours_remembers_adaptively_once_it_can(monkeypatch):
-    assert set(peers.ours()) == ({OURS, ALL} if peers.remembers() else {OURS})
-    monkeypatch.setattr(peers, "remembers", lambda: True)
-    assert peers.ours() == {OURS: {"memory": "adaptive"}, ALL: {"memory": "all"}}
-    monkeypatch.setattr(peers, "remembers", lambda: False)
-    assert peers.ours() == {OURS: {}}
+def test_ours_remembers_adaptively_and_all_rows():
+    assert peers.ours() == {
+        OURS: {"memory": "adaptive"},
+        BY_32: {"memory": "adaptive"},
+        ALL: {"memory": "all"},
+    }
+
+
+def test_ours_one_by_one_says_what_it_says_of_mini_batches_of_one():
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.normal(size=(80, 2)), rng.integers(3, size=80)]
+    made = Table("t", x, (x[:, 0] > 0).astype(int), (2,), 2)
+    one, many = OneByOne(made, 0, memory="adaptive"), Ours(made, 0, memory="adaptive")
+    for at in range(80):
+        row = slice(at, at + 1)
+        one.learn(made.x[row], made.y[row])
+        many.learn(made.x[row], made.y[row])
+    assert np.allclose(one.predict(made.x), many.predict(made.x))
 
 
 # --- records
@@ -386,11 +405,11 @@ def test_claims_are_those_of_the_records():
         claims["streams.rank"]["value"] == 2.0
         and claims["streams.rank"]["beside"]["rank of no-change"][0] == 1
     )
-    made |= {ALL: made[OURS], BATCHED: {stream: wrong(0) for stream in names}}
+    made |= {ALL: made[OURS], BY_32: made[OURS], BATCHED: {stream: wrong(0) for stream in names}}
     again = {claim["id"]: claim for claim in figures.drift_claims(made, names[:6], ["outdoor"])}
     beside = again["streams.drift.over_arf"].pop("beside"), again["streams.real.over_arf"].pop("beside")
     assert again == claims, "of our own settings and of river's forest one alone takes part"
-    assert beside[0]["over the forest asked 32 rows at a time"][0] == beside[1].popitem()[1][0] == 21.0
+    assert beside[0]["both asked 32 rows at a time"][0] == beside[1].popitem()[1][0] == 21.0
 
 
 def test_the_best_peer_is_another_one_on_each_stream():
@@ -418,9 +437,9 @@ def test_columns_that_appear_stand_beside_the_claim():
         late[5000 : 5000 + int(1000 * lost)] = 1
         return {"error": late}
 
-    made = {OURS: {}}
+    made = {BY_32: {}}
     for kind, lost in (("words", 0.1), ("shift", 0.3), ("appears", 0.9)):
-        made[OURS] |= {
+        made[BY_32] |= {
             moved_name("t", kind, 0): own(lost),
             moved_name("t", kind, 0, "after"): {"error": np.zeros(3000)},
         }
@@ -429,16 +448,9 @@ def test_columns_that_appear_stand_beside_the_claim():
     assert claim["value"] == pytest.approx(0.2) and claim["beside"]["appears"][0] == pytest.approx(0.9)
 
 
-def test_claims_on_memory_have_no_value_until_there_is_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "remembers", lambda: False)
+def test_time_and_stationary_errors_are_ratios_to_memory_of_all_rows():
     made, names = records()
-    verdicts = [
-        run_module.stationary_claim(Study(tmp_path, 1, Console(quiet=True)), True),
-        figures.time_claim(made, names),
-    ]
-    for verdict in verdicts:
-        assert (verdict["value"], verdict["holds"], verdict["range"]) == (None, False, "not built yet")
-    made[ALL] = {stream: wrong(5) for stream in names}
+    made |= {BY_32: made[OURS], ALL: {stream: wrong(5) for stream in names}}
     assert figures.time_claim(made, names)["value"] == pytest.approx(2.0)
     halved = figures.stationary({"t": [wrong(5)]}, {"t": [wrong(10)]})
     assert halved["value"] == pytest.approx(5.5 / 10.5, abs=1e-4)
@@ -448,7 +460,7 @@ def test_the_page_answers_in_three_sentences_and_names_every_claim(tmp_path):
     made, names = records()
     claims = [
         *figures.drift_claims(made, names[:6], ["outdoor"]),
-        figures.time_claim(made, names),
+        figures.time_claim(made | {BY_32: made[OURS], ALL: made[OURS]}, names),
         figures.unmeasured("stationary", "not built yet"),
         figures.unmeasured("moved_columns", "not built yet"),
     ]
@@ -493,4 +505,4 @@ def test_a_full_study_says_what_it_lacks_and_a_smoke_run_does_without(tmp_path, 
         run_module.run(tmp_path, False, 1, 1, Console(quiet=True))
     assert run_module.smoke_streams() == ["turned-bundled-breast_cancer"]
     chosen = run_module.settings(Study(tmp_path, 1, Console(quiet=True)), "classification", True)
-    assert set(chosen) - {ALL} == {OURS, "no-change", "majority", "refit-logistic"}
+    assert set(chosen) - {ALL, BY_32} == {OURS, "no-change", "majority", "refit-logistic"}

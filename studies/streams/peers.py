@@ -6,7 +6,6 @@ adaptive trees); the others are scikit-learn's and LightGBM's own models.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,9 +26,11 @@ from .data import Stream
 if TYPE_CHECKING:
     from studies.tables.data import Table
 
-OURS, ALL, ARF, BATCHED = "gradatim", "gradatim-all", "river-forest", "river-forest-32"
-ASIDE = (ALL, BATCHED)
-"""Learners that are shown and take no part in ranks: our other setting, and river's forest asked as ours is."""
+OURS, BY_32, ALL = "gradatim", "gradatim-32", "gradatim-all"
+ARF, BATCHED = "river-forest", "river-forest-32"
+ASIDE = (BY_32, ALL, BATCHED)
+"""Learners that are shown and take no part in ranks: ours and river's forest in mini-batches of 32, ours without
+forgetting."""
 
 PACKAGES = ("river", "lightgbm")
 """What a full study needs, and a smoke run does without."""
@@ -38,16 +39,9 @@ FIRST_FIT = 32
 """Rows of the first refit. The next ones follow whenever the rows have doubled."""
 
 
-def remembers() -> bool:
-    """Return whether the estimators have the argument `memory`."""
-    from gradatim.estimators import RefinedClassifier
-
-    return "memory" in inspect.signature(RefinedClassifier).parameters
-
-
 def ours() -> dict[str, dict[str, Any]]:
-    """Return the settings of our estimators: adaptive memory and, beside it, all rows; the default alone until then."""
-    return {OURS: {"memory": "adaptive"}, ALL: {"memory": "all"}} if remembers() else {OURS: {}}
+    """Return the settings of our estimators: adaptive memory, row by row and by 32, and all rows by 32."""
+    return {OURS: {"memory": "adaptive"}, BY_32: {"memory": "adaptive"}, ALL: {"memory": "all"}}
 
 
 class Ours(RefinedEstimator):
@@ -95,6 +89,32 @@ class Ours(RefinedEstimator):
             if self.absent is None:
                 raise
             self.ended = True
+
+
+class OneByOne(Ours):
+    """Our estimator, told one row at a time, as a dict."""
+
+    def learn(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Learn rows `[n, d]` one by one."""
+        for row, answer in zip(x, y.tolist(), strict=True):
+            self.model.learn_one(self.named(row), answer)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return class probabilities `[n, classes]`, or means `[n]`."""
+        if not self.classes:
+            return np.array([self.model.predict_one(self.named(row)) for row in x])
+        said = np.zeros((len(x), self.classes))
+        for at, row in enumerate(x):
+            for label, probability in self.model.predict_proba_one(self.named(row)).items():
+                said[at, label] = probability
+        return said
+
+    def named(self, row: np.ndarray) -> dict[str, Any]:
+        """Return a row `[d]` as a dict; a code of a category that is NaN is missing."""
+        named: dict[str, Any] = {f"x{j}": value for j, value in enumerate(row.tolist())}
+        for c in self.columns:
+            named[f"x{c}"] = f"level {row[c]:g}" if row[c] == row[c] else None
+        return named
 
 
 class Rows(RiverClassifier):
@@ -316,11 +336,9 @@ def peers(kind: str) -> dict[str, Peer]:
 
 def peer_of(name: str, kind: str) -> Peer:
     """Return a learner: ours under any of its names, or a peer."""
-    return (
-        Peer(Ours, package="gradatim")
-        if name in (OURS, ALL)
-        else peers(kind)[ARF if name == BATCHED else name]
-    )
+    if name in (OURS, BY_32, ALL):
+        return Peer(OneByOne if name == OURS else Ours, package="gradatim")
+    return peers(kind)[ARF if name == BATCHED else name]
 
 
 def version_of(peer: Peer) -> str:
@@ -329,8 +347,8 @@ def version_of(peer: Peer) -> str:
 
 
 def row_by_row(name: str, kind: str) -> bool:
-    """Return whether a learner is asked and taught one row at a time: river's, and the simplest guesses."""
-    return name != BATCHED and peer_of(name, kind).package in ("river", "numpy")
+    """Return whether a learner is asked and taught one row at a time: ours, river's, and the simplest guesses."""
+    return name == OURS or (name not in ASIDE and peer_of(name, kind).package in ("river", "numpy"))
 
 
 def missing() -> list[str]:

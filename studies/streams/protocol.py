@@ -1,8 +1,8 @@
-"""Strict passes over streams, computed by processes and stored. River's learners see one row at a time, ours 32.
+"""Strict passes over streams, computed by processes and stored. Learners see one row at a time.
 
 Every row is predicted before it is learnt. A learner that sees one row at a time knows up to 31 rows more than one
-that sees mini-batches: this favours river's, by much where targets resemble the last one. River's forest is also
-asked 32 rows at a time, as ours is.
+that sees mini-batches: that matters where targets resemble the last one. Models that are refitted see mini-batches
+of 32, which leaves their refits as they are. Ours and river's forest are also asked 32 rows at a time, beside.
 
 Source: Dawid 1984 (prequential: predict, then learn).
 """

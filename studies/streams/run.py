@@ -24,7 +24,6 @@ from studies.tables.protocol import SIZE
 from . import data
 from .data import ROWS, SEEDS, SMOKE_ROWS, kind_of, kinds_of, load, moved_name
 from .figures import (
-    UNBUILT,
     by_stream,
     drift_claims,
     geometric,
@@ -33,10 +32,9 @@ from .figures import (
     ratios,
     stationary,
     time_claim,
-    unmeasured,
 )
 from .page import PAGE
-from .peers import ALL, ARF, BATCHED, OURS, missing, ours, peers, remembers
+from .peers import ALL, ARF, BATCHED, BY_32, missing, ours, peers
 from .protocol import Passes, loss, passes, tune
 
 if TYPE_CHECKING:
@@ -57,10 +55,10 @@ FEW = (ARF, "river-tree", "no-change", "majority", "refit-logistic")
 """Peers of a smoke run."""
 
 ABOUT = (
-    "One strict pass: every row is predicted before it is learnt, in mini-batches of 32 by gradatim and by the models "
-    "refitted at doublings, one row at a time by river's learners and the simplest guesses, which so know up to 31 "
-    "rows more; river's forest also 32 at a time, beside. Classes (and, for the peers, codes of categories) are known "
-    "at the start; a tie counts as a fair guess; RMSE is from row 32 on. Generated streams have {rows} rows and "
+    "One strict pass: every row is predicted before it is learnt, one at a time, and by models refitted at doublings "
+    "in mini-batches of 32; ours and river's forest also by 32, beside. Of ours classes are not known at the start, of "
+    "peers they are, and codes of categories; "
+    "a tie counts as a fair guess; RMSE is from row 32 on. Generated streams have {rows} rows and "
     "{seeds} seeds for each kind of change. Settings of the peers are chosen on validation streams, figures are of "
     "test streams; intervals are 95% by bootstrap over streams and seeds."
 )
@@ -145,18 +143,18 @@ def validate(study: Study, kind: str, chosen: Settings, limit: int = 0) -> Passe
 
 def stationary_claim(study: Study, smoke: bool) -> dict[str, Any]:
     """Return the claim on stationary tables: the same passes with adaptive memory and with all rows."""
-    if not remembers():
-        return unmeasured("stationary", UNBUILT)
     by_setting: dict[str, dict[str, list[Values]]] = {}
     wanted = [name for kind in KINDS for name in table_names(kind, "test", smoke)]
     orders = 1 if smoke else SEEDS
     for name, setting in ours().items():
-        jobs = {t: [tables.job(OURS, t, order, setting) for order in range(orders)] for t in wanted}
+        if name not in (BY_32, ALL):
+            continue
+        jobs = {t: [tables.job(tables.OURS, t, order, setting) for order in range(orders)] for t in wanted}
         records = tables.compute(
             study, [j for row in jobs.values() for j in row], f"stationary tables, {name}"
         )
         by_setting[name] = {t: [records[j] for j in row] for t, row in jobs.items()}
-    return stationary(by_setting[OURS], by_setting[ALL])
+    return stationary(by_setting[BY_32], by_setting[ALL])
 
 
 def moves(study: Study, smoke: bool, on: str = "test", limit: int = 0) -> dict[str, Any]:
@@ -170,7 +168,7 @@ def moves(study: Study, smoke: bool, on: str = "test", limit: int = 0) -> dict[s
         (name, kind, order) for name, moving in kinds.items() for kind in moving for order in range(orders)
     ]
     streams = [moved_name(*pair, first) for pair in pairs for first in ("moved", "after")]
-    records = passes(study, {OURS: ours()[OURS]}, streams, "columns that move", limit)
+    records = passes(study, {BY_32: ours()[BY_32]}, streams, "columns that move", limit)
     changes = {moved_name(*pair): load(moved_name(*pair), study.folder, limit).changes[0] for pair in pairs}
     return moved_claim(records, kinds, orders, changes)
 

@@ -105,6 +105,8 @@ class Bank(ABC):
     Attributes:
         total: rows learnt.
         changes: how many rows were learnt at each change.
+        at_hand: what was put together of the heads of copies, until they change.
+        waiting: rows of this block that no copy holds yet.
         last_asked: rows `[n, d]` that were asked about since rows were learnt, and what is known of them.
     """
 
@@ -137,6 +139,8 @@ class Bank(ABC):
         self.shares = Shares.even([*sizes.values()])
         self.found = np.zeros(len(sizes))
         self.last_asked: tuple[Any, Any] = (None, None)
+        self.at_hand: dict[str, np.ndarray] = {}
+        self.waiting: tuple[tuple[Asked, np.ndarray, np.ndarray], ...] = ()
 
     @property
     @abstractmethod
@@ -177,7 +181,7 @@ class Bank(ABC):
         """Learn encoded rows `[n, d]` of one block, y `[n]`, of weights `[n]`, as `ask` was asked about them."""
         codes, ends, self.last_asked = self.codes(y), len(x) == self.room, (None, None)
         self.weigh(asked, y, weight)
-        self.add(asked, codes, weight.astype(np.float32))
+        self.waiting = (*self.waiting, (asked, codes, weight.astype(np.float32)))
         self.counts = self.counts + weight @ codes
         self.counted = self.counted + weight.sum()
         self.context.learn(x, codes)
@@ -185,14 +189,27 @@ class Bank(ABC):
         if ends:
             self._turn()
 
+    def settle(self) -> None:
+        """Add the rows of this block that wait to the copies: together that is faster than one by one."""
+        if not self.waiting:
+            return
+        asked, codes, weight = zip(*self.waiting, strict=True)
+        self.waiting = ()
+        phi, context, variants = zip(*asked, strict=True)
+        around = None if self.around is None else np.concatenate(context)
+        whole = Asked(np.concatenate(phi), around, variants[0])
+        self.add(whole, np.concatenate(codes), np.concatenate(weight))
+
     def _turn(self) -> None:
         """End a block."""
+        self.settle()
         rows = BLOCK if self.total > BLOCK else max(4, self.total // 2)
         for each in self.copies().values():
             each.turn(rows)
         faded = np.array(self.factors.counts) ** (rows / BLOCK)
         self.counts, self.counted = faded[:, None] * self.counts, faded * self.counted
         self._watch()
+        self.at_hand = {}
         self.shares.turn(rows, BLOCK)
         self._keep()
 
@@ -256,7 +273,8 @@ class Bank(ABC):
 
     def carry(self, change: Change) -> None:
         """Go on with encoded rows whose inputs changed: sums are carried exactly, see `carry_matrix`."""
-        self.last_asked = (None, None)
+        self.settle()
+        self.last_asked, self.at_hand = (None, None), {}
         self.features, matrix = _carried(self.features, change)
         for each in self.plain():
             each.carry(matrix)
@@ -278,6 +296,7 @@ class Bank(ABC):
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Go on with more classes: class c becomes `place[c]`."""
+        self.settle()
         eye = spread(np.eye(self.outputs, dtype=np.float32), place, outputs).T
         if self.around is not None:
             self._carry_around(np.eye(sum(self.around.blocks), dtype=np.float32), np.kron(np.eye(2), eye))
@@ -285,16 +304,20 @@ class Bank(ABC):
         for each in self.copies().values():
             each.widen(place, outputs)
         self.past, self.counts = spread(self.past, place, outputs), spread(self.counts, place, outputs)
-        self.outputs, self.last_asked = outputs, (None, None)
+        self.outputs, self.last_asked, self.at_hand = outputs, (None, None), {}
 
     def merge(self, bank: Self) -> None:
         """Learn what another bank of the same features has learnt, as if at the same time; weights are averaged."""
         share = bank.total / max(1, self.total + bank.total)
+        self.settle()
+        bank = bank.copied()
+        bank.settle()
         others = bank.copies()
         for name, each in self.copies().items():
             each.add(others[name].gram, others[name].cross, others[name].rows)
             each.solve()
         self.counts, self.counted = self.counts + bank.counts, self.counted + bank.counted
+        self.at_hand = {}
         self.shares = self.shares.averaged(bank.shares, share)
         self.total += bank.total
 

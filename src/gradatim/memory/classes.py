@@ -79,16 +79,12 @@ class ClassBank(Bank):
         """Return what is known of encoded rows `[n, d]` of which a committee says `[n, C]`."""
         n, classes, phi, around = len(x), self.outputs, self.phi(x), self.phi_around(x)
         rates = (self.counts + 0.5 / classes) / (self.counted + 0.5)[:, None]
-        heads = [copy.heads for copy in self.ridges.values()]
-        past = "past" in self.names
-        if past:
-            heads.append(self.past.transpose(1, 0, 2).reshape(phi.shape[1], -1))
-        scores = (phi @ np.concatenate(heads, axis=1)).reshape(n, -1, classes)
-        if past:
-            scores[:, scores.shape[1] - KEPT + self.kept :] = 0.0
-        logits = [phi @ np.concatenate([copy.heads for copy in self.softmaxes.values()], axis=1)]
-        logits += [around @ copy.heads for copy in self.contexts.values()] if around is not None else []
-        soft = np.concatenate(logits, axis=1).reshape(n, -1, classes).clip(-MOST_LOGIT, MOST_LOGIT)
+        heads = self.heads()
+        scores = (phi @ heads["scores"]).reshape(n, -1, classes)
+        logits = phi @ heads["logits"]
+        if around is not None:
+            logits = np.concatenate([logits, around @ heads["around"]], axis=1)
+        soft = logits.reshape(n, -1, classes).clip(-MOST_LOGIT, MOST_LOGIT)
         parts = [
             *([committee[:, None]] if self.memory == "adaptive" else []),
             np.broadcast_to(rates, (n, *rates.shape)),
@@ -97,6 +93,21 @@ class ClassBank(Bank):
         ]
         variants = (1 - FLOOR) * np.concatenate(parts, axis=1) + FLOOR / classes
         return Asked(phi, around, variants)
+
+    def heads(self) -> dict[str, np.ndarray]:
+        """Return the heads of all copies side by side; they change at the end of a block."""
+        if not self.at_hand:
+            ridges = [copy.heads for copy in self.ridges.values()]
+            if "past" in self.names:
+                past = np.where(np.arange(KEPT)[:, None, None] < self.kept, self.past, 0.0)
+                ridges.append(past.transpose(1, 0, 2).reshape(self.past.shape[1], -1))
+            around = [copy.heads for copy in self.contexts.values()]
+            self.at_hand = {
+                "scores": np.concatenate(ridges, axis=1, dtype=np.float32),
+                "logits": np.concatenate([copy.heads for copy in self.softmaxes.values()], axis=1),
+                **({"around": np.concatenate(around, axis=1)} if around else {}),
+            }
+        return self.at_hand
 
     def answer(self, asked: Asked) -> np.ndarray:
         """Return probabilities `[n, C]`."""

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recalled(Answers):
-    """What a committee and a bank predict with."""
+    """What a committee and a bank predict with.
 
+    Fields: as `Answers`; `committee`, whose answers these are; `bank`.
+    """
+
+    committee: Answers | None = None
     bank: Bank | None = None
 
     def outputs_at(self, x: Tensor, classes: bool) -> Tensor:
@@ -45,8 +49,8 @@ class Recalled(Answers):
         return self._answer(x, classes=False)
 
     def _answer(self, x: Tensor, classes: bool) -> Any:
-        assert self.bank is not None
-        committee, rows = super().outputs_at(x, classes).numpy(), x[0].numpy()
+        assert self.bank is not None and self.committee is not None
+        committee, rows = self.committee.outputs_at(x, classes).numpy(), x[0].numpy()
         asked = self.bank.ask(rows, committee if classes else committee[:, 0])
         if len(rows) <= BLOCK:
             self.bank.last_asked = (rows.copy(), asked)
@@ -112,7 +116,7 @@ class Following(Members):
     def at_hand(self) -> Answers:
         """Return what predictions are made with, once it has been solved."""
         answers = super().at_hand()
-        return Recalled(answers.learners, answers.latents, self.bank)
+        return Recalled(answers.learners, answers.latents, answers, self.bank)
 
     def carry(self, drawn: Sequence[Draws], change: Change, outputs: int | None, alike: bool) -> Self:
         """Return members on other features; the bank keeps its own, and stays where rows are alike."""
@@ -143,8 +147,10 @@ class Following(Members):
 
     def pack(self, given: bool = False) -> tuple[Self, dict[str, Tensor]]:
         """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
-        members, tensors = super().pack(given)
-        return members, tensors | {f"memory.{name}": part for name, part in pack(self.known).items()}
+        bank = self.known.copied()
+        bank.settle()
+        members, tensors = super(Following, replace(self, bank=bank)).pack(given)
+        return members, tensors | {f"memory.{name}": part for name, part in pack(bank).items()}
 
 
 def _arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

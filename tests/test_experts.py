@@ -407,22 +407,22 @@ def test_means_are_weighed_to_miss_rows_least():
 
 @pytest.mark.parametrize("classes", [None, 2])
 def test_no_head_is_ever_left_behind(classes):
-    """One that is far behind is solved from all rows where they pass a power of two: here 512."""
-    made, batch = learner(classes), rows(700, classes)
-    state = made.refiner.settle(made.adapt(batch.slice(0, 300), 50))
+    """One that is far behind is solved from all rows where they pass a power of four: here 1,024."""
+    made, batch = learner(classes), rows(1300, classes)
+    state = made.refiner.settle(made.adapt(batch.slice(0, 500), 50))
     against, best = (
         state._replace(log_likelihood=state.log_likelihood.clone()),
         state.log_likelihood.amax(2).argmax(),
     )
     against.log_likelihood[:, best] -= 1e3
     heads = [[], []]
-    for part in batch.slice(300, 700).split(10):
+    for part in batch.slice(500, 1300).split(20):
         state, against = (made.refiner.settle(made.step(each, part)) for each in (state, against))
         for kept, each in zip(heads, (state, against), strict=True):
             kept.append(each.theta[:, best])
-    assert float(state.solved) == 622
+    assert float(state.solved) == 1217
     same = [torch.equal(one, other) for one, other in zip(*heads, strict=True)]
-    assert same[0] and not same[15] and same[-1]
+    assert same[0] and not same[20] and same[-1]
 
 
 def test_of_few_rows_the_shares_of_classes_are_believed():

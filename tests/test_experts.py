@@ -393,7 +393,7 @@ def test_means_are_weighed_to_miss_rows_least():
     scores = torch.randn(1, 400, 3, 1, generator=generator, dtype=torch.float64)
     y = scores[:, :, :1].mean(2) * 0.3 + scores[:, :, 1] * 0.5 + 0.1 * scores[:, :, 2]
     likely = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64)
-    products = residual_products(scores, y, torch.ones(1, 400, dtype=torch.float64))
+    products = residual_products(scores, y, *(torch.ones(shape).double() for shape in ((1, 400), (1, 3, 1))))
     found, of_all = stacked(products, likely)[0], products[0, :3, :3]
     assert float(found.sum()) == pytest.approx(1) and float(found.min()) >= 0
 

@@ -222,8 +222,8 @@ class Experts(Refiner):
     def weights(self, state: ExpertsState) -> Tensor:
         """Return the weights of the variants of experts without rows that wait, `[B, E, T]`: they sum to 1."""
         total = state.log_likelihood.clone()
-        if not self.classes:  # the constant, which is last, was as likely beforehand as all others together
-            total[:, -1] += math.log(self.count - 1)
+        # the constant, which is last: as likely beforehand as all others together; of classes `base_rates` says it
+        total[:, -1] += -torch.inf if self.classes else math.log(self.count - 1)
         weight = total.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
         if self.classes:
             return weight
@@ -384,7 +384,7 @@ class Experts(Refiner):
             density = class_probabilities(scores).gather(-1, which)[..., 0].log()
         else:
             density = log_density(y.to(scores), scores, state.noise[:, None].expand_as(scores))
-            products = state.products + residual_products(scores, y.to(scores), weight)
+            products = state.products + residual_products(scores, y.to(scores), weight, state.noise)
             state = state._replace(products=products)
         found = (density * weight[..., None, None]).sum(1)
         return state._replace(log_likelihood=state.log_likelihood + found)

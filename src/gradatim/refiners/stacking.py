@@ -13,26 +13,32 @@ from torch import Tensor
 KNOWN = 20.0
 """Rows for which the weights by likelihood count."""
 
+FAR = 5.0
+"""Deviations by which an expert misses a row at most: one absurd row must not decide."""
+
 TOGETHER = 1e4
 """How much more than an error it counts that weights do not sum to 1; they are divided by their sum afterwards."""
 
 
-def residual_products(scores: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+def residual_products(scores: Tensor, y: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
     """Return the sums `[B, E + 1, E + 1]` of products of what experts miss by, and of 1, over rows of weights `[B, N]`.
 
     Args:
         scores: what they say, `[B, N, E, C]`.
         y: `[B, N, C]`.
         weight: `[B, N]`.
+        noise: variances `[B, E, C]`. Nobody misses a row by more than `FAR` deviations of its own.
 
     Example:
         >>> import torch
         >>> from gradatim.refiners.stacking import residual_products
-        >>> residual_products(torch.tensor([[[[1.0]], [[3.0]]]]), torch.zeros(1, 2, 1), torch.ones(1, 2))
+        >>> scores, noise = torch.tensor([[[[1.0]], [[3.0]]]]), torch.ones(1, 1, 1)
+        >>> residual_products(scores, torch.zeros(1, 2, 1), torch.ones(1, 2), noise)
         tensor([[[10., -4.],
                  [-4.,  2.]]])
     """
-    missed = (y[:, :, None] - scores).transpose(2, 3)
+    far = FAR * noise.sqrt()[:, None]
+    missed = (y[:, :, None] - scores).clamp(-far, far).transpose(2, 3)
     one = torch.ones_like(missed[..., :1]) / missed.shape[2] ** 0.5
     missed = torch.cat([missed, one], dim=-1)
     return torch.einsum("bnce,bncf,bn->bef", missed, missed, weight)

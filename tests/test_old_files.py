@@ -64,7 +64,7 @@ def test_a_table_of_version_1_answers_the_same_and_is_written_in_version_2(name,
     # heads are solved anew, by this version's ridges; of rows that are held the whole fit is this version's
     tolerance = 0.1 if "early" in name else 0.01
     np.testing.assert_allclose(
-        getattr(model, answer)(rows()), ANSWERS[name], rtol=1e-3 if "regressor" in name else 0, atol=tolerance
+        getattr(model, answer)(rows()), ANSWERS[name], rtol=5e-3 if "regressor" in name else 0, atol=tolerance
     )
     assert read(path)[1]["gradatim_format"] == 1
     again = kind.load(model.save(path))

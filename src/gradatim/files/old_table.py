@@ -57,7 +57,7 @@ def renewed_header(header: dict[str, Any], has_rows: bool) -> dict[str, Any]:
     return renewed | ({"landmarks": "rows"} if has_rows else {})
 
 
-def renewed_tensors(tensors: dict[str, Tensor], members: int) -> dict[str, Tensor]:
+def renewed_tensors(tensors: dict[str, Tensor], members: int, is_classes: bool) -> dict[str, Tensor]:
     """Return the tensors `[1, ...]` of an old state of so many members in the present form, heads to be solved anew."""
     renewed = {name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")}
     for member in range(members):
@@ -69,6 +69,8 @@ def renewed_tensors(tensors: dict[str, Tensor], members: int) -> dict[str, Tenso
         later = (0, 0, 0, LATER)
         renewed[f"{member}.log_likelihood"] = pad(found, later, value=float(found.min()))
         renewed[f"{member}.noise"] = pad(noise, later, value=1.0)
+        size = 0 if is_classes else found.shape[1] + LATER + 1
+        renewed[f"{member}.products"] = torch.zeros(1, size, size, dtype=torch.float64)
         renewed[f"{member}.solved"] = torch.zeros(1, dtype=torch.float64)
         renewed[f"{member}.alive"] = torch.zeros(0, dtype=torch.int64)
         renewed[f"{member}.heads"] = torch.zeros(0, dtype=torch.float64)

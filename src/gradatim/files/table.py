@@ -164,7 +164,11 @@ def _read(path: Path, only_tables: bool = True) -> TableState:
         check_numbers(header, tensors)
     if header["features"] == OLD_FEATURES:
         is_shipped = header["params"]["model"] == "experts" and header["warm"] is None
-        tensors = renewed_tensors(tensors, len(header["seeds"])) if is_shipped else tensors
+        tensors = (
+            renewed_tensors(tensors, len(header["seeds"]), header["classes"] is not None)
+            if is_shipped
+            else tensors
+        )
         header = renewed_header(header, is_shipped)
     if header["params"]["model"] not in MODELS:  # the path of a checkpoint, in files of version 0.1
         header["params"]["model"] = "checkpoint"

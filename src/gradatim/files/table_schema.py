@@ -123,6 +123,7 @@ MEMBER = {
     "rows": Part((1,), sign="nonnegative"),
     "noise": Part((1, "E", "C"), sign="nonnegative"),
     "log_likelihood": Part((1, "E", "T")),
+    "products": Part((1, "Q", "Q")),
     "solved": Part((1,), sign="nonnegative"),
     "alive": Part(("A",), INDEX, sign="nonnegative"),
     "heads": Part(("H",)),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FADES = 16.0
 """Rows from which on the least share of the base rates falls with the square of the rows."""
 
+MOST_ROWS = 64.0
+"""Rows from which on all of it does: experts whom some rows have misled are heard again."""
+
 
 def base_rates(counts: Tensor, log_likelihood: Tensor) -> Tensor:
     """Return what is added to the probabilities of classes, `[B, C]`, and taken from those of experts in all.
@@ -42,6 +45,6 @@ def base_rates(counts: Tensor, log_likelihood: Tensor) -> Tensor:
     said = (counts * without.log()).sum(1)
     ahead = log_likelihood.flatten(1).logsumexp(1) - math.log(log_likelihood[0].numel()) - said
     least = 2 / (rows + 2) * (FADES / rows.clamp(min=FADES))
-    share = least + (1 - least) * torch.sigmoid(-ahead)
+    share = (least + (1 - least) * torch.sigmoid(-ahead)) * (MOST_ROWS / rows.clamp(min=MOST_ROWS)) ** 2
     share = torch.where((counts > 0).sum(1) > 1, share, 1.0)
     return share[:, None] * rates

@@ -16,13 +16,15 @@ from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .base_rates import base_rates
-from .foresight import merged_log_likelihood
+from .foresight import merged_log_likelihood, merged_products
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .left_out import PIECE, answers_left_out
 from .pending import Pending
 from .schedule import due_experts, rows_enough
+from .stacking import residual_products, scaled, stacked
 from .statistics import Statistics, add, check_remainder, congruent, empty, spread_classes
 from .stored import pack_experts, unpack_experts
+from .triangular import added_gram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +53,8 @@ class ExpertsState(NamedTuple):
     """What experts know of B tasks.
 
     Fields: `moments`, sums over rows; `theta [B, E, D, C]` and `noise [B, E, C]`, the heads that score the next rows,
-    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of rows before they were learnt; `pending`, more rows.
+    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of rows before they were learnt, and of a regression the
+    `products [B, E + 1, E + 1]` of what experts missed them by; `pending`, more rows.
     """
 
     moments: Statistics
@@ -59,6 +62,7 @@ class ExpertsState(NamedTuple):
     noise: Tensor
     solved: Tensor
     log_likelihood: Tensor
+    products: Tensor
     pending: Pending
 
 
@@ -68,8 +72,9 @@ class Experts(Refiner):
     Expert e sees some families of phi(x) (`VIEWS`) under a ridge of strength s_e (`STRENGTHS`), which spares the weight
     of the feature that is 1. It answers in several ways: one-hot codes regressed and sharpened, or Student laws of
     several widths about the mean. Its weight is the likelihood that it gave to rows before it had learnt them. So the
-    average of E T of them is behind the best by log(E T) nats at most. G and M are the same for all, additive, and
-    exact to merge. Of a few rows the mean of y says most, and of classes their shares (see `base_rates`).
+    average of E T of them is behind the best by log(E T) nats at most. Means of a number are weighed so that their
+    average would have missed these rows least (see `stacked`). G and M are the same for all, additive, and exact to
+    merge. Of a few rows the mean of y says most, and of classes their shares (see `base_rates`).
 
     The heads that score rows change only when rows have grown by a quarter: before the first row at which they have.
     So what is learnt depends on the rows and their order, not on how they were cut into mini-batches. Until then rows
@@ -134,9 +139,9 @@ class Experts(Refiner):
         theta = moments.gram.new_zeros(n_tasks, experts, width, self.outputs)
         noise = theta.new_ones(n_tasks, experts, self.outputs)
         log_likelihood = theta.new_zeros(n_tasks, experts, self.variants)
-        return ExpertsState(
-            moments, theta, noise, theta.new_zeros(n_tasks), log_likelihood, self._nothing(n_tasks)
-        )
+        solved, size = theta.new_zeros(n_tasks), 0 if self.classes else experts + 1
+        products = theta.new_zeros(n_tasks, size, size)
+        return ExpertsState(moments, theta, noise, solved, log_likelihood, products, self._nothing(n_tasks))
 
     def step(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
         """Return the state after one more mini-batch `[B, N, x_dim]`: its rows wait, with those before them."""
@@ -153,11 +158,14 @@ class Experts(Refiner):
         if not learnt:
             return state._replace(pending=state.pending.score(batch))
         state = self.solve(state := self._absorbed(state), factors := self.factors(state))
-        total = state.log_likelihood
         for piece in batch.split(PIECE):
             a, weight = self.features(piece.x).to(state.theta), piece.weight.to(state.theta)
-            total = total + self._left_out(state, factors, a, piece.y, weight)
-        return state._replace(log_likelihood=total)
+            codes = self.codes(piece.y, self.outputs).to(a)
+            heads = [state.theta[:, factor.index][:, :, factor.seen] for factor in factors]
+            pairs = zip(factors, heads, strict=True)
+            scores = [leave_out(state.moments, factor, head, a, codes, weight) for factor, head in pairs]
+            state = self._weighed(state, torch.cat(scores, 2), piece.y, weight)
+        return state
 
     def left_out(self, state: ExpertsState, batch: Batch) -> Tensor:
         """Return what experts answer to rows `[B, N, ...]` among those learnt, each left out: `[B, N, C]`."""
@@ -212,9 +220,12 @@ class Experts(Refiner):
     def weights(self, state: ExpertsState) -> Tensor:
         """Return the weights of the variants of experts without rows that wait, `[B, E, T]`: they sum to 1."""
         total = state.log_likelihood.clone()
-        if not self.classes:  # the constant, which is last, was as likely beforehand as all others together
-            total[:, -1] += math.log(self.count - 1)
-        return total.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
+        # the constant, which is last: as likely beforehand as all others together; of classes `base_rates` says it
+        total[:, -1] += -torch.inf if self.classes else math.log(self.count - 1)
+        weight = total.flatten(1).softmax(1).unflatten(1, (self.count, self.variants))
+        if self.classes:
+            return weight
+        return stacked(state.products, weight.sum(2))[..., None] * total.softmax(2)
 
     def latent(self, state: ExpertsState) -> Tensor:
         """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`.
@@ -243,8 +254,9 @@ class Experts(Refiner):
         """Return the moments of all rows, exact, and experts weighed anew: see `merged_log_likelihood`."""
         states = [self._absorbed(state) for state in states]
         moments = add(*(state.moments for state in states))
-        weights = merged_log_likelihood(self, states, moments)
-        return self.solve(states[0]._replace(moments=moments, log_likelihood=weights))
+        weights, products = merged_log_likelihood(self, states, moments), merged_products(states, moments)
+        state = states[0]._replace(moments=moments, log_likelihood=weights, products=products)
+        return self.solve(state)
 
     def without(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
         """Return the state without rows `[B, N, x_dim]` that were learnt: exact moments and heads.
@@ -262,8 +274,8 @@ class Experts(Refiner):
             moments = self._added(moments, a, piece.y, -piece.weight.to(a))
         check_remainder(moments, self.classes or self.outputs == 1)
         share = (moments.rows / state.moments.rows.clamp(min=1e-300)).clamp(0, 1)
-        weights = share[:, None, None] * state.log_likelihood
-        return self.solve(state._replace(moments=moments, log_likelihood=weights))
+        weights, products = (share[:, None, None] * part for part in (state.log_likelihood, state.products))
+        return self.solve(state._replace(moments=moments, log_likelihood=weights, products=products))
 
     def carry(self, state: ExpertsState, matrix: Tensor) -> ExpertsState:
         """Return the state of rows whose features are `matrix phi`, `[D', D]`: exact moments.
@@ -288,14 +300,16 @@ class Experts(Refiner):
         moments = Statistics(gram, scale * cross + shift * gram[:, :, one, None], squares, rows)
         theta = scale * state.theta
         theta[:, :, one] += shift * state.theta.any(2)
-        return state._replace(moments=moments, theta=theta, noise=scale**2 * state.noise)
+        noise, products = scale**2 * state.noise, scaled(state.products, scale)
+        return state._replace(moments=moments, theta=theta, noise=noise, products=products)
 
     def reweigh(self, state: ExpertsState, step_input: StepInput, factor: float) -> ExpertsState:
         """Return the state with experts weighed by rows among those learnt alone, each left out, times a factor."""
         state = self._absorbed(state)
-        nothing = torch.zeros_like(state.log_likelihood)
-        state = self.score(state._replace(log_likelihood=nothing), step_input, learnt=True)
-        return state._replace(log_likelihood=factor * state.log_likelihood)
+        found, products = state.log_likelihood, state.products
+        state = state._replace(log_likelihood=torch.zeros_like(found), products=torch.zeros_like(products))
+        state = self.score(state, step_input, learnt=True)
+        return state._replace(log_likelihood=factor * state.log_likelihood, products=factor * state.products)
 
     def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
         """Return the state without rows that wait, and its tensors by name: see `pack_experts`."""
@@ -344,11 +358,11 @@ class Experts(Refiner):
                 state = _where(due[:, 0], self.solve(state, self.factors(state, wanted)), state)
                 continue
             for x, y, scored, weight in waiting.take(slice(first)).split(PIECE):
-                a, total, moments = self.features(x).to(state.theta), state.log_likelihood, state.moments
+                a = self.features(x).to(state.theta)
                 if bool(scored.any()):
                     scores = torch.einsum("bnd,bedc->bnec", a, state.theta)
-                    total = total + self._weighed(scores, state.noise[:, None], y, scored)
-                state = state._replace(moments=self._added(moments, a, y, weight), log_likelihood=total)
+                    state = self._weighed(state, scores, y, scored)
+                state = state._replace(moments=self._added(state.moments, a, y, weight))
             waiting = waiting.take(slice(first, None))
         return state._replace(pending=self._nothing(len(state.solved)))
 
@@ -358,33 +372,23 @@ class Experts(Refiner):
         codes = self.codes(y, cross.shape[2]).to(a)
         weighted = (a * weight[..., None]).mT
         return Statistics(
-            torch.baddbmm(gram, weighted, a),
+            added_gram(gram, a, weight),
             torch.baddbmm(cross, weighted, codes),
             squares + (codes.square() * weight[..., None]).sum(1),
             rows + weight.sum(1),
         )
 
-    def _left_out(
-        self, state: ExpertsState, factors: Sequence[Factor], a: Tensor, y: Tensor, weight: Tensor
-    ) -> Tensor:
-        """Return the log likelihood `[B, E, T]` of rows among those learnt, each scored as if it had not been."""
-        codes = self.codes(y, self.outputs).to(a)
-        total = torch.zeros_like(state.log_likelihood)
-        for factor in factors:
-            index = factor.index
-            head = state.theta[:, index][:, :, factor.seen]
-            without = leave_out(state.moments, factor, head, a, codes, weight)
-            total[:, index] = self._weighed(without, state.noise[:, None, index], y, weight)
-        return total
-
-    def _weighed(self, scores: Tensor, noise: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """Return the summed log likelihoods `[B, E, T]` of scores `[B, N, E, C]`; what is at absent rows is dropped."""
+    def _weighed(self, state: ExpertsState, scores: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
+        """Return the state with experts weighed by scores `[B, N, E, C]`; what is at absent rows is dropped."""
         if self.classes:
             which = y[..., None, None, :].expand(*scores.shape[:3], self.variants, 1)
             density = class_probabilities(scores).gather(-1, which)[..., 0].log()
         else:
-            density = log_density(y.to(scores), scores, noise.expand_as(scores))
-        return (density * weight[..., None, None]).sum(1)
+            density = log_density(y.to(scores), scores, state.noise[:, None].expand_as(scores))
+            products = state.products + residual_products(scores, y.to(scores), weight, state.noise)
+            state = state._replace(products=products)
+        found = (density * weight[..., None, None]).sum(1)
+        return state._replace(log_likelihood=state.log_likelihood + found)
 
     def codes(self, y: Tensor, outputs: int) -> Tensor:
         """Return y `[B, N, Dy]` as it is regressed: one-hot codes of classes, or numbers as they are."""

@@ -52,6 +52,22 @@ def merged_log_likelihood(experts: Any, states: Sequence[Any], moments: Statisti
     return total
 
 
+def merged_products(states: Sequence[Any], moments: Statistics) -> Tensor:
+    """Return the products of residuals that weigh means on the rows of several states, `[B, E + 1, E + 1]`.
+
+    Those of a part count by its share of the rows, as likelihoods do. With them goes how many rows they stand for.
+
+    Args:
+        states: of the parts (`ExpertsState`), without rows that wait.
+        moments: the sums over the rows of all parts.
+    """
+    total = torch.zeros_like(states[0].products)
+    for state in states:
+        share = (state.moments.rows / moments.rows.clamp(min=1e-300)).clamp(max=1) ** ALIKE[False]
+        total = total + share[:, None, None] * state.products
+    return total
+
+
 def _foreseen(experts: Any, state: Any) -> Tensor:
     """Return the mean log likelihood of a row that was left out, `[B, E, T]`, as far as sums over rows say it."""
     result = torch.zeros_like(state.log_likelihood)

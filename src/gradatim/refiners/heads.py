@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .triangular import cholesky, inverse_diagonal, solve
+
 if TYPE_CHECKING:
     from .statistics import Statistics
 
@@ -68,18 +70,17 @@ def factorise(
     gram = moments.gram if everything else moments.gram[:, seen][:, :, seen]
     gram = gram[:, None].repeat(1, len(index), 1, 1)
     gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    return Factor(index, seen, ridge, torch.linalg.cholesky(gram))
+    return Factor(index, seen, ridge, cholesky(gram))
 
 
 def solve_heads(moments: Statistics, factor: Factor) -> Tensor:
     """Return the heads `[B, S, d, C]`: (G + R)^-1 M."""
-    return torch.cholesky_solve(moments.cross[:, None, factor.seen], factor.lower)
+    return solve(factor.lower, moments.cross[:, None, factor.seen])
 
 
 def degrees_of_freedom(factor: Factor) -> Tensor:
     """Return the traces `[B, S]` of (G + R)^-1 G: d - tr (G + R)^-1 R, R diagonal."""
-    inverse = torch.cholesky_inverse(factor.lower).diagonal(dim1=-2, dim2=-1)
-    return len(factor.seen) - (factor.ridge * inverse).sum(-1)
+    return len(factor.seen) - (factor.ridge * inverse_diagonal(factor.lower)).sum(-1)
 
 
 def noise_variance(moments: Statistics, factor: Factor, head: Tensor, intercept: int) -> Tensor:

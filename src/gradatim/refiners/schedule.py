@@ -16,7 +16,7 @@ GROWTH, LEAST = 0.25, 16.0
 """Heads that only score rows are solved again when the rows have grown by this share, and by so many."""
 
 BEHIND = 12.0
-"""Nats by which the best of an expert's variants may trail before its head is solved when rows have doubled alone."""
+"""Nats by which the best of an expert's variants may trail before its head waits until rows pass a power of four."""
 
 
 def rows_enough(solved: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def rows_enough(solved: Tensor) -> Tensor:
 
 
 def due_experts(log_likelihood: Tensor, solved: Tensor, rows: Tensor) -> Tensor:
-    """Return which experts `[B, E]` are solved: those not far behind, and all where a power of two has been passed.
+    """Return which experts `[B, E]` are solved: those not far behind, and all where a power of four has been passed.
 
     Args:
         log_likelihood: `[B, E, T]`.
@@ -45,6 +45,6 @@ def due_experts(log_likelihood: Tensor, solved: Tensor, rows: Tensor) -> Tensor:
         >>> due_experts(torch.tensor([[[0.0], [-99.0]]]), torch.tensor([300.0]), torch.tensor([400.0]))
         tensor([[ True, False]])
     """
-    best, doublings = log_likelihood.amax(2), rows.clamp(min=1).log2().floor()
-    passed = doublings > solved.clamp(min=1).log2().floor()
+    best, power = log_likelihood.amax(2), rows.clamp(min=1).log2().div(2).floor()
+    passed = power > solved.clamp(min=1).log2().div(2).floor()
     return (best >= best.amax(1, keepdim=True) - BEHIND) | passed[:, None]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PARTS = ("noise", "log_likelihood", "products", "solved")
+"""Fields that are stored as they are."""
+
+
 def pack_experts(experts: Any, state: Any) -> dict[str, Tensor]:
     """Return the tensors of a state without rows that wait by name, float64: nothing is rounded.
 
@@ -23,7 +27,7 @@ def pack_experts(experts: Any, state: Any) -> dict[str, Tensor]:
     """
     alive = state.theta.flatten(2).any(2).any(0).nonzero()[:, 0]
     heads = [state.theta[:, expert, experts.seen(int(expert))].flatten() for expert in alive]
-    parts = {"noise": state.noise, "log_likelihood": state.log_likelihood, "solved": state.solved}
+    parts = {name: getattr(state, name) for name in PARTS}
     flat = torch.cat(heads) if heads else state.noise.new_zeros(0)
     return pack_triangle(state.moments) | parts | {"alive": alive, "heads": flat}
 
@@ -45,7 +49,7 @@ def unpack_experts(experts: Any, tensors: dict[str, Tensor]) -> Any:
         if name not in tensors or list(tensors[name].shape) != shape:
             got = list(tensors[name].shape) if name in tensors else "nothing"
             raise ValueError(f"{name!r} must have shape {shape}; got {got}")
-    parts = {name: tensors[name].to(like.theta) for name in ("noise", "log_likelihood", "solved")}
+    parts = {name: tensors[name].to(like.theta) for name in PARTS}
     theta = like.theta.clone()
     for expert, head in zip(alive, tensors["heads"].to(theta).split(sizes), strict=True):
         theta[0, expert, experts.seen(expert)] = head.reshape(-1, experts.outputs)

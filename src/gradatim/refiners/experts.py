@@ -267,11 +267,10 @@ class Experts(Refiner):
         Raises:
             ValueError: the sums show that some of the rows are not in them.
         """
-        batch, state = self._checked(step_input), self._absorbed(state)
-        moments = state.moments
-        for piece in batch.split(PIECE):
-            a = self.features(piece.x).to(state.theta)
-            moments = self._added(moments, a, piece.y, -piece.weight.to(a))
+        moments = (state := self._absorbed(state)).moments
+        for piece in self._checked(step_input).split(PIECE):
+            weight = -piece.weight.to(state.theta)
+            moments = self._added(moments, self.features(piece.x).to(weight), piece.y, weight)
         check_remainder(moments, self.classes or self.outputs == 1)
         share = (moments.rows / state.moments.rows.clamp(min=1e-300)).clamp(0, 1)
         weights, products = (share[:, None, None] * part for part in (state.log_likelihood, state.products))

@@ -21,7 +21,7 @@ from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .left_out import PIECE, answers_left_out
 from .pending import Pending
 from .schedule import due_experts, rows_enough
-from .stacking import residual_products, scaled, stacked
+from .stacking import residual_products, scaled, stacked, without_negligible
 from .statistics import Statistics, add, check_remainder, congruent, empty, spread_classes
 from .stored import pack_experts, unpack_experts
 from .triangular import added_gram
@@ -44,9 +44,6 @@ STRONGER = (128.0, 512.0, 1e12)
 
 LATE = 512
 """Rows that wait at most before they are scored and added together: moments of many rows are cheaper."""
-
-NEGLIGIBLE = 1e-4
-"""A weight below it is taken as none."""
 
 
 class ExpertsState(NamedTuple):
@@ -233,17 +230,15 @@ class Experts(Refiner):
         In place of noise there is for classes what is added to their probabilities: see `base_rates`.
         """
         state = self._absorbed(state)
-        weight = self.weights(state)
-        weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
+        weight = without_negligible(self.weights(state))
         heard, stale = weight.any(2), state.solved < state.moments.rows
         if bool(stale.any()):
             state = _where(stale, self.solve(state, self.factors(state, heard)), state)
-        log_weight = (weight / weight.sum((1, 2), keepdim=True)).log()
         theta, noise = torch.where(heard[..., None, None], state.theta, 0.0), state.noise
         if self.classes:
             noise = torch.zeros_like(noise)
             noise[:, 0] = base_rates(state.moments.squares, state.log_likelihood)
-        return torch.cat([theta.flatten(1), log_weight.flatten(1), noise.flatten(1)], dim=1).to(self.like)
+        return torch.cat([theta.flatten(1), weight.log().flatten(1), noise.flatten(1)], dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros `[B, S]`: what enters a linear head does not depend on it."""

@@ -13,6 +13,9 @@ from torch import Tensor
 KNOWN = 20.0
 """Rows for which the weights by likelihood count."""
 
+NEGLIGIBLE = 1e-4
+"""A share below it is taken as none."""
+
 FAR = 5.0
 """Deviations by which an expert misses a row at most: one absurd row must not decide."""
 
@@ -42,6 +45,27 @@ def residual_products(scores: Tensor, y: Tensor, weight: Tensor, noise: Tensor) 
     one = torch.ones_like(missed[..., :1]) / missed.shape[2] ** 0.5
     missed = torch.cat([missed, one], dim=-1)
     return torch.einsum("bnce,bncf,bn->bef", missed, missed, weight)
+
+
+def without_negligible(weight: Tensor) -> Tensor:
+    """Return weights `[B, E, T]` that sum to 1, without experts, and ways of each expert, of a share below 1e-4.
+
+    Ways are dropped apart, so that the weight of an expert's mean stays the same.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.stacking import without_negligible
+        >>> without_negligible(torch.tensor([[[0.99999, 0.0], [0.00001, 0.0]]]))
+        tensor([[[1., 0.],
+                 [0., 0.]]])
+    """
+    share = weight.sum(2, keepdim=True)
+    return _normalised(share, 1) * _normalised(weight / share.clamp(min=1e-300), 2)
+
+
+def _normalised(weight: Tensor, dim: int) -> Tensor:
+    weight = torch.where(weight < NEGLIGIBLE, 0.0, weight)
+    return weight / weight.sum(dim, keepdim=True).clamp(min=1e-300)
 
 
 def scaled(products: Tensor, scale: float) -> Tensor:

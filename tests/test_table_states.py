@@ -119,7 +119,8 @@ def test_a_single_head_is_the_ridge_on_all_rows():
     learner.learn(made.x[:500], made.y[:500])
     found = long.head_errors(learner.model, learner.frame(made.x[500:]), made.y[500:])
     [[part, _], *_] = learner.model.task_.members.settle()
-    experts, strengths = part.refiner, import_module("gradatim.refiners.experts").STRENGTHS
+    experts = part.refiner
+    strengths = [strength for view in experts.strengths for strength in view]
     assert found.shape == (experts.count, 100)
     codes = np.eye(2)[made.y[:500]]
     rows = [
@@ -130,7 +131,8 @@ def test_a_single_head_is_the_ridge_on_all_rows():
     ]
     for expert in (0, experts.count - 1):
         known, asked = (experts.features(x)[0, :, experts.seen(expert)].double().numpy() for x in rows)
-        ridge = strengths[expert % len(strengths)] + 3e-6 * np.diag(known.T @ known)
+        spared = experts.seen(expert).numpy() != experts.blocks[0] - 1  # the feature that is 1
+        ridge = strengths[expert] * spared + 3e-6 * np.diag(known.T @ known)
         theta = np.linalg.solve(known.T @ known + np.diag(ridge), known.T @ codes)
         assert errors(asked @ theta, made.y[500:]).tolist() == found[expert].tolist()
 

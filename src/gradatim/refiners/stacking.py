@@ -22,6 +22,9 @@ FAR = 5.0
 TOGETHER = 1e4
 """How much more than an error it counts that weights do not sum to 1; they are divided by their sum afterwards."""
 
+ROUNDING, STEPS = 1e-9, 100
+"""Of the largest ratio of two experts' errors, what keeps products positive definite; steps of the solver an expert."""
+
 
 def residual_products(scores: Tensor, y: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
     """Return the sums `[B, E + 1, E + 1]` of products of what experts miss by, and of 1, over rows of weights `[B, N]`.
@@ -108,10 +111,12 @@ def stacked(products: Tensor, likely: Tensor) -> Tensor:
         if not (rows > 0 and least > 0):
             found.append(start)
             continue
-        pull = KNOWN / rows
-        root = np.linalg.cholesky(of_all / least + pull * np.eye(len(start))).T
+        ratios = of_all / least
+        pull = max(KNOWN / rows, ROUNDING * ratios.diagonal().max())
+        root = np.linalg.cholesky(ratios + pull * np.eye(len(start))).T
         wanted = np.linalg.solve(root.T, pull * start)
         together = TOGETHER * max(1.0, root.diagonal().max())
-        weights, _ = nnls(np.vstack([root, np.full(len(start), together)]), np.append(wanted, together))
+        system = np.vstack([root, np.full(len(start), together)])
+        weights, _ = nnls(system, np.append(wanted, together), maxiter=STEPS * len(start))
         found.append(weights / weights.sum())
     return torch.from_numpy(np.stack(found)).to(likely)

@@ -82,12 +82,16 @@ def test_rows_that_are_held_are_forgotten(kind):
     assert np.allclose(asked(model.forget(X[100:], y[100:]), X), asked(never, X))
     with pytest.raises(ValueError, match="never learnt"):
         model.forget(X[100:], y[100:])
+    with pytest.raises(ValueError, match="begin a new estimator"):
+        model.forget(X[:100], y[:100])
 
 
-def test_all_rows_may_be_forgotten():
+def test_of_all_rows_nothing_remains():
     X, y = rows(600)
     model = RefinedRegressor().partial_fit(X, y).forget(X, y)
-    assert model.task_.count == 0 and np.isfinite(model.predict(X)).all()
+    assert model.task_.count == 0 and np.ptp(model.predict(X)) == 0
+    members = model.task_.members
+    assert not members.states[0].theta.any() and not members.states[0].moments.gram.any()
     assert np.corrcoef(model.partial_fit(X, y).predict(X), y)[0, 1] > 0.9
 
 

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from gradatim import RefinedClassifier, RefinedRegressor
 from gradatim.memory import begin
@@ -202,6 +203,12 @@ def test_damaged_memories_are_refused():
         "ridge.640.gram": -tensors["ridge.640.gram"],
         "past": tensors["past"][:, :-1],
         "numbers": tensors["numbers"] + 9,
+        "changes": torch.zeros(1, 1, dtype=torch.int64),
+        "features.pairs": tensors["features.pairs"].double(),
+        "features.reach": 0 * tensors["features.reach"],
+        "pool.square": tensors["pool.square"] - 1,
+        "counts": tensors["counts"] - 1e6,
+        "softmax.640.heads": tensors["softmax.640.heads"] + 1e30,
     }.items():
         with pytest.raises(ValueError, match=name.split(".")[0]):
             unpack("adaptive", 2, {**tensors, name: wrong})
@@ -260,3 +267,25 @@ def test_a_pool_learns_whom_to_trust():
     answer = pool.answer(pool.inputs(said[:10]))
     assert (answer.argmax(1) == right[:10]).all() and 0.6 < answer.max(1).min() < 0.86
     assert np.allclose(answer.sum(1), 1)
+
+
+@pytest.mark.parametrize("memory", ["adaptive", 640])
+def test_absurd_targets_do_not_last(tmp_path, memory):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3600, 3))
+    y = 5 * X[:, 0] + 0.1 * rng.normal(size=3600)
+    y[300:303] = 9.97e36  # what some files write for missing
+    model = RefinedRegressor(memory=memory)
+    for start in range(0, 3600, 25):
+        model.partial_fit(X[start : start + 25], y[start : start + 25])
+    model.save(tmp_path / "s")
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_prediction_before_reweigh_changes_nothing():
+    X, y = stream(900, 900)
+    first, second = (RefinedClassifier(memory="adaptive").partial_fit(X[:600], y[:600]) for _ in range(2))
+    first.predict_proba(X[600:620])
+    for model in (first, second):
+        model.reweigh(X[:100], y[:100]).partial_fit(X[600:620], y[600:620])
+    assert np.array_equal(first.predict_proba(X), second.predict_proba(X))

@@ -171,7 +171,7 @@ def test_rows_that_wait_are_not_lost(known):
     X, model = moved(X, 1000, ROWS), copy.deepcopy(known)
     model.partial_fit(X[ROWS : ROWS + 32], y[ROWS : ROWS + 32])
     other = copy.deepcopy(model)
-    assert other.fork().task_.units.waiting is None and model.task_.rows == ROWS + 32
+    assert other.fork().task_.units is None and model.task_.rows == ROWS + 32
     other.partial_fit(X[ROWS + 32 : ROWS + 33], np.array([7]))  # a class begins while rows wait
     assert other.task_.count == ROWS + 33 and list(other.classes_) == [0, 1, 7]
     base, (first, second) = known, (slice(0, 300), slice(300, 600))
@@ -179,13 +179,34 @@ def test_rows_that_wait_are_not_lost(known):
     assert shards[0].merge(shards[1]).task_.rows == 600
 
 
-def test_rows_that_wait_are_merged(known):
+def test_forks_follow_no_units_so_that_they_merge(known):
     X, y = table()
     Z, shards = moved(X, 1000, 0), [known.fork(), known.fork()]
-    for each in shards:
-        each.partial_fit(X[:288], y[:288]).partial_fit(Z[288:300], y[288:300])
-        assert len(each.task_.units.waiting) == 12
-    assert shards[0].merge(shards[1]).task_.rows == 600 and shards[0].task_.units.waiting is None
+    shards[0].partial_fit(X[:300], y[:300])
+    shards[1].partial_fit(X[300:400], y[300:400]).partial_fit(Z[400:600], y[400:600])
+    assert shards[0].merge(shards[1]).task_.rows == 600
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_rows_that_come_one_by_one_do_not_spoil_the_judge(step):
+    rng = np.random.default_rng(100)
+    X = rng.normal(size=(1000, 3))
+    y = 5 * X[:, 0] + 0.1 * rng.normal(size=1000)
+    X[600:, 0] *= 1000
+    model = RefinedRegressor(memory="adaptive").partial_fit(X[:600], y[:600])
+    with pytest.warns(UnitWarning):
+        for start in range(600, 720, step):
+            part = slice(start, min(720, start + step))
+            model.partial_fit(X[part], y[part])
+    assert np.abs(model.predict(X[720:]) - y[720:]).mean() < 1.5
+
+
+def test_reweigh_learns_rows_that_wait_first(known):
+    X, y = table()
+    Z, model = moved(X, 1000, 0), copy.deepcopy(known)
+    model.partial_fit(Z[ROWS : ROWS + 20], y[ROWS : ROWS + 20]).reweigh(X[:100], y[:100])
+    assert model.task_.units.waiting is None
+    assert float(model.task_.members.settle().states[0].moments.rows) == model.task_.rows
 
 
 def test_a_column_that_is_gone_is_no_matter(tmp_path, known):

@@ -66,11 +66,15 @@ def forget_rows(task: Any, rows: Rows) -> None:
         )
     if task.count < len(rows):
         raise ValueError(f"{NEVER}: {task.count:,} were learnt, and {len(rows):,} are to be forgotten")
+    if task.encoder is None and task.count == len(rows):
+        raise ValueError("no row would be left, and the map is not fixed yet: begin a new estimator")
     if task.encoder is None:
         task.warm, task.early = _without(task.warm, rows), None
     else:
         batch = task._batch(task.encode(rows.columns), rows)
         task.members = task.members.forget(batch)
+        if task.count == len(rows):
+            task.members = task.members.empty()  # nothing of them remains, rounding neither
     task.rows, task.count = max(0.0, task.rows - float(rows.weight.sum())), task.count - len(rows)
 
 

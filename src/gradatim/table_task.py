@@ -216,6 +216,7 @@ class TableTask(Spread):
 
     def reweigh(self, rows: Rows, total: float) -> None:
         """Weigh the experts by rows among those learnt, each scored as if left out; they stand for `total` rows."""
+        learn_waiting(self)
         batch = self._batch(self.encode(rows.columns), rows)
         self.members = self.members.reweigh(batch, total / float(rows.weight.sum()))
 
@@ -308,9 +309,9 @@ class TableTask(Spread):
         self.rows, self.count = self.rows + task.rows, self.count + task.count
 
     def reset(self) -> None:
-        """Forget all rows, and keep the map."""
+        """Forget all rows, and keep the map, for good: tasks of other maps do not merge."""
         self.rows, self.count, self.warned = 0.0, 0, frozenset()
-        self.members, self.units = self.members.empty(), self.units and self.units.anew()
+        self.members, self.units = self.members.empty(), None
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is learnt, tensors of any shape and plain JSON; nothing is rounded."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +23,7 @@ from ..files.table_schema import MAX_MEMBERS
 from ..forgetting import Forgetting
 from ..learner import Learner
 from ..memory import read_memory
+from ..memory.waiting import bare
 from ..names import hint
 from ..one_row import OneRow
 from ..preprocessing import Columns, Encoder, labels, read_columns
@@ -241,7 +241,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         """Return what is pickled and copied: without the answers that are at hand until more rows are learnt."""
         state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
         if "task_" in state:
-            state["task_"] = replace(state["task_"], members=state["task_"].members.bare(), early=None)
+            state["task_"] = bare(state["task_"])
         return state
 
     def __sklearn_tags__(self) -> Any:

@@ -374,7 +374,7 @@ def _is_cell(value: Any) -> bool:
 
 
 def _is_memory(value: Any) -> bool:
-    return value == "adaptive" or whole(1, 2**53).fits(value)
+    return value == "adaptive" or whole(64, 2**53).fits(value)
 
 
 def _is_list(value: Any) -> bool:

@@ -317,7 +317,7 @@ class Bank(ABC):
             each.add(others[name].gram, others[name].cross, others[name].rows)
             each.solve()
         self.counts, self.counted = self.counts + bank.counts, self.counted + bank.counted
-        self.at_hand = {}
+        self.at_hand, self.last_asked = {}, (None, None)
         self.shares = self.shares.averaged(bank.shares, share)
         self.total += bank.total
 

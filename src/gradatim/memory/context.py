@@ -23,7 +23,7 @@ WIDEST = 30
 class Context:
     """Running means of the columns `numbers [m]` of encoded rows, and of targets of width C.
 
-    Fields: `numbers [m]`; `means [3, m]`; `targets [2, C]`; `begun`: whether a row has been seen.
+    Fields: `numbers [m]`; `means [3, m]`, at first 0, the map's centre; `targets [2, C]`.
 
     Example:
         >>> import numpy as np
@@ -31,13 +31,12 @@ class Context:
         >>> context = Context.empty(np.array([0]), outputs=1)
         >>> context.learn(np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[1.0], [0.0]]))
         >>> context.rows(np.array([[4.0, 7.0]])).round(2)
-        array([[4.  , 7.  , 2.  , 2.6 , 2.94]])
+        array([[4.  , 7.  , 2.25, 3.24, 3.88]])
     """
 
     numbers: np.ndarray
     means: np.ndarray
     targets: np.ndarray
-    begun: bool = False
 
     @classmethod
     def empty(cls, numbers: np.ndarray, outputs: int) -> Context:
@@ -46,8 +45,7 @@ class Context:
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Return rows `[n, d]` with how far their numbers are from the means, `[n, d + 3 m]`."""
-        means = self.means if self.begun else x[:1, self.numbers].repeat(len(RATES), axis=0)
-        apart = x[:, None, self.numbers] - means
+        apart = x[:, None, self.numbers] - self.means
         return np.concatenate([x, apart.reshape(len(x), -1)], axis=1)
 
     def tail(self, n: int) -> np.ndarray:
@@ -60,8 +58,6 @@ class Context:
 
     def learn(self, x: np.ndarray, codes: np.ndarray) -> None:
         """Go on after rows `[n, d]` with targets `[n, C]`."""
-        if not self.begun:
-            self.means, self.begun = x[:1, self.numbers].repeat(len(RATES), axis=0), True
         self.means = np.stack(
             [smoothed(*part, x[:, self.numbers]) for part in zip(self.means, RATES, strict=True)]
         )

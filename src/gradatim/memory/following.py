@@ -15,6 +15,7 @@ from ..committees import Answers, Members
 from ..nn.mixture import Mixture
 from .classes import ClassBank
 from .copies import BLOCK
+from .numbers import FARTHEST
 from .packing import pack
 
 if TYPE_CHECKING:
@@ -135,6 +136,12 @@ class Following(Members):
         bank.widen(place, wider.learners[0].predictor.output_dim)
         return type(self).of(super().widen(wider, place), bank)  # type: ignore[arg-type]
 
+    def reweigh(self, batch: Batch, factor: float) -> Self:
+        """Return members whose committee is weighed by rows among those learnt `[1, n, ...]`, times a factor."""
+        bank = self.known.copied()
+        bank.last_asked = (None, None)
+        return replace(super().reweigh(batch, factor), bank=bank)
+
     def merge(self, members: Self) -> Self:
         """Return the members that have learnt the rows of both."""
         bank = self.known.copied()
@@ -154,5 +161,7 @@ class Following(Members):
 
 
 def _arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x `[n, d]`, y `[n]` and weights `[n]` of rows `[1, n, ...]`."""
-    return batch.x[0].numpy(), batch.y[0, :, 0].numpy(), batch.weight[0].double().numpy()
+    """Return x `[n, d]`, y `[n]` and weights `[n]` of rows `[1, n, ...]`; a number's y at most `FARTHEST` from 0."""
+    y = batch.y[0, :, 0]
+    y = y.clamp(-FARTHEST, FARTHEST) if y.is_floating_point() else y
+    return batch.x[0].numpy(), y.numpy(), batch.weight[0].double().numpy()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NEGLIGIBLE = 2e-3
 """A weight of a law below it is taken as none."""
 
+FARTHEST = 1e6
+"""Deviations of y beyond which a number counts as if it stood there: sums are float32."""
+
 CONSTANT = 0.3
 """The input of a stack that is constant."""
 
@@ -83,7 +86,7 @@ class NumberBank(Bank):
         phi, around, adaptive = self.phi(x), self.phi_around(x), self.memory == "adaptive"
         means = self.counts[:, 0] / (self.counted + 0.5)
         parts = [
-            *([committee[:, None]] if adaptive else []),
+            *([committee[:, None].clip(-FARTHEST, FARTHEST)] if adaptive else []),
             np.broadcast_to(means, (len(x), len(means))),
             phi @ np.concatenate([copy.heads for copy in self.ridges.values()], axis=1),
             *([phi @ self.past[:, :, 0].T] if adaptive else []),

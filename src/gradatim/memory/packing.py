@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..files.layout import check_parts, check_values
+from ..files.table_schema import MEMBER
 from ..nn.fixed_features import Draws, FixedFeatures
 from .classes import ClassBank
 from .numbers import NumberBank
@@ -17,6 +19,7 @@ from .numbers import NumberBank
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..files.layout import Part
     from .bank import Bank
 
 PARTS = ("shares", "pool", "context", "last", "stack", "laws")
@@ -24,6 +27,30 @@ PARTS = ("shares", "pool", "context", "last", "stack", "laws")
 
 SETTLED = ("sizes", "numbers", "factor", "share", "linear")
 """Fields that follow from what the bank is made of."""
+
+
+DRAWN = {name: MEMBER[name] for name in Draws._fields}
+"""What the tensors of features must be."""
+
+COUNTED = (
+    "counted",
+    "within",
+    "family",
+    "rows",
+    "new",
+    "sums",
+    "blocks",
+    "square",
+    "seen",
+    "total",
+    "kept",
+    "alarm",
+    "use",
+)
+"""Arrays and numbers that are not negative."""
+
+LARGEST = 1e20
+"""No sum over rows is larger."""
 
 
 def pack(bank: Bank) -> dict[str, Tensor]:
@@ -52,6 +79,8 @@ def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -
 
     def features(name: str) -> FixedFeatures:
         drawn = {part: taken(f"{name}.{part}") for part in Draws._fields}
+        check_parts(drawn, DRAWN, {}, f"memory.{name}.")
+        check_values({f"memory.{name}.{part}": value for part, value in drawn.items()}, _named(name))
         return FixedFeatures(Draws(**drawn).unpacked()).double()
 
     def taken(name: str) -> Tensor:
@@ -65,7 +94,9 @@ def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -
         raise ValueError(f"tensor 'memory.numbers' must be inputs 0 .. {small.x_dim - 1}")
     kind = NumberBank if outputs is None else ClassBank
     bank = kind(memory, small, outputs or 1, numbers.numpy(), around)
-    bank.changes = changes.long().tolist()
+    if changes.dtype != torch.int64 or changes.dim() != 1:
+        raise ValueError("tensor 'memory.changes' must be whole numbers in a row")
+    bank.changes = changes.tolist()
     for name, like in _arrays(bank).items():
         value, is_gram = taken(name), name.endswith(".gram")
         wanted = _triangle(like) if is_gram else np.asarray(like)
@@ -119,20 +150,34 @@ def _square(triangle: np.ndarray, width: int) -> np.ndarray:
     return gram + np.tril(gram, -1).T
 
 
+def _named(features: str) -> dict[str, Part]:
+    """Return what the tensors of features must be, by their names in a file."""
+    return {f"memory.{features}.{name}": part for name, part in DRAWN.items()}
+
+
 def _check(bank: Bank) -> None:
     """Raise ValueError where a bank cannot be: weights that do not sum to 1, sums that no rows have."""
-    for name, weights, count in (
-        ("within", bank.shares.within, len(bank.names)),
-        ("family", bank.shares.family, 1),
-    ):
-        if bool((weights < 0).any()) or abs(weights.sum() - count) > 1e-6 * count:
-            raise ValueError(f"tensor 'memory.shares.{name}' must be weights")
-    if bank.total < 0 or not 0 <= bank.kept <= len(bank.past):
-        raise ValueError("tensors 'memory.total' and 'memory.kept' must be counts")
+    for name, value in _arrays(bank).items():
+        field, array = name.rpartition(".")[2], np.asarray(value)
+        signed = field not in COUNTED and not (field == "counts" and isinstance(bank, ClassBank))
+        if bool((np.abs(array) > LARGEST).any()) or not (signed or bool((array >= 0).all())):
+            raise ValueError(f"tensor 'memory.{name}' must hold numbers that rows can have")
+        if field == "squares" and not bool((array > 0).all()):
+            raise ValueError(f"tensor 'memory.{name}' must have positive numbers")
+    for name in ("shares", "last"):
+        shares = getattr(bank, name, None)
+        if shares is None:
+            continue
+        sums = (np.add.reduceat(shares.within, shares.starts), shares.family.sum())
+        if any(bool((np.abs(total - 1) > 1e-6).any()) for total in sums):
+            raise ValueError(f"tensors 'memory.{name}.within' and '.family' must be weights that sum to 1")
+    if bank.kept > len(bank.past):
+        raise ValueError("tensor 'memory.kept' must be a count of heads")
+    rising = bank.changes == sorted(bank.changes)
+    if not rising or any(not 0 <= change <= bank.total for change in bank.changes):
+        raise ValueError("tensor 'memory.changes' must be counts of rows that rise")
     for name, copy in bank.copies().items():
         try:
-            if copy.rows < 0 or copy.new < 0:
-                raise ArithmeticError("rows below 0")
             type(copy)(**vars(copy)).solve()
         except ArithmeticError as error:
             raise ValueError(

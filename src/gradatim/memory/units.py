@@ -6,7 +6,7 @@ Source: Dawid 1984 (a map is judged by what is predicted under it).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Units:
 
     Fields: `places [p]` of columns in the table; `usual`, what their numbers are, standardised; `total`: rows seen;
     `past [m, p]`: the last rows, at most 32, standardised; `begun`: how many are of this block; `suspects [p]` and
-    `waiting`: columns that moved, and rows that wait.
+    `waiting`: columns that moved, and rows that wait; `calm`: what predicted before the last window began, if known.
 
     Example:
         >>> import numpy as np
@@ -68,6 +68,7 @@ class Units:
     begun: int = 0
     suspects: np.ndarray | None = None
     waiting: Rows | None = None
+    calm: tuple[Any, ...] | None = None
 
     @classmethod
     def begin(cls, encoder: Encoder, columns: Columns) -> Self | None:
@@ -80,10 +81,6 @@ class Units:
             return None
         usual = Usual.of_rows(standard(encoder, columns, places))
         return cls(places, usual, columns.n_rows, np.empty((0, len(places))))
-
-    def anew(self) -> Self:
-        """Return the units of the same columns and map, of which no row is known."""
-        return replace(self._restarted(), usual=self.usual.anew(), total=0, past=self.past[:0])
 
     def widened(self, place: np.ndarray) -> Self:
         """Return the units where class c has become class `place[c]`."""

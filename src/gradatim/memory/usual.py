@@ -94,11 +94,6 @@ class Usual:
         jumps, swings = (np.square(part).mean(0) for part in zip(*blocks, strict=True))
         return replace(usual, jumps=np.maximum(usual.jumps, jumps), swings=np.maximum(usual.swings, swings))
 
-    def anew(self) -> Self:
-        """Return what is usual in the same columns as their map says, of which no row is known."""
-        ones = np.ones(len(self.mean))
-        return self.of(Moments(START * ones, 0 * ones, ones))
-
     @property
     def moments(self) -> Moments:
         """Return the moments of rows since each column moved."""

@@ -5,7 +5,8 @@ Source: Dawid 1984 (a map is judged by what is predicted under it).
 
 from __future__ import annotations
 
-from dataclasses import fields
+import copy
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..files.checkpoint import select_prefix
 from ..nn.mixture import log_density
 from ..preprocessing.columns import NUMBER
 from ..preprocessing.drift import warn_of_units
-from .units import Units
+from .units import WINDOWS, Units
 from .usual import Usual
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         """A table's task, as far as it is told here."""
 
         outputs: int | None
+        target: Any
         memory: str | int
         encoder: Encoder | None
         units: Units | None
@@ -59,6 +61,8 @@ def learn_in_units(task: Task, rows: Rows, batch_size: int, x: np.ndarray | None
         part = slice(start, start + task.units.room)
         piece = rows.take(part) if start or len(rows) > task.units.room else rows
         before = task.units.waiting
+        if before is None and task.units.begun % WINDOWS[0] == 0:
+            task.units = replace(task.units, calm=(*_basis(task), task.members))
         units, parts = task.units.take(piece, task.encoder, lambda *pair: said(task, *pair))
         _count(task, before, -1)
         task.units = units
@@ -83,6 +87,17 @@ def learn_waiting(task: Task) -> None:
             task.learn(rows, len(rows))
 
 
+def bare(task: Any) -> Any:
+    """Return a task (`TableTask`) without what can be solved again."""
+    units = task.units and replace(task.units, calm=None)
+    return replace(task, members=task.members.bare(), early=None, units=units)
+
+
+def _basis(task: Task) -> tuple[Any, ...]:
+    """Return what must be the same for a task's members to answer as before."""
+    return task.encoder, task.target, task.outputs
+
+
 def _count(task: Task, waiting: Rows | None, sign: int) -> None:
     if waiting is not None:
         task.rows, task.count = (
@@ -92,8 +107,13 @@ def _count(task: Task, waiting: Rows | None, sign: int) -> None:
 
 
 def said(task: Task, encoder: Encoder, rows: Rows) -> np.ndarray:
-    """Return the log-likelihood of rows `[n]` under another map, as the task predicts now."""
-    task.members = task.members.answering()
+    """Return the log-likelihood of rows `[n]` under another map, as the task predicted before these rows."""
+    judge = copy.copy(task)
+    if task.units is not None and task.units.calm is not None:
+        *basis, members = task.units.calm
+        same = all(old is new for old, new in zip(basis, _basis(task), strict=True))
+        judge.members = members if same else task.members
+    judge.members, task = judge.members.answering(), judge
     x = torch.from_numpy(encoder.encode(rows.columns))[None]
     with torch.inference_mode():
         if task.outputs is not None:
@@ -136,5 +156,7 @@ def unpack_units(encoder: Encoder, tensors: dict[str, Tensor]) -> tuple[Units | 
             raise ValueError(
                 f"tensor 'memory.units.{name}' must hold a number for each of {len(places)} columns"
             )
+    if bool((parts["count"] < 0).any() | (parts["var"] < 0).any() | (parts["spread"] <= 0).any()):
+        raise ValueError("tensors 'memory.units.*' must be counts, variances and deviations of rows")
     usual = Usual(**{name: part.numpy() for name, part in parts.items()})
     return Units(places, usual, int(total), np.empty((0, len(places)))), rest

@@ -12,20 +12,14 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from gradatim.comparison.runs import Study
-from gradatim.provenance import processes_on_threads
-from studies.tables.protocol import SIZE, prequential_pass
+from studies.tables.protocol import SIZE, compute, prequential_pass
 
 from .data import Stream, kind_of, load
 from .peers import peer_of, peers, row_by_row, version_of
@@ -92,29 +86,6 @@ def record(study: Study, job: Job) -> Values:
     )
 
 
-def compute(study: Study, jobs: Iterable[Job], title: str) -> dict[Job, Values]:
-    """Return the records of all jobs. Missing ones are computed by `study.workers` processes of one thread each."""
-    jobs = list(dict.fromkeys(jobs))
-    with Progress(console=study.console, transient=True, disable=not study.console.is_terminal) as bar:
-        task = bar.add_task(title, total=len(jobs))
-        if study.workers == 1:
-            for job in jobs:
-                record(study, job)
-                bar.advance(task)
-        else:
-            pool = ProcessPoolExecutor(study.workers, get_context("spawn"))
-            with processes_on_threads(1), pool:
-                for future in as_completed([pool.submit(_work, study.folder, job) for job in jobs]):
-                    future.result()
-                    bar.advance(task)
-    study.notify(f"{title}: {len(jobs)} records")
-    return {job: record(study, job) for job in jobs}
-
-
-def _work(folder: Path, job: Job) -> None:
-    record(Study(folder, 1, Console(quiet=True)), job)
-
-
 def passes(
     study: Study, settings: dict[str, dict[str, Any]], streams: Sequence[str], title: str, limit: int = 0
 ) -> Passes:
@@ -122,7 +93,7 @@ def passes(
     jobs = {
         name: [job(name, stream, setting, limit) for stream in streams] for name, setting in settings.items()
     }
-    records = compute(study, [entry for row in jobs.values() for entry in row], title)
+    records = compute(study, [entry for row in jobs.values() for entry in row], title, record)
     return {name: {entry.stream: records[entry] for entry in row} for name, row in jobs.items()}
 
 

@@ -164,28 +164,30 @@ def saved_bytes(learner: Any, folder: Path, name: str) -> int:
     return path.stat().st_size
 
 
-def compute(study: Study, jobs: Iterable[Job], title: str) -> dict[Job, Values]:
-    """Return the records of all jobs. Missing ones are computed by `study.workers` processes of one thread each."""
+def compute(
+    study: Study, jobs: Iterable[Any], title: str, of: Callable[[Study, Any], Values] = record
+) -> dict[Any, Values]:
+    """Return the records `of` all jobs. Missing ones are computed by `study.workers` processes of one thread each."""
     jobs = list(dict.fromkeys(jobs))
     quiet = not study.console.is_terminal
     with Progress(console=study.console, transient=True, disable=quiet) as bar:
         task = bar.add_task(title, total=len(jobs))
         if study.workers == 1:
             for job in jobs:
-                record(study, job)
+                of(study, job)
                 bar.advance(task)
         else:
             pool = ProcessPoolExecutor(study.workers, get_context("spawn"))
             with processes_on_threads(1), pool:
-                for future in as_completed([pool.submit(_work, study.folder, job) for job in jobs]):
+                for future in as_completed([pool.submit(_work, study.folder, job, of) for job in jobs]):
                     future.result()
                     bar.advance(task)
     study.console.print(f"{title}: {len(jobs)} records")
-    return {job: record(study, job) for job in jobs}
+    return {job: of(study, job) for job in jobs}
 
 
-def _work(folder: Path, job: Job) -> None:
-    record(Study(folder, 1, Console(quiet=True)), job)
+def _work(folder: Path, job: Any, of: Callable[[Study, Any], Values]) -> None:
+    of(Study(folder, 1, Console(quiet=True)), job)
 
 
 def tune(study: Study, kind: str, name: str, tables: list[str]) -> dict[str, Any]:

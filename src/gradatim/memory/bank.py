@@ -141,6 +141,11 @@ class Bank(ABC):
         self.last_asked: tuple[Any, Any] = (None, None)
         self.at_hand: dict[str, np.ndarray] = {}
         self.waiting: tuple[tuple[Asked, np.ndarray, np.ndarray], ...] = ()
+        self.begin(width, 0 if around is None else sum(around.blocks) + self.context.targets.size)
+
+    @abstractmethod
+    def begin(self, width: int, wide: int) -> None:
+        """Make what a bank of this kind has beside ridge copies: of D features, and D' with their context, or 0."""
 
     @property
     @abstractmethod

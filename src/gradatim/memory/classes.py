@@ -5,16 +5,11 @@ Source: Herbster, Warmuth 1998 (fixed share); Genest, Zidek 1986 (the pool).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .bank import KEPT, Asked, Bank
 from .copies import MOST_LOGIT, STRENGTHS, Copy, Softmax, softmax
 from .weights import LEAST, LogPool
-
-if TYPE_CHECKING:
-    from ..nn.fixed_features import FixedFeatures
 
 SHARPNESS = np.array([2.0, 4.0, 8.0, 16.0], np.float32)
 """Factors that turn one-hot codes fitted by regression into logits."""
@@ -32,20 +27,11 @@ class ClassBank(Bank):
 
     contexts: dict[str, Softmax]
 
-    def __init__(
-        self,
-        memory: str | int,
-        features: FixedFeatures,
-        outputs: int,
-        numbers: np.ndarray,
-        around: FixedFeatures | None,
-    ) -> None:
-        super().__init__(memory, features, outputs, numbers, around)
-        width = sum(features.blocks)
-        self.softmaxes = {name: Softmax.empty(width, outputs, f) for name, f in self.factors.softmax.items()}
-        wide = 0 if around is None else sum(around.blocks) + self.context.targets.size
-        contexts = {} if around is None else self.factors.context
-        self.contexts = {name: Softmax.empty(wide, outputs, f) for name, f in contexts.items()}
+    def begin(self, width: int, wide: int) -> None:
+        """Make softmax copies of D features, and of D' with their context."""
+        contexts = self.factors.context if wide else {}
+        self.softmaxes = {n: Softmax.empty(width, self.outputs, f) for n, f in self.factors.softmax.items()}
+        self.contexts = {n: Softmax.empty(wide, self.outputs, f) for n, f in contexts.items()}
         self.pool = LogPool.of_first(1 + len(self.names))
 
     @property

@@ -5,8 +5,6 @@ Source: Herbster, Warmuth 1998 (fixed share); Wolpert 1992 (stacking); Student 1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
@@ -14,9 +12,6 @@ from ..nn.mixture import TAILS, Mixture, log_density
 from .bank import KEPT, Asked, Bank
 from .copies import STRENGTHS, Copy, Ridge
 from .weights import SMOOTH, STACKED, Noise, Shares, Stack
-
-if TYPE_CHECKING:
-    from ..nn.fixed_features import FixedFeatures
 
 NEGLIGIBLE = 2e-3
 """A weight of a law below it is taken as none."""
@@ -35,21 +30,11 @@ class NumberBank(Bank):
     targets of the rows before; heads that were good once.
     """
 
-    def __init__(
-        self,
-        memory: str | int,
-        features: FixedFeatures,
-        outputs: int,
-        numbers: np.ndarray,
-        around: FixedFeatures | None,
-    ) -> None:
-        super().__init__(memory, features, 1, numbers, around)
-        wide = 0 if around is None else sum(around.blocks) + self.context.targets.size
-        contexts = {} if around is None else self.factors.context
-        self.contexts = {
-            name: Ridge.empty(wide, 1, f, around.blocks[0])  # type: ignore[union-attr]
-            for name, f in contexts.items()
-        }
+    def begin(self, width: int, wide: int) -> None:
+        """Make ridge copies on context, of D' features, and what weighs means."""
+        contexts = self.factors.context if self.around is not None else {}
+        linear = 0 if self.around is None else self.around.blocks[0]
+        self.contexts = {name: Ridge.empty(wide, 1, f, linear) for name, f in contexts.items()}
         families, variants = len(self.names), int(self.shares.sizes.sum())
         self.noise = {"variants": Noise.of(variants), "families": Noise.of(families)}
         self.stack = Stack.of(families)

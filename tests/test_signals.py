@@ -41,7 +41,13 @@ def home(tmp_path_factory):
 def ended(place, sign, *words):
     """Run a command that waits at a place, send it a signal there, and return its code and its stderr."""
     command = [sys.executable, "-c", WAITING.format(place=place), *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(sign, signal.SIG_DFL),  # these tests may run under nohup
+    )
     assert process.stdout is not None
     while process.stdout.readline() not in ("waiting\n", ""):
         pass

@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import select
 import time
 from importlib import import_module
 
@@ -525,6 +526,30 @@ def test_a_part_whose_process_dies_fails_and_the_others_are_measured(tmp_path, m
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"toy-000.json", "toy-001.failed", "toy-002.json", "toy-003.json"}
     assert run_module.claims_of("toy", tmp_path, True)[0]["failed"] == "the process died"
+
+
+def test_a_part_that_hangs_is_ended_with_all_its_processes(tmp_path, monkeypatch, capfd):
+    read, held = os.pipe()
+
+    def measure(folder, number):
+        if number == 1:
+            processes.start(lambda: time.sleep(600))
+            time.sleep(600)
+        return {"number": number}
+
+    figure = Figure(lambda smoke: [{"number": n} for n in range(3)], measure, lambda results: [], ("torn",))
+    monkeypatch.setattr(run_module, "FIGURES", {"toy": figure})
+    monkeypatch.setattr(run_module, "LONGEST_SMOKE", 1.0)
+    monkeypatch.setattr(run_module, "get_context", lambda _: multiprocessing.get_context("fork"))
+    run_module.measure(tmp_path, True, 2, Console(quiet=True), {"toy": figure})
+    assert run_module.claims_of("toy", tmp_path, True)[0]["failed"] == "no end after 1 s"
+    assert (tmp_path / "toy-002.json").exists()
+    assert "in measure" in capfd.readouterr().err  # it says where
+    os.close(held)
+    assert select.select([read], [], [], 10)[0] and not os.read(
+        read, 1
+    )  # nobody holds the other end any more
+    os.close(read)
 
 
 def test_every_bar_has_a_figure_and_words_on_the_page():

@@ -7,15 +7,17 @@ Source: the bars are this project's own, fixed before the run.
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 import warnings
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ from .page import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.process import BaseProcess
 
     from rich.console import Console
 
@@ -48,6 +51,9 @@ FIGURES: dict[str, Figure] = {
     **early.FIGURES,
 }
 """What is measured, in the order of the claims."""
+
+LONGEST, LONGEST_SMOKE = 3600.0, 300.0
+"""Seconds that a part may take; then it hangs."""
 
 
 def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
@@ -93,7 +99,9 @@ def parts_folder(work: Path) -> Path:
 
 
 def measure(folder: Path, smoke: bool, workers: int, console: Console, figures: Any = FIGURES) -> None:
-    """Measure what is missing in the folder, `workers` parts at a time, each on one thread."""
+    """Measure what is missing in the folder, `workers` parts at a time, each in a process of its own on one thread."""
+    for path in folder.glob("*.failed"):
+        path.unlink()
     jobs = [
         (name, place)
         for name in figures
@@ -102,46 +110,71 @@ def measure(folder: Path, smoke: bool, workers: int, console: Console, figures: 
     ]
     missing = Counter(name for name, _ in jobs)
     seconds = dict.fromkeys(figures, 0.0)
-    deaths = Counter[tuple[str, int]]()
-    for path in folder.glob("*.failed"):
-        path.unlink()
+    running: dict[tuple[str, int], tuple[BaseProcess, float]] = {}
     with processes_on_threads(1):
-        while jobs:
-            # a part beside which a process died is measured alone: which of them it was is not known
-            chosen = [job for job in jobs if not deaths[job]] or jobs[:1]
-            try:
-                for (name, _), spent in _done(folder, smoke, workers, chosen):
+        try:
+            while jobs or running:
+                while jobs and len(running) < workers:
+                    job = jobs.pop(0)
+                    process = get_context("spawn").Process(target=work_alone, args=(folder, smoke, *job))
+                    process.start()
+                    running[job] = process, time.monotonic()
+                time.sleep(0.02)
+                for job, spent in _ended(folder, running, LONGEST_SMOKE if smoke else LONGEST, console):
+                    name = job[0]
                     seconds[name] += spent
                     missing[name] -= 1
                     if not missing[name]:
                         console.print(f"measured {name} in {seconds[name]:.0f} s of a core")
-            except BrokenProcessPool as error:
-                if not any(path.exists() for job in chosen for path in _results(folder, *job)):
-                    raise ValueError("processes die before they measure anything: see above") from error
-                for job in chosen:
-                    _, failed, begun = _results(folder, *job)
-                    deaths[job] += begun.exists() * (1 if len(chosen) > 1 else 2)
-                    if deaths[job] > 1:
-                        console.print(f"[red]the process that measured {failed.stem} died[/red]")
-                        failed.write_text('{"failed": "the process died"}', encoding="utf-8")
-                    begun.unlink(missing_ok=True)
-            jobs = [job for job in jobs if not any(path.exists() for path in _results(folder, *job))]
+        finally:
+            for process, _ in running.values():
+                _end(process)
 
 
-def _done(
-    folder: Path, smoke: bool, workers: int, jobs: list[tuple[str, int]]
+def _ended(
+    folder: Path, running: dict[tuple[str, int], tuple[BaseProcess, float]], longest: float, console: Console
 ) -> Iterator[tuple[tuple[str, int], float]]:
-    """Measure parts of figures, and yield each with its seconds."""
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        futures = {pool.submit(work_on, folder, smoke, *job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+    """Take the parts out whose process has ended, or hangs and is ended now; yield each with its seconds."""
+    for job, (process, begin) in [*running.items()]:
+        spent = time.monotonic() - begin
+        hangs = spent > longest and process.is_alive()
+        if process.is_alive() and not hangs:
+            continue
+        _end(process, hangs)
+        path, failed = _results(folder, *job)
+        if not path.exists() and not failed.exists():
+            reason = f"no end after {longest:.0f} s" if hangs else "the process died"
+            console.print(f"[red]{failed.stem}: {reason}[/red]")
+            failed.write_text(json.dumps({"failed": reason}), encoding="utf-8")
+        del running[job]
+        yield job, spent
 
 
-def _results(folder: Path, name: str, place: int) -> tuple[Path, Path, Path]:
-    """Return where the result of a part is stored, why there is none, and that it is being measured."""
+def _end(process: BaseProcess, hangs: bool = False) -> None:
+    """End a process and those that it began, if they are still there; where it `hangs` it prints where, first."""
+    if process.pid is None:
+        return
+    if hangs:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGABRT)
+        process.join(5)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a group, see `work_alone`
+    process.kill()
+    process.join()
+
+
+def work_alone(folder: Path, smoke: bool, name: str, place: int) -> None:
+    """Measure a part of a figure, as `work_on` does, in a process that leads a group of its own."""
+    os.setpgid(0, 0)
+    faulthandler.enable()
+    work_on(folder, smoke, name, place)
+
+
+def _results(folder: Path, name: str, place: int) -> tuple[Path, Path]:
+    """Return where the result of a part is stored, and why there is none."""
     path = stored(folder, name, place)
-    return path, path.with_suffix(".failed"), path.with_suffix(".begun")
+    return path, path.with_suffix(".failed")
 
 
 def stored(folder: Path, name: str, place: int) -> Path:
@@ -149,15 +182,14 @@ def stored(folder: Path, name: str, place: int) -> Path:
     return folder / f"{name}-{place:03d}.json"
 
 
-def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
-    """Measure a part of a figure, store its result and return the seconds.
+def work_on(folder: Path, smoke: bool, name: str, place: int) -> None:
+    """Measure a part of a figure and store its result.
 
     Where it cannot be measured the reason is stored, which is measured again when the study goes on.
     """
     torch.set_num_threads(1)
-    figure, begin = FIGURES[name], time.monotonic()
-    path, failed, begun = _results(folder, name, place)
-    begun.touch()
+    figure = FIGURES[name]
+    path, failed = _results(folder, name, place)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -166,8 +198,6 @@ def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
             result = {"failed": f"{type(error).__name__}: {error}"[:500]}
             path = failed
     write_bytes(path, (without_folders(json.dumps(result)) + "\n").encode())
-    begun.unlink()
-    return time.monotonic() - begin
 
 
 def without_folders(text: str) -> str:
@@ -185,8 +215,8 @@ def claims_of(name: str, folder: Path, smoke: bool) -> list[Part]:
     """Return the claims of a figure. Where a part could not be measured they have no value, and fail."""
     results = [_results(folder, name, place) for place in range(len(FIGURES[name].parts(smoke)))]
     paths, failed = (
-        [path for path, *_ in results],
-        [failed for path, failed, _ in results if not path.exists()],
+        [path for path, _ in results],
+        [failed for path, failed in results if not path.exists()],
     )
     if failed:
         reason = "it was not measured"

@@ -309,7 +309,9 @@ def test_quantiles_of_several_members_are_those_of_their_mixture():
     task = model.task_
     rows = torch.from_numpy(task.encode(model._columns(x[200:210], reset=False)))[None]
     at = torch.from_numpy((found - task.target.centre) / task.target.scale)[None]
-    total = torch.zeros_like(at)
+    whole = task.answers.distribution(rows)
+    centre = whole.mean[..., None]
+    at, total = centre + (at - centre) / whole.stretch[..., None], torch.zeros_like(at)
     for learner, latent in zip(task.members.learners, task.answers.latents, strict=True):
         mixture = learner.predictor.distribution(rows, latent)
         below = cumulative(at, mixture.means[:, :, None], mixture.noise[:, None, None])

@@ -484,11 +484,14 @@ def test_quantiles_and_variance_are_the_mixtures():
     made, batch = learner(), rows(200)
     latent = made.refiner.latent(made.adapt(batch, 20))
     f, x = made.predictor, batch.x[:, :3]
-    theta, log_weight, noise = f._parts(latent)
+    theta, log_weight, noise, _ = f._parts(latent)
     means = torch.einsum("bnd,bedc->bnec", f.features(x), theta)[..., 0]
     levels = torch.tensor([0.025, 0.1, 0.5, 0.9, 0.975], dtype=torch.float64)
-    found = f.distribution(x, latent).quantiles(levels)
-    at = found[..., None].expand(-1, -1, -1, means.shape[2])
+    mixture = f.distribution(x, latent)
+    found, stretch, mean = mixture.quantiles(levels), mixture.stretch[..., None], mixture.mean[..., None]
+    assert float((stretch - 1).abs().max()) > 0.01
+    at = mean + (found - mean) / stretch
+    at = at[..., None].expand(-1, -1, -1, means.shape[2])
     for q in range(5):
         below = cumulative(at[:, :, q, 0], means, noise[:, None, :, 0])
         torch.testing.assert_close(
@@ -502,7 +505,8 @@ def test_quantiles_and_variance_are_the_mixtures():
     sample = means[0, 0].numpy()[expert] + scale * noise[0, :, 0].sqrt().numpy()[expert] * rng.standard_t(
         freedom
     )
-    assert float(f.distribution(x, latent).variance[0, 0]) == pytest.approx(np.var(sample), rel=0.08)
+    variance = float((mixture.variance / mixture.stretch.square())[0, 0])
+    assert variance == pytest.approx(np.var(sample), rel=0.08)
     assert float(f(x, latent)[0, 0, 0]) == pytest.approx(np.mean(sample), abs=0.01)
     torch.testing.assert_close(f.distribution(x, latent).mean, f(x, latent)[..., 0])
     with pytest.raises(ValueError, match="mean only"):

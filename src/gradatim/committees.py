@@ -90,7 +90,7 @@ class Members:
         >>> members = Members.of_draws([draws], outputs=None, device="cpu")
         >>> members = members.learn(Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double()), 32).answering()
         >>> members.answers.latents[0].shape
-        torch.Size([1, 621])
+        torch.Size([1, 644])
     """
 
     bank = None  # of `memory.Following`

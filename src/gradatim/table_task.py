@@ -266,8 +266,8 @@ class TableTask(Spread):
         Raises:
             ValueError: the learner answers a mean only.
         """
-        means, noise, weight = self.answers.distribution(x)
-        return Mixture(self.target.centre + self.target.scale * means, self.target.scale**2 * noise, weight)
+        mixture, (centre, scale) = self.answers.distribution(x), (self.target.centre, self.target.scale)
+        return mixture._replace(means=centre + scale * mixture.means, noise=scale**2 * mixture.noise)
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Make room for new classes: class c becomes class `place[c]`, `place [C]`, of `outputs`.

@@ -290,6 +290,7 @@ SOURCES = (
     "refiners/answers.py",
     "refiners/base_rates.py",
     "refiners/experts.py",
+    "refiners/experts_state.py",
     "refiners/foresight.py",
     "refiners/heads.py",
     "refiners/left_out.py",
@@ -298,11 +299,13 @@ SOURCES = (
     "refiners/stacking.py",
     "refiners/statistics.py",
     "refiners/stored.py",
+    "refiners/transformed.py",
     "refiners/triangular.py",
     "nn/carry.py",
     "nn/fixed_features.py",
     "nn/landmarks.py",
     "nn/mixture.py",
+    "nn/widths.py",
 )
 """Source files and folders in gradatim that decide the predictions of our estimators; a test looks for others."""
 

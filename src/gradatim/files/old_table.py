@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
+from ..nn.widths import Widths
 from .layout import TRIANGLE, Part
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def renewed_tensors(tensors: dict[str, Tensor], members: int, is_classes: bool) 
         renewed[f"{member}.noise"] = pad(noise, later, value=1.0)
         size = 0 if is_classes else found.shape[1] + LATER + 1
         renewed[f"{member}.products"] = torch.zeros(1, size, size, dtype=torch.float64)
+        renewed[f"{member}.share"] = torch.zeros(1, max(0, size - 1), found.shape[2], dtype=torch.float64)
+        renewed[f"{member}.widths"] = Widths.empty(1, renewed[f"{member}.products"], not is_classes).joined
         renewed[f"{member}.solved"] = torch.zeros(1, dtype=torch.float64)
         renewed[f"{member}.alive"] = torch.zeros(0, dtype=torch.int64)
         renewed[f"{member}.heads"] = torch.zeros(0, dtype=torch.float64)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..nn.mixture import TAILS, Mixture, log_density
+from ..nn.widths import Widths
 from .bank import KEPT, Asked, Bank
-from .copies import STRENGTHS, Copy, Ridge
+from .copies import BLOCK, STRENGTHS, Copy, Ridge
 from .weights import SMOOTH, STACKED, Noise, Shares, Stack
 
 NEGLIGIBLE = 2e-3
@@ -18,6 +19,12 @@ NEGLIGIBLE = 2e-3
 
 FARTHEST = 1e6
 """Deviations of y beyond which a number counts as if it stood there: sums are float32."""
+
+UNIT = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+"""Mean and deviation of the number."""
+
+WIDTHS_FADE = 0.98
+"""The factor by which what is known of widths counts less a block later."""
 
 CONSTANT = 0.3
 """The input of a stack that is constant."""
@@ -40,6 +47,7 @@ class NumberBank(Bank):
         self.stack = Stack.of(families)
         self.laws = Noise.of(1 + len(STACKED))
         self.last = Shares.even([len(SMOOTH) * (1 + len(STACKED)) * len(TAILS)])
+        self.widths = Widths.empty(1, torch.zeros((), dtype=torch.float64)).turned(UNIT).joined[0].numpy()
 
     @property
     def width_of_counts(self) -> int:
@@ -85,7 +93,8 @@ class NumberBank(Bank):
         noise = self.laws.squares.T.ravel()
         weight = np.where(self.last.within < NEGLIGIBLE, 0.0, self.last.within)
         weight = (weight / weight.sum()).reshape(1, len(noise), len(TAILS))
-        return Mixture(*(torch.from_numpy(part) for part in (means[None], noise[None], weight)))
+        mixture = Mixture(*(torch.from_numpy(part) for part in (means[None], noise[None], weight)))
+        return mixture._replace(stretch=self._widths.stretch(mixture.mean))
 
     def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
         """Weigh all by rows of targets `[n]` and weights `[n]`."""
@@ -99,6 +108,8 @@ class NumberBank(Bank):
         density = log_density(
             torch.from_numpy(y[:, None]), law.means[0][..., None], law.noise[0][:, None]
         ).numpy()
+        rows = (torch.from_numpy(part[None]) for part in (y, weight))
+        self.widths = self._widths.with_rows(law[:3], *rows).joined[0].numpy()
         self.last.weigh(np.tensordot(weight, density, (0, 0)).ravel(), np.zeros(1))
         self.stack.learn(inputs, y - means[:, 0], weight / max(float(self.laws.squares[1].min()), 1e-6))
         for name, error in errors.items():
@@ -122,6 +133,13 @@ class NumberBank(Bank):
         for noise in (*self.noise.values(), self.laws):
             noise.turn()
         self.last.turn(rows, 32)
+        faded = torch.tensor([WIDTHS_FADE ** (rows / BLOCK)])
+        self.widths = self._widths.turned(UNIT).shared(faded).joined[0].numpy()
+
+    @property
+    def _widths(self) -> Widths:
+        """Return how wide the distributions are, by what is predicted."""
+        return Widths.split(torch.from_numpy(self.widths)[None])
 
     def _stacked(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs of stacks `[n, F + 1]`, and the means of all families and of stacks `[n, 1 + R]`."""

@@ -119,7 +119,7 @@ def said(task: Task, encoder: Encoder, rows: Rows) -> np.ndarray:
         if task.outputs is not None:
             shares = task.outputs_at(x)[np.arange(len(rows)), rows.y.astype(int)]
             return shares.double().clamp(1e-4).log().numpy()
-        means, noise, weight = task.distribution(x)
+        means, noise, weight, _ = task.distribution(x)
         y = torch.from_numpy(rows.y).to(means)[None, :, None]
         density = log_density(y, means[..., None], noise[:, None, :, None].expand_as(means[..., None]))
         return (density + weight.log()[:, None]).flatten(2).logsumexp(-1)[0].double().numpy()

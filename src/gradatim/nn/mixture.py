@@ -30,7 +30,8 @@ _BISECTIONS = 50
 class Mixture(NamedTuple):
     """A mixture of Student t distributions for each row, over E experts and the T entries of `TAILS`.
 
-    Fields: `means [B, N, E]` of the experts; `noise [B, E]`, their variance estimates; `weight [B, E, T]`, sums to 1.
+    Fields: `means [B, N, E]` of the experts; `noise [B, E]`, their variance estimates; `weight [B, E, T]`, sums to 1;
+    `stretch [B, N]`, by which each row's mixture is wider about its mean, None for 1.
 
     Example:
         >>> import torch
@@ -46,12 +47,14 @@ class Mixture(NamedTuple):
     means: Tensor
     noise: Tensor
     weight: Tensor
+    stretch: Tensor | None = None
 
     @classmethod
     def joined(cls, members: Sequence[Mixture]) -> Mixture:
         """Return the mixture of several `[B, N, E]`, of equal weight."""
-        means, noise, weight = zip(*members, strict=True)
-        return cls(torch.cat(means, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members))
+        means, noise, weight, stretch = zip(*members, strict=True)
+        wider = None if stretch[0] is None else torch.stack(stretch).mean(0)
+        return cls(torch.cat(means, 2), torch.cat(noise, 1), torch.cat(weight, 1) / len(members), wider)
 
     @property
     def mean(self) -> Tensor:
@@ -63,7 +66,8 @@ class Mixture(NamedTuple):
         """Return the variance of each row, `[B, N]`: within the distributions, and between the experts' means."""
         between = (self.weight.sum(2)[:, None] * (self.means - self.mean[..., None]).square()).sum(2)
         within = self.weight * self.weight.new_tensor([s * s * v / (v - 2) for s, v in TAILS])
-        return between + (within.sum(2) * self.noise).sum(1, keepdim=True)
+        variance = between + (within.sum(2) * self.noise).sum(1, keepdim=True)
+        return variance if self.stretch is None else self.stretch.square() * variance
 
     @property
     def moments(self) -> Tensor:
@@ -84,7 +88,11 @@ class Mixture(NamedTuple):
             middle = (low + high) / 2
             below = (weight * _student((middle[..., None] - mean) / width, freedom)).sum(3) < levels
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        found = (low + high) / 2
+        if self.stretch is None:
+            return found
+        centre = self.mean[..., None]
+        return centre + self.stretch[..., None] * (found - centre)
 
 
 def class_probabilities(scores: Tensor, variants: Tensor | None = None) -> Tensor:
@@ -169,6 +177,31 @@ def cumulative(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """
     scale, freedom = _tails(mean).unbind(1)
     return _student((y[..., None] - mean)[..., None] / (scale * noise.sqrt()[..., None]), freedom)
+
+
+def cumulative_at(y: Tensor, means: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """Return the cumulative probability of y `[B, N]` under the mixtures of its rows, `[B, N]`.
+
+    Args:
+        y: `[B, N]`.
+        means: `[B, N, E]`.
+        noise: variances `[B, E]`, positive.
+        weight: `[B, E, T]`, sums to 1.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.nn.mixture import TAILS, cumulative_at
+        >>> weight = torch.full((1, 2, len(TAILS)), 0.5 / len(TAILS))
+        >>> cumulative_at(torch.ones(1, 1), torch.tensor([[[0.0, 2.0]]]), torch.ones(1, 2), weight).round(decimals=4)
+        tensor([[0.5000]])
+
+    Source: Raftery et al. 1997, eq. 1.
+    """
+    expert, tail = (weight > 0).any(0).nonzero(as_tuple=True)
+    scale, freedom = _tails(means).unbind(1)
+    width = (scale[tail] * noise[:, expert].sqrt())[:, None]
+    below = _student((y[..., None] - means[..., expert]) / width, freedom[tail])
+    return (weight[:, None, expert, tail] * below).sum(2)
 
 
 def _tails(like: Tensor) -> Tensor:

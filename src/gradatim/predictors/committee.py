@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..likelihood import CrossEntropy
 from ..nn.mixture import SHARPNESS, TAILS, Mixture, sharpened
+from ..nn.widths import Widths
 from ..predictor import Predictor
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Committee(Predictor):
     expert's scores become logits by every factor of `SHARPNESS`; or the means of a regression, whose `distribution` is
     a mixture of Student laws. The latent `[B, S]` is flat: theta `[E, D, C]`, the log weights `[E, T]` and the noise
     variances `[E, C]`; in their place classes have what is added to their probabilities, and taken from the experts'.
+    A regression's ends with how wide distributions are, `[3 K + 2]` (see `Widths`).
 
     Args:
         features: the map phi.
@@ -60,7 +62,10 @@ class Committee(Predictor):
         self.classes = isinstance(likelihood, CrossEntropy)
         self.variants = len(SHARPNESS if self.classes else TAILS)
         heads = experts * sum(features.blocks) * self.output_dim
-        self.latent_shape = (heads + experts * self.variants + experts * self.output_dim,)
+        tail = experts * (self.variants + self.output_dim)
+        self.latent_shape = (
+            heads + tail + Widths.empty(1, torch.zeros(()), not self.classes).joined.shape[1],
+        )
 
     def inputs(self, x: Tensor, latent: Tensor) -> list[Tensor]:
         """Return phi(x) `[B, N, D]`."""
@@ -72,7 +77,7 @@ class Committee(Predictor):
 
     def at(self, latent: Tensor) -> Callable[[Tensor], Tensor]:
         """Return f under latent `[B, S]`, with the heads of experts that have a weight at hand."""
-        theta, log_weight, noise = self._parts(latent)
+        theta, log_weight, noise, _ = self._parts(latent)
         if not self.classes:
             share = log_weight.logsumexp(2).exp()[..., None, None]
             return partial(_mean, self.features.scorer((share * theta).sum(1, keepdim=True)))
@@ -96,8 +101,10 @@ class Committee(Predictor):
         """
         if self.classes:
             return super().distribution(x, latent)
-        theta, log_weight, noise = self._parts(latent)
-        return Mixture(self.features.scores(x, theta[..., :1])[..., 0], noise[..., 0], log_weight.exp())
+        theta, log_weight, noise, widths = self._parts(latent)
+        means = self.features.scores(x, theta[..., :1])[..., 0]
+        mixture = Mixture(means, noise[..., 0], log_weight.exp())
+        return mixture._replace(stretch=Widths.split(widths).stretch(mixture.mean))
 
     def row_loss(self, batch: Batch, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the likelihood's loss of each row, `[B, N]`."""
@@ -108,15 +115,16 @@ class Committee(Predictor):
         self.check_x(batch.x)
         self.likelihood.check(batch)
 
-    def _parts(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return theta `[B, E, D, C]`, log weights `[B, E, T]`, noise `[B, E, C]`."""
+    def _parts(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return theta `[B, E, D, C]`, log weights `[B, E, T]`, noise `[B, E, C]`, widths `[B, 3 K + 2]`."""
         width, tail = sum(self.features.blocks), self.experts * self.output_dim
-        sizes = (self.experts * width * self.output_dim, self.experts * self.variants, tail)
-        theta, log_weight, noise = latent.split(sizes, dim=1)
+        sizes = [self.experts * width * self.output_dim, self.experts * self.variants, tail]
+        theta, log_weight, noise, widths = latent.split([*sizes, latent.shape[1] - sum(sizes)], dim=1)
         return (
             theta.unflatten(1, (self.experts, width, self.output_dim)),
             log_weight.unflatten(1, (self.experts, self.variants)),
             noise.unflatten(1, (self.experts, self.output_dim)),
+            widths,
         )
 
 

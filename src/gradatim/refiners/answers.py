@@ -21,7 +21,7 @@ AGE = 0.02
 SLOW = 25_600.0
 """From so many rows on answers are solved anew at even steps, of about 507 rows, and no longer at longer ones."""
 
-PARTS = ("answer_experts", "answer_heads", "answer_weight", "answer_noise")
+PARTS = ("answer_experts", "answer_heads", "answer_weight", "answer_noise", "answer_widths")
 """What `pack_answer` returns, by name."""
 
 
@@ -51,10 +51,10 @@ def _level(total: np.ndarray) -> np.ndarray:
 
 def pack_answer(experts: Experts, latent: Tensor) -> dict[str, Tensor]:
     """Return a latent `[1, S]` of experts as tensors by name: of those that have a weight what they see."""
-    theta, log_weight, noise = _parts(experts, latent)
+    theta, log_weight, noise, widths = _parts(experts, latent)
     chosen = (log_weight > -torch.inf).any(1).nonzero()[:, 0]
     heads = [theta[expert, experts.seen(int(expert))].flatten() for expert in chosen]
-    parts = (chosen, torch.cat(heads), log_weight[chosen].exp(), noise)
+    parts = (chosen, torch.cat(heads), log_weight[chosen].exp(), noise, widths)
     return dict(zip(PARTS, parts, strict=True))
 
 
@@ -65,10 +65,16 @@ def unpack_answer(experts: Experts, tensors: dict[str, Tensor]) -> Tensor:
         ValueError: a tensor is missing or has another shape.
     """
     latent = experts.linearization_point(experts.init(1)).clone()
-    theta, log_weight, noise = _parts(experts, latent)
+    theta, log_weight, noise, widths = _parts(experts, latent)
     chosen = tensors["answer_experts"].tolist()
     sizes = [experts.outputs * len(experts.seen(expert)) for expert in chosen if 0 <= expert < experts.count]
-    shapes = ((len(sizes),), (sum(sizes),), (len(sizes), experts.variants), tuple(noise.shape))
+    shapes = (
+        (len(sizes),),
+        (sum(sizes),),
+        (len(sizes), experts.variants),
+        tuple(noise.shape),
+        tuple(widths.shape),
+    )
     for name, shape in zip(PARTS, shapes, strict=True):
         if name not in tensors or tensors[name].shape != shape:
             got = list(tensors[name].shape) if name in tensors else "nothing"
@@ -78,23 +84,25 @@ def unpack_answer(experts: Experts, tensors: dict[str, Tensor]) -> Tensor:
         theta[chosen[at], experts.seen(chosen[at])] = head.reshape(-1, experts.outputs)
         log_weight[chosen[at]] = tensors["answer_weight"][at].to(theta).log()
     noise.copy_(tensors["answer_noise"])
+    widths.copy_(tensors["answer_widths"])
     return latent
 
 
 def carry_answer(experts: Experts, wider: Experts, latent: Tensor, matrix: Tensor) -> Tensor:
     """Return a latent `[1, S]` of experts as one of others whose features are those, among more: `matrix phi`."""
-    theta, log_weight, noise = _parts(experts, latent)
+    theta, log_weight, noise, widths = _parts(experts, latent)
     theta = (matrix != 0).to(theta) @ theta  # every new feature is an old one, or new
-    return torch.cat([theta.flatten(), log_weight.flatten(), noise.flatten()])[None]
+    return torch.cat([theta.flatten(), log_weight.flatten(), noise.flatten(), widths])[None]
 
 
-def _parts(experts: Experts, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return views of a latent `[1, S]`: theta `[E, D, C]`, log weights `[E, T]`, noise `[E, C]`."""
+def _parts(experts: Experts, latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return views of a latent `[1, S]`: theta `[E, D, C]`, log weights `[E, T]`, noise `[E, C]`, widths."""
     count, width = experts.count, sum(experts.blocks)
-    sizes = (count * width * experts.outputs, count * experts.variants, count * experts.outputs)
-    theta, log_weight, noise = latent[0].split(sizes)
+    sizes = [count * width * experts.outputs, count * experts.variants, count * experts.outputs]
+    theta, log_weight, noise, widths = latent[0].split([*sizes, latent.shape[1] - sum(sizes)])
     return (
         theta.view(count, width, experts.outputs),
         log_weight.view(count, -1),
         noise.view(count, -1),
+        widths,
     )

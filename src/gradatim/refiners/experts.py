@@ -6,24 +6,28 @@ Source: Hoerl, Kennard 1970, eq. 2.1 (ridge); Dawid 1984 (prequential likelihood
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
+from ..nn.widths import Widths
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .base_rates import base_rates
+from .experts_state import ExpertsState
 from .foresight import merged_log_likelihood, merged_products
-from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
-from .left_out import PIECE, answers_left_out
+from .heads import Factor, factorise, noise_variance, solve_heads
+from .left_out import PIECE, answers_left_out, scores_left_out, widths_left_out
 from .pending import Pending
 from .schedule import due_experts, rows_enough
-from .stacking import residual_products, scaled, stacked, without_negligible
-from .statistics import Statistics, add, check_remainder, congruent, empty, spread_classes
+from .stacking import residual_products, stacked, without_negligible
+from .statistics import Statistics, add, check_remainder, empty, mean_and_deviation, spread_classes
 from .stored import pack_experts, unpack_experts
+from .transformed import carried, rescaled
 from .triangular import added_gram
 
 if TYPE_CHECKING:
@@ -44,23 +48,6 @@ STRONGER = (128.0, 512.0, 1e12)
 
 LATE = 512
 """Rows that wait at most before they are scored and added together: moments of many rows are cheaper."""
-
-
-class ExpertsState(NamedTuple):
-    """What experts know of B tasks.
-
-    Fields: `moments`, sums over rows; `theta [B, E, D, C]` and `noise [B, E, C]`, the heads that score the next rows,
-    solved after `solved [B]` rows; `log_likelihood [B, E, T]` of rows before they were learnt, and of a regression the
-    `products [B, E + 1, E + 1]` of what experts missed them by; `pending`, more rows.
-    """
-
-    moments: Statistics
-    theta: Tensor
-    noise: Tensor
-    solved: Tensor
-    log_likelihood: Tensor
-    products: Tensor
-    pending: Pending
 
 
 class Experts(Refiner):
@@ -137,8 +124,12 @@ class Experts(Refiner):
         noise = theta.new_ones(n_tasks, experts, self.outputs)
         log_likelihood = theta.new_zeros(n_tasks, experts, self.variants)
         solved, size = theta.new_zeros(n_tasks), 0 if self.classes else experts + 1
-        products = theta.new_zeros(n_tasks, size, size)
-        return ExpertsState(moments, theta, noise, solved, log_likelihood, products, self._nothing(n_tasks))
+        widths, products = (
+            Widths.empty(n_tasks, theta, not self.classes),
+            theta.new_zeros(n_tasks, size, size),
+        )
+        share, nothing = torch.zeros_like(log_likelihood[:, : max(0, size - 1)]), self._nothing(n_tasks)
+        return ExpertsState(moments, theta, noise, solved, log_likelihood, products, share, widths, nothing)
 
     def step(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
         """Return the state after one more mini-batch `[B, N, x_dim]`: its rows wait, with those before them."""
@@ -154,15 +145,11 @@ class Experts(Refiner):
         batch = self._checked(step_input)
         if not learnt:
             return state._replace(pending=state.pending.score(batch))
-        state = self.solve(state := self._absorbed(state), factors := self.factors(state))
+        state, scores = self.solve(state := self._absorbed(state), factors := self.factors(state)), []
         for piece in batch.split(PIECE):
-            a, weight = self.features(piece.x).to(state.theta), piece.weight.to(state.theta)
-            codes = self.codes(piece.y, self.outputs).to(a)
-            heads = [state.theta[:, factor.index][:, :, factor.seen] for factor in factors]
-            pairs = zip(factors, heads, strict=True)
-            scores = [leave_out(state.moments, factor, head, a, codes, weight) for factor, head in pairs]
-            state = self._weighed(state, torch.cat(scores, 2), piece.y, weight)
-        return state
+            scores.append(scores_left_out(self, state, factors, piece))
+            state = self._weighed(state, scores[-1], piece.y, piece.weight.to(state.theta))
+        return state if self.classes else widths_left_out(self, state, torch.cat(scores, 1), batch)
 
     def left_out(self, state: ExpertsState, batch: Batch) -> Tensor:
         """Return what experts answer to rows `[B, N, ...]` among those learnt, each left out: `[B, N, C]`."""
@@ -184,6 +171,9 @@ class Experts(Refiner):
             if not self.classes:
                 noise[:, index] = noise_variance(state.moments, factor, head, self.blocks[0] - 1)
         solved = state._replace(theta=theta, noise=noise, solved=state.moments.rows)
+        if not self.classes:
+            widths = state.widths.turned(mean_and_deviation(state.moments, self.blocks[0] - 1))
+            solved = solved._replace(share=without_negligible(self.weights(state)), widths=widths)
         return _where(state.moments.rows > 0, solved, state)
 
     def factors(self, state: ExpertsState, wanted: Tensor | None = None) -> list[Factor]:
@@ -227,7 +217,8 @@ class Experts(Refiner):
     def latent(self, state: ExpertsState) -> Tensor:
         """Return theta (0 without a weight), log weights (-inf where negligible) and noise, flat: `[B, S]`.
 
-        In place of noise there is for classes what is added to their probabilities: see `base_rates`.
+        In place of noise there is for classes what is added to their probabilities: see `base_rates`. Of a regression
+        widths are the last.
         """
         state = self._absorbed(state)
         weight = without_negligible(self.weights(state))
@@ -238,19 +229,21 @@ class Experts(Refiner):
         if self.classes:
             noise = torch.zeros_like(noise)
             noise[:, 0] = base_rates(state.moments.squares, state.log_likelihood)
-        return torch.cat([theta.flatten(1), weight.log().flatten(1), noise.flatten(1)], dim=1).to(self.like)
+        parts = (theta.flatten(1), weight.log().flatten(1), noise.flatten(1), state.widths.joined)
+        return torch.cat(parts, dim=1).to(self.like)
 
     def linearization_point(self, state: ExpertsState) -> Tensor:
         """Return zeros `[B, S]`: what enters a linear head does not depend on it."""
         width = self.count * ((sum(self.blocks) + 1) * self.outputs + self.variants)
-        return self.like.expand(len(state.solved), width)
+        return self.like.expand(len(state.solved), width + state.widths.joined.shape[1])
 
     def merge(self, states: Sequence[ExpertsState]) -> ExpertsState:
         """Return the moments of all rows, exact, and experts weighed anew: see `merged_log_likelihood`."""
         states = [self._absorbed(state) for state in states]
         moments = add(*(state.moments for state in states))
         weights, products = merged_log_likelihood(self, states, moments), merged_products(states, moments)
-        state = states[0]._replace(moments=moments, log_likelihood=weights, products=products)
+        widths = reduce(Widths.merged, [state.widths for state in states])
+        state = states[0]._replace(moments=moments, log_likelihood=weights, products=products, widths=widths)
         return self.solve(state)
 
     def without(self, state: ExpertsState, step_input: StepInput) -> ExpertsState:
@@ -268,8 +261,7 @@ class Experts(Refiner):
             moments = self._added(moments, self.features(piece.x).to(weight), piece.y, weight)
         check_remainder(moments, self.classes or self.outputs == 1)
         share = (moments.rows / state.moments.rows.clamp(min=1e-300)).clamp(0, 1)
-        weights, products = (share[:, None, None] * part for part in (state.log_likelihood, state.products))
-        return self.solve(state._replace(moments=moments, log_likelihood=weights, products=products))
+        return self.solve(state.counting(share)._replace(moments=moments))
 
     def carry(self, state: ExpertsState, matrix: Tensor) -> ExpertsState:
         """Return the state of rows whose features are `matrix phi`, `[D', D]`: exact moments.
@@ -277,33 +269,19 @@ class Experts(Refiner):
         The state is of an `Experts` on D features, without rows that wait; this one has D'. Heads predict the same
         where every new feature is a multiple of an old one. Otherwise they are solved anew.
         """
-        matrix = matrix.to(state.theta)
-        moments = congruent(state.moments, matrix)
-        inverse = torch.where(matrix != 0, 1 / matrix, 0.0)
-        nothing, present = self._nothing(len(state.solved)), matrix != 0
-        state = state._replace(moments=moments, theta=inverse @ state.theta, pending=nothing)
-        alone = bool((present.sum(0) <= 1).all()) and bool((present.sum(1) <= 1).all())
-        return state if alone else self.solve(state._replace(theta=torch.zeros_like(state.theta)))
+        return carried(self, state._replace(pending=self._nothing(len(state.solved))), matrix)
 
     def rescale(self, state: ExpertsState, scale: float, shift: float) -> ExpertsState:
         """Return the state of a regression of `scale y + shift`: exact moments, heads and noise."""
-        state = self._absorbed(state)
-        gram, cross, squares, rows = state.moments
-        one = self.blocks[0] - 1  # the feature that is 1
-        squares = scale**2 * squares + 2 * scale * shift * cross[:, one] + shift**2 * rows[:, None]
-        moments = Statistics(gram, scale * cross + shift * gram[:, :, one, None], squares, rows)
-        theta = scale * state.theta
-        theta[:, :, one] += shift * state.theta.any(2)
-        noise, products = scale**2 * state.noise, scaled(state.products, scale)
-        return state._replace(moments=moments, theta=theta, noise=noise, products=products)
+        return rescaled(self, self._absorbed(state), scale, shift)
 
     def reweigh(self, state: ExpertsState, step_input: StepInput, factor: float) -> ExpertsState:
         """Return the state with experts weighed by rows among those learnt alone, each left out, times a factor."""
         state = self._absorbed(state)
-        found, products = state.log_likelihood, state.products
-        state = state._replace(log_likelihood=torch.zeros_like(found), products=torch.zeros_like(products))
-        state = self.score(state, step_input, learnt=True)
-        return state._replace(log_likelihood=factor * state.log_likelihood, products=factor * state.products)
+        begun = self.init(len(state.solved))
+        names = ("log_likelihood", "products", "widths")
+        state = state._replace(**{name: getattr(begun, name) for name in names})
+        return self.score(state, step_input, learnt=True).counting(state.solved.new_tensor([factor]))
 
     def pack(self, state: ExpertsState) -> tuple[ExpertsState, dict[str, Tensor]]:
         """Return the state without rows that wait, and its tensors by name: see `pack_experts`."""
@@ -355,7 +333,7 @@ class Experts(Refiner):
                 a = self.features(x).to(state.theta)
                 if bool(scored.any()):
                     scores = torch.einsum("bnd,bedc->bnec", a, state.theta)
-                    state = self._weighed(state, scores, y, scored)
+                    state = self._widened(self._weighed(state, scores, y, scored), scores, y, scored)
                 state = state._replace(moments=self._added(state.moments, a, y, weight))
             waiting = waiting.take(slice(first, None))
         return state._replace(pending=self._nothing(len(state.solved)))
@@ -383,6 +361,15 @@ class Experts(Refiner):
             state = state._replace(products=products)
         found = (density * weight[..., None, None]).sum(1)
         return state._replace(log_likelihood=state.log_likelihood + found)
+
+    def _widened(self, state: ExpertsState, scores: Tensor, y: Tensor, weight: Tensor) -> ExpertsState:
+        """Return the state whose widths have seen rows of scores `[B, N, E, C]`, beforehand; of classes as it is."""
+        if self.classes:
+            return state
+        weight = weight * (state.solved > 0)[:, None]
+        return state._replace(
+            widths=state.widths.with_rows(state.mixture(scores), y[..., 0].to(scores), weight)
+        )
 
     def codes(self, y: Tensor, outputs: int) -> Tensor:
         """Return y `[B, N, Dy]` as it is regressed: one-hot codes of classes, or numbers as they are."""

@@ -11,14 +11,41 @@ import torch
 
 from ..nn.mixture import class_probabilities
 from .heads import leave_out
+from .stacking import without_negligible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ..batch import Batch
+    from .heads import Factor
 
 PIECE = 2048
 """Rows whose features are held at a time."""
+
+
+def scores_left_out(experts: Any, state: Any, factors: Sequence[Factor], piece: Batch) -> Tensor:
+    """Return what each expert says of rows `[B, N, ...]` among those learnt, each left out: `[B, N, E, C]`.
+
+    Args:
+        experts: the refiner (`Experts`).
+        state: without rows that wait; heads are solved from all rows.
+        factors: of all experts, as they come.
+        piece: the rows.
+    """
+    a, weight = experts.features(piece.x).to(state.theta), piece.weight.to(state.theta)
+    codes = experts.codes(piece.y, experts.outputs).to(a)
+    heads = [state.theta[:, factor.index][:, :, factor.seen] for factor in factors]
+    pairs = zip(factors, heads, strict=True)
+    return torch.cat([leave_out(state.moments, factor, head, a, codes, weight) for factor, head in pairs], 2)
+
+
+def widths_left_out(experts: Any, state: Any, scores: Tensor, batch: Batch) -> Any:
+    """Return the state of a regression with widths by rows `[B, N, ...]` of which experts said `[B, N, E, C]`."""
+    state = state._replace(share=without_negligible(experts.weights(state)))
+    y, weight = batch.y[..., 0].to(scores), batch.weight.to(scores)
+    return state._replace(widths=state.widths.with_blocks(state.mixture(scores), y, weight))
 
 
 def answers_left_out(experts: Any, state: Any, batch: Batch) -> Tensor:
@@ -31,15 +58,9 @@ def answers_left_out(experts: Any, state: Any, batch: Batch) -> Tensor:
     """
     weight, factors, parts = experts.weights(state), experts.factors(state), []
     for piece in batch.split(PIECE):
-        a, total = experts.features(piece.x).to(state.theta), torch.zeros(())
-        codes = experts.codes(piece.y, experts.outputs).to(a)
-        for factor in factors:
-            head = state.theta[:, factor.index][:, :, factor.seen]
-            without = leave_out(state.moments, factor, head, a, codes, piece.weight.to(a))
-            share = weight[:, factor.index]
-            if experts.classes:
-                total = total + torch.einsum("bnetc,bet->bnc", class_probabilities(without), share)
-            else:
-                total = total + torch.einsum("bnec,be->bnc", without, share.sum(2))
-        parts.append(total)
+        scores = scores_left_out(experts, state, factors, piece)
+        if experts.classes:
+            parts.append(torch.einsum("bnetc,bet->bnc", class_probabilities(scores), weight))
+        else:
+            parts.append(torch.einsum("bnec,be->bnc", scores, weight.sum(2)))
     return torch.cat(parts, 1)

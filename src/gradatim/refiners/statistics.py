@@ -51,6 +51,21 @@ def empty(n_tasks: int, width: int, outputs: int, like: Tensor) -> Statistics:
     return Statistics(zeros, cross, squares, zeros.new_zeros(n_tasks))
 
 
+def mean_and_deviation(moments: Statistics, intercept: int) -> Tensor:
+    """Return mean and deviation of the first output `[B, 2]`; `intercept`: the place of the input that is 1.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.refiners.statistics import Statistics, mean_and_deviation
+        >>> two = torch.full((1, 1), 2.0)
+        >>> mean_and_deviation(Statistics(two[None], two[None], two, two[0]), 0)  # y = 1, 1
+        tensor([[1., 0.]])
+    """
+    rows = moments.rows.clamp(min=1e-300)
+    mean = moments.cross[:, intercept, 0] / rows
+    return torch.stack([mean, (moments.squares[:, 0] / rows - mean.square()).clamp(min=0).sqrt()], 1)
+
+
 def accumulate(step_input: StepInput, state: Statistics, classes: bool) -> Statistics:
     """Return the statistics `[B, ...]` of one mini-batch, like `state`; class indices become one-hot codes.
 

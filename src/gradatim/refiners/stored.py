@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..nn.widths import Widths
 from .statistics import pack_triangle, unpack_triangle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-PARTS = ("noise", "log_likelihood", "products", "solved")
+PARTS = ("noise", "log_likelihood", "products", "share", "solved")
 """Fields that are stored as they are."""
 
 
@@ -27,7 +28,7 @@ def pack_experts(experts: Any, state: Any) -> dict[str, Tensor]:
     """
     alive = state.theta.flatten(2).any(2).any(0).nonzero()[:, 0]
     heads = [state.theta[:, expert, experts.seen(int(expert))].flatten() for expert in alive]
-    parts = {name: getattr(state, name) for name in PARTS}
+    parts = {name: getattr(state, name) for name in PARTS} | {"widths": state.widths.joined}
     flat = torch.cat(heads) if heads else state.noise.new_zeros(0)
     return pack_triangle(state.moments) | parts | {"alive": alive, "heads": flat}
 
@@ -49,7 +50,9 @@ def unpack_experts(experts: Any, tensors: dict[str, Tensor]) -> Any:
         if name not in tensors or list(tensors[name].shape) != shape:
             got = list(tensors[name].shape) if name in tensors else "nothing"
             raise ValueError(f"{name!r} must have shape {shape}; got {got}")
-    parts = {name: tensors[name].to(like.theta) for name in PARTS}
+    parts: dict[str, Any] = {name: tensors[name].to(like.theta) for name in PARTS}
+    parts["widths"] = Widths.split(tensors["widths"].to(like.theta))
+    parts["widths"].check()
     theta = like.theta.clone()
     for expert, head in zip(alive, tensors["heads"].to(theta).split(sizes), strict=True):
         theta[0, expert, experts.seen(expert)] = head.reshape(-1, experts.outputs)

@@ -65,11 +65,11 @@ def renewed_tensors(tensors: dict[str, Tensor], members: int, is_classes: bool) 
         row, column = torch.tril_indices(scale.shape[1], scale.shape[1])
         renewed[f"{member}.gram"] = tensors[f"{member}.gram"].double() * scale[:, row] * scale[:, column]
         renewed[f"{member}.cross"] = tensors[f"{member}.cross"].double() * scale[:, :, None]
-        found, noise = tensors[f"{member}.log_likelihood"], tensors[f"{member}.noise"]
+        log_likelihood, noise = tensors[f"{member}.log_likelihood"], tensors[f"{member}.noise"]
         later = (0, 0, 0, LATER)
-        renewed[f"{member}.log_likelihood"] = pad(found, later, value=float(found.min()))
+        renewed[f"{member}.log_likelihood"] = pad(log_likelihood, later, value=float(log_likelihood.min()))
         renewed[f"{member}.noise"] = pad(noise, later, value=1.0)
-        size = 0 if is_classes else found.shape[1] + LATER + 1
+        size = 0 if is_classes else log_likelihood.shape[1] + LATER + 1
         renewed[f"{member}.products"] = torch.zeros(1, size, size, dtype=torch.float64)
         renewed[f"{member}.solved"] = torch.zeros(1, dtype=torch.float64)
         renewed[f"{member}.alive"] = torch.zeros(0, dtype=torch.int64)

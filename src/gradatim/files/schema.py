@@ -313,8 +313,8 @@ class Schema:
             needed[self.target] = "the target"
             if self.weight is not None:
                 needed[self.weight] = "the row weights"
-        known = {*needed, *self.empty, *self.dropped, self.target, self.id, self.weight}
-        unknown = [name for name in names if name not in known]
+        known_names = {*needed, *self.empty, *self.dropped, self.target, self.id, self.weight}
+        unknown = [name for name in names if name not in known_names]
         missing = [name for name in needed if name not in table_file.cells]
         absent = [name for name in missing if name in self.columns] if table_file.leaves_out else []
         if len(absent) < len(self.columns) - len(self.empty):

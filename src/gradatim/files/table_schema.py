@@ -222,8 +222,8 @@ def _check_table(header: dict[str, Any], table: dict[str, Any]) -> None:
     """Raise ValueError unless the columns of a file and the estimator that learnt them belong together."""
     columns, empty, names = table["columns"], table.get("empty", []), header["feature_names"] or []
     in_map = {column["name"]: column for column in header["map"]["columns"]}
-    for where, other in (("header.feature_names", names), ("header.map", in_map)):
-        if odd := sorted(set(columns) ^ set(other)):
+    for where, listed in (("header.feature_names", names), ("header.map", in_map)):
+        if odd := sorted(set(columns) ^ set(listed)):
             raise ValueError(
                 f"header.table.columns and {where} must be the same; {brief(odd[0])} is in one alone"
             )
@@ -251,8 +251,8 @@ def _check_task(header: dict[str, Any], table: dict[str, Any]) -> None:
     """Raise ValueError unless the target of a file is such as the estimator learns."""
     task, labels = table["task"], None if header["classes"] is None else header["classes"]["labels"]
     kind = _kind(table.get("target_cells", table.get("target_kind")))
-    wanted = {"RefinedClassifier": "classification", "RefinedRegressor": "regression"}
-    if task != wanted.get(header["estimator"], task) or (task == "regression") != (labels is None):
+    tasks = {"RefinedClassifier": "classification", "RefinedRegressor": "regression"}
+    if task != tasks.get(header["estimator"], task) or (task == "regression") != (labels is None):
         classes = "no classes" if labels is None else f"{len(labels):,} classes"
         raise ValueError(
             f"header.table.task is {task}, but the state is a {header['estimator']} of {classes}"
@@ -312,9 +312,9 @@ def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
         return
     outputs = 1 if header["classes"] is None else len(header["classes"]["labels"])
     members = [f"{member}." for member in range(len(header["seeds"]))]
-    known = (*members, *(["memory."] if "memory" in header["params"] else []))
+    prefixes = (*members, *(["memory."] if "memory" in header["params"] else []))
     for name in tensors:
-        if not name.startswith(known):
+        if not name.startswith(prefixes):
             raise ValueError(f"tensor {brief(name)} is unknown")
     for prefix in members:
         parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}

@@ -87,11 +87,11 @@ def check_weights(weight: np.ndarray, name: str, where: Callable[[int], str]) ->
     if (row := _first(~_are_weights(weight))) is None:
         return
     value = "a cell that is empty or no number" if np.isnan(weight[row]) else f"{weight[row]:g}"
-    wanted, advice = "a number of at least 0", "correct it, or remove the row"
+    expected, advice = "a number of at least 0", "correct it, or remove the row"
     if weight[row] > 0:
-        wanted = f"0, or a number from {LIGHTEST:g} to {HEAVIEST:g}"
+        expected = f"0, or a number from {LIGHTEST:g} to {HEAVIEST:g}"
         advice = "correct it, remove the row, or use another unit for all weights"
-    raise ValueError(f"{where(row)}: the weight in column {name!r} must be {wanted}; got {value}: {advice}")
+    raise ValueError(f"{where(row)}: the weight in column {name!r} must be {expected}; got {value}: {advice}")
 
 
 def sound_rows(y: np.ndarray | None, weight: np.ndarray | None, n_rows: int) -> np.ndarray:

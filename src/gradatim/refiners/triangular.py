@@ -58,8 +58,8 @@ def solve(lower: Tensor, right: Tensor) -> Tensor:
         return torch.cholesky_solve(right, lower)
     solutions = torch.empty_like(right, memory_format=torch.contiguous_format)
     flat = zip(lower.flatten(0, -3), right.flatten(0, -3), solutions.flatten(0, -3), strict=True)
-    for part, given, solution in flat:
-        solution.copy_(torch.from_numpy(dpotrs(part.numpy().T, given.numpy(), lower=0)[0]))
+    for part, right_side, solution in flat:
+        solution.copy_(torch.from_numpy(dpotrs(part.numpy().T, right_side.numpy(), lower=0)[0]))
     return solutions
 
 

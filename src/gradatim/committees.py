@@ -61,7 +61,7 @@ class Answers:
         return torch.stack([part.softmax(-1) for part in outputs] if classes else outputs).mean(0)
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution of all members, of equal weight, at x `[1, n, d]`.
+        """Return the predictive distribution of all members, of equal weight, at x of shape `[1, n, d]`.
 
         Raises:
             ValueError: a learner answers a mean only.
@@ -77,9 +77,9 @@ class Members:
     Heads of experts are solved for answers when these are due (`refiners.answers.rows_due`), so that what is answered
     depends on the rows alone, not on when it was asked. Rows that came since then wait.
 
-    Fields: `learners`; `states`; `pending`: rows that no state holds yet; `answers`: what predictions are made with,
-    None if it is to be solved from the states; `beyond`: whether the states have rows that answers do not rest on, as
-    those of a saved task may; `new`: whether the next row begins a class, after which answers are due.
+    Fields: `learners`; `states`; `pending`: rows that no state holds yet. `answers`: what predictions are made with,
+    None if it is to be solved from the states. `beyond`: whether the states have rows that answers do not rest on, as
+    those of a saved task may. `new`: whether the next row begins a class, after which answers are due.
 
     Example:
         >>> import torch
@@ -87,9 +87,8 @@ class Members:
         >>> from gradatim.committees import Members
         >>> from gradatim.nn.fixed_features import FixedFeatures
         >>> draws = FixedFeatures.draw(torch.randn(8, 2).double()).draws
-        >>> members = Members.of_draws([draws], outputs=None, device="cpu")
-        >>> members = members.learn(Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double()), 32).answering()
-        >>> members.answers.latents[0].shape
+        >>> batch = Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double())
+        >>> Members.of_draws([draws], None, "cpu").learn(batch, 32).answering().answers.latents[0].shape
         torch.Size([1, 621])
     """
 

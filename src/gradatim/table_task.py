@@ -57,13 +57,12 @@ STANDARD = Number(0.0, 1.0, 0.0, 0.0, False, ())
 class TableTask(Spread):
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
-    Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
-    the user's learner, in place of the shipped one; `device`; `memory`: "all", "adaptive" or a number of
-    rows; `encoder`, the map, None while rows are held; `target`,
-    the map of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
-    `count`: how many rows; `warned`: columns that a warning has named; `members`: learners, states and
-    answers; `early`: while rows are held, a task fitted to them; `has_row_landmarks`: whether landmarks are rows as
-    they came, as in files of version 0.1.
+    Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features. `template`:
+    the user's learner, in place of the shipped one; `device`; `memory`: "all", "adaptive" or a number of rows.
+    `encoder`, the map, None while rows are held; `target`, the map of a regression's y. `warm`: the first rows, until
+    the map is fixed; `rows`: the sum of the weights learnt; `count`: how many rows. `warned`: columns that a warning
+    has named; `members`: learners, states and answers; `early`: while rows are held, a task fitted to them.
+    `has_row_landmarks`: whether landmarks are rows as they came, as in files of version 0.1.
     """
 
     outputs: int | None
@@ -94,9 +93,7 @@ class TableTask(Spread):
         self.members = self.members.fit(batch, batch_size, passes)
 
     def prepare(self, rows: Rows, n_drawn: int = POOL) -> np.ndarray:
-        """Fix the map by rows, make the learners, and return the rows that features are drawn for, encoded `[n, d]`.
-
-        They are `n_drawn` at most.
+        """Fix the map by rows, make the learners, and return rows `[n, d]` to draw features for, at most `n_drawn`.
 
         Raises:
             ValueError: a table that would take too much memory, or a user's learner of another size.
@@ -148,7 +145,7 @@ class TableTask(Spread):
             (self.learn if self.units is None else partial(learn_in_units, self))(piece, batch_size, x)
 
     def learn(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
-        """Learn rows in mini-batches, under a map that is extended where a column begins to vary or a word is new."""
+        """Learn rows, encoded as x `[n, d]`; the map is extended where a column begins to vary or a word is new."""
         while len(rows):
             assert self.encoder is not None
             n, now, then = self.encoder.extend(rows.columns, growing=self.template is None)
@@ -263,7 +260,7 @@ class TableTask(Spread):
         return outputs if self.outputs is not None else self.target.centre + self.target.scale * outputs[:, 0]
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution of a regression's y `[1, n]` at x `[1, n, d]`.
+        """Return the predictive distribution of a regression's y `[1, n]` at x of shape `[1, n, d]`.
 
         Raises:
             ValueError: the learner answers a mean only.

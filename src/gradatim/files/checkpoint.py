@@ -261,9 +261,8 @@ def load_weights(module: nn.Module, path: Path | str) -> dict[str, Any]:
         >>> import torch
         >>> from gradatim import load_weights
         >>> from gradatim.files.checkpoint import write
-        >>> weights = {"weights.weight": torch.ones(1, 2), "weights.bias": torch.zeros(1)}
-        >>> path = write("linear.safetensors", weights, {"kind": "checkpoint"})
-        >>> module = torch.nn.Linear(2, 1)
+        >>> path = write("linear.safetensors", {"weights.weight": torch.ones(1, 2)}, {"kind": "checkpoint"})
+        >>> module = torch.nn.Linear(2, 1, bias=False)
         >>> load_weights(module, path)["kind"], module.weight.tolist()
         ('checkpoint', [[1.0, 1.0]])
     """

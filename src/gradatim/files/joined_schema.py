@@ -36,9 +36,8 @@ def join_schemas(schemas: Sequence[Schema], paths: Sequence[Path]) -> tuple[Sche
         >>> from gradatim.files.joined_schema import join_schemas
         >>> from gradatim.files.schema import Schema
         >>> one = Schema("y", "regression", Cells(NUMBER), {"x": Cells(NUMBER)}, dropped=("row",))
-        >>> joined, notes = join_schemas([one, one], [Path("a"), Path("b")])
-        >>> joined.dropped, notes
-        (('row',), [])
+        >>> join_schemas([one, one], [Path("a"), Path("b")])[0].dropped
+        ('row',)
     """
     joined, notes = schemas[0], []
     for schema, path in zip(schemas[1:], paths[1:], strict=True):

@@ -58,7 +58,7 @@ def renewed_header(header: dict[str, Any], has_rows: bool) -> dict[str, Any]:
 
 
 def renewed_tensors(tensors: dict[str, Tensor], members: int, is_classes: bool) -> dict[str, Tensor]:
-    """Return the tensors `[1, ...]` of an old state of so many members in the present form, heads to be solved anew."""
+    """Return the tensors of an old state in the present form, of shape `[1, ...]` each; heads are to be solved anew."""
     renewed = {name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")}
     for member in range(members):
         scale = tensors[f"{member}.scale"].double()

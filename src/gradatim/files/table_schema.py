@@ -306,7 +306,7 @@ def _check_classes(classes: dict[str, Any], where: str = "header.classes") -> No
 
 
 def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
-    """Raise ValueError unless tensors have the names, the types and the shapes that the header says."""
+    """Raise ValueError unless every tensor has a name, a type and a shape that the header says."""
     if header["warm"] is not None:
         _check_warm(header, tensors)
         return
@@ -340,7 +340,7 @@ def _check_warm(header: dict[str, Any], tensors: Tensors) -> None:
 
 
 def check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError if a number is out of its range, or the first rows and their words differ in number."""
+    """Raise ValueError if a number in a tensor of any shape is out of range, or first rows and words differ in size."""
     if header["warm"] is None:
         for member in range(len(header["seeds"])):
             parts = {f"{member}.{name}": part for name, part in _member(header).items()}

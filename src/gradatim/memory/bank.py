@@ -264,7 +264,7 @@ class Bank(ABC):
         return self.features(torch.from_numpy(x)).numpy().astype(np.float32)
 
     def phi_around(self, x: np.ndarray) -> np.ndarray | None:
-        """Return the features `[n, D']` float32 of encoded rows with their context."""
+        """Return the features `[n, D']` float32 of encoded rows `[n, d]` with their context."""
         if self.around is None:
             return None
         phi = self.around(torch.from_numpy(self.context.rows(x))).numpy()

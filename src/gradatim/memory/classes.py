@@ -81,7 +81,7 @@ class ClassBank(Bank):
         return Forecast(phi, around, variants)
 
     def heads(self) -> dict[str, np.ndarray]:
-        """Return the heads of all copies side by side; they change at the end of a block."""
+        """Return the heads of all copies side by side, `[D, H C]`; they change at the end of a block."""
         if not self.at_hand:
             ridges = [copy.heads for copy in self.ridges.values()]
             if "past" in self.names:

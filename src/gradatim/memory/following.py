@@ -46,7 +46,7 @@ class Recalled(Answers):
         return torch.from_numpy(answer) if classes else answer.mean[0, :, None]
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution at x `[1, n, d]`."""
+        """Return the predictive distribution at x of shape `[1, n, d]`."""
         return self._answer(x, classes=False)
 
     def _answer(self, x: Tensor, classes: bool) -> Any:

@@ -54,7 +54,7 @@ LARGEST = 1e20
 
 
 def pack(bank: Bank) -> dict[str, Tensor]:
-    """Return all that a bank knows as tensors by name; nothing is rounded."""
+    """Return all that a bank knows as tensors by name, of any shape; nothing is rounded."""
     feature_maps = {"features": bank.features, "around": bank.around}
     tensors = {
         f"{name}.{part}": value

@@ -48,9 +48,9 @@ class Units:
     of before in another unit: the standardisation that says so is adopted if the predictor as it is finds the rows
     likelier by `MARGIN` nats. Otherwise they are learnt as they stand.
 
-    Fields: `places [p]` of columns in the table; `usual`, what their numbers are, standardised; `total`: rows seen;
-    `past [m, p]`: the last rows, at most 32, standardised; `block_rows`: how many are of this block; `suspects [p]` and
-    `pending`: columns that moved, and rows that wait; `calm`: what predicted before the last window began, if known.
+    Fields: `places [p]` of columns in the table; `usual`, what their numbers are, standardised; `total`: rows seen.
+    `past [m, p]`: the last rows, at most 32, standardised; `block_rows`: how many are of this block. `suspects [p]` and
+    `pending`: columns that moved, and rows that wait. `calm`: what predicted before the last window began, if known.
 
     Example:
         >>> import numpy as np

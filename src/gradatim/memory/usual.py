@@ -51,9 +51,9 @@ class Usual:
     """What is usual in p columns of standardised numbers. All fields are of shape `[p]`.
 
     Fields: `count`, `mean`, `var` of rows since a column moved; `level`, `spread`: what its mean and deviation are to
-    be; `jumps`, `swings`: how its blocks' means and log deviations usually move, squared; `log`: the running mean of
-    the latter; `mute`: blocks for which it is left alone; `back`: for how many it will be next; `due`: at how many rows
-    its standardisation is refined, until when level and spread stay; `scaled`: whether its scale is to be, 0 or 1.
+    be. `jumps`, `swings`: how its blocks' means and log deviations usually move, squared; `log`: the running mean of
+    the latter. `mute`: blocks for which it is left alone; `back`: for how many it will be next. `due`: at how many rows
+    its standardisation is refined, until when level and spread stay. `scaled`: whether its scale is to be, 0 or 1.
 
     Example:
         >>> import numpy as np
@@ -100,7 +100,7 @@ class Usual:
         return Moments(self.count, self.mean, self.var)
 
     def apart(self, block: Moments) -> tuple[np.ndarray, np.ndarray]:
-        """Return by how many deviations a block's mean is away, and its log deviation from its running mean."""
+        """Return by how many deviations a block's mean is away, and its log deviation from the running one, `[p]`."""
         apart = np.abs(block.mean - self.mean) / self.moments.deviation.clip(LEAST)
         return apart.clip(0, FURTHEST), np.abs(np.log(block.deviation.clip(LEAST)) - self.log)
 
@@ -157,7 +157,7 @@ class Usual:
         return replace(self, mute=np.where(drifted, self.back, self.mute), back=back)
 
     def restarted(self, last: Moments, drifted: np.ndarray) -> Self:
-        """Return what is usual where columns moved, but not by their unit: what they are now."""
+        """Return what is usual where columns `[p]` moved, but not by their unit: what they are now."""
         spread = np.where(last.var > 0, last.deviation, self.spread)
         return replace(
             self,

@@ -126,7 +126,7 @@ def log_likelihoods(task: Task, encoder: Encoder, rows: Rows) -> np.ndarray:
 
 
 def pack_units(units: Units | None) -> dict[str, Tensor]:
-    """Return what is usual in columns as tensors by name: means and variances of many rows, and no row."""
+    """Return what is usual in columns as tensors `[p]` by name: means and variances of many rows, and no row."""
     if units is None:
         return {}
     arrays = {"places": units.places, "total": np.array(units.total), **vars(units.usual)}

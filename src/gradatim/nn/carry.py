@@ -16,8 +16,8 @@ from .fixed_features import FixedFeatures
 class Change(NamedTuple):
     """How the inputs of a map become those of another: `x'[place[j]] = scale[j] x[j] + shift[j]`.
 
-    Fields: `place [d]` int64, the new index of every input, -1 where it is gone; `scale [d]`, `shift [d]` float64;
-    `width`: of x'; `flag [d]` int64: for a number, the input that is 1 where it is missing, -1 if none.
+    Fields: `place [d]` int64, the new index of every input, -1 where it is gone. `scale [d]`, `shift [d]` float64;
+    `width`: of x'. `flag [d]` int64: for a number, the input that is 1 where it is missing, -1 if none.
     Inputs that are new are 0 for all rows seen, and numbers that are missing stay 0.
 
     Example:
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 
 
 def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, same_draws: bool) -> Tensor:
-    """Return T `[D', D]` float64, where `T phi(x) = phi'(x')` for rows that were seen.
+    """Return T float64 of shape `[D', D]`, where `T phi(x) = phi'(x')` for rows that were seen.
 
     - x, 1 and products of two inputs are carried exactly; but not a product of two different inputs of another centre,
       where one of them is missing.

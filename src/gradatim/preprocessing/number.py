@@ -72,8 +72,8 @@ class Number:
         >>> import numpy as np
         >>> from gradatim.preprocessing import Number
         >>> column = Number.fit(np.array([1.0, 3.0, np.nan]), np.ones(3))
-        >>> column.centre, column.scale, column.low, column.high, column.has_missing, column.quantiles
-        (2.0, 1.0, 1.0, 3.0, True, (1.0, 3.0))
+        >>> column.centre, column.scale, column.low, column.high, column.has_missing
+        (2.0, 1.0, 1.0, 3.0, True)
         >>> Number.fit(np.array([1.0, 2.0, 2.0, 3.0, -9999.0, -9999.0]), np.ones(6)).codes
         (-9999.0,)
     """

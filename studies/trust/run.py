@@ -119,12 +119,12 @@ def measure(folder: Path, smoke: bool, workers: int, console: Console, figures: 
                 if not any(path.exists() for job in chosen for path in _results(folder, *job)):
                     raise ValueError("processes die before they measure anything: see above") from error
                 for job in chosen:
-                    _, failed, begun = _results(folder, *job)
-                    deaths[job] += begun.exists() * (1 if len(chosen) > 1 else 2)
+                    _, failed, started = _results(folder, *job)
+                    deaths[job] += started.exists() * (1 if len(chosen) > 1 else 2)
                     if deaths[job] > 1:
                         console.print(f"[red]the process that measured {failed.stem} died[/red]")
                         failed.write_text('{"failed": "the process died"}', encoding="utf-8")
-                    begun.unlink(missing_ok=True)
+                    started.unlink(missing_ok=True)
             jobs = [job for job in jobs if not any(path.exists() for path in _results(folder, *job))]
 
 
@@ -156,8 +156,8 @@ def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
     """
     torch.set_num_threads(1)
     figure, begin = FIGURES[name], time.monotonic()
-    path, failed, begun = _results(folder, name, place)
-    begun.touch()
+    path, failed, started = _results(folder, name, place)
+    started.touch()
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -166,7 +166,7 @@ def work_on(folder: Path, smoke: bool, name: str, place: int) -> float:
             result = {"failed": f"{type(error).__name__}: {error}"[:500]}
             path = failed
     write_bytes(path, (without_folders(json.dumps(result)) + "\n").encode())
-    begun.unlink()
+    started.unlink()
     return time.monotonic() - begin
 
 

@@ -466,7 +466,7 @@ def test_rows_of_little_weight_do_not_pile_up(cancer):
     for _ in range(20):
         model.partial_fit(x[300:332], y[300:332], sample_weight=np.full(32, 1e-6))
     members = model.task_.members
-    assert members.states[0].pending.rows + (members.waiting.n_rows if members.waiting else 0) < 600
+    assert members.states[0].pending.rows + (members.pending.n_rows if members.pending else 0) < 600
 
 
 @pytest.mark.parametrize("unit", [1e-13, 1.0, 1e12])
@@ -591,7 +591,7 @@ def test_every_mini_batch_is_a_step_of_the_loop(model, monkeypatch):
     learner = build("ridge", LinearRegression(4, 0.5), strength=1.0) if model == "given" else model
     estimator = RefinedRegressor(model=learner).partial_fit(x[:320], x[:320, 0])
     steps, learn = [], Learner.learn
-    before = estimator.task_.members.waiting
+    before = estimator.task_.members.pending
 
     def counted(self, state, batch, *rest, **settings):
         steps.append(batch.n_rows)
@@ -601,8 +601,8 @@ def test_every_mini_batch_is_a_step_of_the_loop(model, monkeypatch):
     estimator.partial_fit(x[320:640], x[320:640, 0])
     estimator.predict_then_learn(x[640:], x[640:, 0])
     # experts are given rows when answers are due, whatever the mini-batch
-    waiting = estimator.task_.members.waiting
-    assert steps == [32] * 20 if model == "given" else sum(steps) + waiting.n_rows == 640 + before.n_rows
+    pending = estimator.task_.members.pending
+    assert steps == [32] * 20 if model == "given" else sum(steps) + pending.n_rows == 640 + before.n_rows
 
 
 def test_the_shipped_learner_given_is_the_shipped_one():

@@ -246,7 +246,7 @@ def test_an_affine_change_of_inputs_is_carried_exactly():
     x[..., change.place] = change.scale * batch.x + change.shift
     old = made.settle(made.step(made.init(1), StepInput(batch.rows, batch)))
     new = made.settle(made.step(made.init(1), StepInput(batch.rows, Batch(x, batch.y))))
-    matrix = carry_matrix(features, features, change, alike=False)
+    matrix = carry_matrix(features, features, change, same_draws=False)
     torch.testing.assert_close(made.carry(old, matrix).moments, new.moments)
     scaled = made.settle(made.step(made.init(1), StepInput(batch.rows, Batch(batch.x, 3 * batch.y - 2))))
     torch.testing.assert_close(made.rescale(old, 3.0, -2.0).moments, scaled.moments)
@@ -260,7 +260,7 @@ def test_a_wider_map_predicts_the_same():
     features = FixedFeatures(draws.widened(place, 4))
     refiner = Experts(features, 1)
     wider = Learner(Committee(features, SquaredError(1), refiner.count), refiner, PLAIN).double()
-    matrix = carry_matrix(made.refiner.features, refiner.features, change, alike=True)
+    matrix = carry_matrix(made.refiner.features, refiner.features, change, same_draws=True)
     carried = wider.refiner.carry(made.refiner.settle(state), matrix)
     x = torch.zeros(1, 60, 4, dtype=torch.float64)
     x[..., place] = batch.x

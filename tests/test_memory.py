@@ -47,7 +47,7 @@ def taught(bank, x, y, said):
     while start < len(x):
         part = slice(start, start + bank.room)
         start = min(len(x), start + bank.room)
-        bank.learn(x[part], y[part], np.ones(len(x[part])), bank.ask(x[part], said[part]))
+        bank.learn(x[part], y[part], np.ones(len(x[part])), bank.forecast(x[part], said[part]))
     return bank
 
 

@@ -272,5 +272,5 @@ def test_a_worker_that_is_killed_is_replaced_and_no_row_is_lost(ray, tmp_path):
     assert whole.task_.count == whole.task_.rows == 4 * 6000 and same(whole, alone)
     rows = frame(500, 9)[FEATURES]
     assert np.abs(whole.predict_proba(rows) - alone.predict_proba(rows)).max() <= 1e-9
-    with Killer(most=100), pytest.raises(RuntimeError, match=r"was not learned: its worker died 1 times"):
+    with Killer(limit=100), pytest.raises(RuntimeError, match=r"was not learned: its worker died 1 times"):
         fit(tmp_path, "y", workers=2, retries=0, progress=False)

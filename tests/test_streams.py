@@ -321,7 +321,7 @@ def test_answers_rest_on_all_rows_but_two_in_a_hundred():
         if not np.array_equal(given, last):
             steps.append(n + 1)
             now = RefinedRegressor().partial_fit(x[: n + 1], y[: n + 1])
-            assert now.task_.members.waiting is None
+            assert now.task_.members.pending is None
             np.testing.assert_allclose(given, now.predict(x[:2]), rtol=1e-9)
         last = given
     gaps = np.diff(steps)
@@ -331,12 +331,12 @@ def test_answers_rest_on_all_rows_but_two_in_a_hundred():
 def test_a_state_whose_answers_are_older_than_its_rows_goes_on_through_new_words(tmp_path):
     frame, labels, _ = late(800)
     n, never = 270, RefinedClassifier().partial_fit(frame[:270], labels[:270])
-    while never.task_.members.waiting is None:
+    while never.task_.members.pending is None:
         never.partial_fit(frame[n : n + 1], labels[n : n + 1])
         n += 1
     saved = copy.deepcopy(never)
     saved.task_.members = saved.task_.members.settle()
-    assert saved.task_.members.beyond and never.task_.members.waiting is not None
+    assert saved.task_.members.beyond and never.task_.members.pending is not None
     path = saved.save(tmp_path / "task")
     assert any("answer_heads" in name for name in read(path)[0])
     saved = RefinedClassifier.load(path)
@@ -350,8 +350,8 @@ def test_a_state_whose_answers_are_older_than_its_rows_goes_on_through_new_words
 def test_a_class_is_answered_from_its_first_row_on():
     x = np.random.default_rng(0).normal(size=(3000, 3))
     model = RefinedClassifier().partial_fit(x, np.where(x[:, 0] > 0, "yes", "no"))
-    assert model.partial_fit(x[:5], ["yes"] * 5).task_.members.waiting is not None
+    assert model.partial_fit(x[:5], ["yes"] * 5).task_.members.pending is not None
     model.partial_fit(x[:1], ["new"])
-    assert model.task_.members.waiting is None
+    assert model.task_.members.pending is None
     first, none = model.predict_proba(x[:1])[0, 0], 1e-3 / 3
     assert model.classes_.tolist() == ["new", "no", "yes"] and first > 1.001 * none

@@ -140,7 +140,7 @@ def test_a_file_in_between_goes_on_alike(tmp_path, known, ahead):
         warnings.simplefilter("ignore", UnitWarning)
         model.partial_fit(X[ROWS : ROWS + ahead], y[ROWS : ROWS + ahead])
         loaded = RefinedClassifier.load(model.save(tmp_path / "s"))
-        assert model.task_.units.waiting is None and model.task_.count == ROWS + ahead
+        assert model.task_.units.pending is None and model.task_.count == ROWS + ahead
         for size in (10, 100, 333):
             part = slice(model.task_.count, model.task_.count + size)
             for each in (model, loaded):
@@ -152,7 +152,7 @@ def test_a_file_holds_no_row_that_waits(known, tmp_path):
     X, y = table()
     X, model = moved(X, 1000, ROWS), copy.deepcopy(known)
     model.partial_fit(X[ROWS : ROWS + 32], y[ROWS : ROWS + 32])
-    assert len(model.task_.units.waiting) == 32
+    assert len(model.task_.units.pending) == 32
     for number in (1, 3, 20, 32):
         model = copy.deepcopy(known)
         model.partial_fit(X[ROWS : ROWS + number], y[ROWS : ROWS + number])
@@ -205,7 +205,7 @@ def test_reweigh_learns_rows_that_wait_first(known):
     X, y = table()
     Z, model = moved(X, 1000, 0), copy.deepcopy(known)
     model.partial_fit(Z[ROWS : ROWS + 20], y[ROWS : ROWS + 20]).reweigh(X[:100], y[:100])
-    assert model.task_.units.waiting is None
+    assert model.task_.units.pending is None
     assert float(model.task_.members.settle().states[0].moments.rows) == model.task_.rows
 
 

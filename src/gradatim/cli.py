@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     width = None if sys.stdout.isatty() else 100
     console = Console(width=width, highlight=False, quiet=not train.is_first())
-    came: list[int] = []
+    received: list[int] = []
     try:
-        with ended_by_signals() as came:
+        with ended_by_signals() as received:
             _run(arguments, console)
     except SystemExit as stop:  # raised by --help and --version after they have printed
         return stop.code if isinstance(stop.code, int) else 2
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         further = "; train goes on with --resume" if arguments[0] == "train" else ""
-        return _refuse(str(stop) or f"interrupted{further}", exit_code(came))
+        return _refuse(str(stop) or f"interrupted{further}", exit_code(received))
     return 0
 
 

@@ -61,7 +61,7 @@ class Answers:
         return torch.stack([part.softmax(-1) for part in outputs] if classes else outputs).mean(0)
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution of all members, of equal weight, at x `[1, n, d]`.
+        """Return the predictive distribution of all members, of equal weight, at x of shape `[1, n, d]`.
 
         Raises:
             ValueError: a learner answers a mean only.
@@ -77,9 +77,9 @@ class Members:
     Heads of experts are solved for answers when these are due (`refiners.answers.rows_due`), so that what is answered
     depends on the rows alone, not on when it was asked. Rows that came since then wait.
 
-    Fields: `learners`; `states`; `waiting`: rows that no state holds yet; `answers`: what predictions are made with,
-    None if it is to be solved from the states; `beyond`: whether the states have rows that answers do not rest on, as
-    those of a saved task may; `new`: whether the next row begins a class, after which answers are due.
+    Fields: `learners`; `states`; `pending`: rows that no state holds yet. `answers`: what predictions are made with,
+    None if it is to be solved from the states. `beyond`: whether the states have rows that answers do not rest on, as
+    those of a saved task may. `new`: whether the next row begins a class, after which answers are due.
 
     Example:
         >>> import torch
@@ -87,9 +87,8 @@ class Members:
         >>> from gradatim.committees import Members
         >>> from gradatim.nn.fixed_features import FixedFeatures
         >>> draws = FixedFeatures.draw(torch.randn(8, 2).double()).draws
-        >>> members = Members.of_draws([draws], outputs=None, device="cpu")
-        >>> members = members.learn(Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double()), 32).answering()
-        >>> members.answers.latents[0].shape
+        >>> batch = Batch(torch.zeros(1, 5, 2).double(), torch.ones(1, 5, 1).double())
+        >>> Members.of_draws([draws], None, "cpu").learn(batch, 32).answering().answers.latents[0].shape
         torch.Size([1, 644])
     """
 
@@ -97,16 +96,16 @@ class Members:
 
     learners: list[Learner]
     states: list[State]
-    waiting: Batch | None = None
+    pending: Batch | None = None
     answers: Answers | None = None
     beyond: bool = False
     new: bool = False
 
     @classmethod
-    def of_draws(cls, drawn: Sequence[Draws], outputs: int | None, device: str) -> Self:
+    def of_draws(cls, draws: Sequence[Draws], outputs: int | None, device: str) -> Self:
         """Return committees on features as drawn, for `outputs` classes or (None) a number; no row is learnt."""
         likelihood = SquaredError(1) if outputs is None else CrossEntropy(outputs)
-        learners = [committee(likelihood, FixedFeatures(draws)).double().to(device) for draws in drawn]
+        learners = [committee(likelihood, FixedFeatures(draw)).double().to(device) for draw in draws]
         return cls.of_learners(learners)
 
     @classmethod
@@ -129,15 +128,15 @@ class Members:
             return self._learnt(batch, batch_size)
         n = max(rows_due(before, batch.weight[0].double().cpu().numpy()), int(self.new))
         if n == 0:
-            members = replace(self, waiting=_joined(self.waiting, batch))
-            return members.settle() if members.waiting.n_rows >= LATE else members  # type: ignore[union-attr]
+            members = replace(self, pending=_joined(self.pending, batch))
+            return members.settle() if members.pending.n_rows >= LATE else members  # type: ignore[union-attr]
         now = batch if n == batch.n_rows else batch.slice(0, n)
-        members = self._learnt(_joined(self.waiting, now), max(LATE, batch_size))
-        rest = None if n == batch.n_rows else batch.slice(n, batch.n_rows)
+        members = self._learnt(_joined(self.pending, now), max(LATE, batch_size))
+        later = None if n == batch.n_rows else batch.slice(n, batch.n_rows)
         return (
-            replace(members, waiting=rest).settle()
+            replace(members, pending=later).settle()
             if batch.n_rows - n >= LATE
-            else replace(members, waiting=rest)
+            else replace(members, pending=later)
         )
 
     def _learnt(self, batch: Batch, batch_size: int) -> Self:
@@ -146,7 +145,7 @@ class Members:
         for part in batch.split(batch_size):
             pairs = zip(self.learners, states, strict=True)
             states = [learner.learn(state, part, predict=False)[1] for learner, state in pairs]
-        return replace(self, states=states, waiting=None, answers=None, beyond=False, new=False)
+        return replace(self, states=states, pending=None, answers=None, beyond=False, new=False)
 
     @property
     def _lag(self) -> bool:
@@ -173,11 +172,11 @@ class Members:
 
     def settle(self) -> Self:
         """Return the members without rows that wait; they answer the same."""
-        if self.waiting is None:
+        if self.pending is None:
             return replace(self, states=[f.refiner.settle(state) for f, state in self])
-        held = self.answering()
+        members = self.answering()
         return replace(
-            held._learnt(self.waiting, LATE).settle(), answers=held.answers, beyond=True, new=self.new
+            members._learnt(self.pending, LATE).settle(), answers=members.answers, beyond=True, new=self.new
         )
 
     def renewed(self) -> Self:
@@ -186,29 +185,29 @@ class Members:
 
     def bare(self) -> Self:
         """Return the members without what can be solved again."""
-        kept = self.answers if self.beyond else None
-        return replace(self, answers=kept and Answers(kept.learners, kept.latents))
+        answers = self.answers if self.beyond else None
+        return replace(self, answers=answers and Answers(answers.learners, answers.latents))
 
-    def carry(self, drawn: Sequence[Draws], change: Change, outputs: int | None, alike: bool) -> Self:
+    def carry(self, draws: Sequence[Draws], change: Change, outputs: int | None, same_draws: bool) -> Self:
         """Return committees on other features, of rows whose inputs changed; see `carry_matrix` for what is exact.
 
         Where inputs are new and the others stay, answers do too. Else they rest on all rows afterwards.
         """
         device = self.states[0].solved.device
-        after, same = type(self).of_draws(drawn, outputs, str(device)), alike and change.only_wider
+        after, same = type(self).of_draws(draws, outputs, str(device)), same_draws and change.only_wider
         before = self if same else self.renewed()
         states, latents = [], []
         for at, (old, new) in enumerate(zip(before.learners, after.learners, strict=True)):
-            matrix = carry_matrix(old.refiner.features, new.refiner.features, change, alike)  # type: ignore[attr-defined]
+            matrix = carry_matrix(old.refiner.features, new.refiner.features, change, same_draws)  # type: ignore[attr-defined]
             state = new.refiner.carry(old.refiner.settle(before.states[at]), matrix)  # type: ignore[attr-defined]
-            states.append(state if alike else new.refiner.solve(state))  # type: ignore[attr-defined]
+            states.append(state if same_draws else new.refiner.solve(state))  # type: ignore[attr-defined]
             if before.beyond and before.answers is not None:
                 latents.append(
                     carry_answer(old.refiner, new.refiner, before.answers.latents[at], matrix)  # type: ignore[arg-type]
                 )
         answers = Answers(after.learners, latents) if before.beyond else None
-        waiting = None if before.waiting is None else _wider(before.waiting, change)
-        return replace(after, states=states, waiting=waiting, answers=answers, beyond=before.beyond)
+        pending = None if before.pending is None else _wider(before.pending, change)
+        return replace(after, states=states, pending=pending, answers=answers, beyond=before.beyond)
 
     def rescale(self, scale: float, shift: float) -> Self:
         """Return committees of `scale y + shift`."""
@@ -242,16 +241,16 @@ class Members:
         """Return the members that have learnt the rows of both."""
         both, more = self.renewed(), members.renewed()
         pairs = zip(both, more.states, strict=True)
-        return replace(both, states=[f.merge([state, other]) for (f, state), other in pairs])
+        return replace(both, states=[f.merge([state, second]) for (f, state), second in pairs])
 
-    def pack(self, given: bool = False) -> tuple[Self, dict[str, Tensor]]:
+    def pack(self, with_draws: bool = True) -> tuple[Self, dict[str, Tensor]]:
         """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
         members = self.settle()
         packed = [learner.refiner.pack(state) for learner, state in members]
         tensors = {f"{m}.{name}": t for m, (_, parts) in enumerate(packed) for name, t in parts.items()}
-        if not given:
-            drawn = [draws.packed()._asdict() for draws in self.draws]
-            tensors |= {f"{m}.{name}": t for m, parts in enumerate(drawn) for name, t in parts.items()}
+        if with_draws:
+            draws = [draw.packed()._asdict() for draw in self.draws]
+            tensors |= {f"{m}.{name}": t for m, parts in enumerate(draws) for name, t in parts.items()}
         if members.beyond and members.answers is not None:
             for at, latent in enumerate(members.answers.latents):
                 parts = pack_answer(self.learners[at].refiner, latent)  # type: ignore[arg-type]
@@ -260,19 +259,19 @@ class Members:
 
     @classmethod
     def unpack(
-        cls, tensors: dict[str, Tensor], count: int, outputs: int | None, device: str, given: list[Learner]
+        cls, tensors: dict[str, Tensor], count: int, outputs: int | None, device: str, learners: list[Learner]
     ) -> Self:
-        """Return `count` members of what `pack` returned, tensors of any shape; learners that were `given`, if any.
+        """Return `count` members of what `pack` returned, tensors of any shape; with the given `learners`, if any.
 
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
         parts = [select_prefix(tensors, str(member)) for member in range(count)]
-        if given:
-            members = cls.of_learners(given)
+        if learners:
+            members = cls.of_learners(learners)
         else:
-            drawn = [Draws(*(part.pop(name) for name in Draws._fields)).unpacked() for part in parts]
-            members = cls.of_draws(drawn, outputs, device)
+            draws = [Draws(*(part.pop(name) for name in Draws._fields)).unpacked() for part in parts]
+            members = cls.of_draws(draws, outputs, device)
         pairs = [*zip(members.learners, parts, strict=True)]
         members = replace(members, states=[learner.refiner.unpack(part) for learner, part in pairs])
         if not parts or "answer_experts" not in parts[0]:

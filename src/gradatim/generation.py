@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def heun(velocity: Callable[[Tensor], Tensor], noise: Tensor, steps: int = 20) -> Tensor:
     """Return the points to which a flow carries noise from t = 0 to t = 1, in equal steps of Heun's method.
 
-        v_1 = v([x, t]);  v_2 = v([x + h v_1, t + h]);  x <- x + h (v_1 + v_2) / 2;    h = 1 / steps
+        v_1 = v([x, t]);  v_2 = v([x + h v_1, t + h]);  x <- x + h (v_1 + v_2) / 2;    h = 1 / steps.
 
     Args:
         velocity: a function from x = [x_t, t] `[B, N, D + 1]` to velocities `[B, N, D]`, called twice a step.
@@ -147,9 +147,8 @@ def sample_curve(
         >>> from gradatim import build
         >>> from gradatim.families import GaussianMixture
         >>> from gradatim.generation import sample_curve
-        >>> family = GaussianMixture(support_rows=32)
-        >>> task = family.sample(2, torch.Generator().manual_seed(0))
-        >>> sample_curve(build("ridge", family), task, 16, [1, 2], solver_steps=2)["energy"].shape
+        >>> task = GaussianMixture(support_rows=32).sample(2, torch.Generator().manual_seed(0))
+        >>> sample_curve(build("ridge", GaussianMixture()), task, 16, [1, 2], solver_steps=2)["energy"].shape
         (2, 2)
 
     Source: Mittal et al. 2025, generative modelling after 1, 5 and 10 steps.

@@ -244,9 +244,9 @@ class Learner(nn.Module):
         # sorted on the host: a device is asked once, not at every step
         ends, shapes = sorted(last.tolist()), _shapes(state)
         for start in support.starts(batch_size):
-            few = ends and sum(end > start for end in ends) <= FEWER * len(ends)
+            few_active = ends and sum(end > start for end in ends) <= FEWER * len(ends)
             # states that have grown with their rows, to different lengths, would not meet again
-            if few and _shapes(state := self.refiner.settle(state)) == shapes:
+            if few_active and _shapes(state := self.refiner.settle(state)) == shapes:
                 going, ends = last > start, [end for end in ends if end > start]
                 ended.append((active[~going], select(state, (~going).nonzero()[:, 0])))
                 active, going = active[going], going.nonzero()[:, 0]

@@ -91,9 +91,9 @@ class OneRow:
         self.n_features_in_, self.feature_names_in_ = len(names), np.array(names, dtype=object)
         task = getattr(self, "task_", None)
         if task is not None and task.warm is not None:
-            held = task.warm.columns
-            gaps = tuple(np.full(len(task.warm), np.nan) for _ in names[len(held.names) :])
-            wider = Columns(names, (*held.values, *gaps), held.named)
+            columns = task.warm.columns
+            gaps = tuple(np.full(len(task.warm), np.nan) for _ in names[len(columns.names) :])
+            wider = Columns(names, (*columns.values, *gaps), columns.named)
             self.task_ = replace(task, warm=replace(task.warm, columns=wider), early=None)
 
     def _predict_row(self, x: Any, read: Callable[[TableTask, Tensor], Tensor]) -> np.ndarray | None:

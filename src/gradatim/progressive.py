@@ -115,9 +115,9 @@ def _of_pairs(model: Any, pairs: Iterable[Any]) -> Iterator[tuple[list[Any], Any
                 f"without y, X must yield pairs of a dict and its y; got a {type(pair).__name__}: give X and y"
             ) from None
         if classifies:
-            said = model.predict_proba_one(x)
-            predicted = [max(said, key=said.__getitem__)] if said else None
-            likely = [said.get(y, 0.0)] if said else None
+            probabilities = model.predict_proba_one(x)
+            predicted = [max(probabilities, key=probabilities.__getitem__)] if probabilities else None
+            likely = [probabilities.get(y, 0.0)] if probabilities else None
         else:
             is_new = hasattr(model, "partial_fit") and not hasattr(model, "task_")
             predicted, likely = (None if is_new else [model.predict_one(x)]), None
@@ -130,14 +130,14 @@ def _of_table(model: Any, X: Any, y: Any, size: int) -> Iterator[tuple[list[Any]
     y = y if hasattr(y, "iloc") or isinstance(y, np.ndarray) else np.asarray(y)
     for start in range(0, len(y), size):
         part = slice(start, start + size)
-        rows, truth = (each.iloc[part] if hasattr(each, "iloc") else each[part] for each in (X, y))
+        rows, truth = (table.iloc[part] if hasattr(table, "iloc") else table[part] for table in (X, y))
         predicted, likely = None, None
         if hasattr(model, "task_") and hasattr(model, "predict_proba"):
             probabilities, labels = model.predict_proba(rows), model.classes_.tolist()
             predicted = [labels[place] for place in probabilities.argmax(1)]
             place = {label: at for at, label in enumerate(labels)}
-            said = zip(probabilities, truth, strict=True)
-            likely = [float(row[place[label]]) if label in place else 0.0 for row, label in said]
+            pairs = zip(probabilities, truth, strict=True)
+            likely = [float(row[place[label]]) if label in place else 0.0 for row, label in pairs]
         elif hasattr(model, "task_"):
             predicted = model.predict(rows)
         model.partial_fit(rows, truth)
@@ -162,14 +162,14 @@ class _Tally:
         self.classifies = likely is not None
         if not self.metric and not self.classifies:
             self.name = "RMSE"
-        for place, (y, said) in enumerate(zip(truth, predicted, strict=True)):
+        for place, (y, answer) in enumerate(zip(truth, predicted, strict=True)):
             self.rows += 1
             if self.metric:
-                self.kept.append((y, said))
+                self.kept.append((y, answer))
             if likely is None:
-                self.total += (float(y) - float(said)) ** 2 if not self.metric else 0.0
+                self.total += (float(y) - float(answer)) ** 2 if not self.metric else 0.0
             else:
-                self.total += y == said
+                self.total += y == answer
                 self.nats -= math.log(max(likely[place], LEAST))
             if self.rows >= self.next:
                 self.curve.append((self.rows, self.score))
@@ -181,8 +181,8 @@ class _Tally:
         if not self.rows:
             return math.nan
         if self.metric:
-            truth, said = zip(*self.kept, strict=True)
-            return float(self.metric(np.array(truth), np.array(said)))
+            truth, predicted = zip(*self.kept, strict=True)
+            return float(self.metric(np.array(truth), np.array(predicted)))
         mean = self.total / self.rows
         return mean if self.classifies else math.sqrt(mean)
 

@@ -47,13 +47,13 @@ def draw_members(
     steps = list(zip(columns.tolist(), thresholds.tolist(), strict=True))
     points = [choose_landmarks(x, room.landmarks, s) if landmarks is None else landmarks for s in seeds]
     sample = x if landmarks is not None else smallest_hashes(x, POOL, seeds[0])
-    drawn = committee_features(
+    committees = committee_features(
         [torch.from_numpy(rows).double() for rows in points],
         torch.from_numpy(sample).double(),
         steps,
         seeds,
     )
     if landmarks is not None:
-        return [features.draws for features in drawn]
+        return [features.draws for features in committees]
     free = torch.tensor([at for at, (family, *_) in enumerate(encoder.inputs) if family == "free"])
-    return [features.draws.without(free.long()) for features in drawn]
+    return [features.draws.without(free.long()) for features in committees]

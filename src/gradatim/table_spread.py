@@ -22,7 +22,7 @@ class Spread:
     count: int
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution of y `[1, n]` at x `[1, n, d]`."""
+        """Return the predictive distribution of y `[1, n]` at x of shape `[1, n, d]`."""
         raise NotImplementedError
 
     def quantiles(self, x: Tensor, levels: np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ from .batch import Batch
 from .committees import Answers, Members, check_size, fitting
 from .files.checkpoint import select_prefix
 from .memory import Following, begin, unpack
-from .memory.waiting import begin_units, learn_in_units, learn_waiting, pack_units, unpack_units
+from .memory.waiting import begin_units, learn_in_units, learn_pending, pack_units, unpack_units
 from .nn.fixed_features import Draws
 from .nn.landmarks import POOL, row_hashes
 from .nn.mixture import Mixture
@@ -57,13 +57,12 @@ STANDARD = Number(0.0, 1.0, 0.0, 0.0, False, ())
 class TableTask(Spread):
     """A task, one table: the map of its columns, and for each member a learner and its state.
 
-    Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features; `template`:
-    the user's learner, in place of the shipped one; `device`; `memory`: "all", "adaptive" or a number of
-    rows; `encoder`, the map, None while rows are held; `target`,
-    the map of a regression's y; `warm`: the first rows, until the map is fixed; `rows`: the sum of the weights learnt;
-    `count`: how many rows; `warned`: columns that a warning has named; `members`: learners, states and
-    answers; `early`: while rows are held, a task fitted to them; `has_row_landmarks`: whether landmarks are rows as
-    they came, as in files of version 0.1.
+    Fields: `outputs`: how many classes, or None for a regression; `seeds`: one for each member's features. `template`:
+    the user's learner, in place of the shipped one; `device`; `memory`: "all", "adaptive" or a number of rows.
+    `encoder`, the map, None while rows are held; `target`, the map of a regression's y. `warm`: the first rows, until
+    the map is fixed; `rows`: the sum of the weights learnt; `count`: how many rows. `warned`: columns that a warning
+    has named; `members`: learners, states and answers; `early`: while rows are held, a task fitted to them.
+    `has_row_landmarks`: whether landmarks are rows as they came, as in files of version 0.1.
     """
 
     outputs: int | None
@@ -88,13 +87,13 @@ class TableTask(Spread):
         Raises:
             ValueError: the user's learner is of another size or counts every row once.
         """
-        x = self.prepare(rows, drawn=len(rows))
+        x = self.prepare(rows, n_drawn=len(rows))
         self.rows, self.count = float(rows.weight.sum()), len(rows)
         batch = self._batch(x, rows)
         self.members = self.members.fit(batch, batch_size, passes)
 
-    def prepare(self, rows: Rows, drawn: int = POOL) -> np.ndarray:
-        """Fix the map by rows, make the learners, and return the rows that features are `drawn` for, encoded `[n, d]`.
+    def prepare(self, rows: Rows, n_drawn: int = POOL) -> np.ndarray:
+        """Fix the map by rows, make the learners, and return rows `[n, d]` to draw features for, at most `n_drawn`.
 
         Raises:
             ValueError: a table that would take too much memory, or a user's learner of another size.
@@ -104,9 +103,9 @@ class TableTask(Spread):
         if self.outputs is None:
             self.target = Number.fit(rows.y, rows.weight, codes=False)
         check_size(self.encoder.width, self.outputs, len(self.seeds))
-        if drawn < len(rows):
+        if n_drawn < len(rows):
             hashes = row_hashes(rows.columns.digests(), self.seeds[0])  # different rows, in any order of all
-            rows = rows.take(np.unique(hashes, return_index=True)[1][:drawn])
+            rows = rows.take(np.unique(hashes, return_index=True)[1][:n_drawn])
         x = self.encode(rows.columns)
         self.members = self._built([] if self.template else self._draw(x))
         self._remember(x, rows)
@@ -146,7 +145,7 @@ class TableTask(Spread):
             (self.learn if self.units is None else partial(learn_in_units, self))(piece, batch_size, x)
 
     def learn(self, rows: Rows, batch_size: int, x: np.ndarray | None = None) -> None:
-        """Learn rows in mini-batches, under a map that is extended where a column begins to vary or a word is new."""
+        """Learn rows, encoded as x `[n, d]`; the map is extended where a column begins to vary or a word is new."""
         while len(rows):
             assert self.encoder is not None
             n, now, then = self.encoder.extend(rows.columns, growing=self.template is None)
@@ -182,8 +181,8 @@ class TableTask(Spread):
         if self.template is not None:
             return
         if not change.nothing:
-            drawn = [draws.widened(change.place, change.width) for draws in self.members.draws]
-            self.members = self.members.carry(drawn, change, self.outputs, alike=True)
+            draws = [draw.widened(change.place, change.width) for draw in self.members.draws]
+            self.members = self.members.carry(draws, change, self.outputs, same_draws=True)
         scale, shift = old.scale / target.scale, (old.centre - target.centre) / target.scale
         # of a constant every standardised y is 0, whatever its scale
         if (scale, shift) != (1.0, 0.0) and (old.low < old.high or shift):
@@ -197,16 +196,16 @@ class TableTask(Spread):
         if self.encoder is None or self.template is not None:
             self.partial_fit(rows, batch_size)
             return
-        learn_waiting(self)
+        learn_pending(self)
         encoder = self.encoder.joined(Encoder.fit(rows.columns, rows.weight))
         check_size(encoder.width, self.outputs, len(self.seeds))
         change, old = self.encoder.change_to(encoder), self.target
-        self.encoder, self.has_row_landmarks, drawn = encoder, False, []
+        self.encoder, self.has_row_landmarks, draws = encoder, False, []
         x = encoder.encode(rows.columns)
-        for draws, past in zip(self._draw(x), self.members.draws, strict=True):
+        for new, past in zip(self._draw(x), self.members.draws, strict=True):
             pairs = change.place[past.pairs]
-            drawn.append(draws._replace(pairs=pairs[:, (pairs >= 0).all(0)]))
-        self.members = self.members.carry(drawn, change, self.outputs, alike=False)
+            draws.append(new._replace(pairs=pairs[:, (pairs >= 0).all(0)]))
+        self.members = self.members.carry(draws, change, self.outputs, same_draws=False)
         self._remember(x, rows)
         if self.outputs is None:
             target = Number.fit(rows.y, rows.weight, codes=False)
@@ -216,7 +215,7 @@ class TableTask(Spread):
 
     def reweigh(self, rows: Rows, total: float) -> None:
         """Weigh the experts by rows among those learnt, each scored as if left out; they stand for `total` rows."""
-        learn_waiting(self)
+        learn_pending(self)
         batch = self._batch(self.encode(rows.columns), rows)
         self.members = self.members.reweigh(batch, total / float(rows.weight.sum()))
 
@@ -261,7 +260,7 @@ class TableTask(Spread):
         return outputs if self.outputs is not None else self.target.centre + self.target.scale * outputs[:, 0]
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution of a regression's y `[1, n]` at x `[1, n, d]`.
+        """Return the predictive distribution of a regression's y `[1, n]` at x of shape `[1, n, d]`.
 
         Raises:
             ValueError: the learner answers a mean only.
@@ -293,7 +292,7 @@ class TableTask(Spread):
         """
         task = copy.copy(task)
         for part in (self, task):
-            learn_waiting(part)
+            learn_pending(part)
         if self.encoder is None or task.encoder is None:
             raise ValueError(
                 f"merging needs two fixed maps, each fixed after {WARM} rows: learn more rows first"
@@ -315,8 +314,8 @@ class TableTask(Spread):
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is learnt, tensors of any shape and plain JSON; nothing is rounded."""
-        learn_waiting(self)
-        self.members, tensors = self.members.pack(given=self.template is not None)
+        learn_pending(self)
+        self.members, tensors = self.members.pack(with_draws=self.template is None)
         tensors |= pack_units(self.units)
         encoder, warm = self.encoder, None
         if self.warm is not None:
@@ -348,16 +347,16 @@ class TableTask(Spread):
             self.warm = Rows.unpack(select_prefix(tensors, "warm"), header["warm"])
             return
         self.encoder = Encoder.from_json(header["map"])
-        given = self._given() if self.template else []
-        if header["learners"] != [*map(fingerprint, given)]:
+        learners = self._given() if self.template else []
+        if header["learners"] != [*map(fingerprint, learners)]:
             raise ValueError("it was written with another learner: give that one as model")
         check_size(self.encoder.width, self.outputs, len(self.seeds))
         # version 0.1 drew anew at each load
         for member in range(len(self.seeds)) if "0.landmarks" in tensors and "0.reach" not in tensors else ():
             rows = tensors[f"{member}.landmarks"].double().numpy()
-            drawn = self._draw(rows, landmarks=rows)[member].packed()._asdict()
-            tensors |= {f"{member}.{name}": part for name, part in drawn.items()}
-        self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, given)
+            draws = self._draw(rows, landmarks=rows)[member].packed()._asdict()
+            tensors |= {f"{member}.{name}": part for name, part in draws.items()}
+        self.members = Members.unpack(tensors, len(self.seeds), self.outputs, self.device, learners)
         if self.memory != "all":
             self.units, parts = unpack_units(self.encoder, select_prefix(tensors, "memory"))
             bank = unpack(self.memory, self.outputs, parts)
@@ -368,11 +367,11 @@ class TableTask(Spread):
         assert self.encoder is not None
         return draw_members(self.encoder, x, self.seeds, landmarks)
 
-    def _built(self, drawn: list[Draws]) -> Members:
+    def _built(self, draws: list[Draws]) -> Members:
         """Return members that have learnt no row: committees on features as drawn, or a copy of the user's learner."""
         if self.template is not None:
             return Members.of_learners(self._given())
-        return Members.of_draws(drawn, self.outputs, self.device)
+        return Members.of_draws(draws, self.outputs, self.device)
 
     def _given(self) -> list[Learner]:
         """Return a copy of the user's learner.

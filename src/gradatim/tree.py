@@ -201,7 +201,7 @@ def check_mergeable(states: Sequence[Any], template: Any = None) -> None:
         >>> from gradatim.tree import check_mergeable
         >>> check_mergeable([torch.ones(1, 2), torch.ones(1, 3)])
         Traceback (most recent call last):
-        ValueError: merging needs states of one learner and as many tasks; state is [1, 2] in the first and [1, 3] ...
+        ValueError: merging needs states of one learner and as many tasks; state is [1, 2] in the first ...
     """
     if not isinstance(states, list | tuple) or hasattr(states, "_fields"):
         raise ValueError(

@@ -45,15 +45,15 @@ def _apart(method: str, steps: int) -> float:
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT), str(ROOT / "src"), environment.get("PYTHONPATH", "")]
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "studies.house.loop", method, str(steps)],
         capture_output=True,
         text=True,
         env=environment,
     )
-    if done.returncode:
-        raise ValueError(f"the loop of {method} failed: {done.stderr.strip()[-500:]}")
-    return float(done.stdout)
+    if process.returncode:
+        raise ValueError(f"the loop of {method} failed: {process.stderr.strip()[-500:]}")
+    return float(process.stdout)
 
 
 def growth(method: str, steps: int) -> float:

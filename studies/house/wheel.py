@@ -61,9 +61,9 @@ def install(folder: Path) -> Wheel:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments, "-qq"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PIP_NO_INDEX": "1"})
-    if done.returncode:
-        raise ValueError(f"pip {arguments[0]} failed: {done.stderr.strip()[-500:]}")
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PIP_NO_INDEX": "1"})
+    if process.returncode:
+        raise ValueError(f"pip {arguments[0]} failed: {process.stderr.strip()[-500:]}")
 
 
 def own_family(wheel: Wheel, folder: Path) -> tuple[float, str]:
@@ -77,18 +77,18 @@ def own_family(wheel: Wheel, folder: Path) -> tuple[float, str]:
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / SCRIPT.name
     script.write_bytes(SCRIPT.read_bytes())
-    done = wheel.run(script.name, cwd=folder)
-    reason = problem(done, folder)
+    process = wheel.run(script.name, cwd=folder)
+    reason = problem(process, folder)
     return (float("inf") if reason else lines(script)), reason
 
 
-def problem(done: subprocess.CompletedProcess[str], folder: Path) -> str:
+def problem(process: subprocess.CompletedProcess[str], folder: Path) -> str:
     """Return what is missing of what a user's file should have done in a folder, or an empty text."""
-    if done.returncode:
-        return (done.stderr.strip() or done.stdout.strip())[-300:]
+    if process.returncode:
+        return (process.stderr.strip() or process.stdout.strip())[-300:]
     if not list(folder.rglob("*.safetensors")):
         return "no weights were saved"
-    missing = [word for word in EXPECTED if word not in done.stdout]
+    missing = [word for word in EXPECTED if word not in process.stdout]
     return f"the output does not name {', '.join(missing)}" if missing else ""
 
 

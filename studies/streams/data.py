@@ -114,16 +114,16 @@ def load(name: str, folder: Path, limit: int = 0) -> Stream:
     Raises:
         ValueError: the name is unknown, $GRADATIM_DATA is not set, or what reads or makes the stream is not installed.
     """
-    first, _, rest = name.partition("-")
+    first, _, details = name.partition("-")
     if name in REAL:
         return _real(name, limit)
     if first in GENERATORS:
-        change, _, seed = rest.partition("-")
+        change, _, seed = details.partition("-")
         return _generated(first, change, int(seed), limit or ROWS, folder)
     if first in ("moved", "after"):
-        table, kind, order = rest.rsplit("~", 2)
-        moved = _moved(table, kind, int(order), folder, limit)
-        return moved if first == "moved" else after(moved)
+        table, kind, order = details.rsplit("~", 2)
+        moved_table = _moved(table, kind, int(order), folder, limit)
+        return moved_table if first == "moved" else after(moved_table)
     if name.startswith(TURNED):
         table = _shuffled(tables.load(name.removeprefix(TURNED)), 0, limit)
         y = permuted(table.y, table.classes, np.random.default_rng(0))
@@ -230,12 +230,18 @@ def _generated(family: str, change: str, seed: int, rows: int, folder: Path) -> 
 
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
-            found = stream(stored["x"], stored["y"], tuple(stored["changes"].tolist()))
-            if found.digest == str(stored["digest"]):
-                return found
-    made = stream(*generate(family, change, seed, rows))
+            cached = stream(stored["x"], stored["y"], tuple(stored["changes"].tolist()))
+            if cached.digest == str(stored["digest"]):
+                return cached
+    generated = stream(*generate(family, change, seed, rows))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.npz")  # two processes may make the same stream
-    np.savez(unfinished, x=made.x, y=made.y, changes=np.asarray(made.changes), digest=np.asarray(made.digest))
+    np.savez(
+        unfinished,
+        x=generated.x,
+        y=generated.y,
+        changes=np.asarray(generated.changes),
+        digest=np.asarray(generated.digest),
+    )
     unfinished.replace(path)
-    return made
+    return generated

@@ -102,9 +102,9 @@ def geometric(logs: np.ndarray) -> Three:
     return bootstrap(lambda a: float(np.exp(a.mean())), logs)
 
 
-def ratios(records: Passes, other: str, streams: Sequence[str], name: str = OURS) -> np.ndarray:
+def ratios(records: Passes, peer: str, streams: Sequence[str], name: str = OURS) -> np.ndarray:
     """Return the log of a learner's errors over those of another one, `[seeds, streams]`."""
-    return over_seeds(streams, lambda stream: log_ratio(records[name][stream], records[other][stream]))
+    return over_seeds(streams, lambda stream: log_ratio(records[name][stream], records[peer][stream]))
 
 
 def best_ratios(records: Passes, streams: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -122,8 +122,8 @@ def ranks_of(records: Passes, streams: Sequence[str]) -> dict[str, np.ndarray]:
     """
     return ranks(
         {
-            name: over_seeds(streams, lambda stream, own=own: loss(own[stream]))
-            for name, own in records.items()
+            name: over_seeds(streams, lambda stream, by_stream=by_stream: loss(by_stream[stream]))
+            for name, by_stream in records.items()
             if name not in ASIDE
         }
     )
@@ -192,8 +192,11 @@ def moved_claim(
 
     def lost(table: str, kind: str) -> list[float]:
         names = [(moved_name(table, kind, o), moved_name(table, kind, o, "after")) for o in range(orders)]
-        own = records[BY_32]
-        return [accuracy_lost(own[moved], own[anew], changes[moved]) for moved, anew in names]
+        by_stream = records[BY_32]
+        return [
+            accuracy_lost(by_stream[whole_stream], by_stream[anew], changes[whole_stream])
+            for whole_stream, anew in names
+        ]
 
     by_kind: dict[str, list[list[float]]] = {}
     for table, moving in kinds.items():

@@ -123,8 +123,8 @@ def generate(
     x, y = None, np.empty(rows)
     for concept in np.unique(which).tolist():
         places = np.flatnonzero(which == concept)
-        made = islice(generator.make(synth, concept, int(rng.integers(2**31))), len(places))
-        pairs = [([float(value) for value in row.values()], float(answer)) for row, answer in made]
+        examples = islice(generator.make(synth, concept, int(rng.integers(2**31))), len(places))
+        pairs = [([float(value) for value in row.values()], float(answer)) for row, answer in examples]
         values = np.array([row for row, _ in pairs])
         if generator.permuted:
             values = values[:, np.random.default_rng(concept).permutation(values.shape[1])]

@@ -96,11 +96,11 @@ class OneByOne(Ours):
         """Return class probabilities `[n, classes]`, or means `[n]`."""
         if not self.classes:
             return np.array([self.model.predict_one(self.named(row)) for row in x])
-        said = np.zeros((len(x), self.classes))
+        probabilities = np.zeros((len(x), self.classes))
         for at, row in enumerate(x):
             for label, probability in self.model.predict_proba_one(self.named(row)).items():
-                said[at, label] = probability
-        return said
+                probabilities[at, label] = probability
+        return probabilities
 
     def named(self, row: np.ndarray) -> dict[str, Any]:
         """Return a row `[d]` as a dict; a code of a category that is NaN is missing."""

@@ -66,13 +66,13 @@ def strict_pass(learner: OnePass, stream: Stream, size: int) -> Values:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of drift, which is what the stream is about
         metrics = prequential_pass(learner, stream, 0, size)
-    kept = {"seconds": np.asarray(time.process_time() - start)}
+    values = {"seconds": np.asarray(time.process_time() - start)}
     if stream.classes:
-        return kept | {
+        return values | {
             "error": metrics["error"].astype(np.float32),
             "log_loss": np.asarray(metrics["log_loss"].mean()),
         }
-    return kept | {"square": metrics["square"][-(len(stream.y) - SIZE) :]}
+    return values | {"square": metrics["square"][-(len(stream.y) - SIZE) :]}
 
 
 def record(study: Study, job: Job) -> Values:

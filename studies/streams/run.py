@@ -129,8 +129,8 @@ def settings(study: Study, kind: str, smoke: bool, limit: int = 0) -> Settings:
     A smoke run takes the first setting of few peers.
     """
     if smoke:
-        taken = [n for n in FEW if n in peers(kind) and peers(kind)[n].package not in missing()]
-        chosen = {**ours(), **{name: peers(kind)[name].grid[0] for name in taken}}
+        available = [n for n in FEW if n in peers(kind) and peers(kind)[n].package not in missing()]
+        chosen = {**ours(), **{name: peers(kind)[name].grid[0] for name in available}}
     else:
         streams = validation_streams(kind, 1)
         chosen = {**ours(), **{name: tune(study, name, streams, limit) for name in peers(kind)}}
@@ -145,12 +145,12 @@ def validate(study: Study, kind: str, chosen: Settings, limit: int = 0) -> Passe
 def stationary_claim(study: Study, smoke: bool) -> dict[str, Any]:
     """Return the claim on stationary tables: the same passes with adaptive memory and with all rows."""
     by_setting: dict[str, dict[str, list[Values]]] = {}
-    wanted = [name for kind in KINDS for name in table_names(kind, "test", smoke)]
+    names = [name for kind in KINDS for name in table_names(kind, "test", smoke)]
     orders = 1 if smoke else SEEDS
     for name, setting in ours().items():
         if name not in (BY_32, ALL):
             continue
-        jobs = {t: [tables.job(tables.OURS, t, order, setting) for order in range(orders)] for t in wanted}
+        jobs = {t: [tables.job(tables.OURS, t, order, setting) for order in range(orders)] for t in names}
         records = tables.compute(
             study, [j for row in jobs.values() for j in row], f"stationary tables, {name}"
         )
@@ -184,13 +184,13 @@ def learners_listing(records: Passes, drifting: Sequence[str], real: Sequence[st
     """Return each learner's errors over those of river's forest, its mean rank and its seconds a pass."""
     groups = [ranks_of(records, streams) for streams in (drifting, real) if streams]
     rows = []
-    for name, own in records.items():
+    for name, values_of in records.items():
         over = [
             f"{geometric(ratios(records, ARF, streams, name))[0]:.3f}" if streams and ARF in records else ""
             for streams in (drifting, real)
         ]
         rank = [group[name] for group in groups if name in group]
-        seconds = np.mean([float(values["seconds"]) for values in own.values()])
+        seconds = np.mean([float(values["seconds"]) for values in values_of.values()])
         rows.append([name, *over, f"{np.concatenate(rank).mean():.2f}" if rank else "", f"{seconds:.1f}"])
     rows.sort(key=lambda row: float(row[3] or "inf"))
     columns = ["learner", "errors over river's forest, drifting", "real", "mean rank", "seconds a pass"]
@@ -201,7 +201,7 @@ def stream_listings(title: str, records: Passes, streams: Sequence[str]) -> list
     """Return the learners' errors and, where river's forest ran, their ratios to its errors, stream by stream."""
     names = by_stream(streams)
     errors = [
-        [stem, *(f"{np.mean([loss(own[name]) for name in row]):.4f}" for own in records.values())]
+        [stem, *(f"{np.mean([loss(values_of[name]) for name in row]):.4f}" for values_of in records.values())]
         for stem, row in names.items()
     ]
     listings = [{"title": f"{title}: errors", "columns": ["stream", *records], "rows": errors}]
@@ -219,10 +219,14 @@ def stream_listings(title: str, records: Passes, streams: Sequence[str]) -> list
 def stream_records(records: Passes, streams: Sequence[str], chosen: Settings) -> list[dict[str, Any]]:
     """Return each learner's error on each stream with classes, and its interval: over seeds, or over rows."""
     entries = []
-    for name, own in records.items():
+    for name, values_of in records.items():
         for stem, row in by_stream(streams).items():
-            kept = [own[stream] for stream in row]
-            values = np.array([loss(v) for v in kept]) if len(kept) > 1 else kept[0]["error"].astype(float)
+            repeats = [values_of[stream] for stream in row]
+            values = (
+                np.array([loss(v) for v in repeats])
+                if len(repeats) > 1
+                else repeats[0]["error"].astype(float)
+            )
             half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
             entries.append(
                 {
@@ -230,18 +234,18 @@ def stream_records(records: Passes, streams: Sequence[str], chosen: Settings) ->
                     "method": name,
                     "family": stem,
                     "signal": None,
-                    "steps": -(-len(kept[0]["error"]) // SIZE),
-                    "rows": len(kept[0]["error"]),
+                    "steps": -(-len(repeats[0]["error"]) // SIZE),
+                    "rows": len(repeats[0]["error"]),
                     "metric": "error",
                     "seed": None,
                     "mean": round(float(values.mean()), 6),
                     "low": round(float(values.mean() - half), 6),
                     "high": round(float(values.mean() + half), 6),
-                    "tasks": len(kept),
+                    "tasks": len(repeats),
                     "setting": chosen[name] or None,
-                    "commit": str(kept[0]["commit"]),
+                    "commit": str(repeats[0]["commit"]),
                     "seconds": 0.0,
-                    "stream_seconds": round(float(np.mean([v["seconds"] for v in kept])), 1),
+                    "stream_seconds": round(float(np.mean([v["seconds"] for v in repeats])), 1),
                     "peak_memory": None,
                     "threads": 1,
                 }

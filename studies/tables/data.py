@@ -174,8 +174,8 @@ def levels(table: Table) -> dict[int, np.ndarray]:
 def _task(name: str, collection: str, task: int) -> Table:
     """Return one table of a collection. It has no held-out rows: only its first ones are used."""
     stored = _collection(collection)
-    own = stored["task"] == task
-    x, y = stored["X"][own].astype(np.float64), stored["y"][own]
+    of_task = stored["task"] == task
+    x, y = stored["X"][of_task].astype(np.float64), stored["y"][of_task]
     classes = 0 if y.dtype.kind == "f" else int(stored["y"].max()) + 1
     return Table(name, x, y.astype(np.int64 if classes else np.float64), classes=classes, heldout=0.0)
 

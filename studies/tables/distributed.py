@@ -41,9 +41,11 @@ def ray_claims(study: Study, smoke: bool) -> list[dict[str, Any]]:
         with TemporaryDirectory(dir=study.folder) as folder:
             return {key: np.asarray(value) for key, value in module.measure(Path(folder)).items()}
 
-    found = study.cached("ray", depends, compute)
-    more = {key.removeprefix("tables.ray_"): float(found[key]) for key in found if key.startswith("tables.")}
-    return [constant(name, float(found[f"tables.{name}"]), measured=more) for name in NAMES]
+    values = study.cached("ray", depends, compute)
+    more = {
+        key.removeprefix("tables.ray_"): float(values[key]) for key in values if key.startswith("tables.")
+    }
+    return [constant(name, float(values[f"tables.{name}"]), measured=more) for name in NAMES]
 
 
 def lacking() -> str:

@@ -47,12 +47,12 @@ def early_losses(table: Table, order: int) -> Values:
         rows = slice(known, 2 * known)
         if not len(y[rows]):
             break
-        said = learner.predict(x[rows])
+        predictions = learner.predict(x[rows])
         if table.classes:
             rates = np.tile(base_rates(y[:known], table.classes), (len(y[rows]), 1))
-            both = log_losses(said, y[rows]), log_losses(rates, y[rows])
+            both = log_losses(predictions, y[rows]), log_losses(rates, y[rows])
         else:
-            both = (said[:, 0] - y[rows]) ** 2, (y[:known].mean() - y[rows]) ** 2
+            both = (predictions[:, 0] - y[rows]) ** 2, (y[:known].mean() - y[rows]) ** 2
         parts.append((*both, np.full(len(y[rows]), known)))
     ours, plain, known = (np.concatenate(part) for part in zip(*parts, strict=True))
     scale = 1.0 if table.classes else table.y.var()

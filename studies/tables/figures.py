@@ -233,7 +233,9 @@ def final_claims(passes: Passes, references: Passes) -> list[dict[str, Any]]:
         for key in ("final_error", "final_recall", "heldout")
     )
     picked, best = chosen_reference(references)
-    counts = [geometric(log_error_ratio(rows * final, rows * (1 - other))) for other in (picked, best)]
+    counts = [
+        geometric(log_error_ratio(rows * final, rows * (1 - reference))) for reference in (picked, best)
+    ]
     beside = {"over the reference that is best on the held-out rows": ratio(1 - final, best)}
     return [
         measured("final.over_batch", ratio(1 - final, picked), beside),
@@ -270,19 +272,19 @@ def refit_claims(
     if LIGHTGBM not in classes or LIGHTGBM not in numbers:
         return [unmeasured(name, "LightGBM is not installed") for name in names]
     parts = (some(classes, large[0]), late), (some(numbers, large[1]), late), (classes, early)
-    found = []
+    claims = []
     for name, over, (passes, rows) in zip(
         names, (geometric_ratio, rmse_ratio, geometric_ratio), parts, strict=True
     ):
         if not passes[OURS]:
-            found.append(unmeasured(name, "no table has so many rows"))
+            claims.append(unmeasured(name, "no table has so many rows"))
             continue
-        others = [other for other in passes if other in ASIDE and other != LIGHTGBM]
-        beside = {f"{other} over LightGBM": over(passes, other, LIGHTGBM, rows) for other in others}
+        peers = [peer for peer in passes if peer in ASIDE and peer != LIGHTGBM]
+        beside = {f"{peer} over LightGBM": over(passes, peer, LIGHTGBM, rows) for peer in peers}
         if name == "refit.early":
             beside["RMSE of numbers"] = rmse_ratio(numbers, OURS, LIGHTGBM, rows)
-        found.append(measured(name, over(passes, OURS, LIGHTGBM, rows), beside, tables=len(passes[OURS])))
-    return found
+        claims.append(measured(name, over(passes, OURS, LIGHTGBM, rows), beside, tables=len(passes[OURS])))
+    return claims
 
 
 def some(passes: Passes, places: Sequence[int]) -> Passes:

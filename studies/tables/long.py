@@ -39,8 +39,8 @@ def over_heads(table: Table, order: int) -> Values:
     learner = RefinedEstimator(table, 0)
     learner.learn(x[:count], y[:count])
     held_x, held_y = x[count:], y[count:]
-    found = head_errors(learner.model, learner.frame(held_x), held_y)
-    return {"error": errors(learner.predict(held_x), held_y), "heads": found}
+    by_head = head_errors(learner.model, learner.frame(held_x), held_y)
+    return {"error": errors(learner.predict(held_x), held_y), "heads": by_head}
 
 
 def head_errors(model: Any, x: Any, y: np.ndarray) -> np.ndarray:
@@ -50,12 +50,12 @@ def head_errors(model: Any, x: Any, y: np.ndarray) -> np.ndarray:
     experts, x = learner.refiner, task.encode(model._columns(x, reset=False))
     features = experts.features(torch.from_numpy(x)[None]).to(state.theta)
     everyone = torch.ones(1, experts.count, dtype=torch.bool)
-    found = np.empty((experts.count, len(y)), dtype=np.float32)
+    by_head = np.empty((experts.count, len(y)), dtype=np.float32)
     for factor in experts.factors(state, everyone):
         scores = features[:, None, :, factor.seen] @ solve_heads(state.moments, factor)
-        for place, own in zip(factor.index.tolist(), scores[0].numpy(), strict=True):
-            found[place] = errors(own, y)
-    return found
+        for place, outputs in zip(factor.index.tolist(), scores[0].numpy(), strict=True):
+            by_head[place] = errors(outputs, y)
+    return by_head
 
 
 def long_claim(streams: dict[str, Values]) -> dict[str, Any]:

@@ -33,8 +33,8 @@ class Killer:
     Attributes: `killed`: how many.
     """
 
-    def __init__(self, most: int = 1) -> None:
-        self._most, self.killed = most, 0
+    def __init__(self, limit: int = 1) -> None:
+        self._limit, self.killed = limit, 0
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -47,7 +47,7 @@ class Killer:
         self._thread.join()
 
     def _watch(self) -> None:
-        while self.killed < self._most and not self._end.wait(0.02):
+        while self.killed < self._limit and not self._end.wait(0.02):
             for process in learners(os.getpid()):
                 if not self._end.wait(SECONDS) and process in learners(os.getpid()):
                     os.kill(process, signal.SIGKILL)
@@ -106,10 +106,10 @@ def measure(folder: Path, runs: int = RUNS) -> dict[str, float]:
         queries = write_files(files, run)
         alone = fit(files, "target", workers=0, progress=False)
         with Killer() as killer:
-            whole = fit(files, "target", workers=2, progress=False)
+            parallel = fit(files, "target", workers=2, progress=False)
         killed += killer.killed
-        wrong += abs(whole.task_.rows - FILES * ROWS)
+        wrong += abs(parallel.task_.rows - FILES * ROWS)
         difference = max(
-            difference, float(np.abs(whole.predict_proba(queries) - alone.predict_proba(queries)).max())
+            difference, float(np.abs(parallel.predict_proba(queries) - alone.predict_proba(queries)).max())
         )
     return {"tables.ray": wrong, "tables.ray_difference": difference, "tables.ray_killed": float(killed)}

@@ -87,11 +87,11 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     orders = 1 if smoke else ORDERS
     chosen = {kind: settings(study, kind, smoke) for kind in KINDS}
     sides = {on: {kind: names(kind, on, smoke) for kind in KINDS} for on in ("test", "validation")}
-    found = {
+    by_side = {
         on: {kind: passes(study, chosen[kind], tables[kind], orders, f"{on}, {kind}") for kind in KINDS}
         for on, tables in sides.items()
     }
-    test, tested, validated = found["test"], sides["test"], sides["validation"]
+    test, tested, validated = by_side["test"], sides["test"], sides["validation"]
     reference_names = ("batch-logistic-1", "batch-boosting") if smoke else REFERENCES
     references = passes(
         study, {name: {} for name in reference_names}, tested["classification"], orders, "batch references"
@@ -105,7 +105,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         first_rows(study, tested, orders, smoke),
         *states(study, tested["classification"], large["classification"], orders),
         long_streams(study, smoke),
-        *_machine(study, smoke, [ours[OURS] for side in found.values() for ours in side.values()]),
+        *_machine(study, smoke, [ours[OURS] for side in by_side.values() for ours in side.values()]),
         *ray_claims(study, smoke),
     ]
     records = [] if smoke else streams(study, chosen["classification"])
@@ -126,7 +126,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
             *(settings_listing(kind, chosen[kind]) for kind in KINDS),
             *(
                 listing
-                for on, side in found.items()
+                for on, side in by_side.items()
                 for listing in (
                     *classes_listings(
                         on,
@@ -187,8 +187,8 @@ def first_rows(study: Study, tables: dict[str, list[str]], orders: int, smoke: b
         **({} if smoke else {name: tasks(name) for name in COLLECTIONS}),
     }
     records = {
-        title: passes(study, {EARLY: {}}, own, orders, f"first rows, {title}")[EARLY]
-        for title, own in collections.items()
+        title: passes(study, {EARLY: {}}, collection, orders, f"first rows, {title}")[EARLY]
+        for title, collection in collections.items()
     }
     return early_claim(records, COLLECTIONS)
 
@@ -196,10 +196,10 @@ def first_rows(study: Study, tables: dict[str, list[str]], orders: int, smoke: b
 def states(study: Study, tables: list[str], large: Sequence[int], orders: int) -> list[dict[str, Any]]:
     """Return the claims on states that are merged, of large tables with classes, and on rows that are forgotten."""
     joined = passes(study, {MERGED: {}}, [tables[place] for place in large], orders, "shards that are merged")
-    kept = passes(study, {FORGOTTEN: {}}, tables, orders, "rows that are forgotten")
+    forgotten = passes(study, {FORGOTTEN: {}}, tables, orders, "rows that are forgotten")
     return [
         merge_claim(joined[MERGED]),
-        forget_claim(dict(zip(tables, kept[FORGOTTEN], strict=True))),
+        forget_claim(dict(zip(tables, forgotten[FORGOTTEN], strict=True))),
     ]
 
 

@@ -32,19 +32,19 @@ def merged(table: Table, order: int) -> Values:
     the stream. Each is learnt by a fork, and the forks are merged into what has learnt the first rows.
     """
     x, y, held_x, held_y = table.split(order)
-    begun = RefinedEstimator(table, 0)
-    begun.learn(x[:WARM], y[:WARM])
-    whole, joined = copy.deepcopy(begun), begun
-    whole.learn(x[WARM:], y[WARM:])
+    first = RefinedEstimator(table, 0)
+    first.learn(x[:WARM], y[:WARM])
+    one_pass, joined = copy.deepcopy(first), first
+    one_pass.learn(x[WARM:], y[WARM:])
     forks = []
     for rows in np.array_split(np.arange(WARM, len(x)), SHARDS):
-        fork = begun.model.fork()
-        forks.append(fork.partial_fit(begun.frame(x[rows]), y[rows], classes=np.arange(table.classes)))
+        fork = first.model.fork()
+        forks.append(fork.partial_fit(first.frame(x[rows]), y[rows], classes=np.arange(table.classes)))
     for fork in forks:
         joined.model.merge(fork)
-    said = {"one": whole.predict(held_x), "merged": joined.predict(held_x)}
-    losses = {f"{name}_log_loss": np.asarray(log_losses(p, held_y).mean()) for name, p in said.items()}
-    return losses | {f"{name}_error": np.asarray(errors(p, held_y).mean()) for name, p in said.items()}
+    predictions = {"one": one_pass.predict(held_x), "merged": joined.predict(held_x)}
+    losses = {f"{name}_log_loss": np.asarray(log_losses(p, held_y).mean()) for name, p in predictions.items()}
+    return losses | {f"{name}_error": np.asarray(errors(p, held_y).mean()) for name, p in predictions.items()}
 
 
 def forgotten(table: Table, order: int) -> Values:
@@ -58,13 +58,13 @@ def forgotten(table: Table, order: int) -> Values:
     - `reweighed`: experts of both weighed anew by these rows, with `reweigh`, too.
     """
     x, y, held_x, _ = table.split(order)
-    half, begun = len(x) // 2, RefinedEstimator(table, 0)
-    begun.model.prepare(begun.frame(x), y, classes=np.arange(table.classes))
-    both, never = begun.model.fork(), begun.model.fork()
-    both.partial_fit(begun.frame(x), y)
-    both.forget(begun.frame(x[half:]), y[half:])
-    never.partial_fit(begun.frame(x[:half]), y[:half])
-    queries, differences = begun.frame(held_x), {}
+    half, base = len(x) // 2, RefinedEstimator(table, 0)
+    base.model.prepare(base.frame(x), y, classes=np.arange(table.classes))
+    both, never = base.model.fork(), base.model.fork()
+    both.partial_fit(base.frame(x), y)
+    both.forget(base.frame(x[half:]), y[half:])
+    never.partial_fit(base.frame(x[:half]), y[:half])
+    queries, differences = base.frame(held_x), {}
 
     def note(name: str) -> None:
         change = np.abs(both.predict_proba(queries) - never.predict_proba(queries)).max()
@@ -74,7 +74,7 @@ def forgotten(table: Table, order: int) -> Values:
     never.task_.members = never.task_.members.renewed()
     note("solved")
     for model in (both, never):
-        model.reweigh(begun.frame(x[:half]), y[:half])
+        model.reweigh(base.frame(x[:half]), y[:half])
     note("reweighed")
     return differences
 
@@ -101,8 +101,8 @@ def forget_claim(tables: dict[str, list[Values]]) -> dict[str, Any]:
     def greatest(key: str) -> dict[str, float]:
         return {name: max(float(r[key]) for r in orders) for name, orders in tables.items()}
 
-    found = greatest("difference")
-    worst, span = max(found, key=lambda name: found[name]), "least and greatest of the tables"
+    differences = greatest("difference")
+    worst, span = max(differences, key=lambda name: differences[name]), "least and greatest of the tables"
     beside = {}
     for key, title in (
         ("solved", "heads of both solved anew"),
@@ -110,5 +110,5 @@ def forget_claim(tables: dict[str, list[Values]]) -> dict[str, Any]:
     ):
         values = [*greatest(key).values()]
         beside[title] = (max(values), min(values), max(values))
-    three = (found[worst], min(found.values()), found[worst])
+    three = (differences[worst], min(differences.values()), differences[worst])
     return measured("forget", three, beside, worst=worst, range=span)

@@ -75,9 +75,9 @@ def torn(update: Update, folder: Path, old: bytes, file: Path, count: int, seed:
         if code != 0 or state.read_bytes() != expected:
             result["torn"] += between in (old, new)
             result["faults"].append(f"code {code} after the kill")
-        left = [path for path in folder.iterdir() if path != state]
-        result["left"] += len(left)
-        for path in left:
+        extra = [path for path in folder.iterdir() if path != state]
+        result["left"] += len(extra)
+        for path in extra:
             path.unlink()
     return result | {"faults": result["faults"][:5], "seconds": seconds}
 

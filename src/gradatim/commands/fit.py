@@ -182,13 +182,13 @@ def fit(options: Namespace, console: Console) -> None:
         return
     state = Path(options.state)
     check_output(state, "--state", options.files)
-    given = reading_options(options)
+    reading = reading_options(options)
     with interruptible(state), lock_state(state, console):
         check_free(state, options.force)
         text = [*split_names(options.text), *(options.text or ())]
-        table_file = open_files(options.files, given, text=tuple(text))
+        table_file = open_files(options.files, reading, text=tuple(text))
         choice = _choice(options, table_file.names)
-        stored = {name: given[name] for name in STORED_OPTIONS if name in given}
+        stored = {name: reading[name] for name in STORED_OPTIONS if name in reading}
         schema = Schema.infer(table_file, choice, stored)
         labels = schema.labels()
         named = _named_classes(options.classes, schema, labels)

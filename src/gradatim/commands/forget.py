@@ -79,8 +79,11 @@ def forget(options: Namespace, console: Console) -> None:
                 f"{state} was changed by another process in the meantime: nothing was saved; forget again"
             )
         save(model, out, schema, labels)
-        left = f"{count_rows(model.task_.count)} left"
-        say(console, f"{count_rows(report.rows)} forgotten in {time.perf_counter() - started:.1f} s; {left}")
+        remaining = f"{count_rows(model.task_.count)} left"
+        say(
+            console,
+            f"{count_rows(report.rows)} forgotten in {time.perf_counter() - started:.1f} s; {remaining}",
+        )
         say_notes(console, [*table_file.notes_after(), *notes_of_rows(report, labels, None)])
         say(
             console,

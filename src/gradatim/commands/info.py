@@ -104,9 +104,9 @@ def import_paths(value: Any) -> set[str]:
         {'mine:Family'}
     """
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    found = set().union(*map(import_paths, parts)) if parts else set()
+    paths = set().union(*map(import_paths, parts)) if parts else set()
     name = value.get("name") if isinstance(value, dict) else None
-    return found | {name} if isinstance(name, str) and ":" in name else found
+    return paths | {name} if isinstance(name, str) and ":" in name else paths
 
 
 def info_lines(path: Path) -> list[list[str]]:

@@ -53,19 +53,19 @@ def fit_under_map(options: Namespace, console: Console) -> None:
     """
     base, state = Path(options.map), Path(options.state)
     check_output(state, "--state", [*options.files, options.map])
-    given = reading_options(options)
+    reading = reading_options(options)
     with interruptible(state), lock_state(state, console):
         check_free(state, options.force)
-        known, schema, _ = load_estimator(base)
-        for sentence in _contradictions(options, known, schema):
+        base_model, schema, _ = load_estimator(base)
+        for sentence in _contradictions(options, base_model, schema):
             raise ValueError(f"{base} is the map of {options.state}: {sentence}, or leave --map out")
         try:
-            model = known.fork()
+            model = base_model.fork()
         except ValueError as error:
             raise ValueError(f"{base}: {error}") from error
         schema = schema if options.weight is None else schema.with_weight(options.weight)
         schema = schema if options.id is None else schema.with_id(options.id)
-        table_file = open_known(options.files, schema, given, sampled=True)
+        table_file = open_known(options.files, schema, reading, sampled=True)
         dropped = [*column_names(options.drop, table_file.names)]
         schema = schema.with_dropped([name for name in dropped if name not in schema.dropped], table_file)
         note = schema.check_columns(table_file, base, learn=True)
@@ -107,12 +107,12 @@ def _contradictions(options: Namespace, model: Any, schema: Schema) -> Iterator[
             yield f"--classes names {str(odd[0])!r}, which is no class of it: name all classes when it is made"
     if options.class_weight is not None:
         yield "--class-weight is said when it is made: leave it out"
-    for option, default, own in (
+    for option, default, base_value in (
         ("batch_size", 32, model.batch_size),
         ("seed", 0, model.random_state),
     ):
-        if options[option] not in (default, own):
-            yield f"--{option.replace('_', '-')} {options[option]} must be its own, {own}: leave it out"
+        if options[option] not in (default, base_value):
+            yield f"--{option.replace('_', '-')} {options[option]} must be its own, {base_value}: leave it out"
 
 
 def _describe(model: Any, schema: Schema, base: Path) -> str:

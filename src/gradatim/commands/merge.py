@@ -72,7 +72,7 @@ def merge(options: Namespace, console: Console) -> None:
         ValueError: states that cannot be read or do not belong together, rows that would count twice, or a file that
             would be overwritten. Nothing is written then.
     """
-    out, given = Path(options.out), reading_options(options)
+    out, reading = Path(options.out), reading_options(options)
     check_output(out, "--out", [*options.states, *(options.weigh or ())])
     _check_different(options.states)
     with interruptible(out), lock_state(out, console):
@@ -80,7 +80,7 @@ def merge(options: Namespace, console: Console) -> None:
         started = time.perf_counter()
         model, schema, notes = merged(Path(state) for state in options.states)
         if options.weigh:
-            notes += weigh_by(options.weigh, model, schema, given, out)
+            notes += weigh_by(options.weigh, model, schema, reading, out)
         say_notes(console, notes)
         save(model, out, schema, schema.labels())
         classes = (
@@ -148,19 +148,21 @@ def _check_rows(model: Any, path: Path, rows_of: dict[str, Path]) -> None:
     rows_of |= dict.fromkeys(model.merged_, path)
 
 
-def weigh_by(files: Sequence[str], model: Any, schema: Schema, given: dict[str, Any], out: Path) -> list[str]:
+def weigh_by(
+    files: Sequence[str], model: Any, schema: Schema, reading: dict[str, Any], out: Path
+) -> list[str]:
     """Weigh the models of an estimator by rows of files; return notes for the user.
 
     Args:
         files: their paths.
         model, schema: the estimator, and the columns of what it has learned.
-        given: options of reading.
+        reading: options of reading.
         out: the file of its state, for messages.
 
     Raises:
         ValueError: files that cannot be read, or of other columns.
     """
-    table_file = open_known(files, schema, given, sampled=True)
+    table_file = open_known(files, schema, reading, sampled=True)
     note = schema.check_columns(table_file, out, learn=True)
     reweigh(model, learnable_sample(table_file, schema), schema.weight is not None)
     return [text for text in (*table_file.notes, note) if text]

@@ -88,12 +88,12 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             if expected == "int":
                 expected = "a whole number, such as 1000"
             option = key[1].replace("_", "-")
-            given = got[1]
+            received = got[1]
             for word, further in zip(arguments, [*arguments[1:], ""], strict=True):
                 name, equals, value = word.partition("=")
                 if name.replace("_", "-") == f"--{option}":
-                    given = value if equals else further  # as it was written: 1e3 is read as 1000.0
-            text = f"--{option} wants {expected}; got {given}"
+                    received = value if equals else further  # as it was written: 1e3 is read as 1000.0
+            text = f"--{option} wants {expected}; got {received}"
         elif "are required: " in text:
             lead, _, missing = text.rpartition(": ")
             spellings = _spellings(parser)

@@ -141,15 +141,15 @@ def parse_levels(text: str | None) -> list[float]:
         >>> parse_levels("0.1, 0.5,.9")
         [0.1, 0.5, 0.9]
     """
-    wanted = (
+    message = (
         f"--quantiles wants numbers between 0 and 1 separated by commas, such as 0.1,0.5,0.9; got {text!r}"
     )
     parts = [] if text is None else text.split(",")
     if not all(_NUMBER.fullmatch(part.strip(" ")) for part in parts):
-        raise ValueError(wanted)
+        raise ValueError(message)
     levels = [float(part) for part in parts]
     if not all(0 < level < 1 for level in levels):
-        raise ValueError(wanted)
+        raise ValueError(message)
     if not all(MIN_LEVEL <= level <= 1 - MIN_LEVEL for level in levels):
         raise ValueError(
             f"--quantiles wants levels from {MIN_LEVEL:g} to 1 - {MIN_LEVEL:g}, further out is rounding; "

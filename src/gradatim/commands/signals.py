@@ -26,18 +26,18 @@ def ended_by_signals() -> Iterator[list[int]]:
     Example:
         >>> import signal
         >>> from gradatim.commands.signals import ended_by_signals
-        >>> with ended_by_signals() as came:
+        >>> with ended_by_signals() as received:
         ...     try:
         ...         signal.raise_signal(signal.SIGTERM)
         ...     except KeyboardInterrupt:
-        ...         print(came == [signal.SIGTERM])
+        ...         print(received == [signal.SIGTERM])
         True
     """
-    came: list[int] = []
+    received: list[int] = []
 
     def end(number: int, frame: Any) -> None:
-        came.append(number)
-        if len(came) == 1:
+        received.append(number)
+        if len(received) == 1:
             raise KeyboardInterrupt
 
     before = {}
@@ -46,13 +46,13 @@ def ended_by_signals() -> Iterator[list[int]]:
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, end)
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def exit_code(came: list[int]) -> int:
+def exit_code(received: list[int]) -> int:
     """Return the exit code of a command that signals have ended; without any it was Ctrl-C.
 
     Example:
@@ -60,4 +60,4 @@ def exit_code(came: list[int]) -> int:
         >>> exit_code([]), exit_code([15])
         (130, 143)
     """
-    return 128 + int(came[0] if came else signal.SIGINT)
+    return 128 + int(received[0] if received else signal.SIGINT)

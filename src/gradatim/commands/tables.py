@@ -96,26 +96,26 @@ def reading_options(options: Namespace) -> dict[str, Any]:
     Raises:
         ValueError: the message names the option.
     """
-    given: dict[str, Any] = {
+    reading: dict[str, Any] = {
         name: options[name] for name in ("delimiter", "decimal", "encoding") if options[name] is not None
     }
     if options.header is not None:
         if options.header not in ("none", "first"):
             raise ValueError(f"--header needs none or first; got {options.header!r}")
-        given["header"] = options.header == "first"
+        reading["header"] = options.header == "first"
     if options.missing is not None:
-        given["missing"] = split_names(options.missing)
-    ReadOptions(**given)  # refuses what cannot be
-    return given
+        reading["missing"] = split_names(options.missing)
+    ReadOptions(**reading)  # refuses what cannot be
+    return reading
 
 
-def open_files(files: Sequence[str], given: Mapping[str, Any], **more: Any) -> TableFile:
+def open_files(files: Sequence[str], reading: Mapping[str, Any], **more: Any) -> TableFile:
     """Open the tables in files as one, with options of reading by name.
 
     Raises:
         ValueError: as `open_table`.
     """
-    options = {name: tuple(value) if name == "missing" else value for name, value in given.items()}
+    options = {name: tuple(value) if name == "missing" else value for name, value in reading.items()}
     return open_table(files, ReadOptions(**options, **more))
 
 
@@ -138,8 +138,8 @@ def open_known(
         changes["missing"] = tuple(changes["missing"])
     cells = {name: replace(value, **changes) for name, value in schema.known_cells().items()}
     features = tuple(name for name in schema.columns if name not in schema.empty)
-    known = {"columns": cells, "features": features}
-    return open_files(files, {**schema.reading, **explicit}, **known, sampled=sampled)
+    options = {"columns": cells, "features": features}
+    return open_files(files, {**schema.reading, **explicit}, **options, sampled=sampled)
 
 
 def load_estimator(state: Path) -> tuple[Any, Schema, float]:

@@ -83,21 +83,27 @@ def _learn(base: bytes, shard: Shard, reading: dict[str, Any], n_sampled: int, f
     """Return what a shard says, with files in a folder of its own."""
     path = folder / "map.safetensors"
     path.write_bytes(base)
-    known, schema, _ = load_estimator(path)
-    model = known.fork()
+    base_model, schema, _ = load_estimator(path)
+    model = base_model.fork()
     table_file = open_known([shard.file], schema, {**reading, "row_groups": shard.row_groups}, sampled=True)
     note = schema.check_columns(table_file, "the map", learn=True)
     schema, notes = schema.with_filled(table_file)
     labels = schema.labels()
     report = fit_stream(model, table_file, schema, labels, 0, Bar(False, ""))
     save(model, folder / "part.safetensors", schema, labels)
-    said = [*table_file.notes, note, *notes, *table_file.notes_after(), *notes_of_rows(report, labels, None)]
-    said = [note if shard.file in note else f"{shard}: {note}" for note in said if note]
+    messages = [
+        *table_file.notes,
+        note,
+        *notes,
+        *table_file.notes_after(),
+        *notes_of_rows(report, labels, None),
+    ]
+    messages = [note if shard.file in note else f"{shard}: {note}" for note in messages if note]
     return Part(
         (folder / "part.safetensors").read_bytes(),
         _pack(_sampled(table_file.sample, schema).slice(0, n_sampled)),
         report.rows,
-        tuple(said),
+        tuple(messages),
     )
 
 

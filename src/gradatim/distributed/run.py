@@ -102,9 +102,9 @@ def fit(
     _check_numbers(workers=(workers, 0), map_files=(map_files, 1), shard_rows=(shard_rows, 1))
     _check(_listed(files), request, overwrite)
     learn = _learner(workers, retries)
-    found, shards = find_shards(_listed(files), shard_rows)
-    with Bar(progress, f"learning {count(len(found), 'file', 'files')}") as bar:
-        learned, notes = _learn(request, found[:map_files], shards, learn, bar)
+    paths, shards = find_shards(_listed(files), shard_rows)
+    with Bar(progress, f"learning {count(len(paths), 'file', 'files')}") as bar:
+        learned, notes = _learn(request, paths[:map_files], shards, learn, bar)
     _warn(notes)
     return learned
 
@@ -129,8 +129,8 @@ class Request(NamedTuple):
     @property
     def reading(self) -> dict[str, Any]:
         """Return the options of reading that were given."""
-        given = {name: self.options[name] for name in READING if self.options.get(name) is not None}
-        return given | ({"missing": list(_names(given["missing"]))} if "missing" in given else {})
+        options = {name: self.options[name] for name in READING if self.options.get(name) is not None}
+        return options | ({"missing": list(_names(options["missing"]))} if "missing" in options else {})
 
 
 def _learn(
@@ -139,20 +139,20 @@ def _learn(
     """Return an estimator of the rows of shards, under a map of the first files, and notes for the user."""
     reading, out = request.reading, request.out
     encoding = {name: reading[name] for name in ("encoding",) if name in reading}
-    each = max(32, min(WEIGHED_ROWS, 4 * WEIGHED_ROWS // len(shards)))
+    n_sampled = max(32, min(WEIGHED_ROWS, 4 * WEIGHED_ROWS // len(shards)))
     with TemporaryDirectory(prefix="gradatim-") as folder, one_thread():
-        base, table_file, said = _make_map(request, first, Path(folder))
+        base, table_file, map_notes = _make_map(request, first, Path(folder))
         parts = Parts(Path(folder), shards, bar)
-        with closing(learn(shards, base, encoding, each, parts.keep)) as places:
-            whole, schema, notes = merged(parts.states(places))
+        with closing(learn(shards, base, encoding, n_sampled, parts.keep)) as places:
+            merged_model, schema, notes = merged(parts.states(places))
         if request.weigh:
-            weigh_by(request.weigh, whole, schema, reading, out or Path("the map"))
+            weigh_by(request.weigh, merged_model, schema, reading, out or Path("the map"))
         else:
             sample = replace(table_file, sample=join_samples(parts.samples, parts.rows))
-            reweigh(whole, learnable_sample(sample, schema), schema.weight is not None)
+            reweigh(merged_model, learnable_sample(sample, schema), schema.weight is not None)
         if out is not None:
-            save(whole, out, schema, schema.labels())
-    return whole, [*said, *parts.notes, *notes]
+            save(merged_model, out, schema, schema.labels())
+    return merged_model, [*map_notes, *parts.notes, *notes]
 
 
 class Parts:
@@ -177,8 +177,8 @@ class Parts:
         if part.rows:
             self._path(place).write_bytes(part.state)
         self._parts[place], self._learned = part._replace(state=b""), self._learned + part.rows
-        done = f"{len(self._parts)} of {count(len(self._shards), 'shard', 'shards')}"
-        self._bar.update(len(self._parts) / len(self._shards), f"{done}, {count_rows(self._learned)}")
+        progress = f"{len(self._parts)} of {count(len(self._shards), 'shard', 'shards')}"
+        self._bar.update(len(self._parts) / len(self._shards), f"{progress}, {count_rows(self._learned)}")
 
     def states(self, places: Iterator[int]) -> Iterator[Path]:
         """Yield the files of parts that hold rows, as their places come.
@@ -214,9 +214,9 @@ class Parts:
         return self._folder / f"part {place + 1}"
 
 
-def _check_numbers(**least: tuple[int | None, int]) -> None:
+def _check_numbers(**minima: tuple[int | None, int]) -> None:
     """Raise ValueError for numbers that are none, or below their minimum."""
-    for name, (value, minimum) in least.items():
+    for name, (value, minimum) in minima.items():
         if value is not None and (not isinstance(value, int) or value < minimum):
             raise ValueError(f"{name} must be a whole number of at least {minimum}; got {value!r}")
 
@@ -263,14 +263,16 @@ def _make_map(request: Request, files: Sequence[str], folder: Path) -> tuple[byt
     """Return a state with a map of files and no row, as bytes, these files as they were opened, and notes."""
     from ..estimators import RefinedClassifier, RefinedRegressor
 
-    options, given, model = request.options, request.reading, request.model
+    options, reading, model = request.options, request.reading, request.model
     columns, drop, text = (_names(options.get(name)) for name in ("columns", "drop", "text"))
-    table_file = open_files(files, given, text=text)
+    table_file = open_files(files, reading, text=text)
     task = options.get("task", "auto")
     if model is not None:
         task = CLASSIFICATION if type(model) is RefinedClassifier else REGRESSION
     choice = Choice(request.target, task, columns, drop, text, options.get("id"), options.get("weight"))
-    schema = Schema.infer(table_file, choice, {name: given[name] for name in STORED_OPTIONS if name in given})
+    schema = Schema.infer(
+        table_file, choice, {name: reading[name] for name in STORED_OPTIONS if name in reading}
+    )
     labels, classes = schema.labels(), None
     sample = learnable_sample(table_file, schema)
     if schema.task == CLASSIFICATION:

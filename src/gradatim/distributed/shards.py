@@ -49,22 +49,22 @@ def find_shards(paths: Sequence[Path | str], rows: int) -> tuple[list[str], list
         >>> [Path(shard.file).name for shard in shards]
         ['a.csv']
     """
-    found = given_files(paths)
-    for container in found:
+    containers = given_files(paths)
+    for container in containers:
         if container.path is None:
             raise ValueError(
                 f"{container.label} is read once, so it cannot be sent to workers: give files that all of them can read"
             )
     for folder in filter(os.path.isdir, paths):
-        for container in found:
+        for container in containers:
             inner = os.path.relpath(container.label, folder)
             if "=" in os.path.dirname(inner) and not inner.startswith(os.pardir):
                 raise ValueError(
                     f"{container.label} lies in a folder named COLUMN=VALUE, which is no column here: write the column "
                     "into the files, or learn the folder with gradatim fit"
                 )
-    return [container.label for container in found], [
-        shard for container in found for shard in _shards(container, rows)
+    return [container.label for container in containers], [
+        shard for container in containers for shard in _shards(container, rows)
     ]
 
 
@@ -80,11 +80,11 @@ def _shards(container: Container, rows: int) -> Iterator[Shard]:
 
     with explain_arrow(container.label), parquet.ParquetFile(file) as opened:
         counts = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
-    first, held = 0, 0
+    first, n_rows = 0, 0
     for group, count in enumerate(counts):
-        held += count
+        n_rows += count
         # what is left at the end of a file goes with the last shard
-        if held >= rows and sum(counts[group + 1 :]) >= rows:
+        if n_rows >= rows and sum(counts[group + 1 :]) >= rows:
             yield Shard(file, (first, group + 1))
-            first, held = group + 1, 0
+            first, n_rows = group + 1, 0
     yield Shard(file, (first, len(counts)) if first else None)

@@ -113,16 +113,16 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         for part in (self, estimator):  # states of version 0.1 have no name
             part.merged_ = part.merged_ or lineage_of(part.task_)
         merged = join(self.merged_, estimator.merged_)
-        task, more, known = copy.copy(self.task_), copy.copy(estimator.task_), self._labels()
-        if known is not None:
-            known = union(known, estimator.classes_)
+        task, more, classes = copy.copy(self.task_), copy.copy(estimator.task_), self._labels()
+        if classes is not None:
+            classes = union(classes, estimator.classes_)
             for part, fewer in ((task, self.classes_), (more, estimator.classes_)):
-                if len(fewer) < len(known):
-                    part.widen(positions(known, fewer), len(known))
+                if len(fewer) < len(classes):
+                    part.widen(positions(classes, fewer), len(classes))
         task.merge(more)
         self.task_, self.merged_ = task, merged
-        if known is not None:
-            self.classes_ = known
+        if classes is not None:
+            self.classes_ = classes
         return self
 
     def remap(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -334,17 +334,17 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         """Return y `[n]`, labels or numbers."""
         raise NotImplementedError
 
-    def _targets(self, rows: Rows, **known: Any) -> Rows:
+    def _targets(self, rows: Rows, **options: Any) -> Rows:
         """Return rows whose y is numbers or class indices `[n]`; begin a task where there is none."""
         raise NotImplementedError
 
-    def _prepare(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> Self:
+    def _prepare(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
         with self._unharmed():
             if getattr(self, "task_", None) is not None and self.task_.count:
                 raise ValueError("rows were learnt already, under a map of their own: call remap(X, y)")
             self.__dict__.pop("task_", None)
             rows = self._rows(X, y, sample_weight, fit=True).present()
-            rows = self._targets(rows, **known)
+            rows = self._targets(rows, **options)
             self.task_.prepare(rows)
         return self
 

@@ -187,9 +187,9 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
             self._widen(union(self.classes_, self._checked(classes)))
         while len(rows):
             # a class is known from its first row on, however rows are cut into calls
-            known = union(self.classes_, rows.y) is self.classes_
+            seen = union(self.classes_, rows.y) is self.classes_
             new = (
-                [] if known else np.flatnonzero(~np.isin(rows.y.astype(object), self.classes_.astype(object)))
+                [] if seen else np.flatnonzero(~np.isin(rows.y.astype(object), self.classes_.astype(object)))
             )
             n = int(new[0]) if len(new) else len(rows)
             piece = rows.take(slice(n)) if n < len(rows) else rows

@@ -40,8 +40,8 @@ class _River:
 
     def learn_many(self, X: Any, y: Any, w: Any = None) -> None:
         """Learn the rows of a data frame X `[n, columns]`, y `[n]`."""
-        known = getattr(self.estimator, "feature_names_in_", None)
-        if known is None or set(map(str, X.columns)) <= set(known):
+        names = getattr(self.estimator, "feature_names_in_", None)
+        if names is None or set(map(str, X.columns)) <= set(names):
             self.estimator.partial_fit(self._frame(X), y, sample_weight=w)
             return
         weights = [1.0 if w is None else w] * len(X) if w is None or isinstance(w, int | float) else w

@@ -68,9 +68,9 @@ class Weighed:
         entry = header.get("class_weight")
         if entry is None:
             return {}
-        known = ClassWeights.from_json(entry).as_dict()
+        weights = ClassWeights.from_json(entry).as_dict()
         return (
-            {"class_weight": BALANCED, "class_weight_": known}
+            {"class_weight": BALANCED, "class_weight_": weights}
             if entry["balanced"]
-            else {"class_weight": known}
+            else {"class_weight": weights}
         )

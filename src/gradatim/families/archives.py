@@ -230,7 +230,9 @@ def _header(file: IO[bytes], info: zipfile.ZipInfo, key: str) -> tuple[tuple[int
         raise ValueError(f"{key[:60]!r} holds pickled objects")
     if dtype.kind == "V" or dtype.subdtype is not None or not dtype.itemsize:
         raise ValueError(f"{key[:60]!r} holds records or nothing: write each field as an array")
-    needed, there = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
-    if min(shape, default=0) < 0 or needed != there:
-        raise ValueError(f"{key[:60]!r} needs {needed:,} bytes for shape {shape}, and has {there:,}"[:200])
+    needed, available = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+    if min(shape, default=0) < 0 or needed != available:
+        raise ValueError(
+            f"{key[:60]!r} needs {needed:,} bytes for shape {shape}, and has {available:,}"[:200]
+        )
     return shape, fortran, dtype

@@ -218,7 +218,7 @@ class EmbeddingClassification(PooledClassification):
         >>> import numpy as np, torch
         >>> from gradatim.families import EmbeddingClassification
         >>> vectors = np.random.default_rng(0).normal(size=(600, 16))
-        >>> np.savez("mine.npz", embeddings=vectors, labels=np.arange(600) % 20)
+        >>> np.savez("mine.npz", embeddings=vectors, labels=np.repeat(range(20), 30))
         >>> family = EmbeddingClassification("mine.npz", dim=8, ways=3, support_rows=30, query_rows=30)
         >>> family.on("test").sample(4, torch.Generator().manual_seed(0)).support.x.shape
         torch.Size([4, 30, 8])

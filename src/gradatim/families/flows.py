@@ -23,7 +23,7 @@ def flow_rows(points: Tensor, generator: torch.Generator) -> Batch:
     """Return rows of flow matching, one for each point.
 
         x = [x_t, t],  x_t = (1 - t) e + t point,  y = point - e
-        e ~ N(0, I),  t ~ U(0, 1)
+        e ~ N(0, I),  t ~ U(0, 1).
 
     The best answer at x, `E[y | x]`, is the velocity that transports noise to the distribution of the points.
 
@@ -106,7 +106,7 @@ class Components(NamedTuple):
         """Return the velocity `E[y | x]` of the mixture's flow.
 
             E[y | x] = sum_k r_k (m_k + (t S_k - (1 - t) I) C_k^-1 (x_t - t m_k))
-            C_k = t^2 S_k + (1 - t)^2 I
+            C_k = t^2 S_k + (1 - t)^2 I.
 
         r_k is the posterior probability that x_t is from component k, N(t m_k, C_k). S_k is its covariance. The
         computation is in float64.

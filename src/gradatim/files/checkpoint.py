@@ -261,9 +261,8 @@ def load_weights(module: nn.Module, path: Path | str) -> dict[str, Any]:
         >>> import torch
         >>> from gradatim import load_weights
         >>> from gradatim.files.checkpoint import write
-        >>> weights = {"weights.weight": torch.ones(1, 2), "weights.bias": torch.zeros(1)}
-        >>> path = write("linear.safetensors", weights, {"kind": "checkpoint"})
-        >>> module = torch.nn.Linear(2, 1)
+        >>> path = write("linear.safetensors", {"weights.weight": torch.ones(1, 2)}, {"kind": "checkpoint"})
+        >>> module = torch.nn.Linear(2, 1, bias=False)
         >>> load_weights(module, path)["kind"], module.weight.tolist()
         ('checkpoint', [[1.0, 1.0]])
     """
@@ -292,19 +291,19 @@ def put_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str)
     for name in sorted(expected.keys() | weights.keys()):
         shape = tuple(weights[name].shape) if name in weights else "nothing"
         expected_shape = tuple(expected[name].shape) if name in expected else "nothing"
-        shown = name if name in expected else brief(name)
+        label = name if name in expected else brief(name)
         if shape != expected_shape:
             raise ValueError(
-                f"{path} does not fit this learner: {shown} has shape {expected_shape} in the learner and "
+                f"{path} does not fit this learner: {label} has shape {expected_shape} in the learner and "
                 f"{shape} in the file"
             )
         kinds = [_kind(part[name]) for part in (expected, weights)]
         if kinds[0] != kinds[1]:
             raise ValueError(
-                f"{path} does not fit this learner: {shown} holds {kinds[0]} in the learner and {kinds[1]} in the file"
+                f"{path} does not fit this learner: {label} holds {kinds[0]} in the learner and {kinds[1]} in the file"
             )
         if weights[name].is_floating_point() and bool((weights[name].abs() > LARGEST).any()):
-            raise ValueError(f"{path} is no trained learner: {shown} has weights beyond {LARGEST:g}")
+            raise ValueError(f"{path} is no trained learner: {label} has weights beyond {LARGEST:g}")
     module.load_state_dict(weights)
 
 
@@ -332,9 +331,11 @@ def _check_checkpoint(header: dict[str, Any], layouts: dict[str, Layout]) -> Non
             inner, _, key = inner.rpartition(".")
         if part not in ("weights", "ema", "optimizer") or inner not in weights:
             raise ValueError(f"tensor {brief(name)} is none of weights., ema. and optimizer. of its weights")
-        wanted = () if part == "optimizer" and key == "step" else weights[inner]
-        if layout.shape != wanted:
-            raise ValueError(f"tensor {brief(name)} must have shape {list(wanted)}; got {list(layout.shape)}")
+        expected = () if part == "optimizer" and key == "step" else weights[inner]
+        if layout.shape != expected:
+            raise ValueError(
+                f"tensor {brief(name)} must have shape {list(expected)}; got {list(layout.shape)}"
+            )
 
 
 def _kind(tensor: Tensor) -> str:

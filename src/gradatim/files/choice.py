@@ -24,8 +24,8 @@ ROLES = ("target", "id", "weight")
 class Choice:
     """What a user says of the columns of a table.
 
-    Fields: `target`: the column to predict; `task`: "auto", "classification" or "regression"; `columns`: those to learn
-    from, if not all; `drop`: those that are not used; `text`: those to read as words; `id`: a column that names a row;
+    Fields: `target`: the column to predict; `task`: "auto", "classification" or "regression". `columns`: those to learn
+    from, if not all; `drop`: those that are not used; `text`: those to read as words. `id`: a column that names a row;
     `weight`: a column of row weights.
 
     Example:

@@ -151,8 +151,8 @@ def brief(value: Any) -> str:
         >>> brief("a" * 100)
         "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
     """
-    shown = ascii(value[:20] if isinstance(value, list | str) and len(value) > 200 else value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+    excerpt = ascii(value[:20] if isinstance(value, list | str) and len(value) > 200 else value)
+    return excerpt if len(excerpt) <= 60 else f"{excerpt[:60]}..."
 
 
 def parse_json(content: bytes | str) -> Any:

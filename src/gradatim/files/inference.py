@@ -207,11 +207,11 @@ def _of_plain_numbers(
         values = words.cast("float64").to_numpy(zero_copy_only=False)
         if note := _names_of_digits(name, words, values, places):
             return _Guess(Cells(TEXT, missing=missing), notes=[note])
-        whole = np.abs(values) >= EXACT
-        if whole.any() and not facts.dotted[number]:
-            row = int(np.nanargmax(np.where(whole, np.abs(values), np.nan)))
+        huge = np.abs(values) >= EXACT
+        if huge.any() and not facts.dotted[number]:
+            row = int(np.nanargmax(np.where(huge, np.abs(values), np.nan)))
             note = (
-                f"column {name!r} is read as numbers, of which {int(whole.sum()):,} such as {words[row].as_py()!r} in "
+                f"column {name!r} is read as numbers, of which {int(huge.sum()):,} such as {words[row].as_py()!r} in "
                 f"{places(row)} are not exact: --text {name} if they are names"
             )
             return _Guess(Cells(NUMBER, missing=missing), notes=[note])

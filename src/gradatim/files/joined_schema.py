@@ -36,9 +36,8 @@ def join_schemas(schemas: Sequence[Schema], paths: Sequence[Path]) -> tuple[Sche
         >>> from gradatim.files.joined_schema import join_schemas
         >>> from gradatim.files.schema import Schema
         >>> one = Schema("y", "regression", Cells(NUMBER), {"x": Cells(NUMBER)}, dropped=("row",))
-        >>> joined, notes = join_schemas([one, one], [Path("a"), Path("b")])
-        >>> joined.dropped, notes
-        (('row',), [])
+        >>> join_schemas([one, one], [Path("a"), Path("b")])[0].dropped
+        ('row',)
     """
     joined, notes = schemas[0], []
     for schema, path in zip(schemas[1:], paths[1:], strict=True):
@@ -46,9 +45,11 @@ def join_schemas(schemas: Sequence[Schema], paths: Sequence[Path]) -> tuple[Sche
         columns = {n: schema.columns[n] if n in joined.empty else how for n, how in joined.columns.items()}
         empty = tuple(name for name in joined.empty if name in schema.empty)
         for role in ("id", "weight"):
-            first, other = getattr(joined, role), getattr(schema, role)
-            if None not in (first, other) and first != other:
-                notes.append(f"--{role} was {first!r} in {paths[0]}, {other!r} in {path}: it stays {first!r}")
+            first, second = getattr(joined, role), getattr(schema, role)
+            if None not in (first, second) and first != second:
+                notes.append(
+                    f"--{role} was {first!r} in {paths[0]}, {second!r} in {path}: it stays {first!r}"
+                )
         joined = replace(
             joined,
             columns=columns,
@@ -68,9 +69,9 @@ def _check_alike(first: Schema, second: Schema, which: str) -> None:
     """Raise ValueError if two schemas are not those of one table; `which` names their files."""
     advice = "merge states that were learned under one map, gradatim fit --map"
     for what in ("target", "task"):
-        one, other = getattr(first, what), getattr(second, what)
-        if one != other:
-            raise ValueError(f"{which} have another {what}, {other!r} and {one!r}: {advice}")
+        values = getattr(first, what), getattr(second, what)
+        if values[0] != values[1]:
+            raise ValueError(f"{which} have another {what}, {values[1]!r} and {values[0]!r}: {advice}")
     if odd := sorted(set(first.columns) ^ set(second.columns)):
         raise ValueError(f"{which} have other columns; {odd[0]!r} is in one alone: {advice}")
     if list(first.columns) != list(second.columns):
@@ -78,10 +79,10 @@ def _check_alike(first: Schema, second: Schema, which: str) -> None:
     pairs = [(first.target, first.target_cells, second.target_cells)]
     empty = {*first.empty, *second.empty}
     pairs += [(n, how, second.columns[n]) for n, how in first.columns.items() if n not in empty]
-    for name, one, other in pairs:
-        if one != other:
-            kinds = f"{KIND_NAMES[other.kind]} and {KIND_NAMES[one.kind]}"
-            kinds = kinds if one.kind != other.kind else f"{KIND_NAMES[one.kind]} in two ways"
+    for name, cells, more_cells in pairs:
+        if cells != more_cells:
+            kinds = f"{KIND_NAMES[more_cells.kind]} and {KIND_NAMES[cells.kind]}"
+            kinds = kinds if cells.kind != more_cells.kind else f"{KIND_NAMES[cells.kind]} in two ways"
             raise ValueError(f"{which} read column {name!r} as {kinds}: {advice}")
     if first.reading != second.reading:
         raise ValueError(

@@ -106,8 +106,8 @@ def check_parts(
 def _check_part(name: str, tensor: Layout | Tensor, part: Part, sizes: dict[str, int]) -> None:
     shape, dtype = list(tensor.shape), tensor.dtype
     if dtype not in part.dtypes:
-        wanted = " or ".join(str(kind).removeprefix("torch.") for kind in part.dtypes)
-        raise ValueError(f"tensor {name!r} must be {wanted}; got {str(dtype).removeprefix('torch.')}")
+        dtypes = " or ".join(str(kind).removeprefix("torch.") for kind in part.dtypes)
+        raise ValueError(f"tensor {name!r} must be {dtypes}; got {str(dtype).removeprefix('torch.')}")
     expected: list[int | str] = list(part.shape)
     if len(shape) == len(expected):
         for axis, symbol in enumerate(part.shape):

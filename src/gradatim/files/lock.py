@@ -169,10 +169,10 @@ def is_at(handle: int, path: Path) -> bool:
         (True, False)
     """
     try:
-        there = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return False
-    return os.path.samestat(there, os.fstat(handle))
+    return os.path.samestat(status, os.fstat(handle))
 
 
 def make_folders(folder: Path) -> list[Path]:

@@ -84,12 +84,12 @@ class OddCells:
                 parts.append(_cells(seen[""][1]) + " of other words")
             listing = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
             verb = "is" if len(parts) == 1 else "are"
-            other = "." if cells.decimal == "," else ","
+            mark = "." if cells.decimal == "," else ","
             is_other = cells.kind == NUMBER and any(
-                re.fullmatch(rf"[+-]?[0-9]+[{other}][0-9]+", word) for word in seen
+                re.fullmatch(rf"[+-]?[0-9]+[{mark}][0-9]+", word) for word in seen
             )
             advice = (
-                f"--decimal {other} reads them as numbers" if is_other else "--missing says which words are"
+                f"--decimal {mark} reads them as numbers" if is_other else "--missing says which words are"
             )
             notes.append(
                 f"column {name!r} is read as {KIND_NAMES[cells.kind]}; {listing} {verb} taken as missing: {advice}"

@@ -59,18 +59,18 @@ def renewed_header(header: dict[str, Any], has_rows: bool) -> dict[str, Any]:
 
 
 def renewed_tensors(tensors: dict[str, Tensor], members: int, is_classes: bool) -> dict[str, Tensor]:
-    """Return the tensors `[1, ...]` of an old state of so many members in the present form, heads to be solved anew."""
+    """Return the tensors of an old state in the present form, of shape `[1, ...]` each; heads are to be solved anew."""
     renewed = {name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")}
     for member in range(members):
         scale = tensors[f"{member}.scale"].double()
         row, column = torch.tril_indices(scale.shape[1], scale.shape[1])
         renewed[f"{member}.gram"] = tensors[f"{member}.gram"].double() * scale[:, row] * scale[:, column]
         renewed[f"{member}.cross"] = tensors[f"{member}.cross"].double() * scale[:, :, None]
-        found, noise = tensors[f"{member}.log_likelihood"], tensors[f"{member}.noise"]
+        log_likelihood, noise = tensors[f"{member}.log_likelihood"], tensors[f"{member}.noise"]
         later = (0, 0, 0, LATER)
-        renewed[f"{member}.log_likelihood"] = pad(found, later, value=float(found.min()))
+        renewed[f"{member}.log_likelihood"] = pad(log_likelihood, later, value=float(log_likelihood.min()))
         renewed[f"{member}.noise"] = pad(noise, later, value=1.0)
-        size = 0 if is_classes else found.shape[1] + LATER + 1
+        size = 0 if is_classes else log_likelihood.shape[1] + LATER + 1
         renewed[f"{member}.products"] = torch.zeros(1, size, size, dtype=torch.float64)
         renewed[f"{member}.share"] = torch.zeros(1, max(0, size - 1), found.shape[2], dtype=torch.float64)
         renewed[f"{member}.widths"] = Widths.empty(1, renewed[f"{member}.products"], not is_classes).joined

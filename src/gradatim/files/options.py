@@ -22,10 +22,10 @@ NAMED = 8
 class ReadOptions:
     """How a file is read, where the user says so.
 
-    Fields: `delimiter`, `decimal`, `encoding`: None to recognise them; `missing`: the words that mean missing in
-    every column; `header`: whether the first line holds names; `text`: columns of text; `columns`: how columns are
-    read that a state knows; `features`: those of them of which some row must have one; `sampled`: whether the sample is
-    of all rows even so, or of as many as a stream gives before it is read; `row_groups`: of a Parquet file, the
+    Fields: `delimiter`, `decimal`, `encoding`: None to recognise them. `missing`: the words that mean missing in
+    every column; `header`: whether the first line holds names; `text`: columns of text. `columns`: how columns are
+    read that a state knows; `features`: those of them of which some row must have one. `sampled`: whether the sample is
+    of all rows even so, or of as many as a stream gives before it is read. `row_groups`: of a Parquet file, the
     first that is read and the one after the last, None for all.
 
     Example:

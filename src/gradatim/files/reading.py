@@ -150,8 +150,8 @@ def _absent(table: AnyTable, options: ReadOptions, n_rows: int) -> dict[str, Any
     """Return the columns that a state knows and rows may leave out, with missing cells `[n_rows]`."""
     if not table.leaves_out:
         return {}
-    known = {name: arrow_type(how.kind) for name, how in (options.columns or {}).items()}
-    return {name: arrow().nulls(n_rows, kind) for name, kind in known.items()}
+    types = {name: arrow_type(how.kind) for name, how in (options.columns or {}).items()}
+    return {name: arrow().nulls(n_rows, kind) for name, kind in types.items()}
 
 
 def _unreadable(table: AnyTable) -> dict[str, str]:
@@ -186,9 +186,9 @@ def given_files(paths: Sequence[Path | str]) -> list[Container]:
         about = file.path.stat()  # a file may have several names, by links or on disks that ignore capitals
         key = (about.st_dev, about.st_ino) if about.st_ino else file.path.resolve()
         if key in seen:
-            other = "" if seen[key] == file.label else f", also as {seen[key]}"
+            alias = "" if seen[key] == file.label else f", also as {seen[key]}"
             raise ValueError(
-                f"{file.label} is given twice{other}, so that its rows would count twice: name it once"
+                f"{file.label} is given twice{alias}, so that its rows would count twice: name it once"
             )
         seen[key] = file.label
     return files

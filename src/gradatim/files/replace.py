@@ -183,14 +183,14 @@ def _create(target: Path) -> tuple[Path, IO[bytes]]:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         handle = os.open(temporary, flags, 0o666 if mode is None else mode)
         file = os.fdopen(handle, "w+b")
-        ours = True
+        locked = True
         try:
             if sys.platform != "win32":
                 with suppress(OSError):  # a file system without locks, where nothing is swept either
-                    ours = try_lock(handle)
+                    locked = try_lock(handle)
                 if mode is not None:
                     os.fchmod(handle, mode)
-            if ours and is_at(handle, temporary):
+            if locked and is_at(handle, temporary):
                 return temporary, file
         except BaseException:
             _remove([], temporary)

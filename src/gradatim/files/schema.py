@@ -34,9 +34,9 @@ class Schema:
     """The columns of a table.
 
     Fields: `target`: the column to predict; `task`: "classification" or "regression"; `target_cells`: what stands in
-    the target; `columns`: what stands in each feature by name, in order; `empty`: those of them in which nothing has
-    stood so far, so that they count as missing; `dropped`: columns that are not used; `id`: the column that names a
-    row; `weight`: that of row weights; `spelling`: how labels are spelt that are no words; `reading`: options of
+    the target. `columns`: what stands in each feature by name, in order; `empty`: those of them in which nothing has
+    stood so far, so that they count as missing. `dropped`: columns that are not used; `id`: the column that names a
+    row; `weight`: that of row weights. `spelling`: how labels are spelt that are no words; `reading`: options of
     reading that later files need.
 
     Example:
@@ -46,8 +46,8 @@ class Schema:
         >>> from gradatim.files.schema import Schema
         >>> _ = Path("train.csv").write_text("age,city,bought\\n31,Oslo,yes\\n27,Bern,no\\n")
         >>> schema = Schema.infer(open_table("train.csv"), Choice("bought"))
-        >>> schema.task, {name: cells.kind for name, cells in schema.columns.items()}
-        ('classification', {'age': 'number', 'city': 'text'})
+        >>> schema.task, schema.columns["city"].kind
+        ('classification', 'text')
     """
 
     target: str
@@ -218,9 +218,8 @@ class Schema:
             >>> from gradatim.files.schema import Schema
             >>> _ = Path("day.csv").write_text("day,y\\n2024-02-03,1\\n")
             >>> schema = Schema("y", "regression", Cells(NUMBER), {"day": Cells(NUMBER)}, ("day",))
-            >>> filled, notes = schema.with_filled(open_table("day.csv"))
-            >>> filled.columns["day"].kind, filled.empty
-            ('date', ())
+            >>> schema.with_filled(open_table("day.csv"))[0].columns["day"].kind
+            'date'
         """
         columns, notes = dict(self.columns), []
         for name in self._unread():
@@ -313,8 +312,8 @@ class Schema:
             needed[self.target] = "the target"
             if self.weight is not None:
                 needed[self.weight] = "the row weights"
-        known = {*needed, *self.empty, *self.dropped, self.target, self.id, self.weight}
-        unknown = [name for name in names if name not in known]
+        known_names = {*needed, *self.empty, *self.dropped, self.target, self.id, self.weight}
+        unknown = [name for name in names if name not in known_names]
         missing = [name for name in needed if name not in table_file.cells]
         absent = [name for name in missing if name in self.columns] if table_file.leaves_out else []
         if len(absent) < len(self.columns) - len(self.empty):

@@ -40,8 +40,8 @@ class StreamReport:
     """What happened while an estimator was fitted to a file.
 
     Fields: `task`: "classification" or "regression"; `rows`: rows learned; `skipped`: rows without a target;
-    `unweighted`: rows of weight 0; `scored`: rows predicted before they were learned; `total_weight`: the sum of their
-    weights; `total_loss`: the weight of those in a wrong class, or the weighted sum of squared errors; `warnings`: the
+    `unweighted`: rows of weight 0. `scored`: rows predicted before they were learned; `total_weight`: the sum of their
+    weights. `total_loss`: the weight of those in a wrong class, or the weighted sum of squared errors. `warnings`: the
     category and the text of each warning.
 
     Example:

@@ -98,13 +98,13 @@ def read_table(path: Path | str | TableState, width: Callable[[Any], int] | None
     return state
 
 
-def device_here(name: str, path: Path, wanted: str | None = None) -> str:
+def device_here(name: str, path: Path, device: str | None = None) -> str:
     """Return the device that a state was on, or the CPU, with a warning, where this machine does not have it.
 
     Args:
         name: the device that it was on.
         path: its file, for the warning.
-        wanted: the device that the caller wants in its place.
+        device: the device that the caller wants in its place.
 
     Raises:
         ValueError: the wanted device is not there.
@@ -116,13 +116,13 @@ def device_here(name: str, path: Path, wanted: str | None = None) -> str:
         'cpu'
     """
     try:
-        torch.zeros(1, dtype=torch.float64, device=wanted or name)
+        torch.zeros(1, dtype=torch.float64, device=device or name)
     except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
-        if wanted is not None:
-            raise ValueError(f"device {wanted!r} is not there: leave it out, or give device='cpu'") from error
+        if device is not None:
+            raise ValueError(f"device {device!r} is not there: leave it out, or give device='cpu'") from error
         warnings.warn(f"{path} was on {name}, which is not there: it goes on on the CPU", stacklevel=3)
         return "cpu"
-    return wanted or name
+    return device or name
 
 
 def read_any(path: Path | str) -> TableState:

@@ -225,8 +225,8 @@ def _check_table(header: dict[str, Any], table: dict[str, Any]) -> None:
     """Raise ValueError unless the columns of a file and the estimator that learnt them belong together."""
     columns, empty, names = table["columns"], table.get("empty", []), header["feature_names"] or []
     in_map = {column["name"]: column for column in header["map"]["columns"]}
-    for where, other in (("header.feature_names", names), ("header.map", in_map)):
-        if odd := sorted(set(columns) ^ set(other)):
+    for where, listed in (("header.feature_names", names), ("header.map", in_map)):
+        if odd := sorted(set(columns) ^ set(listed)):
             raise ValueError(
                 f"header.table.columns and {where} must be the same; {brief(odd[0])} is in one alone"
             )
@@ -254,8 +254,8 @@ def _check_task(header: dict[str, Any], table: dict[str, Any]) -> None:
     """Raise ValueError unless the target of a file is such as the estimator learns."""
     task, labels = table["task"], None if header["classes"] is None else header["classes"]["labels"]
     kind = _kind(table.get("target_cells", table.get("target_kind")))
-    wanted = {"RefinedClassifier": "classification", "RefinedRegressor": "regression"}
-    if task != wanted.get(header["estimator"], task) or (task == "regression") != (labels is None):
+    tasks = {"RefinedClassifier": "classification", "RefinedRegressor": "regression"}
+    if task != tasks.get(header["estimator"], task) or (task == "regression") != (labels is None):
         classes = "no classes" if labels is None else f"{len(labels):,} classes"
         raise ValueError(
             f"header.table.task is {task}, but the state is a {header['estimator']} of {classes}"
@@ -309,15 +309,15 @@ def _check_classes(classes: dict[str, Any], where: str = "header.classes") -> No
 
 
 def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
-    """Raise ValueError unless tensors have the names, the types and the shapes that the header says."""
+    """Raise ValueError unless every tensor has a name, a type and a shape that the header says."""
     if header["warm"] is not None:
         _check_warm(header, tensors)
         return
     outputs = 1 if header["classes"] is None else len(header["classes"]["labels"])
     members = [f"{member}." for member in range(len(header["seeds"]))]
-    known = (*members, *(["memory."] if "memory" in header["params"] else []))
+    prefixes = (*members, *(["memory."] if "memory" in header["params"] else []))
     for name in tensors:
-        if not name.startswith(known):
+        if not name.startswith(prefixes):
             raise ValueError(f"tensor {brief(name)} is unknown")
     for prefix in members:
         parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
@@ -343,7 +343,7 @@ def _check_warm(header: dict[str, Any], tensors: Tensors) -> None:
 
 
 def check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError if a number is out of its range, or the first rows and their words differ in number."""
+    """Raise ValueError if a number in a tensor of any shape is out of range, or first rows and words differ in size."""
     if header["warm"] is None:
         for member in range(len(header["seeds"])):
             parts = {f"{member}.{name}": part for name, part in _member(header).items()}

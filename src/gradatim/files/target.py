@@ -80,18 +80,18 @@ def check_weights(weight: np.ndarray, name: str, where: Callable[[int], str]) ->
     Example:
         >>> import numpy as np
         >>> from gradatim.files.target import check_weights
-        >>> check_weights(np.array([1.0, -1.0]), "w", lambda row: f"f.csv, line {row + 2}")
+        >>> check_weights(np.array([1.0, -1.0]), "w", "f.csv, row {}".format)
         Traceback (most recent call last):
-        ValueError: f.csv, line 3: the weight in column 'w' must be a number of at least 0; got -1: correct it, ...
+        ValueError: f.csv, row 1: the weight in column 'w' must be a number ...
     """
     if (row := _first(~_are_weights(weight))) is None:
         return
     value = "a cell that is empty or no number" if np.isnan(weight[row]) else f"{weight[row]:g}"
-    wanted, advice = "a number of at least 0", "correct it, or remove the row"
+    expected, advice = "a number of at least 0", "correct it, or remove the row"
     if weight[row] > 0:
-        wanted = f"0, or a number from {LIGHTEST:g} to {HEAVIEST:g}"
+        expected = f"0, or a number from {LIGHTEST:g} to {HEAVIEST:g}"
         advice = "correct it, remove the row, or use another unit for all weights"
-    raise ValueError(f"{where(row)}: the weight in column {name!r} must be {wanted}; got {value}: {advice}")
+    raise ValueError(f"{where(row)}: the weight in column {name!r} must be {expected}; got {value}: {advice}")
 
 
 def sound_rows(y: np.ndarray | None, weight: np.ndarray | None, n_rows: int) -> np.ndarray:
@@ -120,9 +120,9 @@ def looks_like_classes(values: np.ndarray) -> bool:
 
     Fractions are amounts. Whole numbers are classes in these cases:
 
-    - at most 2 different ones
-    - at most 10 with several rows each, unless they are years or five and more in equal steps beyond 1
-    - at most 100 that run from 0 or 1 nearly without gaps, with 20 rows each
+    - There are at most 2 different ones.
+    - There are at most 10 with several rows each, unless they are years or five and more in equal steps beyond 1.
+    - There are at most 100 that run from 0 or 1 nearly without gaps, with 20 rows each.
 
     Example:
         >>> import numpy as np

@@ -145,11 +145,11 @@ class TypedTable:
         """Return where a row stands in the file."""
         return f"row {self._rows_before + row + 1:,}"
 
-    def head(self, least: int = 1) -> Block:
+    def head(self, n_rows: int = 1) -> Block:
         """Return the first rows, for a stream that is read once: at least so many, if it has them."""
         count = 0
         with explain_arrow(self.label):
-            while count < least:
+            while count < n_rows:
                 try:
                     self._first.append(self._stream.read_next_batch())
                 except StopIteration:

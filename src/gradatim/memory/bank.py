@@ -5,8 +5,8 @@ Source: Herbster, Warmuth 1998 (fixed share); Page 1954, eq. 2 (CUSUM); Haykin 2
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
+from copy import copy as shallow_copy
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,8 +75,8 @@ def factors_of(memory: str | int) -> Factors:
     return Factors(window, window, window, (window["window"],))
 
 
-class Asked(NamedTuple):
-    """What is known of rows before their targets are: their features, the committee's answer, what variants say.
+class Forecast(NamedTuple):
+    """What is known of rows before their targets are: their features, and the predictions of all variants.
 
     Fields: `phi [n, D]` and `context [n, D']` (or None), float32; `variants [n, V, ...]`.
     """
@@ -106,8 +106,8 @@ class Bank(ABC):
         total: rows learnt.
         changes: how many rows were learnt at each change.
         at_hand: what was put together of the heads of copies, until they change.
-        waiting: rows of this block that no copy holds yet.
-        last_asked: rows `[n, d]` that were asked about since rows were learnt, and what is known of them.
+        pending: rows of this block that no copy holds yet.
+        last_forecast: rows `[n, d]` that were asked about since rows were learnt, and the forecast of them.
     """
 
     contexts: Mapping[str, Copy]
@@ -137,10 +137,10 @@ class Bank(ABC):
         sizes = self.families()
         self.names = tuple(sizes)
         self.shares = Shares.even([*sizes.values()])
-        self.found = np.zeros(len(sizes))
-        self.last_asked: tuple[Any, Any] = (None, None)
+        self.log_likelihood = np.zeros(len(sizes))
+        self.last_forecast: tuple[Any, Any] = (None, None)
         self.at_hand: dict[str, np.ndarray] = {}
-        self.waiting: tuple[tuple[Asked, np.ndarray, np.ndarray], ...] = ()
+        self.pending: tuple[tuple[Forecast, np.ndarray, np.ndarray], ...] = ()
         self.begin(width, 0 if around is None else sum(around.blocks) + self.context.targets.size)
 
     @abstractmethod
@@ -157,19 +157,19 @@ class Bank(ABC):
         """Return how many variants each family has."""
 
     @abstractmethod
-    def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
-        """Return what is known of encoded rows `[n, d]` of which a committee says `[n, ...]`."""
+    def forecast(self, x: np.ndarray, committee: np.ndarray) -> Forecast:
+        """Return the predictions for encoded rows `[n, d]`, of which a committee predicts `[n, ...]`."""
 
     @abstractmethod
-    def answer(self, asked: Asked) -> Any:
+    def answer(self, forecast: Forecast) -> Any:
         """Return probabilities `[n, C]`, or the distributions (`Mixture`) of a number."""
 
     @abstractmethod
-    def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
+    def weigh(self, forecast: Forecast, y: np.ndarray, weight: np.ndarray) -> None:
         """Weigh all by rows of targets `[n]` and weights `[n]`."""
 
     @abstractmethod
-    def add(self, asked: Asked, codes: np.ndarray, weight: np.ndarray) -> None:
+    def add(self, forecast: Forecast, codes: np.ndarray, weight: np.ndarray) -> None:
         """Add rows of targets `[n, C]` and weights `[n]`, float32, to the copies."""
 
     @abstractmethod
@@ -182,11 +182,11 @@ class Bank(ABC):
         end = next((size for size in (4, 8, 16) if self.total < size), BLOCK * (self.total // BLOCK + 1))
         return end - self.total
 
-    def learn(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, asked: Asked) -> None:
-        """Learn encoded rows `[n, d]` of one block, y `[n]`, of weights `[n]`, as `ask` was asked about them."""
-        codes, ends, self.last_asked = self.codes(y), len(x) == self.room, (None, None)
-        self.weigh(asked, y, weight)
-        self.waiting = (*self.waiting, (asked, codes, weight.astype(np.float32)))
+    def learn(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, forecast: Forecast) -> None:
+        """Learn encoded rows `[n, d]` of one block, y `[n]`, of weights `[n]`, with the `forecast` of them."""
+        codes, ends, self.last_forecast = self.codes(y), len(x) == self.room, (None, None)
+        self.weigh(forecast, y, weight)
+        self.pending = (*self.pending, (forecast, codes, weight.astype(np.float32)))
         self.counts = self.counts + weight @ codes
         self.counted = self.counted + weight.sum()
         self.context.learn(x, codes)
@@ -196,21 +196,21 @@ class Bank(ABC):
 
     def settle(self) -> None:
         """Add the rows of this block that wait to the copies: together that is faster than one by one."""
-        if not self.waiting:
+        if not self.pending:
             return
-        asked, codes, weight = zip(*self.waiting, strict=True)
-        self.waiting = ()
-        phi, context, variants = zip(*asked, strict=True)
+        forecasts, codes, weight = zip(*self.pending, strict=True)
+        self.pending = ()
+        phi, context, variants = zip(*forecasts, strict=True)
         around = None if self.around is None else np.concatenate(context)
-        whole = Asked(np.concatenate(phi), around, variants[0])
-        self.add(whole, np.concatenate(codes), np.concatenate(weight))
+        block = Forecast(np.concatenate(phi), around, variants[0])
+        self.add(block, np.concatenate(codes), np.concatenate(weight))
 
     def _turn(self) -> None:
         """End a block."""
         self.settle()
         rows = BLOCK if self.total > BLOCK else max(4, self.total // 2)
-        for each in self.copies().values():
-            each.turn(rows)
+        for copy in self.copies().values():
+            copy.turn(rows)
         faded = np.array(self.factors.counts) ** (rows / BLOCK)
         self.counts, self.counted = faded[:, None] * self.counts, faded * self.counted
         self._watch()
@@ -220,12 +220,13 @@ class Bank(ABC):
 
     def _watch(self) -> None:
         """Look for a change: copies of few rows go on beating those of all rows since the last one."""
-        found, self.found = dict(zip(self.names, self.found, strict=True)), np.zeros_like(self.found)
-        pairs = [(since, family) for since, family in self.restarts() if since in found]
+        log_likelihood = dict(zip(self.names, self.log_likelihood, strict=True))
+        self.log_likelihood = np.zeros_like(self.log_likelihood)
+        pairs = [(since, family) for since, family in self.restarts() if since in log_likelihood]
         if not pairs or self.total <= YOUNG:
             return
-        fresh = max(found[f"{kind} {rows}"] for _, kind in pairs for rows in ("160", "640"))
-        self.alarm = max(0.0, self.alarm + fresh - max(found[since] for since, _ in pairs) - SLACK)
+        fresh = max(log_likelihood[f"{kind} {rows}"] for _, kind in pairs for rows in ("160", "640"))
+        self.alarm = max(0.0, self.alarm + fresh - max(log_likelihood[since] for since, _ in pairs) - SLACK)
         if self.alarm > ALARM:
             self.alarm = 0.0
             self.changes = [*self.changes, self.total]
@@ -263,7 +264,7 @@ class Bank(ABC):
         return self.features(torch.from_numpy(x)).numpy().astype(np.float32)
 
     def phi_around(self, x: np.ndarray) -> np.ndarray | None:
-        """Return the features `[n, D']` float32 of encoded rows with their context."""
+        """Return the features `[n, D']` float32 of encoded rows `[n, d]` with their context."""
         if self.around is None:
             return None
         phi = self.around(torch.from_numpy(self.context.rows(x))).numpy()
@@ -272,17 +273,17 @@ class Bank(ABC):
     @property
     def remembers(self) -> float:
         """Return how many rows the answers rest on: the families' mean, by their weight."""
-        rows = {name: each.rows for name, each in self.copies().items()}
+        rows = {name: copy.rows for name, copy in self.copies().items()}
         fewest = {name: min(rows.get(name, float(self.total)), float(self.total)) for name in self.names}
         return float(sum(w * fewest[name] for w, name in zip(self.shares.family, self.names, strict=True)))
 
     def carry(self, change: Change) -> None:
         """Go on with encoded rows whose inputs changed: sums are carried exactly, see `carry_matrix`."""
         self.settle()
-        self.last_asked, self.at_hand = (None, None), {}
+        self.last_forecast, self.at_hand = (None, None), {}
         self.features, matrix = _carried(self.features, change)
-        for each in self.plain():
-            each.carry(matrix)
+        for copy in self.plain():
+            copy.carry(matrix)
         exact = is_embedding(matrix)
         self.past = np.stack([matrix @ head if exact else 0 * (matrix @ head) for head in self.past])
         if self.around is not None:
@@ -294,10 +295,10 @@ class Bank(ABC):
     def _carry_around(self, matrix: np.ndarray, targets: np.ndarray) -> None:
         """Go on with features `[D']` of rows and their context, and with means of targets, by a matrix each."""
         (a, b), (c, d) = matrix.shape, targets.shape
-        whole = np.zeros((a + c, b + d), np.float32)
-        whole[:a, :b], whole[a:, b:] = matrix, targets
-        for each in self.contexts.values():
-            each.carry(whole)
+        joint = np.zeros((a + c, b + d), np.float32)
+        joint[:a, :b], joint[a:, b:] = matrix, targets
+        for copy in self.contexts.values():
+            copy.carry(joint)
 
     def widen(self, place: np.ndarray, outputs: int) -> None:
         """Go on with more classes: class c becomes `place[c]`."""
@@ -306,10 +307,10 @@ class Bank(ABC):
         if self.around is not None:
             self._carry_around(np.eye(sum(self.around.blocks), dtype=np.float32), np.kron(np.eye(2), eye))
         self.context.targets = spread(self.context.targets, place, outputs)
-        for each in self.copies().values():
-            each.widen(place, outputs)
+        for copy in self.copies().values():
+            copy.widen(place, outputs)
         self.past, self.counts = spread(self.past, place, outputs), spread(self.counts, place, outputs)
-        self.outputs, self.last_asked, self.at_hand = outputs, (None, None), {}
+        self.outputs, self.last_forecast, self.at_hand = outputs, (None, None), {}
 
     def merge(self, bank: Self) -> None:
         """Learn what another bank of the same features has learnt, as if at the same time; weights are averaged."""
@@ -322,18 +323,18 @@ class Bank(ABC):
             each.add(others[name].gram, others[name].cross, others[name].rows)
             each.solve()
         self.counts, self.counted = self.counts + bank.counts, self.counted + bank.counted
-        self.at_hand, self.last_asked = {}, (None, None)
+        self.at_hand, self.last_forecast = {}, (None, None)
         self.shares = self.shares.averaged(bank.shares, share)
         self.total += bank.total
 
     def copied(self) -> Self:
         """Return a bank that goes on by itself: what this one knows is never written over."""
-        bank = copy.copy(self)
+        bank = shallow_copy(self)
         for name, part in vars(self).items():
             if isinstance(part, dict):
-                setattr(bank, name, {key: copy.copy(value) for key, value in part.items()})
+                setattr(bank, name, {key: shallow_copy(value) for key, value in part.items()})
             elif is_dataclass(part):
-                setattr(bank, name, copy.copy(part))
+                setattr(bank, name, shallow_copy(part))
         return bank
 
     def anew(self) -> Self:
@@ -343,13 +344,13 @@ class Bank(ABC):
     def plain(self) -> list[Copy]:
         """Return the copies on features of rows alone."""
         around = self.contexts.values()
-        return [each for each in self.copies().values() if not any(each is other for other in around)]
+        return [copy for copy in self.copies().values() if not any(copy is part for part in around)]
 
 
 def _carried(features: FixedFeatures, change: Change) -> tuple[FixedFeatures, np.ndarray]:
     """Return features of rows whose inputs changed, and the matrix `[D', D]` float32 to them."""
     wider = FixedFeatures(features.draws.widened(change.place, change.width)).double()
-    return wider, carry_matrix(features, wider, change, alike=True).numpy().astype(np.float32)
+    return wider, carry_matrix(features, wider, change, same_draws=True).numpy().astype(np.float32)
 
 
 def _with_context(change: Change, numbers: np.ndarray) -> Change:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bank import KEPT, Asked, Bank
+from .bank import KEPT, Bank, Forecast
 from .copies import MOST_LOGIT, STRENGTHS, Copy, Softmax, softmax
 from .weights import LEAST, LogPool
 
@@ -55,14 +55,14 @@ class ClassBank(Bank):
     def copies(self) -> dict[str, Copy]:
         """Return all copies by the name of their family."""
         parts = {"ridge": self.ridges, "softmax": self.softmaxes, "context": self.contexts}
-        return {f"{kind} {name}": copy for kind, some in parts.items() for name, copy in some.items()}
+        return {f"{kind} {name}": copy for kind, group in parts.items() for name, copy in group.items()}
 
     def restarts(self) -> list[tuple[str, str]]:
         """Return the families that begin anew at a change, and their kind."""
         return [("ridge since", "ridge"), ("softmax since", "softmax")]
 
-    def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
-        """Return what is known of encoded rows `[n, d]` of which a committee says `[n, C]`."""
+    def forecast(self, x: np.ndarray, committee: np.ndarray) -> Forecast:
+        """Return the predictions for encoded rows `[n, d]`, of which a committee predicts `[n, C]`."""
         n, classes, phi, around = len(x), self.outputs, self.phi(x), self.phi_around(x)
         rates = (self.counts + 0.5 / classes) / (self.counted + 0.5)[:, None]
         heads = self.heads()
@@ -78,10 +78,10 @@ class ClassBank(Bank):
             softmax(soft),
         ]
         variants = (1 - FLOOR) * np.concatenate(parts, axis=1) + FLOOR / classes
-        return Asked(phi, around, variants)
+        return Forecast(phi, around, variants)
 
     def heads(self) -> dict[str, np.ndarray]:
-        """Return the heads of all copies side by side; they change at the end of a block."""
+        """Return the heads of all copies side by side, `[D, H C]`; they change at the end of a block."""
         if not self.at_hand:
             ridges = [copy.heads for copy in self.ridges.values()]
             if "past" in self.names:
@@ -95,35 +95,35 @@ class ClassBank(Bank):
             }
         return self.at_hand
 
-    def answer(self, asked: Asked) -> np.ndarray:
+    def answer(self, forecast: Forecast) -> np.ndarray:
         """Return probabilities `[n, C]`."""
-        return self.pool.answer(self.pool.inputs(self._mixtures(asked)))
+        return self.pool.answer(self.pool.inputs(self._mixtures(forecast)))
 
-    def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
+    def weigh(self, forecast: Forecast, y: np.ndarray, weight: np.ndarray) -> None:
         """Weigh all by rows of classes `[n]` and weights `[n]`."""
-        y, rows, mixtures = y.astype(int), np.arange(len(y)), self._mixtures(asked)
+        y, rows, mixtures = y.astype(int), np.arange(len(y)), self._mixtures(forecast)
         families = weight @ np.log(mixtures[rows, 1:, y].clip(LEAST))
-        self.shares.weigh(weight @ np.log(asked.variants[rows, :, y]), families)
-        self.found = self.found + families
+        self.shares.weigh(weight @ np.log(forecast.variants[rows, :, y]), families)
+        self.log_likelihood = self.log_likelihood + families
         self.pool.learn(self.pool.inputs(mixtures), y)
 
-    def add(self, asked: Asked, codes: np.ndarray, weight: np.ndarray) -> None:
+    def add(self, forecast: Forecast, codes: np.ndarray, weight: np.ndarray) -> None:
         """Add rows of classes `[n, C]` one-hot and weights `[n]` to the copies."""
-        weighted = asked.phi.T * weight
-        gram, cross, rows = weighted @ asked.phi, weighted @ codes, float(weight.sum())
+        weighted = forecast.phi.T * weight
+        gram, cross, rows = weighted @ forecast.phi, weighted @ codes, float(weight.sum())
         for ridge in self.ridges.values():
             ridge.add(gram, cross, rows)
         for copy in self.softmaxes.values():
-            copy.learn(asked.phi, codes, weight)
+            copy.learn(forecast.phi, codes, weight)
         for copy in self.contexts.values():
-            assert asked.context is not None
-            copy.learn(asked.context, codes, weight)
+            assert forecast.context is not None
+            copy.learn(forecast.context, codes, weight)
 
     def codes(self, y: np.ndarray) -> np.ndarray:
         """Return classes `[n]` one-hot, `[n, C]` float32."""
         return np.eye(self.outputs, dtype=np.float32)[y.astype(int)]
 
-    def _mixtures(self, asked: Asked) -> np.ndarray:
+    def _mixtures(self, forecast: Forecast) -> np.ndarray:
         """Return the average of all families and theirs, `[n, 1 + F, C]`."""
-        families = self.shares.mixed(asked.variants)
+        families = self.shares.mixed(forecast.variants)
         return np.concatenate([np.tensordot(families, self.shares.family, (1, 0))[:, None], families], axis=1)

@@ -40,7 +40,7 @@ class Context:
 
     @classmethod
     def empty(cls, numbers: np.ndarray, outputs: int) -> Context:
-        """Return the context of a first row."""
+        """Return the context of a first row, for the columns `numbers [m]`."""
         return cls(numbers, np.zeros((len(RATES), len(numbers))), np.zeros((len(TARGETS), outputs)))
 
     def rows(self, x: np.ndarray) -> np.ndarray:

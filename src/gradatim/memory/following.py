@@ -46,16 +46,16 @@ class Recalled(Answers):
         return torch.from_numpy(answer) if classes else answer.mean[0, :, None]
 
     def distribution(self, x: Tensor) -> Mixture:
-        """Return the predictive distribution at x `[1, n, d]`."""
+        """Return the predictive distribution at x of shape `[1, n, d]`."""
         return self._answer(x, classes=False)
 
     def _answer(self, x: Tensor, classes: bool) -> Any:
         assert self.bank is not None and self.committee is not None
         committee, rows = self.committee.outputs_at(x, classes).numpy(), x[0].numpy()
-        asked = self.bank.ask(rows, committee if classes else committee[:, 0])
+        forecast = self.bank.forecast(rows, committee if classes else committee[:, 0])
         if len(rows) <= BLOCK:
-            self.bank.last_asked = (rows.copy(), asked)
-        return self.bank.answer(asked)
+            self.bank.last_forecast = (rows.copy(), forecast)
+        return self.bank.answer(forecast)
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Following(Members):
     def fit(self, batch: Batch, batch_size: int, passes: int) -> Self:
         """Return the members after all rows of a task `[1, n, ...]`, begun anew; the bank takes them in order."""
         members, bank = super().fit(batch, batch_size, passes), self.known.anew()
-        said = [learner.refiner.left_out(state, batch)[0] for learner, state in members]  # type: ignore[attr-defined]
-        committee, (x, y, weight), start = torch.stack(said).mean(0).numpy(), _arrays(batch), 0
+        left_out = [learner.refiner.left_out(state, batch)[0] for learner, state in members]  # type: ignore[attr-defined]
+        committee, (x, y, weight), start = torch.stack(left_out).mean(0).numpy(), _arrays(batch), 0
         committee = committee if self.classes else committee[:, 0]
         while start < len(x):
             part = slice(start, start + bank.room)
             start = min(len(x), start + bank.room)
-            bank.learn(x[part], y[part], weight[part], bank.ask(x[part], committee[part]))
+            bank.learn(x[part], y[part], weight[part], bank.forecast(x[part], committee[part]))
         return replace(members, bank=bank)
 
     def learn(self, batch: Batch, batch_size: int, before: float = 0.0) -> Self:
@@ -104,12 +104,12 @@ class Following(Members):
             part = batch.slice(start, min(start + bank.room, batch.n_rows))
             members = members.answering()
             x, y, weight = _arrays(part)
-            known, asked = bank.last_asked
-            if known is None or not np.array_equal(known, x):
+            last_x, forecast = bank.last_forecast
+            if last_x is None or not np.array_equal(last_x, x):
                 with torch.no_grad():
-                    said = members.answers.outputs_at(part.x, self.classes).numpy()  # type: ignore[union-attr]
-                asked = bank.ask(x, said if self.classes else said[:, 0])
-            bank.learn(x, y, weight, asked)
+                    committee = members.answers.outputs_at(part.x, self.classes).numpy()  # type: ignore[union-attr]
+                forecast = bank.forecast(x, committee if self.classes else committee[:, 0])
+            bank.learn(x, y, weight, forecast)
             members = Members.learn(members, part, batch_size, before)
             before, start = before + float(part.weight.sum()), start + part.n_rows
         return replace(members, bank=bank)  # type: ignore[call-arg, return-value]
@@ -119,12 +119,12 @@ class Following(Members):
         answers = super().at_hand()
         return Recalled(answers.learners, answers.latents, answers, self.bank)
 
-    def carry(self, drawn: Sequence[Draws], change: Change, outputs: int | None, alike: bool) -> Self:
+    def carry(self, draws: Sequence[Draws], change: Change, outputs: int | None, same_draws: bool) -> Self:
         """Return members on other features; the bank keeps its own, and stays where rows are alike."""
         bank = self.known.copied()
-        if alike:
+        if same_draws:
             bank.carry(change)
-        return replace(super().carry(drawn, change, outputs, alike), bank=bank)
+        return replace(super().carry(draws, change, outputs, same_draws), bank=bank)
 
     def rescale(self, scale: float, shift: float) -> Self:
         """Return members of `scale y + shift`; the bank begins anew."""
@@ -139,7 +139,7 @@ class Following(Members):
     def reweigh(self, batch: Batch, factor: float) -> Self:
         """Return members whose committee is weighed by rows among those learnt `[1, n, ...]`, times a factor."""
         bank = self.known.copied()
-        bank.last_asked = (None, None)
+        bank.last_forecast = (None, None)
         return replace(super().reweigh(batch, factor), bank=bank)
 
     def merge(self, members: Self) -> Self:
@@ -152,11 +152,11 @@ class Following(Members):
         """Return the members on the same features, that have learnt no row."""
         return type(self).of(super().empty(), self.known.anew())
 
-    def pack(self, given: bool = False) -> tuple[Self, dict[str, Tensor]]:
+    def pack(self, with_draws: bool = True) -> tuple[Self, dict[str, Tensor]]:
         """Return the members, and all that they know as tensors of any shape; nothing is rounded."""
         bank = self.known.copied()
         bank.settle()
-        members, tensors = super(Following, replace(self, bank=bank)).pack(given)
+        members, tensors = super(Following, replace(self, bank=bank)).pack(with_draws)
         return members, tensors | {f"memory.{name}": part for name, part in pack(bank).items()}
 
 

@@ -39,9 +39,9 @@ class Moments(NamedTuple):
         """Return the moments of numbers `[n, p]`, NaN where missing."""
         present = ~np.isnan(numbers)
         count = present.sum(0).astype(float)
-        some = np.maximum(count, 1)
-        mean = np.where(present, numbers, 0).sum(0) / some
-        return cls(count, mean, (np.where(present, numbers - mean, 0) ** 2).sum(0) / some)
+        divisor = np.maximum(count, 1)
+        mean = np.where(present, numbers, 0).sum(0) / divisor
+        return cls(count, mean, (np.where(present, numbers - mean, 0) ** 2).sum(0) / divisor)
 
     def plus(self, more: Moments) -> Moments:
         """Return the moments of the rows of both."""
@@ -50,9 +50,9 @@ class Moments(NamedTuple):
         var = (1 - share) * self.var + share * more.var + share * (1 - share) * apart**2
         return Moments(count, self.mean + share * apart, var)
 
-    def where(self, chosen: np.ndarray, other: Moments) -> Moments:
+    def where(self, chosen: np.ndarray, otherwise: Moments) -> Moments:
         """Return these moments where `chosen [p]`, elsewhere the others."""
-        return Moments(*(np.where(chosen, *pair) for pair in zip(self, other, strict=True)))
+        return Moments(*(np.where(chosen, *pair) for pair in zip(self, otherwise, strict=True)))
 
     @property
     def deviation(self) -> np.ndarray:
@@ -99,23 +99,25 @@ class Move:
 
     def possible(self, encoder: Encoder) -> Self:
         """Return the move of the columns that it can be of: their scale stays in the range of numbers."""
-        kept = np.ones(len(self.places), bool)
+        possible = np.ones(len(self.places), bool)
         for at, (place, shift, factor) in enumerate(zip(self.places, self.shift, self.factor, strict=True)):
             try:
                 encoder.maps[place].moved(float(shift), float(factor))  # type: ignore[union-attr]
             except (ValueError, OverflowError):
-                kept[at] = False
-        return replace(self, shift=np.where(kept, self.shift, 0), factor=np.where(kept, self.factor, 1))
+                possible[at] = False
+        return replace(
+            self, shift=np.where(possible, self.shift, 0), factor=np.where(possible, self.factor, 1)
+        )
 
     def names(self, encoder: Encoder) -> list[str]:
         """Return the columns and how they moved, for a warning."""
-        told = []
+        phrases = []
         for place, shift, factor in self:
             by = shift * encoder.maps[place].scale  # type: ignore[union-attr]
-            told.append(
+            phrases.append(
                 f"{encoder.names[place]!r} ({f'moved by {by:.4g}' if factor == 1 else f'times {factor:.4g}'})"
             )
-        return told
+        return phrases
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         for place, shift, factor in zip(

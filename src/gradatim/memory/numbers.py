@@ -10,7 +10,7 @@ import torch
 
 from ..nn.mixture import TAILS, Mixture, log_density
 from ..nn.widths import Widths
-from .bank import KEPT, Asked, Bank
+from .bank import KEPT, Bank, Forecast
 from .copies import BLOCK, STRENGTHS, Copy, Ridge
 from .weights import SMOOTH, STACKED, Noise, Shares, Stack
 
@@ -68,14 +68,14 @@ class NumberBank(Bank):
     def copies(self) -> dict[str, Copy]:
         """Return all copies by the name of their family."""
         parts = {"ridge": self.ridges, "context": self.contexts}
-        return {f"{kind} {name}": copy for kind, some in parts.items() for name, copy in some.items()}
+        return {f"{kind} {name}": copy for kind, group in parts.items() for name, copy in group.items()}
 
     def restarts(self) -> list[tuple[str, str]]:
         """Return the families that begin anew at a change, and their kind."""
         return [("ridge since", "ridge")]
 
-    def ask(self, x: np.ndarray, committee: np.ndarray) -> Asked:
-        """Return what is known of encoded rows `[n, d]` of which a committee says `[n]`."""
+    def forecast(self, x: np.ndarray, committee: np.ndarray) -> Forecast:
+        """Return the predictions for encoded rows `[n, d]`, of which a committee predicts `[n]`."""
         phi, around, adaptive = self.phi(x), self.phi_around(x), self.memory == "adaptive"
         means = self.counts[:, 0] / (self.counted + 0.5)
         parts = [
@@ -85,26 +85,26 @@ class NumberBank(Bank):
             *([phi @ self.past[:, :, 0].T] if adaptive else []),
             *([around @ copy.heads for copy in self.contexts.values()] if around is not None else []),
         ]
-        return Asked(phi, around, np.concatenate(parts, axis=1, dtype=np.float64))
+        return Forecast(phi, around, np.concatenate(parts, axis=1, dtype=np.float64))
 
-    def answer(self, asked: Asked) -> Mixture:
+    def answer(self, forecast: Forecast) -> Mixture:
         """Return the predictive distributions, means `[1, n, E]`."""
-        means = self._stacked(asked)[1].repeat(len(SMOOTH), axis=1)
+        means = self._stacked(forecast)[1].repeat(len(SMOOTH), axis=1)
         noise = self.laws.squares.T.ravel()
         weight = np.where(self.last.within < NEGLIGIBLE, 0.0, self.last.within)
         weight = (weight / weight.sum()).reshape(1, len(noise), len(TAILS))
         mixture = Mixture(*(torch.from_numpy(part) for part in (means[None], noise[None], weight)))
         return mixture._replace(stretch=self._widths.stretch(mixture.mean))
 
-    def weigh(self, asked: Asked, y: np.ndarray, weight: np.ndarray) -> None:
+    def weigh(self, forecast: Forecast, y: np.ndarray, weight: np.ndarray) -> None:
         """Weigh all by rows of targets `[n]` and weights `[n]`."""
-        inputs, means = self._stacked(asked)
-        families = self.shares.mixed(asked.variants)
-        errors = {"variants": asked.variants - y[:, None], "families": families - y[:, None]}
-        found = {name: weight @ self.noise[name].log_likelihoods(errors[name]) for name in errors}
-        self.shares.weigh(found["variants"], found["families"])
-        self.found = self.found + found["families"]
-        law = self.answer(asked)
+        inputs, means = self._stacked(forecast)
+        families = self.shares.mixed(forecast.variants)
+        errors = {"variants": forecast.variants - y[:, None], "families": families - y[:, None]}
+        log_likelihood = {name: weight @ self.noise[name].log_likelihoods(errors[name]) for name in errors}
+        self.shares.weigh(log_likelihood["variants"], log_likelihood["families"])
+        self.log_likelihood = self.log_likelihood + log_likelihood["families"]
+        law = self.answer(forecast)
         density = log_density(
             torch.from_numpy(y[:, None]), law.means[0][..., None], law.noise[0][:, None]
         ).numpy()
@@ -116,9 +116,9 @@ class NumberBank(Bank):
             self.noise[name].learn(error, weight)
         self.laws.learn(means - y[:, None], weight)
 
-    def add(self, asked: Asked, codes: np.ndarray, weight: np.ndarray) -> None:
+    def add(self, forecast: Forecast, codes: np.ndarray, weight: np.ndarray) -> None:
         """Add rows of targets `[n, 1]` and weights `[n]` to the copies."""
-        for phi, copies in ((asked.phi, self.ridges), (asked.context, self.contexts)):
+        for phi, copies in ((forecast.phi, self.ridges), (forecast.context, self.contexts)):
             if phi is not None and copies:
                 weighted = phi.T * weight
                 gram, cross, rows = weighted @ phi, weighted @ codes, float(weight.sum())
@@ -141,9 +141,9 @@ class NumberBank(Bank):
         """Return how wide the distributions are, by what is predicted."""
         return Widths.split(torch.from_numpy(self.widths)[None])
 
-    def _stacked(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+    def _stacked(self, forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs of stacks `[n, F + 1]`, and the means of all families and of stacks `[n, 1 + R]`."""
-        families = self.shares.mixed(asked.variants)
+        families = self.shares.mixed(forecast.variants)
         mean = families @ self.shares.family
         inputs = np.concatenate([families - mean[:, None], np.full((len(mean), 1), CONSTANT)], axis=1)
         return inputs, np.concatenate([mean[:, None], mean[:, None] + self.stack.answer(inputs)], axis=1)

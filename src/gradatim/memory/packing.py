@@ -54,11 +54,11 @@ LARGEST = 1e20
 
 
 def pack(bank: Bank) -> dict[str, Tensor]:
-    """Return all that a bank knows as tensors by name; nothing is rounded."""
-    drawn = {"features": bank.features, "around": bank.around}
+    """Return all that a bank knows as tensors by name, of any shape; nothing is rounded."""
+    feature_maps = {"features": bank.features, "around": bank.around}
     tensors = {
         f"{name}.{part}": value
-        for name, features in drawn.items()
+        for name, features in feature_maps.items()
         if features is not None
         for part, value in features.draws.packed()._asdict().items()
     }
@@ -78,10 +78,10 @@ def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -
     parts = dict(tensors)
 
     def features(name: str) -> FixedFeatures:
-        drawn = {part: taken(f"{name}.{part}") for part in Draws._fields}
-        check_parts(drawn, DRAWN, {}, f"memory.{name}.")
-        check_values({f"memory.{name}.{part}": value for part, value in drawn.items()}, _named(name))
-        return FixedFeatures(Draws(**drawn).unpacked()).double()
+        packed = {part: taken(f"{name}.{part}") for part in Draws._fields}
+        check_parts(packed, DRAWN, {}, f"memory.{name}.")
+        check_values({f"memory.{name}.{part}": value for part, value in packed.items()}, _named(name))
+        return FixedFeatures(Draws(**packed).unpacked()).double()
 
     def taken(name: str) -> Tensor:
         if name not in parts:
@@ -99,12 +99,12 @@ def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -
     bank.changes = changes.tolist()
     for name, like in _arrays(bank).items():
         value, is_gram = taken(name), name.endswith(".gram")
-        wanted = _triangle(like) if is_gram else np.asarray(like)
-        if tuple(value.shape) != wanted.shape:
+        expected = _triangle(like) if is_gram else np.asarray(like)
+        if tuple(value.shape) != expected.shape:
             raise ValueError(
-                f"tensor 'memory.{name}' must have shape {list(wanted.shape)}; got {list(value.shape)}"
+                f"tensor 'memory.{name}' must have shape {list(expected.shape)}; got {list(value.shape)}"
             )
-        array = value.numpy().astype(wanted.dtype)
+        array = value.numpy().astype(expected.dtype)
         _put(bank, name, _square(array, len(like)) if is_gram else array)
     if parts:
         raise ValueError(f"tensor 'memory.{min(parts)}' is unknown")

@@ -86,9 +86,11 @@ def begin(memory: str | int, encoder: Encoder, x: np.ndarray, outputs: int | Non
 
 def _steps(rows: np.ndarray) -> list[tuple[int, float]]:
     """Return columns of rows `[n, d]` and thresholds between their numbers, equally many of each, at most `STEPS`."""
-    each = max(1, STEPS // rows.shape[1])
-    levels = np.arange(1, each + 1) / (each + 1)
-    found = [(j, float(t)) for j in range(rows.shape[1]) for t in np.unique(np.quantile(rows[:, j], levels))]
-    kept = [(j, t) for j, t in found if rows[:, j].min() <= t < rows[:, j].max()]
-    order = np.random.default_rng(0).permutation(len(kept))
-    return [kept[at] for at in order[:STEPS]]
+    per_column = max(1, STEPS // rows.shape[1])
+    levels = np.arange(1, per_column + 1) / (per_column + 1)
+    candidates = [
+        (j, float(t)) for j in range(rows.shape[1]) for t in np.unique(np.quantile(rows[:, j], levels))
+    ]
+    steps = [(j, t) for j, t in candidates if rows[:, j].min() <= t < rows[:, j].max()]
+    order = np.random.default_rng(0).permutation(len(steps))
+    return [steps[at] for at in order[:STEPS]]

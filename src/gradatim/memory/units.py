@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..preprocessing import Columns, Encoder
     from ..preprocessing.rows import Rows
 
-    Said = Callable[[Encoder, Rows], np.ndarray]
+    LogLikelihood = Callable[[Encoder, Rows], np.ndarray]
 
 MARGIN, MOST = 16.0, float(-np.log(1e-4))
 """Nats by which rows must be likelier, in all, and at most each."""
@@ -48,9 +48,9 @@ class Units:
     of before in another unit: the standardisation that says so is adopted if the predictor as it is finds the rows
     likelier by `MARGIN` nats. Otherwise they are learnt as they stand.
 
-    Fields: `places [p]` of columns in the table; `usual`, what their numbers are, standardised; `total`: rows seen;
-    `past [m, p]`: the last rows, at most 32, standardised; `begun`: how many are of this block; `suspects [p]` and
-    `waiting`: columns that moved, and rows that wait; `calm`: what predicted before the last window began, if known.
+    Fields: `places [p]` of columns in the table; `usual`, what their numbers are, standardised; `total`: rows seen.
+    `past [m, p]`: the last rows, at most 32, standardised; `block_rows`: how many are of this block. `suspects [p]` and
+    `pending`: columns that moved, and rows that wait. `calm`: what predicted before the last window began, if known.
 
     Example:
         >>> import numpy as np
@@ -65,9 +65,9 @@ class Units:
     usual: Usual
     total: int
     past: np.ndarray
-    begun: int = 0
+    block_rows: int = 0
     suspects: np.ndarray | None = None
-    waiting: Rows | None = None
+    pending: Rows | None = None
     calm: tuple[Any, ...] | None = None
 
     @classmethod
@@ -75,7 +75,7 @@ class Units:
         """Return what is usual in rows that a map was made from; None where no column can be followed."""
         maps = enumerate(encoder.maps)
         places = np.array(
-            [at for at, one in maps if isinstance(one, Number) and one.stage != YOUNG], np.int64
+            [at for at, column in maps if isinstance(column, Number) and column.stage != YOUNG], np.int64
         )
         if not len(places):
             return None
@@ -84,80 +84,82 @@ class Units:
 
     def widened(self, place: np.ndarray) -> Self:
         """Return the units where class c has become class `place[c]`."""
-        if self.waiting is None:
+        if self.pending is None:
             return self
-        return replace(self, waiting=replace(self.waiting, y=place[self.waiting.y.astype(int)].astype(float)))
+        return replace(self, pending=replace(self.pending, y=place[self.pending.y.astype(int)].astype(float)))
 
     @property
     def room(self) -> int:
         """Return how many rows may be taken at once."""
-        return BLOCK - (self.begun if self.waiting is None else 0)
+        return BLOCK - (self.block_rows if self.pending is None else 0)
 
-    def take(self, rows: Rows, encoder: Encoder, said: Said) -> tuple[Self, list[tuple[Move | None, Rows]]]:
+    def take(
+        self, rows: Rows, encoder: Encoder, log_likelihood: LogLikelihood
+    ) -> tuple[Self, list[tuple[Move | None, Rows]]]:
         """Return the units after rows, at most `room`, and what is to be learnt now: rows, each after a move, if any.
 
-        `said(encoder, rows)`: what the predictor finds of rows under a map, log-likelihoods `[n]`.
+        `log_likelihood(encoder, rows)`: of rows under a map, `[n]`, as the predictor finds it.
         """
         units = replace(self, total=self.total + len(rows))
-        if self.waiting is not None:
-            held = self.waiting.concat(rows)
+        if self.pending is not None:
+            pending = self.pending.concat(rows)
             return (
-                units._decided(held, encoder, said)
-                if len(held) > BLOCK
-                else (replace(units, waiting=held), [])
+                units._decided(pending, encoder, log_likelihood)
+                if len(pending) > BLOCK
+                else (replace(units, pending=pending), [])
             )
         z = np.concatenate([self.past, standard(encoder, rows.columns, self.places)])
-        begun, looked = self.begun + len(rows), self.begun // WINDOWS[0]
-        units = replace(units, past=z[-BLOCK:], begun=begun)
-        if begun // WINDOWS[0] > looked and units.total > START:
-            suspects = np.any([self.usual.moved(z[-size:]) for size in WINDOWS if len(z) >= size], axis=0)
+        block_rows, windows = self.block_rows + len(rows), self.block_rows // WINDOWS[0]
+        units = replace(units, past=z[-BLOCK:], block_rows=block_rows)
+        if block_rows // WINDOWS[0] > windows and units.total > START:
+            suspects = np.any([self.usual.drifted(z[-size:]) for size in WINDOWS if len(z) >= size], axis=0)
             if suspects.any():
-                return replace(units, suspects=suspects, waiting=rows), []
-        if begun < BLOCK:
+                return replace(units, suspects=suspects, pending=rows), []
+        if block_rows < BLOCK:
             return units, [(None, rows)]
         units, move = replace(units._restarted(), usual=self.usual.after(z[-BLOCK:]))._refined(
-            rows, encoder, said
+            rows, encoder, log_likelihood
         )
         return units, [(move, rows)]
 
     def settled(self) -> tuple[Self, Rows | None]:
         """Return the units without rows that wait or a block that is not full, and the rows that waited."""
         usual = self.usual
-        if self.waiting is None:
-            block = Moments.of(self.past[len(self.past) - self.begun :])
+        if self.pending is None:
+            block = Moments.of(self.past[len(self.past) - self.block_rows :])
             usual = usual.joined(block, block.count > 0)
-        return replace(self._restarted(), usual=usual, past=self.past[:0]), self.waiting
+        return replace(self._restarted(), usual=usual, past=self.past[:0]), self.pending
 
     def _restarted(self) -> Self:
         """Return the units at the start of a block, without rows that wait."""
-        return replace(self, begun=0, suspects=None, waiting=None)
+        return replace(self, block_rows=0, suspects=None, pending=None)
 
     def _decided(
-        self, held: Rows, encoder: Encoder, said: Said
+        self, pending: Rows, encoder: Encoder, log_likelihood: LogLikelihood
     ) -> tuple[Self, list[tuple[Move | None, Rows]]]:
         """Return the units after rows that waited, and these, to be learnt as they stand or under a move."""
-        z = standard(encoder, held.columns, self.places)
-        moved, suspects = self.usual.moved(z[-BLOCK:]), self.suspects
+        z = standard(encoder, pending.columns, self.places)
+        drifted, suspects = self.usual.drifted(z[-BLOCK:]), self.suspects
         assert suspects is not None
-        usual = self.usual.after(z, moved | suspects)
+        usual = self.usual.after(z, drifted | suspects)
         units = replace(self._restarted(), past=z[-BLOCK:])
-        if not (moved & suspects).any():
-            return replace(units, usual=usual.muted(suspects)), [(None, held)]
-        cut = self._cut(z, self._candidate(Moments.of(z[-BLOCK:]), moved, encoder))
-        after, late = Moments.of(z[cut:]), held.take(slice(cut, None))
-        move = self._candidate(after, moved, encoder)
-        if not gain(move, late, encoder, said) > MARGIN:
-            usual = usual.begun(Moments.of(z[-BLOCK:]), moved).muted(moved)
-            return replace(units, usual=usual), [(None, held)]
-        parts = [(None, held.take(slice(cut)))] if cut else []
+        if not (drifted & suspects).any():
+            return replace(units, usual=usual.muted(suspects)), [(None, pending)]
+        cut = self._cut(z, self._candidate(Moments.of(z[-BLOCK:]), drifted, encoder))
+        after, late = Moments.of(z[cut:]), pending.take(slice(cut, None))
+        move = self._candidate(after, drifted, encoder)
+        if not gain(move, late, encoder, log_likelihood) > MARGIN:
+            usual = usual.restarted(Moments.of(z[-BLOCK:]), drifted).muted(drifted)
+            return replace(units, usual=usual), [(None, pending)]
+        parts = [(None, pending.take(slice(cut)))] if cut else []
         units = replace(units, usual=adopted(usual, after, move), past=move.read(z[-BLOCK:]))
         return units, [*parts, (move, late)]
 
-    def _candidate(self, after: Moments, moved: np.ndarray, encoder: Encoder) -> Move:
+    def _candidate(self, after: Moments, drifted: np.ndarray, encoder: Encoder) -> Move:
         """Return the move after which columns that moved `[p]` have the mean and the deviation of before."""
         usual = self.usual
-        factor = np.where(moved & usual.rescaled(after), after.deviation / usual.spread, 1.0)
-        shift = np.where(moved, after.mean - factor * usual.level, 0.0)
+        factor = np.where(drifted & usual.rescaled(after), after.deviation / usual.spread, 1.0)
+        shift = np.where(drifted, after.mean - factor * usual.level, 0.0)
         tens = 10.0 ** np.round(np.log10(factor))
         columns: list[Number] = [encoder.maps[place] for place in self.places]  # type: ignore[misc]
         exact = (tens - 1) * np.array([column.centre / column.scale for column in columns])
@@ -173,7 +175,9 @@ class Units:
         sums = gains.clip(-SURPRISE, SURPRISE).sum(1).cumsum()
         return int(np.concatenate([[0.0], sums])[: len(z) - BLOCK // 2].argmax())
 
-    def _refined(self, rows: Rows, encoder: Encoder, said: Said) -> tuple[Self, Move | None]:
+    def _refined(
+        self, rows: Rows, encoder: Encoder, log_likelihood: LogLikelihood
+    ) -> tuple[Self, Move | None]:
         """Return the units, and a move by which columns whose rows have doubled since they moved are read better."""
         usual, now = self.usual, self.usual.count >= self.usual.due
         if not now.any():
@@ -183,17 +187,17 @@ class Units:
         shift = np.where(now, usual.mean - factor * usual.level, 0.0)
         move = Move(self.places, shift, factor).possible(encoder)
         usual = replace(usual, due=np.where(now, np.where(usual.due < LAST, 2 * usual.due, NEVER), usual.due))
-        if gain(move, rows, encoder, said) < -WORSE:
+        if gain(move, rows, encoder, log_likelihood) < -WORSE:
             return replace(self, usual=usual), None
         usual = replace(usual, mean=move.read(usual.mean), var=usual.var / move.factor**2)
         return replace(self, usual=usual, past=move.read(self.past)), move
 
 
-def gain(move: Move, rows: Rows, encoder: Encoder, said: Said) -> float:
+def gain(move: Move, rows: Rows, encoder: Encoder, log_likelihood: LogLikelihood) -> float:
     """Return by how many nats rows are likelier after a move, as a predictor finds them."""
     if not move.moves.any():
         return 0.0
-    gains = said(move.applied(encoder), rows) - said(encoder, rows)
+    gains = log_likelihood(move.applied(encoder), rows) - log_likelihood(encoder, rows)
     return float(gains.clip(-MOST, MOST) @ rows.weight)
 
 

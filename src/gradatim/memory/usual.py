@@ -51,16 +51,16 @@ class Usual:
     """What is usual in p columns of standardised numbers. All fields are of shape `[p]`.
 
     Fields: `count`, `mean`, `var` of rows since a column moved; `level`, `spread`: what its mean and deviation are to
-    be; `jumps`, `swings`: how its blocks' means and log deviations usually move, squared; `log`: the running mean of
-    the latter; `mute`: blocks for which it is left alone; `back`: for how many it will be next; `due`: at how many rows
-    its standardisation is refined, until when level and spread stay; `scaled`: whether its scale is to be, 0 or 1.
+    be. `jumps`, `swings`: how its blocks' means and log deviations usually move, squared; `log`: the running mean of
+    the latter. `mute`: blocks for which it is left alone; `back`: for how many it will be next. `due`: at how many rows
+    its standardisation is refined, until when level and spread stay. `scaled`: whether its scale is to be, 0 or 1.
 
     Example:
         >>> import numpy as np
         >>> from gradatim.memory.usual import Usual
         >>> rng = np.random.default_rng(0)
         >>> usual = Usual.of_rows(rng.normal(size=(320, 2)))
-        >>> usual.moved(rng.normal(size=(32, 2)) + [0.0, 2.0])
+        >>> usual.drifted(rng.normal(size=(32, 2)) + [0.0, 2.0])
         array([False,  True])
     """
 
@@ -100,11 +100,11 @@ class Usual:
         return Moments(self.count, self.mean, self.var)
 
     def apart(self, block: Moments) -> tuple[np.ndarray, np.ndarray]:
-        """Return by how many deviations a block's mean is away, and its log deviation from its running mean."""
+        """Return by how many deviations a block's mean is away, and its log deviation from the running one, `[p]`."""
         apart = np.abs(block.mean - self.mean) / self.moments.deviation.clip(LEAST)
         return apart.clip(0, FURTHEST), np.abs(np.log(block.deviation.clip(LEAST)) - self.log)
 
-    def moved(self, z: np.ndarray) -> np.ndarray:
+    def drifted(self, z: np.ndarray) -> np.ndarray:
         """Return whether columns moved in rows `[n, p]`, `[p]`; fewer rows than a block must show more."""
         block = Moments.of(z)
         apart, swing = self.apart(block)
@@ -112,23 +112,23 @@ class Usual:
         wide = sure * np.sqrt(BLOCK / block.count.clip(1, BLOCK))
         far = np.maximum(SHIFT * sure, np.maximum(USUAL * wide * np.sqrt(self.jumps), DEPENDENT * self.jumps))
         ratio = np.abs(np.log(block.deviation.clip(LEAST) / self.moments.deviation.clip(LEAST)))
-        other = (ratio > np.log(RATIO) * wide) & (swing > USUAL * wide * np.sqrt(self.swings))
-        known = (block.count >= WINDOWS[0]) & (self.count >= BLOCK) & (self.mute <= 0)
-        return ((apart > far) | (other & (block.var > 0))) & known
+        rescaled = (ratio > np.log(RATIO) * wide) & (swing > USUAL * wide * np.sqrt(self.swings))
+        comparable = (block.count >= WINDOWS[0]) & (self.count >= BLOCK) & (self.mute <= 0)
+        return ((apart > far) | (rescaled & (block.var > 0))) & comparable
 
     def rescaled(self, block: Moments) -> np.ndarray:
         """Return whether a block's deviation is another one, `[p]`."""
         return (self.apart(block)[1] > SPREAD * np.sqrt(self.swings)) & (block.var > 0)
 
-    def after(self, z: np.ndarray, moved: np.ndarray | None = None) -> Self:
+    def after(self, z: np.ndarray, drifted: np.ndarray | None = None) -> Self:
         """Return what is usual after the rows of a block `[n, p]`, of which some columns `[p]` are no part."""
         block = Moments.of(z)
-        gone = np.zeros(len(self.mean), bool) if moved is None else moved
-        stays = (block.count >= WINDOWS[0]) & ~gone
+        excluded = np.zeros(len(self.mean), bool) if drifted is None else drifted
+        stays = (block.count >= WINDOWS[0]) & ~excluded
         apart, swing = self.apart(block)
 
         def running(mean: np.ndarray, value: np.ndarray, otherwise: float) -> np.ndarray:
-            grown = np.where(gone, np.minimum(otherwise * mean, FURTHEST**2), mean)
+            grown = np.where(excluded, np.minimum(otherwise * mean, FURTHEST**2), mean)
             return np.where(stays, (1 - RATE) * mean + RATE * value, grown)
 
         return replace(
@@ -151,19 +151,19 @@ class Usual:
             spread=np.where(follows, np.maximum(after.deviation, LEAST), self.spread),
         )
 
-    def muted(self, moved: np.ndarray) -> Self:
+    def muted(self, drifted: np.ndarray) -> Self:
         """Return what leaves columns `[p]` alone for some blocks."""
-        back = np.where(moved, 2 * self.back, self.back)
-        return replace(self, mute=np.where(moved, self.back, self.mute), back=back)
+        back = np.where(drifted, 2 * self.back, self.back)
+        return replace(self, mute=np.where(drifted, self.back, self.mute), back=back)
 
-    def begun(self, last: Moments, moved: np.ndarray) -> Self:
-        """Return what is usual where columns moved, but not by their unit: what they are now."""
+    def restarted(self, last: Moments, drifted: np.ndarray) -> Self:
+        """Return what is usual where columns `[p]` moved, but not by their unit: what they are now."""
         spread = np.where(last.var > 0, last.deviation, self.spread)
         return replace(
             self,
-            **last.where(moved, self.moments)._asdict(),
-            level=np.where(moved, last.mean, self.level),
-            spread=np.where(moved, spread, self.spread),
-            log=np.where(moved, np.log(spread), self.log),
-            due=np.where(moved, NEVER, self.due),
+            **last.where(drifted, self.moments)._asdict(),
+            level=np.where(drifted, last.mean, self.level),
+            spread=np.where(drifted, spread, self.spread),
+            log=np.where(drifted, np.log(spread), self.log),
+            due=np.where(drifted, NEVER, self.due),
         )

@@ -60,10 +60,10 @@ def learn_in_units(task: Task, rows: Rows, batch_size: int, x: np.ndarray | None
         assert task.units is not None and task.encoder is not None
         part = slice(start, start + task.units.room)
         piece = rows.take(part) if start or len(rows) > task.units.room else rows
-        before = task.units.waiting
-        if before is None and task.units.begun % WINDOWS[0] == 0:
+        before = task.units.pending
+        if before is None and task.units.block_rows % WINDOWS[0] == 0:
             task.units = replace(task.units, calm=(*_basis(task), task.members))
-        units, parts = task.units.take(piece, task.encoder, lambda *pair: said(task, *pair))
+        units, parts = task.units.take(piece, task.encoder, lambda *pair: log_likelihoods(task, *pair))
         _count(task, before, -1)
         task.units = units
         for move, due in parts:
@@ -74,11 +74,11 @@ def learn_in_units(task: Task, rows: Rows, batch_size: int, x: np.ndarray | None
             task.learn(
                 due, batch_size, x[part] if x is not None and due is piece and task.encoder is first else None
             )
-        _count(task, units.waiting, 1)
+        _count(task, units.pending, 1)
         start += len(piece)
 
 
-def learn_waiting(task: Task) -> None:
+def learn_pending(task: Task) -> None:
     """Learn rows that wait as they stand; a file holds no row, and none is lost."""
     if task.units is not None:
         task.units, rows = task.units.settled()
@@ -98,15 +98,15 @@ def _basis(task: Task) -> tuple[Any, ...]:
     return task.encoder, task.target, task.outputs
 
 
-def _count(task: Task, waiting: Rows | None, sign: int) -> None:
-    if waiting is not None:
+def _count(task: Task, pending: Rows | None, sign: int) -> None:
+    if pending is not None:
         task.rows, task.count = (
-            task.rows + sign * float(waiting.weight.sum()),
-            task.count + sign * len(waiting),
+            task.rows + sign * float(pending.weight.sum()),
+            task.count + sign * len(pending),
         )
 
 
-def said(task: Task, encoder: Encoder, rows: Rows) -> np.ndarray:
+def log_likelihoods(task: Task, encoder: Encoder, rows: Rows) -> np.ndarray:
     """Return the log-likelihood of rows `[n]` under another map, as the task predicted before these rows."""
     judge = copy.copy(task)
     if task.units is not None and task.units.calm is not None:
@@ -126,7 +126,7 @@ def said(task: Task, encoder: Encoder, rows: Rows) -> np.ndarray:
 
 
 def pack_units(units: Units | None) -> dict[str, Tensor]:
-    """Return what is usual in columns as tensors by name: means and variances of many rows, and no row."""
+    """Return what is usual in columns as tensors `[p]` by name: means and variances of many rows, and no row."""
     if units is None:
         return {}
     arrays = {"places": units.places, "total": np.array(units.total), **vars(units.usual)}
@@ -139,10 +139,10 @@ def unpack_units(encoder: Encoder, tensors: dict[str, Tensor]) -> tuple[Units | 
     Raises:
         ValueError: a tensor is missing, unknown, of another shape, or such as no units have.
     """
-    rest = {name: part for name, part in tensors.items() if not name.startswith("units.")}
+    bank_tensors = {name: part for name, part in tensors.items() if not name.startswith("units.")}
     parts = select_prefix(tensors, "units")
     if not parts:
-        return None, rest
+        return None, bank_tensors
     names = {field.name for field in fields(Usual)} | {"places", "total"}
     if parts.keys() != names:
         raise ValueError(f"tensor 'memory.units.{min(parts.keys() ^ names)}' is missing or unknown")
@@ -159,4 +159,4 @@ def unpack_units(encoder: Encoder, tensors: dict[str, Tensor]) -> tuple[Units | 
     if bool((parts["count"] < 0).any() | (parts["var"] < 0).any() | (parts["spread"] <= 0).any()):
         raise ValueError("tensors 'memory.units.*' must be counts, variances and deviations of rows")
     usual = Usual(**{name: part.numpy() for name, part in parts.items()})
-    return Units(places, usual, int(total), np.empty((0, len(places)))), rest
+    return Units(places, usual, int(total), np.empty((0, len(places)))), bank_tensors

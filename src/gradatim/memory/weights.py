@@ -150,8 +150,8 @@ class Noise:
     def log_likelihoods(self, errors: np.ndarray) -> np.ndarray:
         """Return the log densities `[n, N]` of errors `[n, N]` under Student's t, averaged over both rates."""
         spread = np.sqrt(self.squares)[:, None]
-        each = stats.t.logpdf(errors / spread, FREEDOM) - np.log(spread)
-        return np.logaddexp(each[0], each[1]) - np.log(2)
+        log_densities = stats.t.logpdf(errors / spread, FREEDOM) - np.log(spread)
+        return np.logaddexp(log_densities[0], log_densities[1]) - np.log(2)
 
     def learn(self, errors: np.ndarray, weight: np.ndarray) -> None:
         """Take in errors `[n, N]` of rows of weights `[n]`."""
@@ -189,11 +189,11 @@ class Stack:
         """Return what each says beyond the mean `[n, R]` at inputs `[n, N]`."""
         return inputs @ self.weight.T
 
-    def learn(self, inputs: np.ndarray, left: np.ndarray, weight: np.ndarray) -> None:
+    def learn(self, inputs: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> None:
         """Take in what the mean left `[n]` at inputs `[n, N]`; weights `[n]` count inversely to the noise."""
         weighted = inputs.T * weight
         self.second = self.second + weighted @ inputs
-        self.cross = self.cross + weighted @ left
+        self.cross = self.cross + weighted @ residual
 
     def turn(self, rows: float) -> None:
         """End a block of some rows."""

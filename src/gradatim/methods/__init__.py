@@ -165,8 +165,8 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
     """Return the learner of a method for a family.
 
     Raises:
-        ValueError: what `method` refuses, a family that is no value of a `TaskFamily`, classes where the method knows
-            none, or a family that asks for an order of x's columns where the method predicts y, or the other way round.
+        ValueError: what `method` refuses; a family that is no value of a `TaskFamily`; classes where the method knows
+            none. Or a family that asks for an order of x's columns where the method predicts y, or the other way round.
 
     Example:
         >>> from gradatim.families import LinearRegression

@@ -16,8 +16,8 @@ from .fixed_features import FixedFeatures
 class Change(NamedTuple):
     """How the inputs of a map become those of another: `x'[place[j]] = scale[j] x[j] + shift[j]`.
 
-    Fields: `place [d]` int64, the new index of every input, -1 where it is gone; `scale [d]`, `shift [d]` float64;
-    `width`: of x'; `flag [d]` int64: for a number, the input that is 1 where it is missing, -1 if none.
+    Fields: `place [d]` int64, the new index of every input, -1 where it is gone. `scale [d]`, `shift [d]` float64;
+    `width`: of x'. `flag [d]` int64: for a number, the input that is 1 where it is missing, -1 if none.
     Inputs that are new are 0 for all rows seen, and numbers that are missing stay 0.
 
     Example:
@@ -46,12 +46,12 @@ class Change(NamedTuple):
         return bool((self.scale == 1).all()) and not bool(self.shift.any())
 
 
-def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: bool) -> Tensor:
-    """Return T `[D', D]` float64, where `T phi(x) = phi'(x')` for rows that were seen.
+def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, same_draws: bool) -> Tensor:
+    """Return T float64 of shape `[D', D]`, where `T phi(x) = phi'(x')` for rows that were seen.
 
     - x, 1 and products of two inputs are carried exactly; but not a product of two different inputs of another centre,
       where one of them is missing.
-    - Nearness, steps and ramps stay what they were if `alike`. Else they are drawn anew, and 0 for the rows seen.
+    - Nearness, steps and ramps stay what they were if `same_draws`. Else they are drawn anew, and 0 for the rows seen.
     - A product that the old features lack is 0 for the rows seen.
 
     Example:
@@ -61,15 +61,15 @@ def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: 
         >>> f = FixedFeatures.draw(torch.randn(6, 2).double(), products=3)
         >>> change = Change(torch.arange(2), torch.tensor([2.0, 1.0]), torch.tensor([0.5, 0.0]), 2)
         >>> x = torch.randn(4, 2).double()
-        >>> T = carry_matrix(f, f, change, alike=False)
+        >>> T = carry_matrix(f, f, change, same_draws=False)
         >>> exact = [0, 1, 2, 9, 10, 11]
         >>> torch.allclose((f(x) @ T.mT)[:, exact], f(2 * x * torch.tensor([1, 0.5]) + change.shift)[:, exact])
         True
     """
     place, scale, shift = change.place, change.scale.double(), change.shift.double()
     matrix = torch.zeros(sum(new.blocks), sum(old.blocks), dtype=torch.float64)
-    d, one = old.x_dim, new.x_dim
-    matrix[one, d] = 1.0
+    d, constant = old.x_dim, new.x_dim
+    matrix[constant, d] = 1.0
     present = torch.nonzero(place >= 0)[:, 0]
     matrix[place[present], present] = scale[present]
     matrix[place[present], d] += shift[present]
@@ -79,7 +79,7 @@ def carry_matrix(old: FixedFeatures, new: FixedFeatures, change: Change, alike: 
     before = torch.full((new.x_dim,), -1, dtype=torch.int64)
     before[place[present]] = present
     _carry_products(matrix, old, new, before, scale, shift, flag)
-    if alike:
+    if same_draws:
         ends = [torch.tensor(f.blocks).cumsum(0).tolist() for f in (new, old)]
         for block in (1, 3, 4):
             rows, columns = (slice(end[block - 1], end[block]) for end in ends)
@@ -98,10 +98,10 @@ def _carry_products(
 ) -> None:
     """Fill in the rows of products: `(a x + b)(c y + d) = ac xy + ad x + bc y + bd`, all halved."""
     start_new, start_old = sum(new.blocks[:2]), sum(old.blocks[:2])
-    known = {tuple(sorted(pair)): at for at, pair in enumerate(old.pairs.mT.tolist())}
+    pair_index = {tuple(sorted(pair)): at for at, pair in enumerate(old.pairs.mT.tolist())}
     for at, (p, q) in enumerate(new.pairs.mT.tolist()):
         i, j = int(before[p]), int(before[q])
-        if i < 0 or j < 0 or (pair := known.get((min(i, j), max(i, j)))) is None:
+        if i < 0 or j < 0 or (pair := pair_index.get((min(i, j), max(i, j)))) is None:
             continue
         row = matrix[start_new + at]
         row[start_old + pair] = scale[i] * scale[j]

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 class ColumnLayer(nn.Module):
     """One layer on the cells of a table `[B, N, d, W]` and on one token for each column, `[B, d, W]`.
 
-    N is the number of rows and d the number of columns. For each head, m holds learnt cross-moments of two columns:
+    N is the number of rows and d the number of columns. For each head, m holds learnt cross-moments of two columns.
 
         m_ij = a mean_n <q_ni, k_nj> / sqrt(W / heads)
         cell_ni += sum_j softmax_j(m_ij) v_nj + A token_i
         cell += feed_forward(cell)
         token_i += attention(token_i, {cell_ni}_n) + mean_j B gelu(C token_i + D token_j + E [m_ij, m_ji])
-        token += feed_forward(token)
+        token += feed_forward(token).
 
     Attention over columns is tied over rows: each head has one `[d, d]` matrix for the table. It costs O(N d^2).
     The layer is equivariant to the order of rows and of columns. It is pre-norm throughout.
@@ -36,11 +36,10 @@ class ColumnLayer(nn.Module):
     Example:
         >>> import torch
         >>> from gradatim.nn.columns import ColumnLayer
-        >>> layer = ColumnLayer(width=32, heads=4)
-        >>> cells, tokens = torch.randn(2, 9, 5, 32), torch.zeros(2, 5, 32)
-        >>> cells, tokens = layer(cells, tokens, present=torch.ones(2, 9, dtype=torch.bool))
-        >>> cells.shape, tokens.shape
-        (torch.Size([2, 9, 5, 32]), torch.Size([2, 5, 32]))
+        >>> layer, present = ColumnLayer(width=32, heads=4), torch.ones(2, 9, dtype=torch.bool)
+        >>> _, tokens = layer(torch.randn(2, 9, 5, 32), torch.zeros(2, 5, 32), present)
+        >>> tokens.shape
+        torch.Size([2, 5, 32])
 
     Source: Lorch et al. 2022 (AVICI), section 4.2; Rao et al. 2021, eq. 1 (tied attention).
     """

@@ -38,8 +38,8 @@ class Landmarks(Predictor):
         >>> from gradatim.predictors import CrossEntropy, Landmarks
         >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
         >>> f = Landmarks(centres=x[:20], rows=x, likelihood=CrossEntropy(3))
-        >>> f.blocks, f.latent_shape
-        ((4, 20, 1), (75,))
+        >>> f.latent_shape
+        (75,)
         >>> f(x[None], torch.zeros(1, 75)).shape
         torch.Size([1, 200, 3])
 

@@ -95,10 +95,10 @@ class Category:
             >>> wider.levels, wider.slots
             (('red', 'green'), 2)
         """
-        most = max(self.slots, max_slots)
-        if len(self.levels) >= most or not (set(values.tolist()) - {None, *self.levels}):
+        limit = max(self.slots, max_slots)
+        if len(self.levels) >= limit or not (set(values.tolist()) - {None, *self.levels}):
             return self
-        return self._with(dict.fromkeys(value for value in values.tolist() if value is not None), most)
+        return self._with(dict.fromkeys(value for value in values.tolist() if value is not None), limit)
 
     def _with(self, levels: dict[str, None], max_slots: int) -> Category:
         """Return the map with further levels, as many as `max_slots` slots hold."""

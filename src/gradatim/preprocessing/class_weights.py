@@ -100,15 +100,15 @@ class ClassWeights(NamedTuple):
             ValueError: the labels are of another type.
         """
         try:
-            known = union(self.labels, y)
+            classes = union(self.labels, y)
         except ValueError as error:
             raise ValueError(
                 f"class_weight names {self.labels[:4].tolist()}, which are of another type than the labels "
                 f"{np.unique(y)[:4].tolist()}: name labels of y"
             ) from error
-        weights = np.ones(len(known))
-        weights[positions(known, self.labels)] = self.weights
-        return weights[positions(known, y)]
+        weights = np.ones(len(classes))
+        weights[positions(classes, self.labels)] = self.weights
+        return weights[positions(classes, y)]
 
     def check(self, classes: np.ndarray) -> None:
         """Check that the labels are among all `classes [C]`, or all of these among them, as scikit-learn does.
@@ -116,8 +116,8 @@ class ClassWeights(NamedTuple):
         Raises:
             ValueError: a label is no class, and a class has no weight.
         """
-        known, given = classes.tolist(), self.labels.tolist()
-        odd, bare = [set(given) - set(known), set(known) - set(given)]
+        present, named = classes.tolist(), self.labels.tolist()
+        odd, bare = [set(named) - set(present), set(present) - set(named)]
         if odd and bare:
             raise ValueError(
                 f"class_weight names {min(odd, key=str)!r}, which is no class of y, and not {min(bare, key=str)!r}, "

@@ -239,8 +239,8 @@ class Encoder:
             n = min(n, grown[j][0])
         for j, (count, *_) in grown.items():
             # a change that comes later than another is left to the next call
-            taken = grown[j] if count == n else self.maps[j].advance(columns.values[j][:n])  # type: ignore[union-attr]
-            _, now[j], then[j] = taken
+            advanced = grown[j] if count == n else self.maps[j].advance(columns.values[j][:n])  # type: ignore[union-attr]
+            _, now[j], then[j] = advanced
         for j, column_map in self._category_maps:
             now[j] = then[j] = column_map.extend(columns.values[j][:n], self._max_slots if growing else 0)
         return n, self._replaced(now), self._replaced(then)

@@ -83,8 +83,8 @@ def read_row(x: Any, names: tuple[str, ...] | None = None) -> tuple[Columns, lis
                 "the first row says which columns there are; got a dict of none: give one with names"
             )
         names = names or tuple(by_name)
-        cells, known = [by_name.get(name) for name in names], set(names)
-        others = [name for name in by_name if name not in known]
+        cells, column_names = [by_name.get(name) for name in names], set(names)
+        others = [name for name in by_name if name not in column_names]
     if _PLAIN.issuperset(map(type, cells)):
         try:
             matrix = np.array([cells], dtype=np.float64)

@@ -72,8 +72,8 @@ class Number:
         >>> import numpy as np
         >>> from gradatim.preprocessing import Number
         >>> column = Number.fit(np.array([1.0, 3.0, np.nan]), np.ones(3))
-        >>> column.centre, column.scale, column.low, column.high, column.has_missing, column.quantiles
-        (2.0, 1.0, 1.0, 3.0, True, (1.0, 3.0))
+        >>> column.centre, column.scale, column.low, column.high, column.has_missing
+        (2.0, 1.0, 1.0, 3.0, True)
         >>> Number.fit(np.array([1.0, 2.0, 2.0, 3.0, -9999.0, -9999.0]), np.ones(6)).codes
         (-9999.0,)
     """
@@ -176,15 +176,15 @@ class Number:
             first = float(present[0])
             column = replace(self, centre=first, low=first, high=first, quantiles=(first,))
         if not column.recent:
-            other = np.flatnonzero(present != column.centre)
-            if not len(other):
+            differing = np.flatnonzero(present != column.centre)
+            if not len(differing):
                 return len(values), column, column
-            start = int(other[0])
+            start = int(differing[0])
             if at_once:
                 distance = abs(float(present[start]) / 2 - column.centre / 2) * 2
                 column = column._reaching(present[start : start + 1], min(max(distance, 5e-324), _LARGEST))
-        held = len(column.recent)
-        room = next(point for point in CHECKPOINTS if point > held) - held
+        n_recent = len(column.recent)
+        room = next(point for point in CHECKPOINTS if point > n_recent) - n_recent
         recent = tuple(sorted((*column.recent, *present[start : start + room].tolist())))
         if len(present) - start < room:
             return len(values), column, replace(column, recent=recent)
@@ -197,18 +197,20 @@ class Number:
 
     def _rescaled(self, recent: np.ndarray) -> Number:
         """Return the map with the scale that recent numbers show around the centre, where it differs much."""
-        shown = Number.fit(recent, np.ones(len(recent)), codes=False)
-        apart = abs(shown.centre / 2 - self.centre / 2) * 2
-        if self.low == self.high and shown.low == shown.high and len(recent) == CHECKPOINTS[0]:
+        fitted = Number.fit(recent, np.ones(len(recent)), codes=False)
+        apart = abs(fitted.centre / 2 - self.centre / 2) * 2
+        if self.low == self.high and fitted.low == fitted.high and len(recent) == CHECKPOINTS[0]:
             return replace(self, recent=tuple(recent.tolist()))  # one further number: is it the last?
-        if self.low == self.high and shown.low < shown.high and apart / FOREIGN > shown.scale:
-            far = {"codes": (*self.codes, self.centre), "low": shown.low, "high": shown.high}
-            column = replace(self, centre=shown.centre, scale=shown.scale, quantiles=shown.quantiles, **far)
+        if self.low == self.high and fitted.low < fitted.high and apart / FOREIGN > fitted.scale:
+            far = {"codes": (*self.codes, self.centre), "low": fitted.low, "high": fitted.high}
+            column = replace(
+                self, centre=fitted.centre, scale=fitted.scale, quantiles=fitted.quantiles, **far
+            )
         else:
-            scale = min(math.hypot(shown.scale * (shown.low < shown.high), apart), _LARGEST)
+            scale = min(math.hypot(fitted.scale * (fitted.low < fitted.high), apart), _LARGEST)
             if not scale > 0 or (self.low < self.high and 2 / 3 < scale / self.scale < 1.5):
                 scale = self.scale
-            column = self._reaching(np.array([shown.low, shown.high]), scale)
+            column = self._reaching(np.array([fitted.low, fitted.high]), scale)
         if len(recent) >= CHECKPOINTS[-1]:
             return replace(column, stage=GROWN, recent=())
         return replace(column, recent=tuple(recent.tolist()))
@@ -273,15 +275,15 @@ def _winsorised(distinct: np.ndarray, weights: np.ndarray) -> tuple[float, float
     inner = slice(1, -1) if len(distinct) > 4 else slice(None)  # one wild number shows nothing
     levels = np.array([0.5, *(share for tail, _ in TAILS for share in (tail, 1 - tail))])
     median, *ends = _quantiles(distinct[inner], weights[inner], levels).tolist()
-    shown = math.inf
+    typical = math.inf
     for lower, upper, (_, normal) in zip(ends[::2], ends[1::2], TAILS, strict=True):
         deviation = (upper / 2 - lower / 2) / normal  # halves: no difference overflows
         # rounding is a share of the two alone, however far another number is
         varies = deviation > _ROUNDING * max(-lower, upper)
-        if varies and (shown == math.inf or shown < deviation <= JUMP * shown):
-            shown = deviation
+        if varies and (typical == math.inf or typical < deviation <= JUMP * typical):
+            typical = deviation
     with np.errstate(over="ignore"):
-        winsorised = distinct.clip(median - FENCE * shown, median + FENCE * shown)
+        winsorised = distinct.clip(median - FENCE * typical, median + FENCE * typical)
     low, high = float(winsorised[0]), float(winsorised[-1])
     unit = inverse_unit(low, high)
     winsorised, rounding = winsorised * unit, _ROUNDING * max(-low, high) * unit

@@ -88,7 +88,7 @@ class Rows:
         return len(self.y)
 
     def take(self, index: slice | np.ndarray) -> Rows:
-        """Return the rows at `index`, a slice or an array."""
+        """Return the rows at `index`, a slice or an array `[k]`."""
         return Rows(self.columns.take(index), self.y[index], self.weight[index])
 
     def present(self) -> Rows:

@@ -50,7 +50,7 @@ def _level(total: np.ndarray) -> np.ndarray:
 
 
 def pack_answer(experts: Experts, latent: Tensor) -> dict[str, Tensor]:
-    """Return a latent `[1, S]` of experts as tensors by name: of those that have a weight what they see."""
+    """Return a latent of experts, of shape `[1, S]`, as tensors by name: of those that have a weight what they see."""
     theta, log_weight, noise, widths = _parts(experts, latent)
     chosen = (log_weight > -torch.inf).any(1).nonzero()[:, 0]
     heads = [theta[expert, experts.seen(int(expert))].flatten() for expert in chosen]
@@ -89,7 +89,7 @@ def unpack_answer(experts: Experts, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def carry_answer(experts: Experts, wider: Experts, latent: Tensor, matrix: Tensor) -> Tensor:
-    """Return a latent `[1, S]` of experts as one of others whose features are those, among more: `matrix phi`."""
+    """Return a latent of experts, of shape `[1, S]`, as one of others, with these features and more: `matrix phi`."""
     theta, log_weight, noise, widths = _parts(experts, latent)
     theta = (matrix != 0).to(theta) @ theta  # every new feature is an old one, or new
     return torch.cat([theta.flatten(), log_weight.flatten(), noise.flatten(), widths])[None]

@@ -44,9 +44,8 @@ class Bagged(Refiner):
         >>> import torch
         >>> from gradatim import Learner, LinearRegression, build
         >>> from gradatim.refiners import Bagged
-        >>> family = LinearRegression(4)
-        >>> task = family.sample(2, torch.Generator().manual_seed(0))
-        >>> single = build("ridge", family)
+        >>> task = LinearRegression(4).sample(2, torch.Generator().manual_seed(0))
+        >>> single = build("ridge", LinearRegression(4))
         >>> learner = Learner(single.predictor, Bagged(single.refiner), single.signal)
         >>> learner.adapt(task.support, 16).latent.shape
         torch.Size([2, 4])

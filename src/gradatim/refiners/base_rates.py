@@ -42,9 +42,9 @@ def base_rates(counts: Tensor, log_likelihood: Tensor) -> Tensor:
     rows, classes = counts.sum(1), counts.shape[1]
     rates = (counts + 0.5) / (rows[:, None] + classes / 2)
     without = (counts - 0.5).clamp(min=0.5) / (rows[:, None] - 1 + classes / 2).clamp(min=classes / 2)
-    said = (counts * without.log()).sum(1)
-    ahead = log_likelihood.flatten(1).logsumexp(1) - math.log(log_likelihood[0].numel()) - said
-    least = 2 / (rows + 2) * (FADES / rows.clamp(min=FADES))
-    share = (least + (1 - least) * torch.sigmoid(-ahead)) * (MOST_ROWS / rows.clamp(min=MOST_ROWS)) ** 2
+    evidence = (counts * without.log()).sum(1)
+    ahead = log_likelihood.flatten(1).logsumexp(1) - math.log(log_likelihood[0].numel()) - evidence
+    floor = 2 / (rows + 2) * (FADES / rows.clamp(min=FADES))
+    share = (floor + (1 - floor) * torch.sigmoid(-ahead)) * (MOST_ROWS / rows.clamp(min=MOST_ROWS)) ** 2
     share = torch.where((counts > 0).sum(1) > 1, share, 1.0)
     return share[:, None] * rates

@@ -78,10 +78,11 @@ class Vote(nn.Module):
 class FlowVote(nn.Module):
     """The velocity of flow matching at queries x = [x_t, t], from the points of a mini-batch.
 
-        v(x) = p + (t h^2 - (1 - t)) / c (x_t - t p)
-        p = sum_n softmax_n(-|x_t - t p_n|^2 / 2 c) p_n
-        c = t^2 h^2 + (1 - t)^2
-        p_n = x_n + (1 - t_n) y_n
+        v(x) = p + (t h^2 - (1 - t)) / c (x_t - t p),    c = t^2 h^2 + (1 - t)^2.
+
+    Here p is a mean of the points p_n, of which the nearest count most:
+
+        p = sum_n softmax_n(-|x_t - t p_n|^2 / 2 c) p_n,    p_n = x_n + (1 - t_n) y_n.
 
     It is the exact velocity of the flow to the kernel density estimate of the points p_n. The width h is meta-learnt.
 

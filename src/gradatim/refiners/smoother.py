@@ -47,7 +47,7 @@ class Smoother(Refiner):
     linearisation:
 
         (P + J'J + damping diag) d = J'(y - f) + q - P theta
-        P += J'J,  q += J'(y - f + J theta)
+        P += J'J,  q += J'(y - f + J theta).
 
     The later a row leaves, the closer theta is to its final value. Without window and damping (both 0) this is the
     extended Kalman filter. Members differ by their start, to which a prior of precision `strength * fan_in` ties them.

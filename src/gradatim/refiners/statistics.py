@@ -260,8 +260,8 @@ def check_remainder(state: Statistics, exclusive: bool) -> None:
             [torch.cat([second, cross], 2), torch.cat([cross.mT, torch.diag_embed(squares)], 2)], 1
         )
     values = torch.linalg.eigvalsh(second)
-    least = -REMAINDER * values[:, -1:].clamp(min=1.0)
-    if bool((values < least).any() or (squares < least).any() or (rows < least[:, 0]).any()):
+    lowest = -REMAINDER * values[:, -1:].clamp(min=1.0)
+    if bool((values < lowest).any() or (squares < lowest).any() or (rows < lowest[:, 0]).any()):
         raise ValueError("some of these rows were never learnt, or with another target or weight")
 
 

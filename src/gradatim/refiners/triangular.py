@@ -21,9 +21,9 @@ MANY = 128
 
 
 def cholesky(matrices: Tensor) -> Tensor:
-    """Return the Cholesky factors `[..., d, d]` of positive definite matrices; above the diagonal is anything.
+    """Return the Cholesky factors, of shape `[..., d, d]`, of positive definite matrices, which are overwritten.
 
-    The matrices are overwritten.
+    Above the diagonal is anything.
 
     Raises:
         torch.linalg.LinAlgError: a matrix that is not positive definite.
@@ -45,7 +45,7 @@ def cholesky(matrices: Tensor) -> Tensor:
 
 
 def solve(lower: Tensor, right: Tensor) -> Tensor:
-    """Return the solutions `[..., d, C]` of systems with Cholesky factors `[..., d, d]` for `right [..., d, C]`.
+    """Return the solutions of systems with Cholesky factors `[..., d, d]`, of the shape of `right [..., d, C]`.
 
     Example:
         >>> import torch
@@ -58,8 +58,8 @@ def solve(lower: Tensor, right: Tensor) -> Tensor:
         return torch.cholesky_solve(right, lower)
     solutions = torch.empty_like(right, memory_format=torch.contiguous_format)
     flat = zip(lower.flatten(0, -3), right.flatten(0, -3), solutions.flatten(0, -3), strict=True)
-    for part, given, solution in flat:
-        solution.copy_(torch.from_numpy(dpotrs(part.numpy().T, given.numpy(), lower=0)[0]))
+    for part, right_side, solution in flat:
+        solution.copy_(torch.from_numpy(dpotrs(part.numpy().T, right_side.numpy(), lower=0)[0]))
     return solutions
 
 
@@ -83,7 +83,7 @@ def added_gram(gram: Tensor, a: Tensor, weight: Tensor) -> Tensor:
 
 
 def inverse_diagonal(lower: Tensor) -> Tensor:
-    """Return the diagonals `[..., d]` of the inverses of matrices, of their Cholesky factors `[..., d, d]`.
+    """Return the diagonals `[..., d]` of the inverses of matrices, from Cholesky factors of shape `[..., d, d]`.
 
     Example:
         >>> import torch

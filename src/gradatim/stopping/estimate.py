@@ -110,7 +110,7 @@ class LossEstimate(nn.Module):
     """An estimate m_t of the query loss of state_t, given the statistics of the stream so far.
 
         m_t = mean_t exp(MLP(log features_t))
-        mean_t = sum_{s <= t} n_s L(batch_s, state_{s-1}) / sum_{s <= t} n_s
+        mean_t = sum_{s <= t} n_s L(batch_s, state_{s-1}) / sum_{s <= t} n_s.
 
     The features are the logs of `mean_t` and of the number of rows, and the logs of the statistics' means over
     exponential windows (`WINDOWS`) relative to `mean_t`. The MLP starts at 0. An estimate that is not fitted is

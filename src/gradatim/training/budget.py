@@ -55,9 +55,9 @@ class Budget(TorchFunctionMode):
 
 def _size(args: tuple[Any, ...], kwargs: dict[str, Any], square: bool) -> int:
     """Return how many numbers a function that makes a tensor is asked for, at least."""
-    given = [kwargs["size"]] if "size" in kwargs else [a for a in args if not isinstance(a, torch.Tensor)]
+    sizes = [kwargs["size"]] if "size" in kwargs else [a for a in args if not isinstance(a, torch.Tensor)]
     lengths: list[int] = []
-    for value in given:
+    for value in sizes:
         if isinstance(value, tuple | list):
             lengths += [part for part in value if isinstance(part, int)]
             break

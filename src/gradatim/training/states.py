@@ -73,13 +73,11 @@ def save_state(
     Example:
         >>> import torch
         >>> from gradatim import LinearRegression, build, load_state, save_state
-        >>> family = LinearRegression(3)
-        >>> learner = build("ridge", family)
-        >>> task = family.sample(1, torch.Generator().manual_seed(0))
+        >>> learner = build("ridge", LinearRegression(3))
+        >>> task = LinearRegression(3).sample(1, torch.Generator().manual_seed(0))
         >>> state = learner.adapt(task.support, batch_size=16)
-        >>> path = save_state("task.safetensors", state, learner)
-        >>> loaded = load_state(path, learner)
-        >>> torch.equal(learner.predict(task.query.x, loaded), learner.predict(task.query.x, state))
+        >>> loaded = load_state(save_state("task.safetensors", state, learner), learner)
+        >>> torch.equal(learner.refiner.latent(loaded), learner.refiner.latent(state))
         True
     """
     if learner.refiner.capabilities.per_query:

@@ -102,8 +102,8 @@ def train(
         >>> learner, family = build("parametric-gradients", LinearRegression(3)), LinearRegression(3)
         >>> config = TrainConfig(iterations=2, tasks=4, warmup=1, log_every=1)
         >>> result = train(learner, family, Greedy(batch_size=8, horizon=2), config, progress=False)
-        >>> [record["iteration"] for record in result.log]
-        [1, 2]
+        >>> len(result.log)
+        2
 
     Source: Mittal et al. 2025, eq. 6.
     """

@@ -16,7 +16,7 @@ from ..nn.mixture import SHARPNESS, TAILS, class_probabilities, log_density
 from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .base_rates import base_rates
-from .foresight import merged_log_likelihood, merged_products
+from .foresight import merged_weights
 from .heads import Factor, factorise, leave_out, noise_variance, solve_heads
 from .left_out import PIECE, answers_left_out
 from .pending import Pending
@@ -246,10 +246,10 @@ class Experts(Refiner):
         return self.like.expand(len(state.solved), width)
 
     def merge(self, states: Sequence[ExpertsState]) -> ExpertsState:
-        """Return the moments of all rows, exact, and experts weighed anew: see `merged_log_likelihood`."""
+        """Return the moments of all rows, exact, and experts weighed anew: see `merged_weights`."""
         states = [self._absorbed(state) for state in states]
         moments = add(*(state.moments for state in states))
-        weights, products = merged_log_likelihood(self, states, moments), merged_products(states, moments)
+        weights, products = merged_weights(self, states, moments)
         state = states[0]._replace(moments=moments, log_likelihood=weights, products=products)
         return self.solve(state)
 

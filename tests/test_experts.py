@@ -27,9 +27,9 @@ from gradatim.signal import PLAIN, StepInput
 STEPS = [(0, -0.5), (1, 0.0), (2, 0.5)]
 
 
-def learner(classes=None):
-    landmarks = torch.randn(5, 3, generator=torch.Generator().manual_seed(7))
-    features = FixedFeatures.draw(landmarks, 4, STEPS, ramps=6)
+def learner(classes=None, landmarks=5):
+    points = torch.randn(landmarks, 3, generator=torch.Generator().manual_seed(7))
+    features = FixedFeatures.draw(points, 4, STEPS, ramps=6)
     likelihood = SquaredError(1) if classes is None else CrossEntropy(classes)
     refiner = Experts(features, classes or 1, classes is not None)
     return Learner(Committee(features, likelihood, refiner.count), refiner, PLAIN).double()
@@ -348,6 +348,7 @@ def test_merged_states_hold_the_moments_of_all_and_groups_change_nothing(outputs
     torch.testing.assert_close(merged.moments, made.refiner.settle(whole).moments)
     nested = made.merge([parts[3], made.merge([parts[1], made.merge([parts[2], parts[0]])])])
     torch.testing.assert_close(nested.log_likelihood, merged.log_likelihood)
+    torch.testing.assert_close(nested.products, merged.products)
     torch.testing.assert_close(made.refiner.latent(nested), made.refiner.latent(merged))
 
 
@@ -359,6 +360,21 @@ def test_merging_with_a_state_of_no_rows_changes_nothing(outputs):
         torch.testing.assert_close(merged.log_likelihood, state.log_likelihood)
         x = rows(9, outputs, seed=1).x
         torch.testing.assert_close(made.predict(x, merged), made.predict(x, state))
+
+
+def test_parts_of_few_rows_do_not_decide_how_means_are_weighed():
+    """y is linear in the features, without noise: heads of 24 rows miss it, heads of all rows do not."""
+    made, batch, fresh = learner(landmarks=40), rows(32 * 24), rows(400, seed=1)
+    theta = torch.randn(
+        sum(made.refiner.features.blocks), 1, generator=torch.Generator().manual_seed(0)
+    ).double()
+    batch, y = Batch(batch.x, made.refiner.features(batch.x) @ theta), made.refiner.features(fresh.x) @ theta
+    parts = [made.adapt(batch.slice(at, at + 24), 24) for at in range(0, 32 * 24, 24)]
+    merged, one = (
+        (made.predict(fresh.x, state) - y).square().mean().sqrt()
+        for state in (made.merge(parts), made.adapt(batch, 24))
+    )
+    assert merged < one
 
 
 def test_what_sums_say_of_rows_left_out_is_what_is_found_where_scores_are_gaussian():

@@ -1,5 +1,6 @@
 """States learned apart and merged: the sums of one pass, no row twice, one line for what does not belong together."""
 
+import copy
 import os
 import re
 import shutil
@@ -166,6 +167,33 @@ def test_rows_of_a_file_weigh_as_reweigh_does(home, tmp_path):
     x = frame(50, 3)[["size", "width", "colour"]]
     weighed = RefinedClassifier.load(tmp_path / "new").predict_proba(x)
     np.testing.assert_allclose(weighed, model.predict_proba(x), atol=1e-9)
+
+
+def test_merged_parts_and_one_pass_answer_alike_once_the_same_rows_weigh_them():
+    rows, x = frame(800, 0), frame(50, 3)[["size", "width"]].to_numpy()
+    X, y = rows[["size", "width"]].to_numpy(), rows["y"].to_numpy(dtype=object)
+    base = RefinedClassifier().partial_fit(X[:256], y[:256])
+    parts = [base.fork().partial_fit(X[at : at + 68], y[at : at + 68]) for at in range(256, 800, 68)]
+    whole = RefinedClassifier().partial_fit(X[:256], y[:256]).partial_fit(X[256:], y[256:])
+    for part in parts:
+        base.merge(part)
+    answers = [model.reweigh(X[:256], y[:256]).predict_proba(x) for model in (base, whole)]
+    np.testing.assert_allclose(*answers, atol=1e-9)
+
+
+def test_rows_that_weigh_count_as_they_are_and_a_row_of_weight_two_as_two():
+    rows = frame(800, 0)
+    X, y = rows[["size", "width"]].to_numpy(), rows["y"].to_numpy(dtype=object)
+    model = RefinedClassifier().partial_fit(X, y)
+
+    def found(*arguments, **options) -> torch.Tensor:
+        weighed = copy.deepcopy(model).reweigh(*arguments, **options)
+        return weighed.task_.members.states[0].log_likelihood
+
+    once = found(X[:64], y[:64])
+    torch.testing.assert_close(found(X[:64], y[:64], n_rows=64), once)
+    torch.testing.assert_close(found(X[:64], y[:64], n_rows=800), 800 / 64 * once)
+    torch.testing.assert_close(found(X[:64], y[:64], np.full(64, 2.0)), 2 * once)
 
 
 def test_a_class_that_one_part_finds_is_kept():

@@ -282,6 +282,7 @@ def whole_result():
     titles = {
         "final.over_batch": ["over the reference that is best on the held-out rows"],
         "forget": ["heads of both solved anew", "and experts of both weighed anew by the rows that remain"],
+        "merge32": ["weighed by merged sums, without rows"],
         "ece_excess": ["of plain-ridge"],
     }
     claims = [

@@ -90,16 +90,19 @@ def test_small_tables_of_a_collection_are_loaded_each_alone(tmp_path, monkeypatc
 def test_shards_are_merged_to_all_rows_and_cost_little():
     found = merged(table(), 0)
     assert SHARDS == 32 and 0 < float(found["one_log_loss"]) < 0.4
-    assert float(found["merged_log_loss"]) == pytest.approx(float(found["one_log_loss"]), rel=0.3)
+    for name in ("merged_log_loss", "sums_log_loss"):
+        assert float(found[name]) == pytest.approx(float(found["one_log_loss"]), rel=0.3)
 
 
 def test_merging_is_a_ratio_of_log_losses():
     def record(one, joined):
         about = {"one_log_loss": one, "merged_log_loss": joined, "one_error": 0.1, "merged_error": 0.2}
+        about["sums_log_loss"] = 3 * one
         return {key: np.asarray(value) for key, value in about.items()}
 
     claim = merge_claim([[record(0.2, 0.1), record(0.2, 0.3)], [record(0.1, 0.4)] * 2])
     assert claim["value"] == pytest.approx(2.0) and claim["beside"]["share of wrong rows more"][0] == 0.1
+    assert claim["beside"]["weighed by merged sums, without rows"] == pytest.approx([3.0] * 3)
     assert merge_claim([])["range"] == "no table has so many rows"
 
 

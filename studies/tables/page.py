@@ -183,8 +183,10 @@ def answer_calibration(result: Result) -> Iterator[str]:
 
 def answer_states(result: Result) -> Iterator[str]:
     """Yield whether merging and forgetting come to the same as one pass."""
+    sums = number(result.beside("tables.merge32", "weighed by merged sums"))
     yield (
-        f"After 32 shards are learnt apart and merged, the log-loss is {times(result, 'merge32')} that of one pass."
+        "After 32 shards are learnt apart and merged, and experts are weighed by the first 256 rows, the log-loss is "
+        f"{times(result, 'merge32')} that of one pass. Weighed by the merged sums alone, without any row: {sums}."
     )
     forget, lost, difference = (
         number(result.value(f"tables.{name}")) for name in ("forget", "ray", "ray_difference")
@@ -254,7 +256,8 @@ PAGE = Page(
         "tables.coverage.fifths": "how far the 80% intervals are from their level in fifths of what is predicted",
         "tables.long.over_best_head": "held-out errors after 50,000 rows over those of the best single ridge head, the "
         "worse of two streams of images",
-        "tables.merge32": "log-loss after merging 32 shards over that of one pass, geometric mean of tables",
+        "tables.merge32": "log-loss after merging 32 shards, experts weighed by the first 256 rows, over that of "
+        "one pass, geometric mean of tables",
         "tables.forget": "greatest change of a probability: half the rows forgotten, or never learnt",
         "tables.checks_failed": "checks of scikit-learn that fail",
         "tables.state_bytes": "bytes of the largest state",

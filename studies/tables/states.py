@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from gradatim.comparison.experiment import Values
 
     from .data import Table
+    from .verdicts import Three
 
 SHARDS = 32
 
 
 def merged(table: Table, order: int) -> Values:
-    """Return log-losses and errors on the held-out rows after one pass, and after merging 32 shards.
+    """Return log-losses and errors on the held-out rows after `one` pass, and after merging 32 shards.
 
     The first 256 rows fix the map and are learnt by both. The others are cut into 32 shards, one after the other in
-    the stream. Each is learnt by a fork, and the forks are merged into what has learnt the first rows.
+    the stream. Each is learnt by a fork, and the forks are merged into what has learnt the first rows. Experts are
+    weighed by what merged sums say, `sums`, and then by the first 256 rows, kept for it, with `reweigh`, `merged`.
     """
     x, y, held_x, held_y = table.split(order)
     first = RefinedEstimator(table, 0)
@@ -42,7 +44,9 @@ def merged(table: Table, order: int) -> Values:
         forks.append(fork.partial_fit(first.frame(x[rows]), y[rows], classes=np.arange(table.classes)))
     for fork in forks:
         joined.model.merge(fork)
-    predictions = {"one": one_pass.predict(held_x), "merged": joined.predict(held_x)}
+    predictions = {"one": one_pass.predict(held_x), "sums": joined.predict(held_x)}
+    joined.model.reweigh(joined.frame(x[:WARM]), y[:WARM])
+    predictions["merged"] = joined.predict(held_x)
     losses = {f"{name}_log_loss": np.asarray(log_losses(p, held_y).mean()) for name, p in predictions.items()}
     return losses | {f"{name}_error": np.asarray(errors(p, held_y).mean()) for name, p in predictions.items()}
 
@@ -80,19 +84,22 @@ def forgotten(table: Table, order: int) -> Values:
 
 
 def merge_claim(tables: list[list[Values]]) -> dict[str, Any]:
-    """Return the claim on merging, from records by table and order: log-loss over that of one pass."""
+    """Return the claim on merging, from records by table and order: log-loss, weighed by kept rows, over one pass's."""
     if not tables:
         return unmeasured("merge32", "no table has so many rows")
 
     def means(key: str) -> np.ndarray:
         return np.array([np.mean([float(record[key]) for record in orders]) for orders in tables])
 
-    logs = np.log(means("merged_log_loss") / means("one_log_loss"))
-    three = bootstrap(lambda a: float(np.exp(a.mean())), logs[None])
+    def over_one(name: str) -> Three:
+        logs = np.log(means(f"{name}_log_loss") / means("one_log_loss"))
+        return bootstrap(lambda a: float(np.exp(a.mean())), logs[None])
+
     more = bootstrap(
         lambda a, b: float(a.mean() - b.mean()), means("merged_error")[None], means("one_error")[None]
     )
-    return measured("merge32", three, {"share of wrong rows more": more}, tables=len(tables))
+    beside = {"weighed by merged sums, without rows": over_one("sums"), "share of wrong rows more": more}
+    return measured("merge32", over_one("merged"), beside, tables=len(tables))
 
 
 def forget_claim(tables: dict[str, list[Values]]) -> dict[str, Any]:

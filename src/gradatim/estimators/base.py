@@ -147,7 +147,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         """Weigh the experts by rows X `[n, columns]`, y `[n]` that were learnt, each scored as if it had been left out.
 
         After it, answers do not depend on the order in which rows were learnt. `n_rows`: how many rows these stand for
-        (default: all that were learnt).
+        (default: as many as they are, each by its weight).
 
         Raises:
             ValueError: as `partial_fit`; the map is not fixed yet.
@@ -157,7 +157,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
             rows = self._targets(self._rows(X, y, sample_weight).present())
             if self.task_.encoder is None:
                 raise ValueError("the map is not fixed yet: learn more rows, or use fit")
-            self.task_.reweigh(rows, self.task_.rows if n_rows is None else n_rows)
+            self.task_.reweigh(rows, float(rows.weight.sum()) if n_rows is None else n_rows)
         return self
 
     def fork(self) -> Self:

@@ -72,7 +72,9 @@ def renewed_tensors(tensors: dict[str, Tensor], members: int, is_classes: bool) 
         renewed[f"{member}.noise"] = pad(noise, later, value=1.0)
         size = 0 if is_classes else log_likelihood.shape[1] + LATER + 1
         renewed[f"{member}.products"] = torch.zeros(1, size, size, dtype=torch.float64)
-        renewed[f"{member}.share"] = torch.zeros(1, max(0, size - 1), log_likelihood.shape[2], dtype=torch.float64)
+        renewed[f"{member}.share"] = torch.zeros(
+            1, max(0, size - 1), log_likelihood.shape[2], dtype=torch.float64
+        )
         renewed[f"{member}.widths"] = Widths.empty(1, renewed[f"{member}.products"], not is_classes).joined
         renewed[f"{member}.solved"] = torch.zeros(1, dtype=torch.float64)
         renewed[f"{member}.alive"] = torch.zeros(0, dtype=torch.int64)

@@ -19,7 +19,7 @@ from ..refiner import Capabilities, Refiner
 from ..tree import where
 from .base_rates import base_rates
 from .experts_state import ExpertsState
-from .foresight import merged_log_likelihood, merged_products
+from .foresight import merged_weights
 from .heads import Factor, factorise, noise_variance, solve_heads
 from .left_out import PIECE, answers_left_out, scores_left_out, widths_left_out
 from .pending import Pending
@@ -238,10 +238,10 @@ class Experts(Refiner):
         return self.like.expand(len(state.solved), width + state.widths.joined.shape[1])
 
     def merge(self, states: Sequence[ExpertsState]) -> ExpertsState:
-        """Return the moments of all rows, exact, and experts weighed anew: see `merged_log_likelihood`."""
+        """Return the moments of all rows, exact, and experts weighed anew: see `merged_weights`."""
         states = [self._absorbed(state) for state in states]
         moments = add(*(state.moments for state in states))
-        weights, products = merged_log_likelihood(self, states, moments), merged_products(states, moments)
+        weights, products = merged_weights(self, states, moments)
         widths = reduce(Widths.merged, [state.widths for state in states])
         state = states[0]._replace(moments=moments, log_likelihood=weights, products=products, widths=widths)
         return self.solve(state)

@@ -25,47 +25,51 @@ TRUST = 30.0
 ALIKE = {True: 2.0, False: 1.0}
 """The power of its share of the rows by which the likelihood that a part has found counts: of classes, of numbers."""
 
+HALFWAY = 0.5
+"""How far the sums decide how much experts of a number miss by: 0 as the parts have found, 1 as the sums say."""
+
 DRAWS = 64
 """Scores that are drawn for each class."""
 
 
-def merged_log_likelihood(experts: Any, states: Sequence[Any], moments: Statistics) -> Tensor:
-    """Return the log likelihood `[B, E, T]` that weighs experts on the rows of several states.
+def merged_weights(experts: Any, states: Sequence[Any], moments: Statistics) -> tuple[Tensor, Tensor]:
+    """Return what weighs experts on the rows of several states: log likelihood `[B, E, T]`, products of residuals.
 
     A part's likelihood is that of heads on the part's rows: it prefers simple experts. The fewer of the rows are in the
     part, the less it counts. In its place stands what the sums over all rows say, for `TRUST` rows:
 
         log w - TRUST f(moments) = sum_parts (rows of the part / rows)^ALIKE (log w - TRUST f(moments))_part
 
-    So the order in which states are merged, and in which groups, changes nothing.
+    Heads of a part miss by more, too, and some experts by far more than others. How the misses of two experts go
+    together is known from the parts, each by its share of the rows. How large each is, `d^2`, the sums say as well, and
+    halfway between the two is taken:
+
+        products / (d d')^(1/2) = sum_parts (rows of the part / rows) (products / (d d')^(1/2))_part,  d = exp(-f)
+
+    With products go the rows they stand for. So the order in which states are merged, and in which groups, changes
+    nothing.
 
     Args:
         experts: the refiner (`Experts`).
         states: of the parts (`ExpertsState`), without rows that wait.
         moments: the sums over the rows of all parts.
     """
-    total = TRUST * _foreseen(experts, states[0]._replace(moments=moments))
+    foreseen = _foreseen(experts, states[0]._replace(moments=moments))
+    found, together = TRUST * foreseen, torch.zeros_like(states[0].products)
     for state in states:
-        share = (state.moments.rows / moments.rows.clamp(min=1e-300)).clamp(max=1) ** ALIKE[experts.classes]
-        found = state.log_likelihood - TRUST * _foreseen(experts, state)
-        total = total + share[:, None, None] * found
-    return total
+        of_part = _foreseen(experts, state)
+        share = (state.moments.rows / moments.rows.clamp(min=1e-300)).clamp(max=1)[:, None, None]
+        found = found + share ** ALIKE[experts.classes] * (state.log_likelihood - TRUST * of_part)
+        if not experts.classes:
+            together = together + share * state.products / _misses(experts, of_part)
+    return found, together if experts.classes else together * _misses(experts, foreseen)
 
 
-def merged_products(states: Sequence[Any], moments: Statistics) -> Tensor:
-    """Return the products of residuals that weigh means on the rows of several states, `[B, E + 1, E + 1]`.
-
-    Those of a part count by its share of the rows, as likelihoods do. With them goes how many rows they stand for.
-
-    Args:
-        states: of the parts (`ExpertsState`), without rows that wait.
-        moments: the sums over the rows of all parts.
-    """
-    total = torch.zeros_like(states[0].products)
-    for state in states:
-        share = (state.moments.rows / moments.rows.clamp(min=1e-300)).clamp(max=1) ** ALIKE[False]
-        total = total + share[:, None, None] * state.products
-    return total
+def _misses(experts: Any, foreseen: Tensor) -> Tensor:
+    """Return `(d d')^(1/2)`, `[B, E + 1, E + 1]`, of what experts are foreseen to miss a row by, and of 1."""
+    root = (-HALFWAY * foreseen[:, :, 0] / experts.outputs).exp()
+    root = torch.cat([root, torch.ones_like(root[:, :1])], 1)
+    return root[:, :, None] * root[:, None]
 
 
 def _foreseen(experts: Any, state: Any) -> Tensor:

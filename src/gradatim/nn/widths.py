@@ -25,8 +25,8 @@ LEVEL = 0.8
 GAIN, PRIOR, MOST = 4.0, 20.0, 1.5
 """Step of a log factor for a row that falls outside, divided by the rows and by as many before; its largest size."""
 
-BLOCK = 32
-"""Rows after which factors change, where all are at hand."""
+TURNS = 8
+"""How often factors change where all rows are at hand."""
 
 TINY = 1e-12
 
@@ -111,14 +111,15 @@ class Widths(NamedTuple):
         outside = (cumulative_at(at, means, noise, share) - 0.5).abs() > LEVEL / 2
         return self.counted(mean, outside, weight)
 
-    def with_blocks(self, mixture: tuple[Tensor, Tensor, Tensor], y: Tensor, weight: Tensor) -> Self:
-        """Return those that have seen rows as in `with_rows`, whose factors change after every few."""
-        widths, (means, noise, share) = self, mixture
-        for start in range(0, y.shape[1], BLOCK):
-            part = slice(start, start + BLOCK)
-            widths = widths.with_rows((means[:, part], noise, share), y[:, part], weight[:, part])
-            widths = widths.turned(self.scale)
-        return widths
+    def with_all(self, mixture: tuple[Tensor, Tensor, Tensor], y: Tensor, weight: Tensor) -> Self:
+        """Return those that have seen rows as in `with_rows`, in no order: steps as large as one after another."""
+        widths = self
+        for _ in range(TURNS):
+            seen = widths.with_rows(mixture, y, weight)
+            rows, missed = seen.rows - widths.rows, seen.missed - widths.missed
+            step = GAIN / TURNS * ((seen.rows + PRIOR) / (self.rows + PRIOR)).log() / rows.clamp(min=TINY)
+            widths = widths._replace(factor=(widths.factor + step * missed).clamp(-MOST, MOST))
+        return widths._replace(rows=seen.rows)
 
     def moved(self, scale: float, shift: float) -> Self:
         """Return those of `scale y + shift`."""

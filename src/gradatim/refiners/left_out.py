@@ -45,7 +45,7 @@ def widths_left_out(experts: Any, state: Any, scores: Tensor, batch: Batch) -> A
     """Return the state of a regression with widths by rows `[B, N, ...]` of which experts said `[B, N, E, C]`."""
     state = state._replace(share=without_negligible(experts.weights(state)))
     y, weight = batch.y[..., 0].to(scores), batch.weight.to(scores)
-    return state._replace(widths=state.widths.with_blocks(state.mixture(scores), y, weight))
+    return state._replace(widths=state.widths.with_all(state.mixture(scores), y, weight))
 
 
 def answers_left_out(experts: Any, state: Any, batch: Batch) -> Tensor:

@@ -233,7 +233,7 @@ def writing(how):
             with target.open("wb", buffering=0) as handle:
                 for start in range(0, len(content), 20):
                     handle.write(content[start : start + 20])
-                    time.sleep(0.01)
+                    time.sleep(0.03)
             if target != state:
                 os.replace(target, state)
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal, StepInput
     from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.evolution import Evolution
+    from .training.prefixes import Prefixes
     from .training.schemes import Greedy, Scheme, Unrolled
     from .training.states import load_state, save_state
     from .training.train import TrainConfig, train
@@ -80,6 +81,7 @@ _HOMES = {
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
     "files.checkpoint": ("load_weights",),
     "training.evolution": ("Evolution",),
+    "training.prefixes": ("Prefixes",),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
     "training.states": ("load_state", "save_state"),
     "training.train": ("TrainConfig", "train"),
@@ -128,6 +130,7 @@ __all__ = [  # noqa: RUF022
     "Greedy",
     "Unrolled",
     "Evolution",
+    "Prefixes",
     "TrainConfig",
     "train",
     "Recipe",

@@ -313,19 +313,32 @@ def test_broken_predictors_are_found():
 FAMILIES = {
     "LinearRegression": [REGRESSION, LinearRegression(4, 0.3, 20.0, support_rows=12, min_support_rows=3)],
     "LinearClassification": [CLASSES, LinearClassification(2, 5, support_rows=9, min_support_rows=1)],
-    "RandomNetworkRegression": [RandomNetworkRegression(3, 4), RandomNetworkRegression(1, 1, 0.0)],
+    "RandomNetworkRegression": [
+        RandomNetworkRegression(3, 4),
+        RandomNetworkRegression(1, 1, 0.0),
+        RandomNetworkRegression(2, 5, shared=3),
+    ],
     "ImageClassification": [
         ImageClassification("digits", 6, 10),
+        ImageClassification("digits", None, 10),
         ImageClassification("digits", 3, 4, "test", support_rows=300, query_rows=9, min_support_rows=20),
     ],
-    "Sinusoids": [Sinusoids(), Sinusoids(noise_std=0.1, support_rows=9, min_support_rows=2)],
+    "Sinusoids": [
+        Sinusoids(),
+        Sinusoids(noise_std=0.1, support_rows=9, min_support_rows=2),
+        Sinusoids(0.1, (0.5, 2.0)),
+    ],
     "StructuralCausalModel": [StructuralCausalModel(3, support_rows=15)],
     "GaussianMixture": [
         GaussianMixture(2, 3),
         GaussianMixture(3, 4, 1, support_rows=9, min_support_rows=2),
     ],
 }
-FROM_FILES = {"Alphabets", "EmbeddingClassification"}  # checked beside the files they read
+FROM_FILES = {
+    "Alphabets",
+    "EmbeddingClassification",
+    "OmniglotClassification",
+}  # checked beside the files they read
 
 
 def test_every_family_is_checked():

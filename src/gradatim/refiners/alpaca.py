@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from ..signal import StepInput
 
 
+SPEED = 10.0
+"""By how much a step of the optimizer moves the log noise further than another parameter. It falls by ten nats or more
+where tasks have no noise, and held the training back at a speed of 1."""
+
+
 class ALPaCA(Refiner):
     """`w ~ N(m, L L')`, `y = w' k + e`, `e ~ N(0, s)`, with m, L and s learnt: a posterior from sums over rows.
 
@@ -72,7 +77,7 @@ class ALPaCA(Refiner):
         start = torch.zeros(keys, keys) if rank is None else torch.randn(keys, rank) * 0.1 / rank**0.5
         self.factor = nn.Parameter(start)
         self.log_diagonal = nn.Parameter(torch.zeros(keys))
-        self.log_noise = nn.Parameter(torch.zeros(outputs))
+        self.scaled_log_noise = nn.Parameter(torch.zeros(outputs))
         self.full = rank is None
         self.register_buffer("like", torch.zeros(()))
 
@@ -99,6 +104,11 @@ class ALPaCA(Refiner):
     def linearization_point(self, state: Statistics) -> Tensor:
         """Return zeros `[B, S]`: keys do not depend on the head, so nothing is solved."""
         return self.like.new_zeros(len(state.rows), self.outputs * (self.keys + 1) + self.keys**2)
+
+    @property
+    def log_noise(self) -> Tensor:
+        """Return the logs of the noise variances, `[C]`."""
+        return SPEED * self.scaled_log_noise
 
     def root(self) -> Tensor:
         """Return L `[K, K]` in float64, lower triangular, `L L'` the prior covariance of the head."""

@@ -94,7 +94,7 @@ class Prefixes(Scheme):
             )
 
     def _losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield each task's query loss after each prefix, `[B]`."""
+        """Yield each task's query loss in each mini-batch, `[B]`: a mean over its prefixes where there are several."""
         ends = self._ends(task.support, generator)
         support, query, n_ends = task.support.slice(0, int(ends[-1])), task.query, len(ends)
         learner.check(support)
@@ -108,13 +108,13 @@ class Prefixes(Scheme):
         if isinstance(predictor, Keys):
             encoded = predictor.encode(query.x).repeat_interleave(n_ends, dim=0)
             asked = Batch._trusted(
-                encoded, *(part.repeat_interleave(n_ends, 0) for part in (query.y, query.weight))
+                encoded, query.y.repeat_interleave(n_ends, 0), query.weight.repeat_interleave(n_ends, 0)
             )
             rows = predictor.read_loss(encoded, learner.refiner.latent(state), asked.y, self.density)
             losses = weighted_mean(rows, asked)
         else:
             losses = learner.loss(query.repeat(n_ends), state, generator)
-        yield from losses.unflatten(0, (-1, n_ends)).unbind(1)
+        yield from losses.unflatten(0, (task.n_tasks, -1, self.prefixes)).mean(2).unbind(1)
 
     def _ends(self, support: Batch, generator: torch.Generator) -> Tensor:
         """Return the lengths of the prefixes after which the loss is taken, `[E]`, ascending."""

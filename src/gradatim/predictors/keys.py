@@ -100,8 +100,8 @@ class GaussianKeys(Keys):
         >>> import torch
         >>> from gradatim.predictors import GaussianKeys, SquaredError
         >>> f = GaussianKeys(1, SquaredError(), torch.nn.Linear(1, 8), keys=8)
-        >>> f.moments(torch.zeros(2, 5, 1), torch.zeros(2, *f.latent_shape))[1].unique()
-        tensor([1.])
+        >>> f.moments(torch.zeros(2, 5, 1), torch.zeros(2, *f.latent_shape))[1].unique().tolist()
+        [1.0]
 
     Source: Harrison et al. 2018, eqs. 5-6; Bishop 2006, eqs. 3.58-3.59.
     """

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,9 +58,9 @@ class Training:
 
 
 def letters_training(iterations: int, seed: int) -> Training:
-    """Return the training of a learner of letters: thirty ways, a hundred rows, all ten prefixes."""
-    family = replace(LETTERS, ways=30, query_rows=60)
-    config = TrainConfig(iterations=iterations, tasks=4, lr=2e-3, ema=0.99, seed=seed)
+    """Return the training of a learner of letters: thirty ways of turned letters, a hundred rows, all ten prefixes."""
+    family = replace(LETTERS, ways=30, query_rows=60, turned=True)
+    config = TrainConfig(iterations=iterations, tasks=4, lr=5e-3, ema=0.99, seed=seed)
     return Training(family, Prefixes(batch_size=SIZE, horizon=10), config)
 
 
@@ -71,13 +71,13 @@ def waves_training(family: Sinusoids, iterations: int, seed: int) -> Training:
 
 
 def trained(method: Method, training: Training) -> tuple[Learner, float]:
-    """Return a learner that was trained, and the seconds that it took."""
+    """Return a learner that was trained, and the seconds of one core that it took."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.config.seed)
         learner = method.build(training.family)
-    begin = perf_counter()
+    begin = process_time()
     train(learner, training.family, training.scheme, training.config, progress=False)
-    return learner, perf_counter() - begin
+    return learner, process_time() - begin
 
 
 def served(learner: Learner, method: Method, family: TaskFamily) -> Learner:
@@ -137,7 +137,7 @@ def peers() -> dict[str, list[Method]]:
         "kernel": [Kernel(width=width) for width in (3.0, 5.0, 7.0, 10.0, 14.0, 20.0)],
         "newton": [
             Newton(rate=rate, damping=damping, power=power)
-            for rate, damping, power in product((1.0, 3.0, 10.0), (0.3, 1.0, 3.0), (0.7, 1.0))
+            for rate, damping, power in product((1.0, 3.0, 10.0), (0.3, 1.0), (0.7, 1.0))
         ],
     }
 
@@ -184,7 +184,7 @@ def few_shot(smoke: bool, seed: int, iterations: int) -> dict[str, Any]:
     """Return accuracies after one row of each letter; the training has turned letters, sixty ways, one to five rows."""
     training = letters_training(iterations, seed)
     ways = 60
-    family = replace(training.family, turned=True, ways=ways, support_rows=ways * 2, query_rows=ways, shots=2)
+    family = replace(training.family, ways=ways, support_rows=ways * 2, query_rows=ways, shots=2)
     training = replace(training, family=family, scheme=Prefixes(batch_size=ways // 2, horizon=4))
     result: dict[str, Any] = {}
     for name, method in ENCODERS.items():
@@ -285,11 +285,11 @@ def figures(records: dict[str, Any]) -> dict[str, list[float]]:
 
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int, dict[str, Any]]] = {
-    "omniglot": (letters, 3500, {}),
-    "few-shot": (few_shot, 3500, {}),
+    "omniglot": (letters, 2000, {}),
+    "few-shot": (few_shot, 2000, {}),
     "sinusoids": (waves, 2000, {}),
-    "noisy": (waves, 3000, {"noise_std": 0.3}),
-    "hidden": (waves, 3000, {"frequencies": (0.5, 2.0)}),
+    "noisy": (waves, 2000, {"noise_std": 0.3}),
+    "hidden": (waves, 2000, {"frequencies": (0.5, 2.0)}),
 }
 """What measures a part, the iterations of its training, and fields of its family."""
 

@@ -1,8 +1,9 @@
 """`python -m studies.meta.keys PART`: learnt keys and learnt priors against the best that learns nothing.
 
-Parts: `omniglot` (letters by their pixels, ten ways, rows one by one), `few-shot` (five ways, one row of each),
-`sinusoids`, `noisy`, `hidden` (a hidden frequency). Choices rest on validation tasks; test tasks are read once, at the
-end of a part. Records are added to a JSON file, and a part that is in it is not run again.
+Parts: `omniglot` (letters by their pixels, ten ways), `intents` (sentences by their embeddings, ten ways), and `peers`
+and `peers-intents` for them; `few-shot` (letters, few rows of each); `sinusoids`, `noisy`, `hidden` (frequencies).
+Choices rest on validation tasks; test tasks are read once, at the end of a part. Records are added to a JSON file, and
+a part that is in it is not run again.
 
 Source: the comparison is this project's own; the families are those of Lake et al. 2015 and Finn et al. 2017.
 """
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradatim.families import OmniglotClassification, Sinusoids
+from gradatim.families import EmbeddingClassification, OmniglotClassification, Sinusoids
+from gradatim.families.sampling import PooledClassification
 from gradatim.methods import PLDA, ALPaCA, Kernel, Method, Newton, Prototypical, RandomFeatures, Ridge
 from gradatim.metrics import error_rate
 from gradatim.provenance import commit, on_threads
@@ -42,10 +44,16 @@ SIZE = 10
 """Rows of a mini-batch."""
 
 LETTERS = OmniglotClassification(ways=10, support_rows=100, query_rows=100)
-ENCODERS = {
+INTENTS = EmbeddingClassification(dim=None, ways=10, support_rows=100, query_rows=100)
+ENCODERS: dict[str, Method] = {
     "plda": PLDA(encoder="convolutions", width=64),
     "prototypical": Prototypical(encoder="convolutions", width=64),
 }
+STAGES: dict[str, tuple[PooledClassification, dict[str, Method]]] = {
+    "omniglot": (LETTERS, ENCODERS),
+    "intents": (INTENTS, {"plda": PLDA(), "prototypical": Prototypical()}),
+}
+"""Families of classes and the learnt methods on them."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,11 @@ class Training:
     config: TrainConfig
 
 
-def letters_training(iterations: int, seed: int) -> Training:
-    """Return the training of a learner of letters: thirty ways of turned letters, a hundred rows, all ten prefixes."""
-    family = replace(LETTERS, ways=30, query_rows=60, turned=True)
+def classes_training(family: PooledClassification, iterations: int, seed: int) -> Training:
+    """Return the training of a learner of classes: thirty ways, a hundred rows, ten prefixes; letters are turned."""
+    family = replace(family, ways=30, query_rows=60)
+    if isinstance(family, OmniglotClassification):
+        family = replace(family, turned=True)
     config = TrainConfig(iterations=iterations, tasks=4, lr=5e-3, ema=0.99, seed=seed)
     return Training(family, Prefixes(batch_size=SIZE, horizon=10), config)
 
@@ -142,20 +152,20 @@ def peers() -> dict[str, list[Method]]:
     }
 
 
-def letters_peers(smoke: bool) -> dict[str, Any]:
+def classes_peers(smoke: bool, family: PooledClassification) -> dict[str, Any]:
     """Return the test errors of each peer, with the setting that is best on validation tasks at each number of rows."""
     n_validation, n_test = (4, 4) if smoke else (20, 200)
     rows, errors = ROWS["omniglot"], {}
     for name, settings in peers().items():
         settings = settings[:2] if smoke else settings
-        learners = [setting.build(LETTERS) for setting in settings]
+        learners = [setting.build(family) for setting in settings]
         found = [
-            curve(learner, drawn(LETTERS.on("validation"), n_validation, 1, 20), rows, SIZE, error_rate)
+            curve(learner, drawn(family.on("validation"), n_validation, 1, 20), rows, SIZE, error_rate)
             for learner in learners
         ]
         best = [min(range(len(found)), key=lambda s, r=r: found[s][r]) for r in range(len(rows))]
         tests = {
-            s: curve(learners[s], drawn(LETTERS.on("test"), n_test, 2, 20), rows, SIZE, error_rate)
+            s: curve(learners[s], drawn(family.on("test"), n_test, 2, 20), rows, SIZE, error_rate)
             for s in set(best)
         }
         errors[name] = {
@@ -166,23 +176,39 @@ def letters_peers(smoke: bool) -> dict[str, Any]:
     return errors
 
 
-def letters(smoke: bool, seed: int, iterations: int) -> dict[str, Any]:
-    """Return errors of the learnt methods on validation and test letters, and the seconds of their training."""
+def classes(smoke: bool, seed: int, iterations: int, stage: str) -> dict[str, Any]:
+    """Return errors of the learnt methods on validation and test classes, and the seconds of their training."""
     n_tasks, rows, result = 4 if smoke else 400, ROWS["omniglot"], {}
-    for name, method in ENCODERS.items():
-        learner, seconds = trained(method, letters_training(iterations, seed))
-        learner = served(learner, method, LETTERS)
+    family, methods = STAGES[stage]
+    for name, method in methods.items():
+        learner, seconds = trained(method, classes_training(family, iterations, seed))
         record: dict[str, Any] = {"seconds": seconds, "iterations": iterations}
+        record |= shots(learner, method, smoke) if stage == "omniglot" else {}
+        learner = served(learner, method, family)
         for split in ("validation", "test"):
-            tasks = drawn(LETTERS.on(split), n_tasks, 2)
+            tasks = drawn(family.on(split), n_tasks, 2)
             record[split] = curve(learner, tasks, rows, SIZE, error_rate)
         result[name] = record
     return result
 
 
+def shots(learner: Learner, method: Method, smoke: bool) -> dict[str, float]:
+    """Return the accuracies of a learner of letters after one row or five of each."""
+    accuracy = {}
+    for split, (ways, each) in product(("validation", "test"), ((5, 1), (5, 5), (20, 1))):
+        asked = replace(
+            LETTERS.on(split), ways=ways, support_rows=ways * each, query_rows=ways * 10, shots=each
+        )
+        tasks = drawn(asked, 4 if smoke else 1000, 3)
+        size = asked.support_rows
+        (error,) = curve(served(learner, method, asked), tasks, (size,), size, error_rate)
+        accuracy[f"{split}-{ways}-way-{each}-shot"] = 1 - error
+    return accuracy
+
+
 def few_shot(smoke: bool, seed: int, iterations: int) -> dict[str, Any]:
     """Return accuracies after one row of each letter; the training has turned letters, sixty ways, one to five rows."""
-    training = letters_training(iterations, seed)
+    training = classes_training(LETTERS, iterations, seed)
     ways = 60
     family = replace(training.family, ways=ways, support_rows=ways * 2, query_rows=ways, shots=2)
     training = replace(training, family=family, scheme=Prefixes(batch_size=ways // 2, horizon=4))
@@ -190,11 +216,7 @@ def few_shot(smoke: bool, seed: int, iterations: int) -> dict[str, Any]:
     for name, method in ENCODERS.items():
         learner, seconds = trained(method, training)
         record: dict[str, Any] = {"seconds": seconds, "iterations": iterations}
-        for split, (n, shots) in product(("validation", "test"), ((5, 1), (5, 5), (20, 1))):
-            asked = replace(LETTERS.on(split), ways=n, support_rows=n * shots, query_rows=n * 10, shots=shots)
-            tasks = drawn(asked, 4 if smoke else 1000, 3)
-            (error,) = curve(served(learner, method, asked), tasks, (n * shots,), n * shots, error_rate)
-            record[f"{split}-{n}-way-{shots}-shot"] = 1 - error
+        record |= shots(learner, method, smoke)
         result[name] = record
     return result
 
@@ -267,12 +289,12 @@ def figures(records: dict[str, Any]) -> dict[str, list[float]]:
     over = lambda a, b, at=slice(None): geometric([x / y for x, y in zip(a[at], b[at], strict=True)])  # noqa: E731
     for key, record in records.items():
         part = key.rsplit("/", 1)[0]
-        if part == "omniglot":
-            error = record["plda"]["test"]
-            if "peers/0" in records:
-                best = [min(p["test"][r] for p in records["peers/0"].values()) for r in range(len(error))]
-                add("meta.omniglot.over_unlearned", over(error, best))
-            add("meta.omniglot.over_proto", over(error, record["prototypical"]["test"]))
+        if part in STAGES:
+            error, peers = record["plda"]["test"], "peers/0" if part == "omniglot" else f"peers-{part}/0"
+            if peers in records:
+                best = [min(p["test"][r] for p in records[peers].values()) for r in range(len(error))]
+                add(f"meta.{part}.over_unlearned", over(error, best))
+            add(f"meta.{part}.over_proto", over(error, record["prototypical"]["test"]))
         if part == "few-shot":
             add("meta.omniglot.five_way", 100 * record["plda"]["test-5-way-1-shot"])
         if part == "sinusoids":
@@ -285,7 +307,8 @@ def figures(records: dict[str, Any]) -> dict[str, list[float]]:
 
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int, dict[str, Any]]] = {
-    "omniglot": (letters, 2000, {}),
+    "omniglot": (classes, 4500, {"stage": "omniglot"}),
+    "intents": (classes, 2000, {"stage": "intents"}),
     "few-shot": (few_shot, 2000, {}),
     "sinusoids": (waves, 2000, {}),
     "noisy": (waves, 2000, {"noise_std": 0.3}),
@@ -296,8 +319,8 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int, dict[str, Any]]] = {
 
 def measure(part: str, smoke: bool, seed: int, iterations: int | None = None) -> dict[str, Any]:
     """Return the record of one part with one seed of training; `peers` need none."""
-    if part == "peers":
-        return letters_peers(smoke)
+    if part.startswith("peers"):
+        return classes_peers(smoke, INTENTS if part == "peers-intents" else LETTERS)
     run, wanted, fields = PARTS[part]
     return run(smoke, seed, 2 if smoke else iterations or wanted, **fields)
 
@@ -305,7 +328,7 @@ def measure(part: str, smoke: bool, seed: int, iterations: int | None = None) ->
 def main() -> None:
     """Run a part, add its record to a file, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["peers", *PARTS])
+    parser.add_argument("part", choices=["peers", "peers-intents", *PARTS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--smoke", action="store_true")
@@ -316,7 +339,7 @@ def main() -> None:
     if key not in records:
         with on_threads(1):
             record = measure(arguments.part, arguments.smoke, arguments.seed, arguments.iterations)
-        records[key] = record | ({} if arguments.part == "peers" else {"commit": commit()})
+        records[key] = record | ({} if arguments.part.startswith("peers") else {"commit": commit()})
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(records, indent=1))
     print(json.dumps({key: records[key], "figures": figures(records)}, indent=1))

@@ -38,8 +38,8 @@ class Prefixes(Scheme):
 
         state_e = sum of rows 1 .. e,   loss = mean over e of L(query, state_e)
 
-    Rows are encoded once. Cumulative sums are the states after all prefixes, and nothing is looped over. An iteration
-    takes a tenth or less of the time that `Unrolled` takes for the same loss.
+    Rows are encoded once. Cumulative sums are the states after all prefixes, and nothing is looped over. With
+    convolutions as the encoder an iteration takes a quarter of the time that `Unrolled` takes for the same loss.
 
     Fields:
         `chosen`: at how many of the `horizon` ends of mini-batches the loss is taken, drawn anew in each iteration.

@@ -142,9 +142,9 @@ def peers() -> dict[str, list[Method]]:
         "ridge": [Ridge(strength=strength) for strength in (*strengths, 3000.0)],
         "random-features": [
             RandomFeatures(strength=s, features=n)
-            for s, n in product((0.1, 0.3, 1.0, 3.0, 10.0), (512, 1024))
+            for s, n in product((0.03, 0.1, 0.3, 1.0, 3.0), (512, 1024))
         ],
-        "kernel": [Kernel(width=width) for width in (3.0, 5.0, 7.0, 10.0, 14.0, 20.0)],
+        "kernel": [Kernel(width=width) for width in (2.0, 3.0, 5.0, 7.0, 10.0, 14.0)],
         "newton": [
             Newton(rate=rate, damping=damping, power=power)
             for rate, damping, power in product((1.0, 3.0, 10.0), (0.3, 1.0), (0.7, 1.0))

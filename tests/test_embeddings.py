@@ -39,7 +39,8 @@ def family(path, **fields):
 
 def test_a_task_is_rows_of_the_file_and_support_and_query_share_none(rows, path):
     task = family(path).sample(50, seeded())
-    train = _pools(path, 0)["train"].rows
+    pool = _pools(path, 0)["train"]
+    train = pool.rows * pool.spread
     for b in range(50):
         x = torch.cat([task.support.x[b], task.query.x[b]])
         assert len(torch.unique(x, dim=0)) == 30
@@ -59,6 +60,22 @@ def test_pools_share_no_class_and_only_that_of_training_decides_the_scale(rows, 
     torch.testing.assert_close(train.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(train.std(0, correction=0), torch.ones(8), atol=1e-5, rtol=0)
     assert float(pools["test"].rows.mean(0).abs().max()) > 0.1
+
+
+def test_without_a_projection_embeddings_are_scaled_by_one_number(rows, path):
+    pool = _pools(path, 0)["train"]
+    raw = torch.from_numpy(rows["embeddings"]).float()
+    own = torch.pdist(pool.rows * pool.spread)
+    data = read_embeddings(path)
+    places = np.flatnonzero(np.isin(data.labels, _train_classes()))
+    scaled = torch.pdist(raw[places])
+    torch.testing.assert_close(own / own[0], scaled / scaled[0], rtol=1e-4, atol=1e-4)
+    assert float((pool.rows * pool.spread).square().mean()) == pytest.approx(1, rel=1e-4)
+
+
+def _train_classes():
+    """The classes of ten that a file without splits trains on."""
+    return np.split(np.random.RandomState(0).permutation(10), [6, 8])[0]
 
 
 def test_a_projection_is_drawn_for_each_task_and_keeps_the_scale(path):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ImageClassification,
         LinearClassification,
         LinearRegression,
+        OmniglotClassification,
         RandomNetworkRegression,
         Sinusoids,
         StructuralCausalModel,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .signal import BOTH, GRADIENTS, OBSERVATIONS, PLAIN, Signal, StepInput
     from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.evolution import Evolution
+    from .training.prefixes import Prefixes
     from .training.schemes import Greedy, Scheme, Unrolled
     from .training.states import load_state, save_state
     from .training.train import TrainConfig, train
@@ -63,6 +65,7 @@ _HOMES = {
         "ImageClassification",
         "LinearClassification",
         "LinearRegression",
+        "OmniglotClassification",
         "RandomNetworkRegression",
         "Sinusoids",
         "StructuralCausalModel",
@@ -80,6 +83,7 @@ _HOMES = {
     "stopping": ("LossEstimate", "fit_estimate", "stop_when"),
     "files.checkpoint": ("load_weights",),
     "training.evolution": ("Evolution",),
+    "training.prefixes": ("Prefixes",),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
     "training.states": ("load_state", "save_state"),
     "training.train": ("TrainConfig", "train"),
@@ -105,6 +109,7 @@ __all__ = [  # noqa: RUF022
     "Sinusoids",
     "ImageClassification",
     "EmbeddingClassification",
+    "OmniglotClassification",
     "GaussianMixture",
     "Alphabets",
     "StructuralCausalModel",
@@ -128,6 +133,7 @@ __all__ = [  # noqa: RUF022
     "Greedy",
     "Unrolled",
     "Evolution",
+    "Prefixes",
     "TrainConfig",
     "train",
     "Recipe",

@@ -19,25 +19,18 @@ from .families import (
     ImageClassification,
     LinearRegression,
     RandomNetworkRegression,
+    Sinusoids,
     StructuralCausalModel,
 )
 from .family import TaskFamily
 from .files.checkpoint import put_weights, read
 from .files.contract import blamed
-from .methods import (
-    METHODS,
-    ClosedForm,
-    ExplicitOrder,
-    Method,
-    Parametric,
-    build,
-    method,
-    name_of,
-)
+from .methods import METHODS, ClosedForm, ExplicitOrder, Method, Parametric, build, method, name_of
 from .names import hint
 from .refiners import CONSTANT, Gain
 from .registry import FAMILIES, SCHEMES, Registry, import_class, import_path
 from .training.budget import Budget
+from .training.prefixes import Prefixes
 from .training.schemes import Greedy, Penalty, Scheme, Unrolled
 from .training.train import TrainConfig
 
@@ -298,6 +291,16 @@ def network() -> Recipe:
     )
 
 
+def sinusoids() -> Recipe:
+    """Sine curves from five rows: learnt keys and a learnt prior, four prefixes of random length an iteration."""
+    return Recipe(
+        method("alpaca"),
+        Sinusoids(support_rows=40, query_rows=20),
+        Prefixes(batch_size=1, horizon=40, chosen=4),
+        TrainConfig(iterations=1500, tasks=64, lr=5e-3),
+    )
+
+
 def causal_order() -> Recipe:
     """The topological order of 10 variables, random networks with Laplace noise, 50 rows a step."""
     return Recipe(
@@ -332,6 +335,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "linear": linear,
     "linear-constant": linear_constant,
     "network": network,
+    "sinusoids": sinusoids,
     "causal-order": causal_order,
     "mixture": mixture,
     "alphabets": alphabets,

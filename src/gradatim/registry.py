@@ -19,6 +19,7 @@ import gradatim.families as families
 from .family import TaskFamily
 from .names import hint
 from .training.evolution import Evolution
+from .training.prefixes import Prefixes
 from .training.schemes import Greedy, Scheme, Unrolled
 
 T = TypeVar("T")
@@ -238,5 +239,5 @@ FAMILIES: Registry[type[TaskFamily]] = Registry(
     {name: getattr(families, name) for name in families.__all__},
 )
 SCHEMES: Registry[type[Scheme]] = Registry(
-    "scheme", Scheme, {"Evolution": Evolution, "Greedy": Greedy, "Unrolled": Unrolled}
+    "scheme", Scheme, {"Evolution": Evolution, "Greedy": Greedy, "Prefixes": Prefixes, "Unrolled": Unrolled}
 )

@@ -1,8 +1,8 @@
 """Task families: distributions of tasks.
 
-- Simulated: `LinearRegression`, `LinearClassification`, `RandomNetworkRegression`, `GaussianMixture`,
+- Simulated: `LinearRegression`, `LinearClassification`, `RandomNetworkRegression`, `Sinusoids`, `GaussianMixture`,
   `StructuralCausalModel`.
-- From real rows: `ImageClassification`, `EmbeddingClassification`, `Alphabets`.
+- From real rows: `ImageClassification`, `EmbeddingClassification`, `OmniglotClassification`, `Alphabets`.
 """
 
 from .alphabets import Alphabets
@@ -10,7 +10,9 @@ from .causal import StructuralCausalModel
 from .datasets import ImageClassification
 from .embeddings import EmbeddingClassification
 from .generation import GaussianMixture
-from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression, Sinusoids
+from .omniglot import OmniglotClassification
+from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression
+from .sinusoids import Sinusoids
 
 __all__ = [
     "Alphabets",
@@ -19,6 +21,7 @@ __all__ = [
     "ImageClassification",
     "LinearClassification",
     "LinearRegression",
+    "OmniglotClassification",
     "RandomNetworkRegression",
     "Sinusoids",
     "StructuralCausalModel",

@@ -69,8 +69,21 @@ def glyph_file() -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images `[letters, drawers, height, width]`, alphabets `[letters]` and background flags `[letters]`."""
+def read_glyphs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return images `[letters, drawers, height, width]`, alphabets `[letters]` and background flags `[letters]`.
+
+    Raises:
+        ValueError: a file that is damaged, lacks one of the arrays, or has a glyph without ink.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from gradatim.families.alphabets import read_glyphs
+        >>> ink = np.full((2, 3, 4, 4), 255, np.uint8)
+        >>> np.savez("glyphs.npz", images=ink, alphabet=[0, 1], background=[True, False])
+        >>> read_glyphs(Path("glyphs.npz"))[0].shape
+        (2, 3, 4, 4)
+    """
     try:
         arrays = read_npz(path, ["images", "alphabet", "background"])
         images, alphabet, background = (arrays[key] for key in ("images", "alphabet", "background"))
@@ -105,7 +118,7 @@ def _parts(alphabet: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, ..
 @lru_cache(maxsize=4)
 def _pools(path: Path, changed: int) -> dict[str, _Glyphs]:
     """Return the glyphs by split. The file is read again where its time of change `changed` differs."""
-    images, alphabet, background = _read(path)
+    images, alphabet, background = read_glyphs(path)
     if not background.any() or background.all():
         raise ValueError(
             f"{path} needs background alphabets to train on and others to test on; it has one kind"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .images import LabelledImages, check_source, image_folder, load_images
-from .sampling import SPLITS, PooledClassification, check_count
+from .sampling import SPLITS, PooledClassification
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +92,9 @@ class ImageClassification(PooledClassification):
     `u` are the pixels; `mu` and `Sigma` are their mean and covariance over the training pool of the source. So
     features have mean 0 and variance 1 there, and nothing of the other pools is used.
 
+    Without `dim` tasks share the space of the pixels: x = (u - mean mu) / sqrt(mean diag Sigma), one number each for
+    all pixels.
+
     Each task has `ways` random classes, numbered in random order. Support and query rows are drawn without
     replacement and share no image. A support larger than the pool repeats images, in reshuffled passes.
 
@@ -101,8 +104,8 @@ class ImageClassification(PooledClassification):
 
     Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64. There is no `oracle` and no `truth`.
 
-    Fields: `source`: of the images; `dim`: features of a row; `ways`: classes of a task; `split`: the pool, which
-    shares no image with the others.
+    Fields: `source`: of the images; `dim`: features of a random projection, or None for the pixels themselves; `ways`:
+    classes of a task; `split`: the pool, which shares no image with the others.
 
     Raises:
         ValueError: unknown source or split, dim below 1, ways below 2, impossible rows. When sampling: files
@@ -120,17 +123,16 @@ class ImageClassification(PooledClassification):
     """
 
     source: str = "digits"
-    dim: int = 32
+    dim: int | None = 32
 
     def __post_init__(self) -> None:
         check_source(self.source)
-        check_count("dim", self.dim, minimum=1)
         super().__post_init__()
 
     @property
     def x_dim(self) -> int:
-        """Return the number of features, `dim`."""
-        return self.dim
+        """Return the number of features: `dim`, or that of the pixels."""
+        return self.dim or self._pool().images.shape[1]
 
     def _pool(self) -> _Pool:
         """Return the pool of this split; it has at least `ways` classes."""
@@ -144,6 +146,9 @@ class ImageClassification(PooledClassification):
 
     def _features(self, pool: _Pool, index: Tensor, generator: torch.Generator) -> Tensor:
         """Project the images at `index [B, N]` to features `[B, N, dim]`, by a new Gaussian projection a task."""
+        if self.dim is None:
+            scale = pool.covariance.diagonal().mean().sqrt()
+            return (pool.images[index].float() / 255 - pool.mean.mean()) / scale
         n_tasks, pixels = len(index), pool.images.shape[1]
         gaussian = torch.randn(pixels, n_tasks * self.dim, generator=generator)
         variance = (gaussian * (pool.covariance @ gaussian)).sum(dim=0)

@@ -45,9 +45,13 @@ class EmbeddingTable(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """The rows `[n, d]` of one split, sorted by class, standardised by the rows of the training classes."""
+    """The rows `[n, d]` of one split, sorted by class, standardised by the rows of the training classes.
+
+    `spread [d]`: the deviations of the coordinates there, as multiples of their root mean square.
+    """
 
     rows: Tensor
+    spread: Tensor
     starts: Tensor
     counts: Tensor
 
@@ -180,6 +184,7 @@ def _pools(path: Path, changed: int) -> dict[str, _Pool]:
     in_train = split[data.labels] == 0
     train = data.embeddings[in_train] if in_train.any() else data.embeddings
     mean, std = train.mean(0), train.std(0).clip(min=1e-6)
+    spread = torch.from_numpy(std / np.sqrt(np.square(std).mean()))
     pools = {}
     for place, name in enumerate(SPLITS):
         index = np.flatnonzero(split[data.labels] == place)
@@ -187,7 +192,7 @@ def _pools(path: Path, changed: int) -> dict[str, _Pool]:
         counts = torch.from_numpy(np.bincount(data.labels[index], minlength=classes))
         counts = counts[counts > 0]
         rows = torch.from_numpy((data.embeddings[index] - mean) / std)
-        pools[name] = _Pool(rows, counts.cumsum(0) - counts, counts)
+        pools[name] = _Pool(rows, spread, counts.cumsum(0) - counts, counts)
     return pools
 
 
@@ -199,14 +204,17 @@ class EmbeddingClassification(PooledClassification):
 
     `e` are the embeddings. `mu` and `sigma` are their mean and deviation over the training classes, or over all rows of
     a file without classes for training. Pools share no class. Rows are drawn without replacement, and support and query
-    share none. A support larger than the pool repeats rows. Without `dim` x = z.
+    share none. A support larger than the pool repeats rows.
+
+    Without `dim` tasks share the space of the embeddings: x = (e - mu) / s, with one number s for all coordinates, the
+    root mean square of sigma. Scaling each would blow up the coordinates in which embeddings hardly differ.
 
     Shapes: x `[B, N, dim]` float32, y `[B, N, 1]` int64.
 
     Fields:
         `source`: `banking77`, or an npz or Parquet file as in `read_embeddings`. Its path may begin below
             `$GRADATIM_DATA`.
-        `dim`: features of a random projection, so that a learner fits embeddings of any width. None: no projection.
+        `dim`: features of a random projection, so that a learner fits embeddings of any width. None: their own space.
         `ways`: classes of a task.
         `split`: the pool.
 
@@ -238,7 +246,7 @@ class EmbeddingClassification(PooledClassification):
         """Return the rows at `index [B, N]` as features `[B, N, x_dim]`, projected at random where `dim` is given."""
         x = pool.rows[index]
         if self.dim is None:
-            return x
+            return x * pool.spread
         gaussian = torch.randn(len(x), x.shape[2], self.dim, generator=generator)
         return x @ (gaussian / gaussian.norm(dim=1, keepdim=True))
 

@@ -306,12 +306,16 @@ class PooledClassification(TaskFamily):
         """
         check_sample(n_tasks, generator)
         pool, n = self._pool(), self.support_rows
-        index, label = draw_classes(
-            pool.starts, pool.counts, self.ways, n, self.query_rows, n_tasks, generator
-        )
+        index, label = self._draw(pool, n_tasks, generator)
         x, y = self._features(pool, index, generator), label[..., None]
         support = Batch(x[:, :n], y[:, :n], support_mask(self, n_tasks, generator))
         return Task(support, Batch(x[:, n:], y[:, n:]))
+
+    def _draw(self, pool: Any, n_tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return places in the pool and labels, `[B, support_rows + query_rows]` each, the support first."""
+        return draw_classes(
+            pool.starts, pool.counts, self.ways, self.support_rows, self.query_rows, n_tasks, generator
+        )
 
     @abstractmethod
     def _pool(self) -> Any:

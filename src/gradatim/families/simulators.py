@@ -231,13 +231,15 @@ class RandomNetworkRegression(TaskFamily):
     s is `noise` times the standard deviation of the signal in that task. It is measured on 512 separate x, so that it
     does not depend on the rows of the task.
 
+    With `shared` all tasks have the same U, which its generator draws, and differ in v alone.
+
     Shapes: x `[B, N, dim]`, y `[B, N, 1]`, `truth = v' tanh(U x)` at the query `[B, Nq, 1]`.
 
     Fields: `dim`: number of features; `hidden`: units of the network; `noise`: noise over signal, in standard
-    deviations.
+    deviations; `shared`: the seed of the first layer that all tasks share, or None for one of each task.
 
     Raises:
-        ValueError: dim or hidden below 1, noise negative, impossible rows.
+        ValueError: dim or hidden below 1, noise or shared negative, impossible rows.
 
     Example:
         >>> import torch
@@ -252,6 +254,7 @@ class RandomNetworkRegression(TaskFamily):
     dim: int = 8
     hidden: int = 32
     noise: float = 0.1
+    shared: int | None = None
 
     intercept = False
     likelihood = SquaredError(1)
@@ -261,6 +264,8 @@ class RandomNetworkRegression(TaskFamily):
         check_count("dim", self.dim, minimum=1)
         check_count("hidden", self.hidden, minimum=1)
         check_amount("noise", self.noise, above=0, inclusive=True)
+        if self.shared is not None:
+            check_count("shared", self.shared, minimum=0)
 
     @property
     def x_dim(self) -> int:
@@ -274,7 +279,10 @@ class RandomNetworkRegression(TaskFamily):
             ValueError: n_tasks below 1, or no CPU generator.
         """
         check_sample(n_tasks, generator)
-        inner = torch.randn(n_tasks, self.dim, self.hidden, generator=generator) * math.sqrt(2 / self.dim)
+        first, layers = generator, n_tasks
+        if self.shared is not None:
+            first, layers = torch.Generator().manual_seed(self.shared), 1
+        inner = torch.randn(layers, self.dim, self.hidden, generator=first) * math.sqrt(2 / self.dim)
         outer = torch.randn(n_tasks, self.hidden, 1, generator=generator) * math.sqrt(2 / self.hidden)
         # The signal is odd in x, so its mean is zero.
         separate = torch.randn(n_tasks, _SIGNAL_ROWS, self.dim, generator=generator)
@@ -282,51 +290,4 @@ class RandomNetworkRegression(TaskFamily):
         x = _rows(self, n_tasks, self.dim, generator)
         clean = (x @ inner).tanh() @ outer
         y = clean + self.noise * deviation * torch.randn(clean.shape, generator=generator)
-        return _task(self, x, y, clean, generator)
-
-
-@dataclass(frozen=True)
-class Sinusoids(TaskFamily):
-    """Sine curves: `y = amplitude sin(x - phase) + noise_std * e`, `e ~ N(0, 1)`.
-
-    `amplitude ~ U(0.1, 5)` and `phase ~ U(0, pi)` for each task, `x ~ U(-5, 5)`.
-    Shapes: x `[B, N, 1]`, y `[B, N, 1]`; `truth = amplitude sin(x - phase)` at the query `[B, Nq, 1]`.
-
-    Fields: `noise_std`: standard deviation of the noise on y.
-
-    Raises:
-        ValueError: noise_std negative, impossible rows.
-
-    Example:
-        >>> import torch
-        >>> from gradatim.families import Sinusoids
-        >>> task = Sinusoids(support_rows=10).sample(16, torch.Generator().manual_seed(0))
-        >>> task.support.x.shape, bool(task.support.y.abs().max() <= 5)
-        (torch.Size([16, 10, 1]), True)
-
-    Source: Finn, Abbeel, Levine 2017, section 5.1.
-    """
-
-    noise_std: float = 0.0
-
-    x_dim = 1
-    likelihood = SquaredError(1)
-
-    def __post_init__(self) -> None:
-        check_rows(self)
-        check_amount("noise_std", self.noise_std, above=0, inclusive=True)
-
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
-        """Return n_tasks tasks drawn with `generator`, a CPU generator; float32, x `[B, N, 1]`, y `[B, N, 1]`.
-
-        Raises:
-            ValueError: n_tasks below 1, or no CPU generator.
-        """
-        check_sample(n_tasks, generator)
-        amplitude = 0.1 + 4.9 * torch.rand(n_tasks, 1, 1, generator=generator)
-        phase = math.pi * torch.rand(n_tasks, 1, 1, generator=generator)
-        n_rows = self.support_rows + self.query_rows
-        x = 10 * torch.rand(n_tasks, n_rows, 1, generator=generator) - 5
-        clean = amplitude * (x - phase).sin()
-        y = clean + self.noise_std * torch.randn(clean.shape, generator=generator)
         return _task(self, x, y, clean, generator)

@@ -12,6 +12,7 @@ from ..family import TaskFamily
 from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
 from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
+from .keys import PLDA, ALPaCA, Prototypical
 from .neighbours import (
     MAML,
     AttentiveNeuralProcess,
@@ -66,6 +67,9 @@ _NEIGHBOURS = {
     "closed-form": Preset(ClosedForm),
     "bayesian": Preset(Bayesian),
     "experts": Preset(Experts),
+    "alpaca": Preset(ALPaCA),
+    "plda": Preset(PLDA),
+    "prototypical": Preset(Prototypical),
     "hypernetwork": Preset(ParametricOneStep, _PLAIN, "weights from the rows of one mini-batch"),
     "maml": Preset(MAML),
     "first-order-maml": Preset(FirstOrderMAML),
@@ -94,7 +98,9 @@ _ALIASES = {
     "pfn": "implicit-one-step",
     "prior-fitted-network": "implicit-one-step",
     "r2d2": "closed-form",
-    "alpaca": "bayesian",
+    "protonet": "prototypical",
+    "prototypical-network": "prototypical",
+    "probabilistic-lda": "plda",
     "avici": "explicit-order",
     "fomaml": "first-order-maml",
     "learned-optimiser": "learned-optimizer",
@@ -166,7 +172,8 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
 
     Raises:
         ValueError: what `method` refuses; a family that is no value of a `TaskFamily`; classes where the method knows
-            none. Or a family that asks for an order of x's columns where the method predicts y, or the other way round.
+            none, or numbers where it knows only classes. Or a family that asks for an order of x's columns where the
+            method predicts y, or the other way round.
 
     Example:
         >>> from gradatim.families import LinearRegression
@@ -190,6 +197,10 @@ def build(name: str | Method, family: TaskFamily, **options: Any) -> Learner:
         raise ValueError(
             f"{label} fits squared loss; this family has classes: choose 'bayesian' or a parametric method"
         )
+    if chosen.classification and family.likelihood.classes is None:
+        raise ValueError(
+            f"{label} tells classes apart; this family has numbers as y: choose 'alpaca' or 'bayesian'"
+        )
     return chosen.build(family)
 
 
@@ -197,7 +208,9 @@ __all__ = [
     "LBFGS",
     "MAML",
     "METHODS",
+    "PLDA",
     "SGD",
+    "ALPaCA",
     "Adam",
     "AttentiveNeuralProcess",
     "BaggedOneStep",
@@ -224,6 +237,7 @@ __all__ = [
     "Parametric",
     "ParametricOneStep",
     "Preset",
+    "Prototypical",
     "RandomFeatures",
     "Ridge",
     "Smoother",

@@ -34,6 +34,7 @@ class Method(ABC):
         one_step: whether it is meta-trained to predict after a single mini-batch.
         grid: options to be tuned on meta-training tasks, with the values to try.
         regression: whether it knows no classes.
+        classification: whether it knows classes only.
         orders: whether it predicts an order of x's columns, for families that ask for one.
 
     Example:
@@ -49,6 +50,7 @@ class Method(ABC):
     one_step: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     regression: ClassVar[bool] = False
+    classification: ClassVar[bool] = False
     orders: ClassVar[bool] = False
 
     @abstractmethod
@@ -94,6 +96,11 @@ class Preset:
     def regression(self) -> bool:
         """Return whether it knows no classes."""
         return self.kind.regression
+
+    @property
+    def classification(self) -> bool:
+        """Return whether it knows classes only."""
+        return self.kind.classification
 
     @property
     def orders(self) -> bool:

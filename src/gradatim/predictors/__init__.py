@@ -1,6 +1,7 @@
 """The three kinds of f_gamma.
 
-- Known form (parametric): `Network`, `Ensemble`, `Features`, `Landmarks`, `Committee`. The latent is its weights.
+- Known form (parametric): `Network`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`, `Landmarks`, `Committee`. The
+  latent is its weights.
 - Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
 """
@@ -10,6 +11,7 @@ from .committee import Committee
 from .decoder import Decoder
 from .ensemble import Ensemble
 from .features import Features
+from .keys import GaussianKeys, Keys
 from .landmarks import Landmarks
 from .modulated import Modulated
 from .network import Network
@@ -22,6 +24,8 @@ __all__ = [
     "Decoder",
     "Ensemble",
     "Features",
+    "GaussianKeys",
+    "Keys",
     "Landmarks",
     "Likelihood",
     "Modulated",

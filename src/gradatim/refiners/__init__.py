@@ -1,6 +1,8 @@
 """Every way of refining a state: learnt, unlearnt, closed form. One file each."""
 
+from .alpaca import ALPaCA
 from .bagged import Bagged
+from .class_means import PLDA, ClassMeans, Prototypical
 from .conjugate import OFF, Conjugate
 from .drift import Bank, RunLength
 from .experts import Experts
@@ -25,11 +27,14 @@ __all__ = [
     "DECAYING",
     "MAML",
     "OFF",
+    "PLDA",
     "SGD",
+    "ALPaCA",
     "Adam",
     "AttentiveProcess",
     "Bagged",
     "Bank",
+    "ClassMeans",
     "Conjugate",
     "Experts",
     "Gain",
@@ -40,6 +45,7 @@ __all__ = [
     "LearnedOptimizer",
     "NeuralProcess",
     "Newton",
+    "Prototypical",
     "Refit",
     "Ridge",
     "RunLength",

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from ..family import TaskFamily
 
-SIZES = {"width": 8, "layers": 1, "heads": 2, "features": 6, "tokens": 2, "token_width": 4, "lag": 4}
+SIZES = {
+    "width": 8,
+    "layers": 1,
+    "heads": 2,
+    "features": 6,
+    "tokens": 2,
+    "token_width": 4,
+    "lag": 4,
+    "keys": 3,
+}
 """Sizes of the learners that options are tried on."""
 
 NEEDED: dict[str, dict[str, Any]] = {
@@ -45,6 +54,8 @@ VALUES: dict[str, Any] = {
     "power": 0.5,
     "momentum": 0.5,
     "seed": 1,
+    "encoder": "linear",
+    "rank": 1,
 }
 """Another value of an option, where double of its default is none."""
 
@@ -124,7 +135,9 @@ def _families(kind: Method) -> list[TaskFamily]:
     classification = LinearClassification(2, 3, **rows)
     if getattr(kind, "state", None) == "probabilities":
         return [classification]
-    return [regression] if kind.regression else [regression, classification]
+    if kind.regression:
+        return [regression]
+    return [classification] if kind.classification else [regression, classification]
 
 
 def _differs(base: Method, changed: Method, family: TaskFamily) -> bool:

@@ -1,0 +1,1 @@
+"""Learning from other tasks: shared families, learnt priors."""

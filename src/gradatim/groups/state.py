@@ -61,7 +61,8 @@ class GroupState:
 
     def add(self, names: list[Any], sums: Sums, fold: np.ndarray | None = None) -> None:
         """Add the sums of groups, all different, to what is known of them."""
-        self.sums.add_at(self._heads_of(self.places(names, fold)), sums) if names else None
+        places = self.places(names, fold)  # which may make room: new arrays
+        self.sums.add_at(self._heads_of(places), sums)
 
     def of(self, names: list[Any]) -> Sums:
         """Return the sums of groups; those that are not known have none."""

@@ -327,3 +327,39 @@ def test_states_are_small():
     for one, y in ((GroupedRegressor(), X[:, 0]), (GroupedClassifier(), X[:, 0] > 0)):
         one.fit(X, y, group)
         assert one.state_.compact()[1].bytes_per_group < 4000
+
+
+def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
+    from gradatim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y, group = table(n_groups=12)
+    lines = [f"{x[0]:.4f},{t:.4f},shop {g}" for x, t, g in zip(X, y, group, strict=True)]
+    (tmp_path / "sales.csv").write_text("\n".join(["size,y,store", *lines, "1.0,2.0,"]) + "\n")
+    (tmp_path / "more.csv").write_text("size,y,store\n1.0,9.0,new\n0.0,8.0,new\n")
+    fit = ["fit", "sales.csv", "--target", "y", "--group", "store", "--state", "s.safetensors", "--quiet"]
+    assert main(fit) == 0
+    assert "1 row without 'store' skipped" in capsys.readouterr().out
+    assert main(["update", "more.csv", "--state", "s.safetensors", "--quiet"]) == 0
+    assert "182 rows of 13 groups" in capsys.readouterr().out
+    predict = ["predict", "more.csv", "--state", "s.safetensors", "--out", "p.csv", "--quantiles", "0.1,0.9"]
+    assert main([*predict, "--quiet"]) == 0
+    written = (tmp_path / "p.csv").read_text().splitlines()
+    assert written[0] == "store,prediction,quantile_0.1,quantile_0.9"
+    model = GroupedRegressor.load("s.safetensors")
+    np.testing.assert_allclose(float(written[1].split(",")[1]), model.predict([{"size": 1.0}], ["new"])[0])
+    assert main(["info", "s.safetensors"]) == 0
+    assert "none as they came" in capsys.readouterr().out
+    assert main(["info", "--check", "s.safetensors"]) == 0
+    capsys.readouterr()
+    assert main([*fit[:-1], "--force", "--weight", "size"]) == 2
+    assert "--group does not go with --weight" in capsys.readouterr().err
+    assert main([*fit[:5], "stor", *fit[6:], "--force"]) == 2
+    assert "no column is called that" in capsys.readouterr().err
+
+
+def test_a_picture_of_effects(model, tmp_path):
+    assert model.plot_effects(tmp_path / "effects.png") is None
+    assert (tmp_path / "effects.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="column must be one of level"):
+        model.plot_effects(tmp_path / "effects.png", "nothing")

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from ..preprocessing import Columns, read_columns
 from ..preprocessing.features import MODEL, match_dicts
+from ..probing.plots import group_effects
 from . import file
 from .describing import table_of_effects
 from .names import as_name, codes, hashes, read_groups
@@ -55,6 +56,19 @@ class Grouped(BaseEstimator):
         that is; for each column its slope beyond what all groups share, per deviation of the column.
         """
         return table_of_effects(self._now())
+
+    def plot_effects(self, png: Path | str, column: str = "level") -> str | None:
+        """Draw how groups differ, by their effect on one column of `effects_`; return None, or why there is no picture.
+
+        Raises:
+            ValueError: a column that `effects_` does not have.
+        """
+        table = self.effects_
+        if column not in table or column in ("group", "rows"):
+            shown = ", ".join(name for name in table if name not in ("group", "rows"))
+            raise ValueError(f"column must be one of {shown[:300]}; got {column!r}: choose one of them")
+        spread = table.get(column.replace("level", "level_std", 1)) if column.startswith("level") else None
+        return group_effects(table["group"], table[column], spread, column, png)
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Learn what groups share, and each group, from rows X `[n, columns]`, y `[n]` and groups `[n]`.

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import ndtr
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from ..preprocessing.labels import read_targets
 from .base import Grouped
+from .weighing import mixture_quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,27 +100,3 @@ class GroupedRegressor(RegressorMixin, Grouped):
             ValueError: a file that is missing, damaged, foreign, newer, or of another estimator.
         """
         return super().load(path)
-
-
-def mixture_quantiles(
-    weight: np.ndarray, mean: np.ndarray, deviation: np.ndarray, levels: np.ndarray
-) -> np.ndarray:
-    """Return quantiles `[n, Q]` of mixtures of normals with weights, means and deviations `[n, E]`, by bisection.
-
-    Example:
-        >>> import numpy as np
-        >>> from gradatim.groups.regressor import mixture_quantiles
-        >>> one = np.ones((1, 1))
-        >>> mixture_quantiles(one, 0 * one, one, np.array([0.1, 0.9])).round(3)
-        array([[-1.282,  1.282]])
-    """
-    out = np.empty((len(weight), len(levels)))
-    far = 9.0 * deviation
-    for at, level in enumerate(levels):
-        low, high = (mean - far).min(1), (mean + far).max(1)
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            below = (weight * ndtr((middle[:, None] - mean) / deviation)).sum(1) < level
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        out[:, at] = np.round(0.5 * (low + high), 12)
-    return out

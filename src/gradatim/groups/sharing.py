@@ -87,7 +87,8 @@ def share(taught: Taught, kinds: np.ndarray) -> tuple[list[Expert], Weighing]:
         chosen.append(learn(name, whole, varying, fixed, kinds, best[1], classes=classes).expert)
         columns.append(best[2])
     trials = _joined(taught, columns)
-    guess = np.zeros(len(shapes)) + np.array([1.0] + [0.0] * (len(shapes) - 1))
+    # a slope for every column is the exception, a level the rule: validation tasks of three tables
+    guess = np.array([1.0, 0.0, 0.0] + [-1.0] * (len(shapes) - 3))
     spread = np.zeros(1) if scales is None else -0.5 * np.log2(scales) ** 2
     return chosen, choose(trials, (guess[:, None] + spread).ravel(), classes)
 

@@ -9,12 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import ndtr
 
 POWERS = (0.03, 0.1, 0.3, 1.0)
 """Powers of the evidence that are tried: rows of a group depend on each other, so the evidence is too sure."""
 
-PULL = 0.02
+PULL = 0.002
 """How strongly the prior over experts is held near the first guess."""
+
+
+CALIBRATING = 12_000
+"""Rows at most that say how wide intervals are."""
 
 
 class Trials(NamedTuple):
@@ -110,17 +115,45 @@ def _fit(trials: Trials, power: float, guess: np.ndarray, classes: bool) -> tupl
 
 def _stretch(trials: Trials, weighing: Weighing, counts: np.ndarray) -> np.ndarray:
     """Return, for each count of rows known, by how much deviations grow so that 80% intervals hold 80%."""
-    share = weighing.weights(trials.evidence)[trials.part]
-    mean = (share * trials.mean).sum(1)
-    deviation = np.sqrt((share * (trials.variance + (trials.mean - mean[:, None]) ** 2)).sum(1))
-    ratio = abs(trials.y - mean) / np.maximum(deviation, 1e-12) / 1.2815515655446004
-    found = []
+    every = np.arange(0, len(trials.y), max(1, len(trials.y) // CALIBRATING))
+    share = weighing.weights(trials.evidence)[trials.part[every]]
+    mean, y = trials.mean[every], trials.y[every]
+    centre = (share * mean).sum(1)
+    low, high = mixture_quantiles(share, mean, np.sqrt(trials.variance[every]), np.array([0.1, 0.9]), 30).T
+    width = np.where(y > centre, high - centre, centre - low)
+    ratio = abs(y - centre) / np.maximum(width, 1e-12)
+    known, weight, found = trials.count[trials.part[every]], trials.weight[every], []
     for count in counts:
-        inside = trials.count[trials.part] == count
-        order = np.argsort(ratio[inside])
-        total = np.cumsum(trials.weight[inside][order])
-        found.append(float(ratio[inside][order][np.searchsorted(total, 0.8 * total[-1])]))
+        # parts of a neighbouring count help where groups are few: a quarter of the weight
+        near = np.where(known == count, 1.0, 0.25 * (abs(np.log2((known + 1) / (count + 1))) < 1.1))
+        order = np.argsort(ratio)
+        total = np.cumsum((near * weight)[order])
+        found.append(float(ratio[order][np.searchsorted(total, 0.8 * total[-1])]))
     return np.maximum(np.array(found), 0.05)
+
+
+def mixture_quantiles(
+    weight: np.ndarray, mean: np.ndarray, deviation: np.ndarray, levels: np.ndarray, steps: int = 60
+) -> np.ndarray:
+    """Return quantiles `[n, Q]` of mixtures of normals with weights, means and deviations `[n, E]`, by bisection.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.groups.weighing import mixture_quantiles
+        >>> one = np.ones((1, 1))
+        >>> mixture_quantiles(one, 0 * one, one, np.array([0.1, 0.9])).round(3)
+        array([[-1.282,  1.282]])
+    """
+    out = np.empty((len(weight), len(levels)))
+    far = 9.0 * deviation
+    for at, level in enumerate(levels):
+        low, high = (mean - far).min(1), (mean + far).max(1)
+        for _ in range(steps):
+            middle = 0.5 * (low + high)
+            below = (weight * ndtr((middle[:, None] - mean) / deviation)).sum(1) < level
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        out[:, at] = 0.5 * (low + high)
+    return out
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

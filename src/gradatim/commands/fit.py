@@ -84,25 +84,7 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
         type=str,
         help="all classes, separated by commas (default: those of the rows; more may follow)",
     )
-    for name, text in (
-        ("columns", "columns to learn from, separated by commas (default: all)"),
-        ("drop", "columns to leave out, separated by commas, such as a row number"),
-        ("text", "columns of numbers or dates to read as words, such as a zip code"),
-    ):
-        parser.add_argument(f"--{name}", type=str, action="append", help=text)
-    for name, text in (
-        ("id", "a column that names each row: not learned, but written beside each prediction"),
-        ("weight", "a column of row weights of at least 0: a row of weight 2 counts as two"),
-        (
-            "group",
-            "a column that names shops, patients or machines: a new one begins at what all of them share",
-        ),
-        (
-            "class-weight",
-            "what a row of each class counts: LABEL:NUMBER,..., or balanced: classes count alike",
-        ),
-    ):
-        parser.add_argument(f"--{name}", type=str, help=text)
+    _add_column_options(parser)
     add_reading_options(parser, stored=False)
     _add_model_options(parser)
     parser.add_argument(
@@ -129,6 +111,29 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
             "gradatim fit sales.csv --target y --group store --state s.safetensors",
         ],
     )
+
+
+def _add_column_options(parser: ArgumentParser) -> None:
+    """Add the options that say what columns are."""
+    for name, text in (
+        ("columns", "columns to learn from, separated by commas (default: all)"),
+        ("drop", "columns to leave out, separated by commas, such as a row number"),
+        ("text", "columns of numbers or dates to read as words, such as a zip code"),
+    ):
+        parser.add_argument(f"--{name}", type=str, action="append", help=text)
+    for name, text in (
+        ("id", "a column that names each row: not learned, but written beside each prediction"),
+        ("weight", "a column of row weights of at least 0: a row of weight 2 counts as two"),
+        (
+            "group",
+            "a column that names shops, patients or machines: a new one begins at what all of them share",
+        ),
+        (
+            "class-weight",
+            "what a row of each class counts: LABEL:NUMBER,..., or balanced: classes count alike",
+        ),
+    ):
+        parser.add_argument(f"--{name}", type=str, help=text)
 
 
 def _add_model_options(parser: ArgumentParser) -> None:

@@ -292,6 +292,8 @@ def test_a_copy_has_the_parameters_and_not_what_was_learnt(model):
         ),
         (lambda m, X, y, g: GroupedClassifier().fit(X, np.ones(len(y), int), g), "two classes at least"),
         (lambda m, X, y, g: GroupedRegressor(prior=m).fit(X[:, :2], y, g), "2 features"),
+        (lambda m, X, y, g: GroupedRegressor(prior=5).fit(X, y, g), "prior must be a file"),
+        (lambda m, X, y, g: GroupedClassifier(prior=m).fit(X, g, g), "got a GroupedRegressor"),
         (lambda m, X, y, g: GroupedRegressor.load("nothing.safetensors"), "cannot be read"),
     ],
 )
@@ -311,6 +313,19 @@ def test_groups_of_one_row_and_one_class_are_learnt(classifier):
     known = classifier.fork().partial_fit(X[:50], np.full(50, "yes"), np.full(50, "sure"))
     fresh = classifier.predict_proba(X, np.full(len(X), "new"))[:, 1]
     assert (known.predict_proba(X, np.full(len(X), "sure"))[:, 1] > fresh).mean() > 0.95
+
+
+def test_constant_columns_and_constant_y_are_learnt():
+    X, y, group = table(n_groups=8, per=8)
+    model = GroupedRegressor().fit(X, np.full(64, 3.0), group)
+    np.testing.assert_allclose(model.predict(X, group, quantiles=[0.1, 0.9]), 3.0, atol=1e-3)
+    assert np.isfinite(GroupedRegressor().fit(0 * X, y, group).predict(X, group)).all()
+
+
+def test_a_class_that_the_prior_does_not_know_is_refused(classifier):
+    X, _y, _group = table(seed=8)
+    with pytest.raises(ValueError, match="the prior knows the classes no, yes; got maybe"):
+        classifier.fork().partial_fit(X[:1], ["maybe"], ["a"])
 
 
 def test_a_group_comes_back_after_many_rows(model):

@@ -203,7 +203,13 @@ class Grouped(BaseEstimator):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if not hasattr(self, "prior_") and self.prior is not None:
-            source = self.prior if isinstance(self.prior, Grouped) else type(self).load(self.prior)
+            source = self.prior if isinstance(self.prior, type(self)) else None
+            if source is None and not isinstance(self.prior, str | Path):
+                raise ValueError(
+                    f"prior must be a file of save_prior or a fitted {type(self).__name__}; got a "
+                    f"{type(self.prior).__name__}: give one of them, or leave it out"
+                )
+            source = source or type(self).load(str(self.prior))
             self.__dict__.update(source.fork().__dict__ | {"prior": self.prior})
         columns = self._columns(X, reset=not hasattr(self, "n_features_in_"))
         y = self._checked(y)

@@ -72,7 +72,7 @@ class GroupedClassifier(ClassifierMixin, Grouped):
         new = ~np.isin(y.astype(object), known)
         if new.any():
             raise ValueError(
-                f"the prior knows the classes {', '.join(map(str, known[:8]))}; got {y[new][0]!r}: leave those rows "
+                f"the prior knows the classes {', '.join(map(str, known[:8]))}; got {y[new][0]}: leave those rows "
                 "out, or fit again with rows of that class"
             )
         return positions(self.classes_, y).astype(np.float64)

@@ -94,12 +94,12 @@ def read_groups_file(path: Path | str, estimator: str) -> dict[str, Any]:
     def check(header: dict[str, Any], layouts: dict[str, Any]) -> None:
         check_entries(header, HEADER, "header")
         check_entries(header["numbers"], NUMBERS, "header.numbers")
-        if header["estimator"] != estimator:
-            raise ValueError(f"holds a {header['estimator']}: load it with {header['estimator']}.load")
         if (header["n_classes"] is None) != (header["classes"] is None):
             raise ValueError("its classes and the count of them do not belong together")
 
     tensors, header = read(path, "groups", check)
+    if (found := header["estimator"]) != estimator:
+        raise ValueError(f"{path} holds a {found}: load it with {found}.load")
     with blamed(path):
         parts = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
         prior = _prior_of(header, parts)

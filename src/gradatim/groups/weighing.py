@@ -109,7 +109,9 @@ def _fit(trials: Trials, power: float, guess: np.ndarray, classes: bool) -> tupl
     found = minimize(objective, guess, jac=True, method="L-BFGS-B", options={"maxiter": 60})
     loss = objective(found.x)[0]
     if not classes:  # the unit depends on the power: compare on the scale of y
-        loss = float(np.log(np.maximum(scale[scale > 0], 1e-12)).mean() + np.log(max(loss, 1e-12)))
+        loss = float(
+            np.log(np.maximum(scale[np.unique(trials.count)], 1e-12)).mean() + np.log(max(loss, 1e-12))
+        )
     return float(loss), found.x
 
 

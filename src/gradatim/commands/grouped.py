@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files.cells import arrow
-from ..files.checkpoint import read_header
 from ..files.choice import Choice
 from ..files.progress import Bar
 from ..files.schema import STORED_OPTIONS, Schema
@@ -57,6 +56,8 @@ UNFIT = ("map", "map_only", "classes", "weight", "class_weight", "id")
 
 def is_grouped(path: Path) -> bool:
     """Return whether a file holds the state of groups; of one that is no file of gradatim, false."""
+    from ..files.checkpoint import read_header
+
     try:
         return read_header(path)["kind"] == "groups"
     except ValueError:
@@ -180,6 +181,7 @@ def load_groups(path: Path) -> tuple[Any, Schema]:
     Raises:
         ValueError: a file that is missing, damaged or foreign, or was saved from Python.
     """
+    from ..files.checkpoint import read_header
     from ..groups import GroupedClassifier, GroupedRegressor
 
     header = read_header(path, "groups")
@@ -193,6 +195,7 @@ def describe_groups(path: Path) -> list[list[str]]:
     Raises:
         ValueError: a file that is missing, damaged or foreign.
     """
+    from ..files.checkpoint import read_header
     from ..groups import GroupedClassifier, GroupedRegressor
 
     header = read_header(path, "groups")

@@ -24,7 +24,7 @@ FLOORS = {
     8: ["registry", "table_features", "table_spread", "memory/"],
     9: ["methods/", "table_task"],
     10: ["recipes", "testing/", "one_row", "forgetting"],
-    11: ["estimators/", "comparison/", "progressive"],
+    11: ["estimators/", "comparison/", "progressive", "groups/"],
     12: ["__init__"],
     13: ["commands/"],
     14: ["cli", "distributed/"],
@@ -36,7 +36,7 @@ FORBIDDEN = {"refiners/": ["predictors/", "families/"], "families/": ["learner",
 RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
-    "sklearn": ["estimators/", "families/datasets", "commands/demo"],
+    "sklearn": ["estimators/", "groups/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
     "ray": ["distributed/"],
 }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from .family import TaskFamily
     from .files.checkpoint import load_weights
+    from .groups import GroupedClassifier, GroupedRegressor
     from .learner import Learner
     from .likelihood import CrossEntropy, Likelihood, SquaredError
     from .methods import METHODS, Method, build, method
@@ -71,6 +72,7 @@ _HOMES = {
         "StructuralCausalModel",
     ),
     "family": ("TaskFamily",),
+    "groups": ("GroupedClassifier", "GroupedRegressor"),
     "learner": ("Learner",),
     "likelihood": ("CrossEntropy", "Likelihood", "SquaredError"),
     "methods": ("METHODS", "Method", "build", "method"),
@@ -94,6 +96,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: RUF022
     "RefinedClassifier",
     "RefinedRegressor",
+    "GroupedClassifier",
+    "GroupedRegressor",
     "DriftWarning",
     "progressive_validation",
     "Batch",

@@ -1,1 +1,1 @@
-"""Learning from other tasks: shared families, learnt priors."""
+"""Learning from other tasks: shared families, learnt priors, groups of one's own."""

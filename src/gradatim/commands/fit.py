@@ -20,6 +20,7 @@ from ..files.schema import STORED_OPTIONS, Schema
 from ..files.streaming import fit_stream, prepare, reweigh
 from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
+from .grouped import fit_groups, is_grouped, update_groups
 from .learning import (
     check_free,
     class_weights,
@@ -83,21 +84,7 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
         type=str,
         help="all classes, separated by commas (default: those of the rows; more may follow)",
     )
-    for name, text in (
-        ("columns", "columns to learn from, separated by commas (default: all)"),
-        ("drop", "columns to leave out, separated by commas, such as a row number"),
-        ("text", "columns of numbers or dates to read as words, such as a zip code"),
-    ):
-        parser.add_argument(f"--{name}", type=str, action="append", help=text)
-    for name, text in (
-        ("id", "a column that names each row: not learned, but written beside each prediction"),
-        ("weight", "a column of row weights of at least 0: a row of weight 2 counts as two"),
-        (
-            "class-weight",
-            "what a row of each class counts: LABEL:NUMBER,..., or balanced: classes count alike",
-        ),
-    ):
-        parser.add_argument(f"--{name}", type=str, help=text)
+    _add_column_options(parser)
     add_reading_options(parser, stored=False)
     _add_model_options(parser)
     parser.add_argument(
@@ -121,8 +108,32 @@ def fit_options(parser: ArgumentParser, arguments: list[str]) -> None:
             "gradatim fit 'days/*.csv' --target y --map-only --state base.safetensors",
             "gradatim fit days/monday.csv --map base.safetensors --state monday.safetensors",
             "gradatim fit stream.csv --target y --memory adaptive --state task.safetensors",
+            "gradatim fit sales.csv --target y --group store --state s.safetensors",
         ],
     )
+
+
+def _add_column_options(parser: ArgumentParser) -> None:
+    """Add the options that say what columns are."""
+    for name, text in (
+        ("columns", "columns to learn from, separated by commas (default: all)"),
+        ("drop", "columns to leave out, separated by commas, such as a row number"),
+        ("text", "columns of numbers or dates to read as words, such as a zip code"),
+    ):
+        parser.add_argument(f"--{name}", type=str, action="append", help=text)
+    for name, text in (
+        ("id", "a column that names each row: not learned, but written beside each prediction"),
+        ("weight", "a column of row weights of at least 0: a row of weight 2 counts as two"),
+        (
+            "group",
+            "a column that names shops, patients or machines: a new one begins at what all of them share",
+        ),
+        (
+            "class-weight",
+            "what a row of each class counts: LABEL:NUMBER,..., or balanced: classes count alike",
+        ),
+    ):
+        parser.add_argument(f"--{name}", type=str, help=text)
 
 
 def _add_model_options(parser: ArgumentParser) -> None:
@@ -177,6 +188,9 @@ def fit(options: Namespace, console: Console) -> None:
         ValueError: invalid options, files that cannot be learned, or a state that would be overwritten.
     """
     _check_numbers(options)
+    if options.group is not None:
+        fit_groups(options, console)
+        return
     if options.map is not None:
         fit_under_map(options, console)
         return
@@ -234,6 +248,9 @@ def update(options: Namespace, console: Console) -> None:
     Raises:
         ValueError: the state cannot be read, the files have other columns, or the state has changed in the meantime.
     """
+    if is_grouped(Path(options.state)):
+        update_groups(options, console)
+        return
     _learn_more(options, console, with_new_map=False)
 
 

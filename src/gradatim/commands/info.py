@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .grouped import describe_groups, is_grouped
 from .judge import checkpoint_path
 from .show import format_bytes, print_table
 from .tables import describe_state
@@ -71,6 +72,9 @@ def check_file(path: Path) -> str:
     from ..files.table import read_any
     from ..recipes import rebuild
 
+    if is_grouped(path):
+        describe_groups(path)
+        return f"whole: {path} (a state of groups; it loads)"
     contents = read_any(path)
     header, run = contents.header, contents.header.get("recipe") or {}
     what, end = f"a {header['kind']}", "it loads"
@@ -126,6 +130,9 @@ def info_lines(path: Path) -> list[list[str]]:
     from ..files.contract import blamed
     from ..files.table import read_any
     from ..recipes import recipe_json
+
+    if is_grouped(path):
+        return describe_groups(path)
 
     header, tensors, _ = read_any(path)
     run = header.get("recipe") or {}

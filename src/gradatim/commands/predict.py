@@ -18,6 +18,7 @@ from ..files.predicting import predict_stream
 from ..files.progress import Bar
 from ..files.target import CLASSIFICATION, REGRESSION
 from ..files.writing import STDOUT, SUFFIXES, TableWriter
+from .grouped import is_grouped, predict_groups
 from .show import print_written
 from .tables import (
     FILES_HELP,
@@ -99,6 +100,9 @@ def predict(options: Namespace, console: Console) -> None:
         if out.suffix not in SUFFIXES:
             raise ValueError(f"--out must end in {', '.join(SUFFIXES)}, or be -; got {out}")
     levels = parse_levels(options.quantiles)
+    if is_grouped(Path(options.state)):
+        predict_groups(options, levels, console)
+        return
     model, schema, _ = load_estimator(Path(options.state))
     for value, option, task in (
         (levels, "--quantiles", REGRESSION),

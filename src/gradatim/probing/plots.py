@@ -1,4 +1,4 @@
-"""Pictures of one run: the loss of meta-training. Drawn with matplotlib where it is installed.
+"""Pictures of one run: the loss of meta-training, the effects of groups. Drawn with matplotlib where it is installed.
 
 Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
 """
@@ -43,6 +43,39 @@ def loss_curve(log: Path | str, png: Path | str) -> str | None:
     if min(losses) > 0 and max(losses) > 20 * min(losses):
         axes.set_yscale("log")
     axes.legend(frameon=False)
+    return save(canvas, png)
+
+
+def group_effects(names: Any, effect: Any, spread: Any, label: str, png: Path | str) -> str | None:
+    """Draw the effects `[K]` of groups in ascending order, with two deviations `[K]` where `spread` is not None.
+
+    Of more than 60 groups the lowest and the highest 30 are shown.
+
+    Returns:
+        None, or why there is no picture.
+
+    Example:
+        >>> from gradatim.probing.plots import group_effects
+        >>> notice = group_effects(["a", "b"], [0.5, -0.5], [0.1, 0.2], "level", "effects.png")
+    """
+    order = sorted(range(len(names)), key=lambda at: float(effect[at]))
+    if len(order) > 60:
+        order = order[:30] + order[-30:]
+    if not order:
+        return "no picture drawn: no group is known"
+    pair = figure(f"{label}, beyond what all groups share", "", 6.4, 1.2 + 0.18 * len(order))
+    if pair is None:
+        return MISSING
+    canvas, axes = pair
+    places = range(len(order))
+    if spread is not None:
+        wide = [2 * float(spread[at]) for at in order]
+        axes.errorbar(
+            [float(effect[at]) for at in order], places, xerr=wide, fmt="none", ecolor=SOFT, elinewidth=2
+        )
+    axes.plot([float(effect[at]) for at in order], places, "o", color=INK, markersize=4)
+    axes.axvline(0.0, color=RULE, linewidth=1.5)
+    axes.set_yticks(places, [str(names[at]) for at in order], fontsize=8)
     return save(canvas, png)
 
 

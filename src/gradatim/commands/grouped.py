@@ -1,0 +1,313 @@
+"""`gradatim fit --group`: rows of groups (shops, patients, machines) in files, each group under what all share.
+
+Source: Lindley, Smith 1972 (groups that share a prior).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..files.cells import arrow
+from ..files.choice import Choice
+from ..files.progress import Bar
+from ..files.schema import STORED_OPTIONS, Schema
+from ..files.streaming import TargetReader
+from ..files.target import CLASSIFICATION, REGRESSION
+from ..files.writing import STDOUT, TableWriter
+from .learning import check_free, lock_state, notes_of_empty
+from .show import format_bytes, print_written
+from .tables import (
+    check_output,
+    column_name,
+    column_names,
+    count,
+    count_rows,
+    file_version,
+    interruptible,
+    is_any_of,
+    open_files,
+    open_known,
+    reading_options,
+    say,
+    say_notes,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jsonargparse import Namespace
+    from rich.console import Console
+
+    from ..files.reading import TableFile
+
+FIRST = 200_000
+"""Rows at most that teach what groups share; later ones are learnt by their groups alone."""
+
+UNFIT = ("map", "map_only", "classes", "weight", "class_weight", "id")
+"""Options of `fit` that groups do not have."""
+
+
+def is_grouped(path: Path) -> bool:
+    """Return whether a file holds the state of groups; of one that is no file of gradatim, false."""
+    from ..files.checkpoint import read_header
+
+    try:
+        return read_header(path)["kind"] == "groups"
+    except ValueError:
+        return False
+
+
+def fit_groups(options: Namespace, console: Console) -> None:
+    """Learn what groups share, and each of them, from files, and save the state.
+
+    Raises:
+        ValueError: invalid options, no such column of groups, files that cannot be learned, or a state in the way.
+    """
+    given = [name for name in UNFIT if options[name]] + (["memory"] if options.memory != "all" else [])
+    if given:
+        raise ValueError(f"--group does not go with --{given[0].replace('_', '-')}: leave one of them out")
+    state = Path(options.state)
+    check_output(state, "--state", options.files)
+    reading = reading_options(options)
+    with interruptible(state), lock_state(state, console):
+        check_free(state, options.force)
+        text = [*split_names(options.text), *(options.text or ())]
+        table_file = open_files(options.files, reading, text=tuple(text))
+        names = table_file.names
+        columns, drop = (tuple(column_names(options[name], names)) for name in ("columns", "drop"))
+        target, group = (column_name(options[name], names) for name in ("target", "group"))
+        if group not in names:
+            raise ValueError(
+                f"--group {group}: no column is called that; there are {', '.join(names[:10])}: name one"
+            )
+        choice = Choice(
+            target or "",
+            options.task,
+            columns=columns,
+            drop=drop,
+            id=group,
+            text=tuple(column_names(options.text, names)),
+        )
+        stored = {name: reading[name] for name in STORED_OPTIONS if name in reading}
+        schema = Schema.infer(table_file, choice, stored)
+        say_notes(console, [*table_file.notes, *notes_of_empty(schema)])
+        model = _new_model(schema)
+        started = time.perf_counter()
+        with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
+            notes = _learn(model, table_file, schema, bar, first=True)
+        model.save(state)
+        _report(console, model, notes, started)
+        print_written(console, [state])
+
+
+def update_groups(options: Namespace, console: Console) -> None:
+    """Learn more rows of groups, known or new, and save the state.
+
+    Raises:
+        ValueError: the state cannot be read, the files have other columns, or the state has changed in the meantime.
+    """
+    state = Path(options.state)
+    out = state if options.out is None else Path(options.out)
+    is_new = not is_any_of(out, [options.state])
+    check_output(out, "--out" if is_new else "--state", options.files)
+    if options.weight is not None:
+        raise ValueError("groups know no row weights: leave --weight out")
+    with interruptible(out), lock_state(out, console):
+        if is_new:
+            check_free(out, options.force)
+        version = file_version(state)
+        model, schema = load_groups(state)
+        table_file = open_known(options.files, schema, reading_options(options))
+        checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
+        note = checked.check_columns(table_file, state, learn=True)
+        _check_group(table_file, schema)
+        say_notes(console, [*table_file.notes, note])
+        started = time.perf_counter()
+        with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
+            notes = _learn(model, table_file, schema, bar, first=False)
+        if file_version(state) != version:
+            raise ValueError(
+                f"{state} was changed by another process in the meantime: nothing was saved; update again"
+            )
+        model.save(out)
+        _report(console, model, notes, started)
+        print_written(console, [out])
+
+
+def predict_groups(options: Namespace, levels: Sequence[float], console: Console) -> None:
+    """Write the predictions for rows of groups, known or not, in their order: the group, then what is predicted.
+
+    Raises:
+        ValueError: the state cannot be read, the files have other columns, or it cannot give this kind of prediction.
+    """
+    out, started, n_rows = Path(options.out), time.perf_counter(), 0
+    model, schema = load_groups(Path(options.state))
+    for value, option, task in (
+        (levels, "--quantiles", REGRESSION),
+        (options.proba, "--proba", CLASSIFICATION),
+    ):
+        if value and schema.task != task:
+            raise ValueError(f"{option} is for a {task}; {options.state} holds a {schema.task}: leave it out")
+    if options.id is not None:
+        raise ValueError("groups are written beside each prediction: leave --id out")
+    with nullcontext() if options.out == STDOUT else interruptible(out):
+        table_file = open_known(options.files, schema, reading_options(options))
+        checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
+        note = checked.check_columns(table_file, options.state, learn=False)
+        _check_group(table_file, schema)
+        say_notes(console, [*table_file.notes, note])
+        cells = schema.cells_to_read(learn=False)
+        with Bar(not options.quiet, f"predicting {table_file.path.name}") as bar, TableWriter(out) as file:
+            for table, share in table_file.stream(cells):
+                file.write(_answers(model, table, schema, options.proba, levels))
+                n_rows += table.num_rows
+                bar.update(share, f"{n_rows:,} rows")
+    say_notes(console, table_file.notes_after())
+    say(console, f"{count_rows(n_rows)} predicted in {time.perf_counter() - started:.1f} s")
+    if options.out != STDOUT:
+        print_written(console, [out])
+
+
+def load_groups(path: Path) -> tuple[Any, Schema]:
+    """Return the estimator in a state of groups, and the schema of its files.
+
+    Raises:
+        ValueError: a file that is missing, damaged or foreign, or was saved from Python.
+    """
+    from ..files.checkpoint import read_header
+    from ..groups import GroupedClassifier, GroupedRegressor
+
+    header = read_header(path, "groups")
+    kind = GroupedRegressor if header.get("classes") is None else GroupedClassifier
+    return kind.load(path), Schema.from_json(header, path)
+
+
+def describe_groups(path: Path) -> list[list[str]]:
+    """Return what a state of groups holds, as lines for `gradatim info`.
+
+    Raises:
+        ValueError: a file that is missing, damaged or foreign.
+    """
+    from ..files.checkpoint import read_header
+    from ..groups import GroupedClassifier, GroupedRegressor
+
+    header = read_header(path, "groups")
+    kind = GroupedRegressor if header.get("classes") is None else GroupedClassifier
+    model: Any = kind.load(path)
+    rows, weighing = model.state_.rows(), model.prior_.weighing
+    share = (
+        weighing.weights(np.zeros((1, len(weighing.log_prior))))[0]
+        .reshape(len(model.prior_.experts), -1)
+        .sum(1)
+    )
+    experts = ", ".join(f"{e.name} ({s:.0%})" for e, s in zip(model.prior_.experts, share, strict=True))
+    lines = [["file", str(path)], ["kind", f"groups, format version {header['gradatim_format']}"]]
+    lines += [["size", format_bytes(path.stat().st_size)], ["estimator", header["estimator"]]]
+    sizes = f", of {rows.min():,.0f} to {rows.max():,.0f} rows" if len(rows) else ", a prior alone"
+    lines.append(["groups", f"{len(rows):,}{sizes}"])
+    lines.append(["rows", f"{rows.sum():,.0f}"])
+    lines.append(["prior", f"taught by {model.prior_.rows:,} rows of {model.prior_.groups:,} groups"])
+    lines.append(["experts", experts])
+    if (table := header.get("table")) is not None:
+        lines += [["target", f"{table['target']} ({table['task']})"], ["group", str(table["id"])]]
+    lines.append(["columns", f"{header['n_features']}"])
+    lines.append(["stored rows", "none as they came: sums over the rows of each group"])
+    names = ", ".join(map(str, model.groups_[:20]))
+    return [*lines, ["stored values", f"the names of groups: {names}{', ...' if len(rows) > 20 else ''}"]]
+
+
+def _new_model(schema: Schema) -> Any:
+    from ..groups import GroupedClassifier, GroupedRegressor
+
+    return GroupedClassifier() if schema.task == CLASSIFICATION else GroupedRegressor()
+
+
+def _check_group(table_file: TableFile, schema: Schema) -> None:
+    if schema.id not in table_file.names:
+        raise ValueError(
+            f"{table_file.path}: column {schema.id!r}, which names the group, is missing: add it, or rename a column"
+        )
+
+
+def _rows(
+    table_file: TableFile, reader: TargetReader, bar: Any, skipped: dict[str, int]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield features, targets and groups of the rows that have a target and a group, and count the others."""
+    schema, done = reader.schema, 0
+    cells = schema.cells_to_read(learn=True) | schema.cells_to_read(learn=False)
+    for table, share in table_file.stream(cells):
+        X, y, _, present = reader.read(table)
+        names = np.array(table[schema.id].to_pylist(), dtype=object)
+        has_group = np.array([name is not None for name in names.tolist()], dtype=bool)
+        skipped["target"] += int((~present).sum())
+        skipped["group"] += int((present & ~has_group).sum())
+        chosen = present & has_group
+        done += table.num_rows
+        bar.update(share, f"{done:,} rows")
+        if chosen.any():
+            yield X.filter(arrow().array(chosen)), y[chosen], names[chosen]
+
+
+def _learn(model: Any, table_file: TableFile, schema: Schema, bar: Any, first: bool) -> list[str]:
+    """Learn all rows of files, the `first` ones together, and return notes."""
+    labels, skipped = schema.labels(), {"target": 0, "group": 0}
+    reader = TargetReader(schema, labels, table_file.path, table_file.place)
+    held: list[tuple[Any, ...]] = []
+    for rows in _rows(table_file, reader, bar, skipped):
+        if not first:
+            model.partial_fit(*rows)
+            continue
+        held.append(rows)
+        if sum(len(part[1]) for part in held) >= FIRST:
+            _fit(model, held)
+            first = False
+    if first:
+        if not held:
+            raise ValueError(f"{table_file.path}: no row has a target and a group: nothing can be learned")
+        _fit(model, held)
+    model.table_ = replace(schema, spelling=labels.spelling).to_json()
+    lacking = {"target": schema.target, "group": schema.id}
+    notes = [f"{count_rows(n)} without {lacking[kind]!r} skipped" for kind, n in skipped.items() if n]
+    return [*notes, *table_file.notes_after()]
+
+
+def _fit(model: Any, held: list[tuple[Any, ...]]) -> None:
+    tables, targets, names = zip(*held, strict=True)
+    model.fit(arrow().concat_tables(tables), np.concatenate(targets), np.concatenate(names))
+
+
+def _report(console: Console, model: Any, notes: list[str], started: float) -> None:
+    rows = model.state_.rows()
+    groups = count(len(rows), "group", "groups")
+    say(
+        console,
+        f"{count_rows(int(rows.sum()))} of {groups} known, after {time.perf_counter() - started:.1f} s",
+    )
+    say_notes(console, notes)
+
+
+def _answers(model: Any, table: Any, schema: Schema, probabilities: bool, levels: Sequence[float]) -> Any:
+    """Return the predictions of the rows of a table; those without a group are predicted by what groups share."""
+    names = [name if name is not None else "" for name in table[schema.id].to_pylist()]
+    X, labels = schema.features(table), schema.labels()
+    key = schema.id if schema.id != "prediction" else "prediction_id"
+    columns: dict[Any, Any] = {key: table[schema.id]}
+    if schema.task == REGRESSION:
+        columns["prediction"] = model.predict(X, names)
+        if levels:
+            found = model.predict(X, names, quantiles=levels)
+            columns |= {f"quantile_{level!r}": found[:, at] for at, level in enumerate(levels)}
+        return arrow().table(columns)
+    found = model.predict_proba(X, names)
+    columns["prediction"] = labels.spell(model.classes_[found.argmax(1)])
+    if probabilities:
+        spelt = labels.spell(model.classes_).cast("string").to_pylist()
+        columns |= {f"proba_{name}": found[:, at] for at, name in enumerate(spelt)}
+    return arrow().table(columns)

@@ -1,0 +1,127 @@
+"""Sums over the rows of each group: all that is kept of a group, added, merged and taken away exactly.
+
+Source: Gelman, Hill 2006, ch. 12 (the sums a hierarchical linear model needs); Raudenbush, Bryk 2002, eq. 3.52.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+LEVELS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+"""Shifts of a logit at which the likelihood of classes is expanded; a group uses the one nearest to its own shift."""
+
+ROWS = 8192
+"""Rows whose products are held at a time."""
+
+
+class Sums(NamedTuple):
+    """Sums of K groups over their rows, at each of P levels (numbers: one level), with d features.
+
+    Fields: `count [K]`: rows; `value [K, P]`: of numbers the sum of squares, of classes the log-likelihood;
+    `linear [K, P, d]`: features times residuals; `square [K, P, d (d + 1) / 2]`: lower triangles of weighted products.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.groups.sums import Sums
+        >>> sums = Sums.of_numbers(np.ones((3, 1)), np.array([1.0, 2.0, 4.0]), np.array([0, 0, 1]), 2)
+        >>> sums.count, sums.linear[:, 0, 0]
+        (array([2., 1.]), array([3., 4.]))
+    """
+
+    count: np.ndarray
+    value: np.ndarray
+    linear: np.ndarray
+    square: np.ndarray
+
+    @classmethod
+    def zeros(cls, n_groups: int, width: int, levels: int = 1) -> Sums:
+        """Return the sums of groups that have no rows."""
+        shape = (n_groups, levels)
+        triangle = width * (width + 1) // 2
+        return cls(
+            np.zeros(n_groups), np.zeros(shape), np.zeros((*shape, width)), np.zeros((*shape, triangle))
+        )
+
+    @classmethod
+    def of_numbers(cls, features: np.ndarray, residual: np.ndarray, group: np.ndarray, n_groups: int) -> Sums:
+        """Return the sums of rows with features `[n, d]`, residuals `[n]` and groups `[n]` from 0 to `n_groups` - 1."""
+        one = np.ones((len(residual), 1))
+        return _gather(features, one, residual[:, None], residual[:, None] ** 2, group, n_groups)
+
+    @classmethod
+    def of_classes(
+        cls, features: np.ndarray, y: np.ndarray, logit: np.ndarray, group: np.ndarray, n_groups: int
+    ) -> Sums:
+        """Return the sums of rows whose y `[n]` is 0 or 1, with features `[n, d]` and pooled logits `[n]`, by level.
+
+        They are the log-likelihood, its gradient and its curvature where the logit is shifted by each of `LEVELS`.
+        """
+        shifted = logit[:, None] + np.array(LEVELS)
+        probability = 0.5 + 0.5 * np.tanh(0.5 * shifted)
+        value = y[:, None] * shifted - np.logaddexp(0.0, shifted)
+        curvature = probability * (1 - probability)
+        return _gather(features, curvature, y[:, None] - probability, value, group, n_groups)
+
+    def plus(self, other: Sums, sign: float = 1.0) -> Sums:
+        """Return these sums and others of the same groups, or these less the others with `sign` -1."""
+        return Sums(*(mine + sign * theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def take(self, rows: np.ndarray | slice) -> Sums:
+        """Return the sums of some groups `[k]`."""
+        return Sums(*(part[rows] for part in self))
+
+    def grown(self, n_groups: int) -> Sums:
+        """Return the sums with room for more groups, `n_groups` in all."""
+        more = n_groups - len(self.count)
+        return Sums(*(np.concatenate([part, np.zeros((more, *part.shape[1:]))]) for part in self))
+
+    def add_at(self, index: np.ndarray, other: Sums) -> None:
+        """Add the sums of other groups to the groups at `index [k]`, all different, in place."""
+        for mine, theirs in zip(self, other, strict=True):
+            mine[index] += theirs
+
+    def matrices(self) -> np.ndarray:
+        """Return the products as full matrices `[K, P, d, d]`."""
+        width = self.linear.shape[-1]
+        rows, columns = np.tril_indices(width)
+        full = np.zeros((*self.linear.shape, width))
+        full[..., rows, columns] = self.square
+        full[..., columns, rows] = self.square
+        return full
+
+    @property
+    def bytes_per_group(self) -> float:
+        """Return how many bytes the sums of one group take."""
+        return sum(part.nbytes for part in self) / max(1, len(self.count))
+
+
+def _gather(
+    features: np.ndarray,
+    weight: np.ndarray,
+    residual: np.ndarray,
+    value: np.ndarray,
+    group: np.ndarray,
+    n_groups: int,
+) -> Sums:
+    """Return sums by group of features `[n, d]` weighted by `weight [n, P]`, and of `residual` and `value [n, P]`."""
+    sums = Sums.zeros(n_groups, features.shape[1], residual.shape[1])
+    rows, columns = np.tril_indices(features.shape[1])
+    order = np.argsort(group, kind="stable")
+    for start in range(0, len(order), ROWS):
+        part = order[start : start + ROWS]
+        names, first = np.unique(group[part], return_index=True)
+        phi = features[part]
+        products = phi[:, rows] * phi[:, columns]
+        sums.count[names] += np.diff(np.append(first, len(part)))
+        sums.value[names] += np.add.reduceat(value[part], first)
+        for level in range(residual.shape[1]):
+            sums.linear[names, level] += np.add.reduceat(phi * residual[part, level, None], first)
+            weighted = (
+                products
+                if weight.shape[1] == 1 and residual.shape[1] == 1
+                else products * weight[part, level, None]
+            )
+            sums.square[names, level] += np.add.reduceat(weighted, first)
+    return sums

@@ -1,0 +1,403 @@
+"""Rows in groups: closed forms against dense Gaussians, laws of sums, and what users may do wrong."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from sklearn.base import clone
+
+from gradatim import GroupedClassifier, GroupedRegressor
+from gradatim.groups.experts import Expert, solve
+from gradatim.groups.learning import learn
+from gradatim.groups.sums import LEVELS, Sums
+
+
+def rows(n_groups=12, n=300, d=4, seed=0):
+    """Return features with a constant, y of random slopes, and groups."""
+    rng = np.random.default_rng(seed)
+    phi = rng.normal(size=(n, d))
+    phi[:, 0] = 1
+    group = rng.integers(0, n_groups, n)
+    heads = rng.normal(size=(n_groups, d)) * [1, 0.5, 0, 0][:d] + [0, 1, 2, 0][:d]
+    return phi, (phi * heads[group]).sum(1) + 0.5 * rng.normal(size=n), group
+
+
+def table(n_groups=40, per=15, seed=0, slope=1.0):
+    """Return X, y and groups whose levels and slopes differ."""
+    rng = np.random.default_rng(seed)
+    group = rng.permutation(np.repeat(np.arange(n_groups), per))
+    X = rng.normal(size=(len(group), 3))
+    level, slopes = rng.normal(size=n_groups), 1 + slope * rng.normal(size=n_groups)
+    return X, level[group] + slopes[group] * X[:, 0] + 0.3 * rng.normal(size=len(group)), group
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GroupedRegressor().fit(*table())
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    X, y, group = table(seed=1)
+    return GroupedClassifier().fit(X, np.where(y > 0, "yes", "no"), group)
+
+
+def test_evidence_and_posterior_are_those_of_dense_gaussians():
+    phi, y, group = rows()
+    sums = Sums.of_numbers(phi, y, group, 12)
+    rng = np.random.default_rng(1)
+    expert = Expert("slopes", rng.normal(size=4), rng.normal(size=(4, 3)), 0.3)
+    scales = np.array([0.5, 1.0])
+    heads = solve(expert, sums, scales)
+    for j, scale in enumerate(scales):
+        for g in range(12):
+            own, target = phi[group == g], y[group == g]
+            cov = own @ expert.covariance @ own.T + 0.3 * scale * np.eye(len(own))
+            dense = multivariate_normal.logpdf(target, own @ expert.mean, cov)
+            assert abs(dense - heads.log_evidence[g, j]) < 1e-8
+            query = rng.normal(size=(1, 4))
+            cross = query @ expert.covariance @ own.T
+            mean = query @ expert.mean + cross @ np.linalg.solve(cov, target - own @ expert.mean)
+            variance = query @ expert.covariance @ query.T - cross @ np.linalg.solve(cov, cross.T)
+            got = heads.at(query, np.array([g]))
+            assert abs(got[0][0, j] - mean[0]) < 1e-8
+            assert abs(got[1][0, j] - variance[0, 0]) < 1e-8
+
+
+def test_the_log_evidence_with_the_common_mean_integrated_out_is_dense_too():
+    phi, y, group = rows(n_groups=5, n=40)
+    sums = Sums.of_numbers(phi, y, group, 5)
+    varying, fixed = np.array([1, 0, 0, 0], bool), np.array([0, 1, 1, 0], bool)
+    found = learn("level", sums, varying, fixed, np.arange(4), 0.0, steps=0)
+    used = varying | fixed
+    same = group[:, None] == group
+    level = float(found.expert.root[0, 0]) ** 2
+    cov = level * same + phi[:, used] @ phi[:, used].T + found.expert.noise * np.eye(40)
+    assert abs(found.log_evidence[0] - multivariate_normal.logpdf(y, np.zeros(40), cov)) < 1e-8
+
+
+@pytest.mark.parametrize("varying", [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
+def test_em_never_lowers_the_evidence(varying):
+    phi, y, group = rows()
+    varying = np.array(varying, bool)
+    found = learn(
+        "x", Sums.of_numbers(phi, y, group, 12), varying, ~varying, np.array([0, 1, 1, 1]), 0.0, steps=30
+    )
+    rise = np.diff(found.log_evidence)
+    # the floor that keeps a covariance positive costs this much where the best variance is 0
+    assert rise.min() > -1e-5
+    assert rise.sum() > 1
+
+
+def test_the_curvature_of_classes_is_that_of_the_log_likelihood():
+    rng = np.random.default_rng(0)
+    phi, logit, y = np.ones((30, 1)), rng.normal(size=30), (rng.random(30) < 0.5).astype(float)
+    sums = Sums.of_classes(phi, y, logit, np.zeros(30, int), 1)
+
+    def value(shift):
+        return (y * (logit + shift) - np.logaddexp(0, logit + shift)).sum()
+
+    for at, shift in enumerate(LEVELS):
+        step = 1e-4
+        assert abs(sums.value[0, at] - value(shift)) < 1e-9
+        assert abs(sums.linear[0, at, 0] - (value(shift + step) - value(shift - step)) / (2 * step)) < 1e-5
+        bend = (value(shift + step) - 2 * value(shift) + value(shift - step)) / step**2
+        assert abs(sums.square[0, at, 0] + bend) < 1e-4
+
+
+def test_groups_together_are_groups_one_by_one():
+    phi, y, group = rows()
+    together = Sums.of_numbers(phi, y, group, 12)
+    for g in range(12):
+        alone = Sums.of_numbers(phi[group == g], y[group == g], np.zeros((group == g).sum(), int), 1)
+        for mine, own in zip(together.take(slice(g, g + 1)), alone, strict=True):
+            np.testing.assert_allclose(mine, own, rtol=1e-12, atol=1e-12)
+
+
+def test_merged_parts_are_one_pass(model):
+    X, y, group = table(seed=5)
+    group = group + 1000
+    whole = model.fork().partial_fit(X, y, group)
+    parts = [model.fork().partial_fit(X[k::2], y[k::2], group[k::2]) for k in (0, 1)]
+    merged = parts[0].merge(parts[1])
+    np.testing.assert_allclose(merged.predict(X, group), whole.predict(X, group), atol=1e-9)
+    assert sorted(merged.groups_) == sorted(whole.groups_)
+
+
+def test_the_cut_into_calls_does_not_matter(model, classifier):
+    X, y, group = table(seed=6)
+    for base, target in ((model, y), (classifier, np.where(y > 0, "yes", "no"))):
+        whole, cut = base.fork().partial_fit(X, target, group), base.fork()
+        for start in range(0, len(y), 7):
+            cut.partial_fit(X[start : start + 7], target[start : start + 7], group[start : start + 7])
+        read = [m.predict(X, group) if target is y else m.predict_proba(X, group) for m in (whole, cut)]
+        np.testing.assert_allclose(*read, atol=1e-9)
+
+
+def test_a_forgotten_group_was_never_seen(model):
+    X, y, group = table(seed=5)
+    group = group + 1000
+    mine = group == 1003
+    seen = model.fork().partial_fit(X, y, group).forget_group(1003)
+    never = model.fork().partial_fit(X[~mine], y[~mine], group[~mine])
+    np.testing.assert_array_equal(seen.predict(X, group), never.predict(X, group))
+    assert 1003 not in seen.groups_
+
+
+def test_an_unseen_group_is_the_prior_and_improves_with_its_rows(model):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(200, 3))
+    y = 3 + 4 * X[:, 0] + 0.3 * rng.normal(size=200)
+    one = model.fork()
+    np.testing.assert_array_equal(one.predict(X, np.full(200, 77)), one.predict(X, np.full(200, 78)))
+    misses = []
+    for n in (0, 2, 8, 32):
+        known = model.fork()
+        if n:
+            known.partial_fit(X[:n], y[:n], np.full(n, 77))
+        misses.append(((known.predict(X[32:], np.full(168, 77)) - y[32:]) ** 2).mean())
+    assert misses[0] > misses[1] > misses[2]
+    assert misses[2:] == pytest.approx([0.09, 0.09], rel=0.3)  # the noise
+
+
+def test_the_order_of_rows_of_different_groups_does_not_matter():
+    X, y, group = table(n_groups=20)
+    order = np.argsort(group, kind="stable")
+    first, second = (
+        GroupedRegressor().fit(X, y, group),
+        GroupedRegressor().fit(X[order], y[order], group[order]),
+    )
+    np.testing.assert_allclose(first.predict(X, group), second.predict(X, group), atol=1e-6)
+
+
+def test_intervals_cover():
+    held = []
+    for seed in range(3):
+        model = GroupedRegressor().fit(*table(seed=seed, n_groups=60))
+        X, y, group = table(seed=seed + 50, n_groups=60)
+        new = group + 1000
+        order = np.argsort(new, kind="stable")
+        rank = np.empty(len(new), int)
+        rank[order] = np.tile(np.arange(15), 60)
+        first = rank < 6
+        model.partial_fit(X[first], y[first], new[first])
+        low, high = model.predict(X[~first], new[~first], quantiles=[0.1, 0.9]).T
+        held.append(((y[~first] >= low) & (y[~first] <= high)).mean())
+    assert 0.75 < np.mean(held) < 0.85
+
+
+def test_quantiles_rise_and_deviations_belong_to_them(model):
+    X, _y, group = table()
+    low, middle, high = model.predict(X, group, quantiles=[0.1, 0.5, 0.9]).T
+    mean, deviation = model.predict(X, group, return_std=True)
+    assert (low < middle).all() and (middle < high).all()
+    assert (abs(middle - mean) < deviation).all()
+
+
+def test_files_give_the_same_numbers(model, classifier, tmp_path):
+    X, _y, group = table()
+    for one, kind in ((model, GroupedRegressor), (classifier, GroupedClassifier)):
+        again = kind.load(one.save(tmp_path / "state.safetensors"))
+        read = "predict" if kind is GroupedRegressor else "predict_proba"
+        np.testing.assert_array_equal(getattr(one, read)(X, group), getattr(again, read)(X, group))
+        assert again.groups_ == one.groups_
+        again.save(tmp_path / "again.safetensors")
+        assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "state.safetensors").read_bytes()
+
+
+def test_a_prior_goes_to_another_machine(model, tmp_path):
+    X, y, group = table(seed=9)
+    path = model.save_prior(tmp_path / "prior.safetensors")
+    here = model.fork().partial_fit(X, y, group)
+    for there in (
+        GroupedRegressor.from_prior(path),
+        GroupedRegressor(prior=path),
+        GroupedRegressor(prior=model),
+    ):
+        there.partial_fit(X, y, group)
+        np.testing.assert_array_equal(here.predict(X, group), there.predict(X, group))
+    assert GroupedRegressor.from_prior(path).groups_ == []
+
+
+def test_probabilities_of_many_classes_add_up():
+    X, y, group = table(seed=2)
+    labels = np.digitize(y, [-1.0, 1.0])
+    model = GroupedClassifier().fit(X, labels, group)
+    found = model.predict_proba(X, group)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (found > 0).all()
+    assert model.score(X, labels, group) > 0.7
+    assert model.classes_.tolist() == [0, 1, 2]
+
+
+def test_words_missing_cells_and_frames_are_read():
+    import pandas as pd
+
+    X, y, group = table()
+    frame = pd.DataFrame({"a": X[:, 0], "kind": np.where(X[:, 1] > 0, "red", None), "c": X[:, 2]})
+    frame.loc[::7, "a"] = np.nan
+    shops = pd.Series([f"shop {g}" for g in group])
+    model = GroupedRegressor().fit(frame, y, shops)
+    assert model.score(frame, y, shops) > 0.6
+    assert {"group", "rows", "level", "level_std", "a", "pooled"} <= set(model.effects_)
+    assert sorted(pd.DataFrame(model.effects_)["group"]) == sorted(set(shops))
+
+
+def test_effects_are_those_of_the_groups(model):
+    _X, _y, _group = table()
+    effects = model.effects_
+    rng = np.random.default_rng(0)
+    rng.permutation(np.repeat(np.arange(40), 15))
+    rng.normal(size=(600, 3))
+    level = rng.normal(size=40)[np.array(effects["group"], int)]
+    assert np.corrcoef(level, effects["level"])[0, 1] > 0.9
+    assert effects["rows"].tolist() == [15.0] * 40
+
+
+def test_first_rows_are_held_until_they_say_what_groups_share():
+    X, y, group = table()
+    model = GroupedRegressor()
+    for at in range(100):
+        model.partial_fit(X[at : at + 1], y[at : at + 1], group[at : at + 1])
+    assert not hasattr(model, "prior_")
+    early = GroupedRegressor().fit(X[:100], y[:100], group[:100])
+    np.testing.assert_array_equal(model.predict(X, group), early.predict(X, group))
+    model.partial_fit(X[100:], y[100:], group[100:])
+    np.testing.assert_array_equal(
+        model.predict(X, group), GroupedRegressor().fit(X, y, group).predict(X, group)
+    )
+
+
+def test_a_copy_has_the_parameters_and_not_what_was_learnt(model):
+    assert not hasattr(clone(model), "prior_")
+    assert GroupedRegressor(prior="p").get_params() == {"prior": "p"}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m, X, y, g: m.partial_fit(X, y, None), "every row needs a group"),
+        (lambda m, X, y, g: m.partial_fit(X, y, [None, *g[1:]]), r"rows 0 have none \(1 in all\)"),
+        (lambda m, X, y, g: m.partial_fit(X, y, [np.nan, *g[1:]]), "every row needs a group"),
+        (lambda m, X, y, g: m.partial_fit(X, y, [1.5, *g[1:]]), "word or a whole number; got '1.5'"),
+        (lambda m, X, y, g: m.partial_fit(X, y, g[1:]), "one name a row"),
+        (lambda m, X, y, g: m.partial_fit(X[:, :2], y, g), "2 features"),
+        (lambda m, X, y, g: m.partial_fit(X, np.append(y[1:], np.nan), g), "missing"),
+        (lambda m, X, y, g: m.predict(X, [None, *g[1:]]), "every row needs a group"),
+        (lambda m, X, y, g: m.predict(X, g, quantiles=[1.0]), "quantiles must lie"),
+        (lambda m, X, y, g: m.forget_group("nobody"), "group 'nobody' is not known"),
+        (lambda m, X, y, g: m.merge(GroupedRegressor().fit(X, y, g)), "merging needs one prior"),
+        (
+            lambda m, X, y, g: GroupedRegressor().fit(X, y, np.zeros(len(y))),
+            "two groups at least; got 1 group",
+        ),
+        (lambda m, X, y, g: GroupedClassifier().fit(X, np.ones(len(y), int), g), "two classes at least"),
+        (lambda m, X, y, g: GroupedRegressor(prior=m).fit(X[:, :2], y, g), "2 features"),
+        (lambda m, X, y, g: GroupedRegressor(prior=5).fit(X, y, g), "prior must be a file"),
+        (lambda m, X, y, g: GroupedClassifier(prior=m).fit(X, g, g), "got a GroupedRegressor"),
+        (lambda m, X, y, g: GroupedRegressor.load("nothing.safetensors"), "cannot be read"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(model, call, said):
+    X, y, group = table(seed=4)
+    before = model.predict(X, group)
+    with pytest.raises(ValueError, match=said) as error:
+        call(model, X, y, group.tolist())
+    assert "\n" not in str(error.value).strip() or "features" in str(error.value)
+    np.testing.assert_array_equal(model.predict(X, group), before)
+
+
+def test_groups_of_one_row_and_one_class_are_learnt(classifier):
+    X, y, _group = table(seed=8)
+    single = GroupedRegressor().fit(X, y, np.arange(len(y)))
+    assert np.isfinite(single.predict(X, np.arange(len(y)))).all()
+    known = classifier.fork().partial_fit(X[:50], np.full(50, "yes"), np.full(50, "sure"))
+    fresh = classifier.predict_proba(X, np.full(len(X), "new"))[:, 1]
+    assert (known.predict_proba(X, np.full(len(X), "sure"))[:, 1] > fresh).mean() > 0.95
+
+
+def test_constant_columns_and_constant_y_are_learnt():
+    X, y, group = table(n_groups=8, per=8)
+    model = GroupedRegressor().fit(X, np.full(64, 3.0), group)
+    np.testing.assert_allclose(model.predict(X, group, quantiles=[0.1, 0.9]), 3.0, atol=1e-3)
+    assert np.isfinite(GroupedRegressor().fit(0 * X, y, group).predict(X, group)).all()
+
+
+def test_a_class_that_the_prior_does_not_know_is_refused(classifier):
+    X, _y, _group = table(seed=8)
+    with pytest.raises(ValueError, match="the prior knows the classes no, yes; got maybe"):
+        classifier.fork().partial_fit(X[:1], ["maybe"], ["a"])
+
+
+def test_a_group_comes_back_after_many_rows(model):
+    X, y, group = table(seed=3)
+    one = model.fork().partial_fit(X[:5], y[:5], np.full(5, "back"))
+    one.partial_fit(X[5:], y[5:], group[5:] + 500).partial_fit(X[:3], y[:3], np.full(3, "back"))
+    at = one.groups_.index("back")
+    assert one.effects_["rows"][at] == 8
+
+
+def test_states_are_small():
+    X = np.random.default_rng(0).normal(size=(2000, 8))
+    group = np.repeat(np.arange(100), 20)
+    for one, y in ((GroupedRegressor(), X[:, 0]), (GroupedClassifier(), X[:, 0] > 0)):
+        one.fit(X, y, group)
+        assert one.state_.compact()[1].bytes_per_group < 4000
+
+
+def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
+    from gradatim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y, group = table(n_groups=12)
+    lines = [f"{x[0]:.4f},{t:.4f},shop {g}" for x, t, g in zip(X, y, group, strict=True)]
+    (tmp_path / "sales.csv").write_text("\n".join(["size,y,store", *lines, "1.0,2.0,"]) + "\n")
+    (tmp_path / "more.csv").write_text("size,y,store\n1.0,9.0,new\n0.0,8.0,new\n")
+    fit = ["fit", "sales.csv", "--target", "y", "--group", "store", "--state", "s.safetensors", "--quiet"]
+    assert main(fit) == 0
+    assert "1 row without 'store' skipped" in capsys.readouterr().out
+    assert main(["update", "more.csv", "--state", "s.safetensors", "--quiet"]) == 0
+    assert "182 rows of 13 groups" in capsys.readouterr().out
+    predict = ["predict", "more.csv", "--state", "s.safetensors", "--out", "p.csv", "--quantiles", "0.1,0.9"]
+    assert main([*predict, "--quiet"]) == 0
+    written = (tmp_path / "p.csv").read_text().splitlines()
+    assert written[0] == "store,prediction,quantile_0.1,quantile_0.9"
+    model = GroupedRegressor.load("s.safetensors")
+    np.testing.assert_allclose(float(written[1].split(",")[1]), model.predict([{"size": 1.0}], ["new"])[0])
+    assert main(["info", "s.safetensors"]) == 0
+    assert "none as they came" in capsys.readouterr().out
+    assert main(["info", "--check", "s.safetensors"]) == 0
+    capsys.readouterr()
+    assert main([*fit[:-1], "--force", "--weight", "size"]) == 2
+    assert "--group does not go with --weight" in capsys.readouterr().err
+    assert main([*fit[:5], "stor", *fit[6:], "--force"]) == 2
+    assert "no column is called that" in capsys.readouterr().err
+
+
+def test_a_picture_of_effects(model, tmp_path):
+    assert model.plot_effects(tmp_path / "effects.png") is None
+    assert (tmp_path / "effects.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="column must be one of level"):
+        model.plot_effects(tmp_path / "effects.png", "nothing")
+
+
+def test_the_study_of_ones_own_tasks_divides_and_sums_up():
+    from studies.meta.own import LENGTHS, figures, loss
+    from studies.meta.tasks import Tasks, divide
+
+    group = np.repeat(np.arange(10), 12)
+    tasks = Tasks("school", np.ones((120, 1)), np.tile([0.0, 2.0], 60), group, False)
+    training, judges = divide(tasks, validation=False)
+    assert (len(training), len(judges), len({*training, *judges})) == (6, 4, 10)
+    inner = divide(tasks, validation=True)
+    assert sorted(np.concatenate(inner)) == sorted(training)
+    # y is 0 or 2, of variance 1: the answer 1 misses by 1
+    assert loss(tasks, lambda x, y, new: np.ones(len(new)), judges, 4) == 1.0
+    methods = {"ours": 0.5, "alone": 1.0, "boosted trees + effect": 0.8, "GPBoost": 0.625}
+    found = [
+        {"table": "school", "method": name, "rows": rows, "loss": value}
+        for name, value in methods.items()
+        for rows in (*LENGTHS, 0.8)
+    ]
+    assert figures(found) == pytest.approx(
+        {"meta.own.over_alone": 0.5, "meta.own.over_best": 0.8, "meta.own.long": 0.625}
+    )

@@ -401,3 +401,36 @@ def test_the_study_of_ones_own_tasks_divides_and_sums_up():
     assert figures(found) == pytest.approx(
         {"meta.own.over_alone": 0.5, "meta.own.over_best": 0.8, "meta.own.long": 0.625}
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("groups.fold", lambda part: part + 50),
+        ("groups.count", lambda part: part - 1000),
+        ("groups.linear", lambda part: part[:-1]),
+        ("trees.0.left", lambda part: part + 10_000),
+        ("trees.1.feature", lambda part: part - 7),
+        ("trees.0.start", lambda part: part.repeat(2)),
+        ("features.directions", lambda part: part[:-1]),
+        ("experts.0.mean", lambda part: part[:-1]),
+        ("experts.noise", lambda part: -part),
+        ("weighing.log_prior", lambda part: part[:-1]),
+        ("weighing.counts", lambda part: part[:-1]),
+    ],
+)
+def test_files_that_contradict_themselves_are_refused(model, tmp_path, name, change):
+    from gradatim.files.checkpoint import read, write
+
+    tensors, header = read(model.save(tmp_path / "state.safetensors"), "groups")
+    tensors[name] = change(tensors[name])
+    header.pop("gradatim_format")
+    with pytest.raises(ValueError, match=r"state\.safetensors"):
+        GroupedRegressor.load(write(tmp_path / "state.safetensors", tensors, header))
+
+
+def test_other_commands_say_that_these_are_groups(model, tmp_path):
+    from gradatim import RefinedRegressor
+
+    with pytest.raises(ValueError, match="holds a state of groups, expected a state"):
+        RefinedRegressor.load(model.save(tmp_path / "state.safetensors"))

@@ -34,6 +34,7 @@ SUPPORTED = (1, 2)
 """Versions that are read. Version 1, of gradatim 0.1, has no checksum; whatever is read is written as `FORMAT`."""
 
 KINDS = ("checkpoint", "state", "groups")
+_SPOKEN = {"groups": "a state of groups"}
 MAX_HEADER_BYTES = 5_000_000
 
 _METADATA = {"gradatim": text().optional(), "sha256": text(r"[0-9a-f]{64}", "a SHA-256").optional()}
@@ -212,7 +213,8 @@ def _check_head(path: Path, head: _Head, kind: str | None) -> dict[str, Any]:
     if (head.checksum is None) != (version == 1):
         raise ValueError(f"{path} is damaged: it must have a checksum from format version 2 on: {_MADE}")
     if kind is not None and stored != kind:
-        raise ValueError(f"{path} holds a {stored}, expected a {kind}: choose another file")
+        found, wanted = (_SPOKEN.get(word, f"a {word}") for word in (stored, kind))
+        raise ValueError(f"{path} holds {found}, expected {wanted}: choose another file")
     return head.header
 
 

@@ -19,6 +19,7 @@ from ..preprocessing import Encoder, labels
 from .experts import Expert
 from .features import Features
 from .prior import GroupPrior
+from .sharing import SCALES
 from .state import GroupState
 from .sums import LEVELS, Sums
 from .trees import Trees
@@ -164,8 +165,9 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
         Trees(**{name: parts[f"trees.{at}.{name}"] for name in _TREES}, depth=depth)
         for at, depth in enumerate(header["depths"])
     )
+    outputs = header["n_classes"] if (header["n_classes"] or 0) > 2 else 1
     for model in trees:
-        _check_trees(model, encoder.width)
+        _check_trees(model, encoder.width, outputs)
     chosen = {name: parts[f"features.{name}"] for name in _FEATURES}
     features = Features(**chosen, offset=numbers["offset"], scale=numbers["feature_scale"])
     width = len(features.kinds)
@@ -186,6 +188,10 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
         parts["weighing.stretch"],
         numbers["loss"],
     )
+    scales = len(SCALES) if header["n_classes"] is None else 1
+    shapes = weighing.log_prior.shape, weighing.counts.shape
+    if shapes[0] != (len(experts) * scales,) or shapes[1] != weighing.stretch.shape or len(shapes[1]) != 1:
+        raise ValueError("its experts and their weights do not belong together")
     return GroupPrior(
         encoder,
         header["n_classes"],
@@ -200,8 +206,10 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
     )
 
 
-def _check_trees(trees: Trees, width: int) -> None:
+def _check_trees(trees: Trees, width: int, outputs: int) -> None:
     """Refuse trees that lead outside of themselves, or ask for columns that are not there."""
+    if trees.start.shape != (outputs,) or trees.leaf.ndim != 3 or trees.leaf.shape[1] != outputs:
+        raise ValueError("its pooled model has other outputs than its classes")
     nodes = trees.leaf.shape[2]
     whole = all(
         part.dtype == np.int32 and part.shape == trees.leaf.shape

@@ -539,10 +539,10 @@ def test_a_part_that_hangs_is_ended_with_all_its_processes(tmp_path, monkeypatch
 
     figure = Figure(lambda smoke: [{"number": n} for n in range(3)], measure, lambda results: [], ("torn",))
     monkeypatch.setattr(run_module, "FIGURES", {"toy": figure})
-    monkeypatch.setattr(run_module, "LONGEST_SMOKE", 1.0)
+    monkeypatch.setattr(run_module, "LONGEST_SMOKE", 5.0)
     monkeypatch.setattr(run_module, "get_context", lambda _: multiprocessing.get_context("fork"))
     run_module.measure(tmp_path, True, 2, Console(quiet=True), {"toy": figure})
-    assert run_module.claims_of("toy", tmp_path, True)[0]["failed"] == "no end after 1 s"
+    assert run_module.claims_of("toy", tmp_path, True)[0]["failed"] == "no end after 5 s"
     assert (tmp_path / "toy-002.json").exists()
     assert "in measure" in capfd.readouterr().err  # it says where
     os.close(held)

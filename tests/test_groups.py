@@ -374,6 +374,7 @@ def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_picture_of_effects(model, tmp_path):
+    pytest.importorskip("matplotlib")
     assert model.plot_effects(tmp_path / "effects.png") is None
     assert (tmp_path / "effects.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="column must be one of level"):

@@ -23,6 +23,7 @@ from ..files.writing import STDOUT, TableWriter
 from .learning import check_free, lock_state, notes_of_empty
 from .show import format_bytes, print_written
 from .tables import (
+    check_answers,
     check_output,
     column_name,
     column_names,
@@ -149,12 +150,7 @@ def predict_groups(options: Namespace, levels: Sequence[float], console: Console
     """
     out, started, n_rows = Path(options.out), time.perf_counter(), 0
     model, schema = load_groups(Path(options.state))
-    for value, option, task in (
-        (levels, "--quantiles", REGRESSION),
-        (options.proba, "--proba", CLASSIFICATION),
-    ):
-        if value and schema.task != task:
-            raise ValueError(f"{option} is for a {task}; {options.state} holds a {schema.task}: leave it out")
+    check_answers(levels, options.proba, schema.task, options.state)
     if options.id is not None:
         raise ValueError("groups are written beside each prediction: leave --id out")
     with nullcontext() if options.out == STDOUT else interruptible(out):

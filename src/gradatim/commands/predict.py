@@ -16,7 +16,6 @@ from rich.console import Console
 from ..files.choice import check_has
 from ..files.predicting import predict_stream
 from ..files.progress import Bar
-from ..files.target import CLASSIFICATION, REGRESSION
 from ..files.writing import STDOUT, SUFFIXES, TableWriter
 from .grouped import is_grouped, predict_groups
 from .show import print_written
@@ -24,6 +23,7 @@ from .tables import (
     FILES_HELP,
     add_examples,
     add_reading_options,
+    check_answers,
     check_output,
     column_names,
     count_rows,
@@ -104,12 +104,7 @@ def predict(options: Namespace, console: Console) -> None:
         predict_groups(options, levels, console)
         return
     model, schema, _ = load_estimator(Path(options.state))
-    for value, option, task in (
-        (levels, "--quantiles", REGRESSION),
-        (options.proba, "--proba", CLASSIFICATION),
-    ):
-        if value and schema.task != task:
-            raise ValueError(f"{option} is for a {task}; {options.state} holds a {schema.task}: leave it out")
+    check_answers(levels, options.proba, schema.task, options.state)
     if options.id is not None:
         schema = schema.with_id(options.id)
     n_rows, started = 0, time.perf_counter()

@@ -19,6 +19,7 @@ from jsonargparse import DefaultHelpFormatter
 from ..files.cells import DATE
 from ..files.reading import ReadOptions, open_table
 from ..files.schema import Schema
+from ..files.target import CLASSIFICATION, REGRESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -219,6 +220,20 @@ def _describe_column(column: Mapping[str, Any], kind: str) -> str:
     levels = column["levels"]
     more = ", ..." if len(levels) > 5 else ""
     return f"{kind}: {len(levels)} levels of {column['slots']} ({', '.join(levels[:5])}{more})"
+
+
+def check_answers(levels: Sequence[float], probabilities: bool, task: str, state: Path | str) -> None:
+    """Check that a state of this task can give the quantiles, or probabilities, that are wanted.
+
+    Raises:
+        ValueError: quantiles of classes, or probabilities of a number.
+    """
+    for wanted, option, needed in (
+        (levels, "--quantiles", REGRESSION),
+        (probabilities, "--proba", CLASSIFICATION),
+    ):
+        if wanted and task != needed:
+            raise ValueError(f"{option} is for a {needed}; {state} holds a {task}: leave it out")
 
 
 def check_output(path: Path, option: str, files: Iterable[str]) -> None:

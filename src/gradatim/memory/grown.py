@@ -1,4 +1,4 @@
-"""Boosted trees that are grown anew on the last rows, whenever there are half as many more: they see rules that no head does.
+"""Boosted trees, grown anew on the last rows whenever there are half as many more: they see rules that no head does.
 
 Source: Friedman 2001, alg. 1.
 """
@@ -6,7 +6,7 @@ Source: Friedman 2001, alg. 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,12 @@ anew at the latest."""
 MORE = 1.5
 """Times as many rows as trees were grown on, from which on they are grown anew."""
 
-SETTINGS = {"learning_rate": 0.1, "max_leaf_nodes": 15, "min_samples_leaf": 10, "l2_regularization": 1.0}
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 0.1,
+    "max_leaf_nodes": 15,
+    "min_samples_leaf": 10,
+    "l2_regularization": 1.0,
+}
 
 ROUNDS, TREES = 60, 240
 """Trees of one output, and of all outputs together, at most."""

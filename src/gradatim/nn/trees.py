@@ -5,7 +5,7 @@ Source: Friedman 2001, alg. 1; Ke et al. 2017 (histograms); Pedregosa et al. 201
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ NODES = ("feature", "threshold", "left", "right", "leaf")
 STAGES = (10, 20, 40, 80, 160)
 """Counts of trees among which other rows may choose."""
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "learning_rate": 0.06,
     "max_leaf_nodes": 12,
     "min_samples_leaf": 15,
@@ -121,7 +121,7 @@ def fit_trees(
     classes: int | None,
     count: int,
     weight: np.ndarray | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> Trees:
     """Return boosted trees of encoded rows x `[n, width]` and y `[n]`, numbers, or indices of that many classes.
 

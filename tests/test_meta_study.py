@@ -96,20 +96,58 @@ def waves(iterations):
     return learnt.Setting(ALPaCA(keys=4, width=4), learnt.waves_training(family, iterations))
 
 
-def test_a_learner_is_trained_once_and_anew_where_code_or_setting_differ(tmp_path, monkeypatch):
+def weights(learner):
+    return torch.cat([parameter.detach().flatten() for parameter in learner.parameters()])
+
+
+def test_a_learner_is_trained_once_for_each_setting_and_seed(tmp_path, monkeypatch):
     study, setting = Study(tmp_path, 1, QUIET), waves(2)
     first = learnt.trained(study, setting, 0)
     cost = learnt.cost(study, setting, 0)
     assert cost["cpu_seconds"] > 0 and cost["seconds"] > 0 and len(cost["losses"]) == 1
+    assert len({learnt.run_folder(study, waves(n), seed) for n in (2, 3) for seed in (0, 1)}) == 4
     monkeypatch.setattr(learnt, "train", None)
-    again = learnt.trained(study, setting, 0)
-    for one, other in zip(first.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, other)
-    folders = {learnt.run_folder(study, waves(2), 0), learnt.run_folder(study, waves(3), 0)}
-    folders.add(learnt.run_folder(study, waves(2), 1))
-    monkeypatch.setattr(learnt, "fingerprint", lambda *modules: "changed")
-    folders.add(learnt.run_folder(study, waves(2), 0))
-    assert len(folders) == 4
+    assert torch.equal(weights(first), weights(learnt.trained(study, setting, 0)))
+
+
+def test_code_that_trains_another_learner_trains_anew_and_says_so(tmp_path, monkeypatch):
+    said = []
+    study, setting = Study(tmp_path, 1, QUIET, report=said.append), waves(6)
+    first = weights(learnt.trained(study, setting, 0))
+    trained, method = learnt.train, learnt.fingerprint
+    monkeypatch.setattr(
+        learnt, "fingerprint", lambda *names, alone=False: "new" if not alone else method(*names, alone=True)
+    )
+    assert torch.equal(first, weights(learnt.trained(study, setting, 0))), (
+        "the first iterations are as they were"
+    )
+    assert said == [
+        f"{learnt.run_folder(study, setting, 0).name}: the code has changed and its first iterations have "
+        "not, it is kept"
+    ]
+    assert learnt.cost(study, setting, 0)["codes"][-1] == "new"
+
+    def other(learner, family, scheme, config, *rest):
+        return trained(learner, family, scheme, learnt.replace(config, lr=2 * config.lr), *rest)
+
+    monkeypatch.setattr(learnt, "train", other)
+    assert torch.equal(first, weights(learnt.trained(study, setting, 0))) and len(said) == 1
+    monkeypatch.setattr(
+        learnt,
+        "fingerprint",
+        lambda *names, alone=False: "newer" if not alone else method(*names, alone=True),
+    )
+    assert not torch.equal(first, weights(learnt.trained(study, setting, 0)))
+    assert said[1].endswith("the code has changed, it is trained anew")
+
+
+def test_changed_steps_of_training_train_anew(tmp_path, monkeypatch):
+    said = []
+    study, setting = Study(tmp_path, 1, QUIET, report=said.append), waves(2)
+    learnt.trained(study, setting, 0)
+    monkeypatch.setattr(learnt, "fingerprint", lambda *names, alone=False: "new")
+    learnt.trained(study, setting, 0)
+    assert len(said) == 1 and said[0].endswith("it is trained anew")
 
 
 def test_an_interrupted_training_goes_on_and_its_seconds_add_up(tmp_path, monkeypatch):
@@ -130,8 +168,7 @@ def test_an_interrupted_training_goes_on_and_its_seconds_add_up(tmp_path, monkey
     marks = json.loads((learnt.run_folder(cut, setting, 0) / "clock.json").read_text())
     resumed = learnt.trained(cut, setting, 0)
     assert calls[-2:] == [200, 210] and learnt.cost(cut, setting, 0)["cpu_seconds"] > marks["200"]
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert torch.equal(weights(whole), weights(resumed))
 
 
 def test_fixed_keys_stay_and_the_prior_moves(tmp_path):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import process_time
@@ -24,7 +26,7 @@ from gradatim.metrics import error_rate
 from gradatim.provenance import commit, on_threads
 from gradatim.training.config import TrainConfig
 from gradatim.training.prefixes import Prefixes
-from gradatim.training.train import train
+from gradatim.training.train import TrainingResult, train
 
 from .sources import fingerprint
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 CHUNK = 20
 """Tasks that are drawn together."""
+
+STEPS = tuple(f"gradatim.training.{name}" for name in ("config", "prefixes", "schemes", "train"))
+"""Modules that say what an iteration of training does."""
 
 VALIDATION, TEST = 1, 2
 """Draws of validation and of test tasks."""
@@ -101,16 +106,18 @@ def modules(*parts: Any) -> tuple[str, ...]:
 
 
 def run_folder(study: Study, setting: Setting, seed: int) -> Path:
-    """Return the folder of a learner that is trained; other code or another setting has another one."""
+    """Return the folder of a learner that is trained; another setting has another one."""
     assert setting.training is not None
-    code = fingerprint(*modules(setting.method, setting.training.family))
-    text = f"{code} {described(setting.on(seed))}"
     name = f"{type(setting.method).__name__.lower()}-{setting.training.config.iterations}-{seed}"
-    return study.folder / "runs" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return study.folder / "runs" / f"{name}-{_digest(described(setting.on(seed)))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def described(setting: Setting) -> str:
-    """Return a setting as text, without what does not change its numbers."""
+    """Return a setting as text."""
     if setting.training is None:
         return str(setting.method)
     training = setting.training
@@ -119,45 +126,105 @@ def described(setting: Setting) -> str:
 
 
 def drawn_learner(setting: Setting, seed: int, family: Any) -> Learner:
-    """Return a learner as a seed draws it."""
+    """Return a learner as a seed draws it; for the family that trains it, keys that are fixed learn nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return setting.method.build(family)
+        learner = setting.method.build(family)
+    if setting.training is not None and setting.training.fixed_keys:
+        encoder: Any = learner.predictor.encoder
+        encoder.requires_grad_(False)
+    return learner
 
 
 def trained(study: Study, setting: Setting, seed: int) -> Learner:
-    """Return a trained learner: read from its folder, or trained there, from its last checkpoint if there is one."""
+    """Return a trained learner: read from its folder, or trained there, from its last checkpoint if there is one.
+
+    It is trained anew where other code would train another one, see `is_current`.
+    """
     setting, folder = setting.on(seed), run_folder(study, setting, seed)
-    training = setting.training
-    assert training is not None
-    learner = drawn_learner(setting, seed, training.family)
-    if training.fixed_keys:
-        learner.predictor.encoder.requires_grad_(False)
-    path = folder / "learner.safetensors"
-    if (folder / "cost.json").exists() and path.exists():
-        load_weights(learner, path)
+    assert setting.training is not None
+    learner = drawn_learner(setting, seed, setting.training.family)
+    if (folder / "cost.json").exists() and is_current(study, setting, seed):
+        load_weights(learner, folder / "learner.safetensors")
         return learner.eval()
+    code = code_of(setting)
+    begun = folder / "begun.txt"
+    if folder.exists() and ((folder / "cost.json").exists() or begun.read_text() != code):
+        study.notify(f"{folder.name}: the code has changed, it is trained anew")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(begun, code.encode())
     clock = Clock(folder)
-    with on_threads(1):
-        result = train(
-            learner,
-            training.family,
-            training.scheme,
-            training.config,
-            folder,
-            resume=folder.exists(),
-            progress=False,
-            on_log=clock,
-        )
-    cost = {
+    result = run_training(learner, setting.training, clock, folder)
+    facts = {
         "cpu_seconds": clock.total,
         "seconds": result.seconds,
         "losses": [entry["loss"] for entry in result.log],
         "setting": described(setting),
         "commit": commit(),
+        "codes": [code],
+        "steps": fingerprint(*STEPS, alone=True),
+        "probe": probe(setting, seed),
     }
-    write_bytes(folder / "cost.json", (json.dumps(cost) + "\n").encode())
+    write_bytes(folder / "cost.json", (json.dumps(facts) + "\n").encode())
     return learner.eval()
+
+
+def run_training(
+    learner: Learner, training: Training, on_log: Callable[[dict[str, Any]], None], folder: Path | None
+) -> TrainingResult:
+    """Train a learner on one thread, in a folder from where it was stopped."""
+    tasks, scheme, config = training.family, training.scheme, training.config
+    with on_threads(1):
+        return train(learner, tasks, scheme, config, folder, {}, folder is not None, False, on_log)
+
+
+def code_of(setting: Setting) -> str:
+    """Return a hash of the code that trains a setting."""
+    return fingerprint(*modules(setting.method, setting.training and setting.training.family))
+
+
+def is_current(study: Study, setting: Setting, seed: int) -> bool:
+    """Return whether the code of now would train the learner that is stored.
+
+    It does where the code that is reached has not changed; or where the code of the steps of training has not, and the
+    first iterations have the losses that they had. This is noted and said.
+    """
+    folder, facts = run_folder(study, setting, seed), cost(study, setting, seed)
+    code = code_of(setting)
+    if code in facts["codes"]:
+        return True
+    if facts["steps"] != fingerprint(*STEPS, alone=True):
+        return False
+    if not np.allclose(probe(setting, seed), facts["probe"], rtol=1e-5, atol=0):
+        return False
+    study.notify(f"{folder.name}: the code has changed and its first iterations have not, it is kept")
+    write_bytes(
+        folder / "cost.json", (json.dumps(facts | {"codes": [*facts["codes"], code]}) + "\n").encode()
+    )
+    return True
+
+
+class _Enough(Exception):
+    """The first iterations have been seen."""
+
+
+def probe(setting: Setting, seed: int, count: int = 4) -> list[float]:
+    """Return the losses of the first iterations of a training."""
+    setting, seen = setting.on(seed), []
+    training = setting.training
+    assert training is not None
+
+    def see(record: dict[str, Any]) -> None:
+        seen.append(record["loss"])
+        if len(seen) == count:
+            raise _Enough
+
+    config = replace(training.config, log_every=1)
+    learner = drawn_learner(setting, seed, training.family)
+    with suppress(_Enough):
+        run_training(learner, replace(training, config=config), see, None)
+    return seen
 
 
 class Clock:
@@ -186,7 +253,7 @@ class Clock:
 
 
 def cost(study: Study, setting: Setting, seed: int) -> dict[str, Any]:
-    """Return what a trained learner cost: `cpu_seconds`, `seconds`, `losses`."""
+    """Return what is known of a trained learner: `cpu_seconds`, `seconds`, `losses` and more."""
     return json.loads((run_folder(study, setting, seed) / "cost.json").read_text())
 
 

@@ -35,15 +35,15 @@ ASIDE = (
 
 
 @cache
-def fingerprint(*modules: str) -> str:
-    """Return a hash of the code of some modules and of all that they import.
+def fingerprint(*modules: str, alone: bool = False) -> str:
+    """Return a hash of the code of some modules and of all that they import, or of theirs `alone`.
 
     Example:
         >>> fingerprint("gradatim.metrics") == fingerprint("gradatim.metrics") != fingerprint("gradatim.batch")
         True
     """
     text = [f"{name} {version(name)}" for name in PACKAGES]
-    text += [f"{module} {code(_file(module))}" for module in sorted(reached(*modules))]
+    text += [f"{module} {code(_file(module))}" for module in sorted(modules if alone else reached(*modules))]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
 
 

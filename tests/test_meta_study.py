@@ -10,7 +10,7 @@ from rich.console import Console
 from studies.meta import choosing, grouped, learnt, made, own, parts, run, sources, verdicts
 from studies.meta.classes import SENTENCES_PART, shots_settings
 from studies.meta.page import PAGE, SHOWN
-from studies.meta.part import Found, Part
+from studies.part import Found, Part
 from studies.meta.peers import ALONE, GPBOOST, OURS, PRIOR, TREES
 from studies.meta.references import process_mean
 from studies.meta.tasks import TABLES, Tasks, divide

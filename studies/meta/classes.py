@@ -29,7 +29,7 @@ from .learnt import (
     judge,
     shots_training,
 )
-from .part import Found, Part
+from studies.part import Found, Part
 from .verdicts import best_of, entries, measured, over
 
 if TYPE_CHECKING:

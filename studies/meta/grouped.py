@@ -13,7 +13,7 @@ import numpy as np
 from studies.tables.protocol import compute
 
 from .own import COVERED, KNOWN, LENGTHS, Job, missing, peers, record, settings_of
-from .part import Found, Part
+from studies.part import Found, Part
 from .peers import ALONE, OURS, PRIOR, TREES
 from .tasks import TABLES
 from .verdicts import geometric, measured

@@ -21,7 +21,7 @@ from gradatim.provenance import commit, on_threads
 
 from . import made
 from .page import PAGE
-from .part import Found
+from studies.part import Found
 from .parts import PARTS
 from .verdicts import unmeasured
 

@@ -17,7 +17,7 @@ from studies.tables.protocol import compute
 from .choosing import choose, over_seeds
 from .classes import spent
 from .learnt import TEST, VALIDATION, Judged, Setting, waves_training
-from .part import Found, Part
+from studies.part import Found, Part
 from .references import ORACLE, PROCESS, ROWS, Reference, refer
 from .verdicts import entries, measured, over
 

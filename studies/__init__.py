@@ -15,6 +15,7 @@ from .core import run as core
 from .every_row import run as every_row
 from .house import run as house
 from .images import run as images
+from .meta import run as meta
 from .paper import run as paper
 from .streams import run as streams
 from .tables import run as tables
@@ -36,6 +37,7 @@ STUDIES: dict[str, str] = {
 }
 
 UNPUBLISHED: dict[str, str] = {
+    "meta": "learning from other tasks: letters, sinusoids and tables in groups, beside the best that learns nothing",
     "streams": "the estimators on streams that change, row by row, against river's learners and refits",
 }
 """Studies whose results in docs/results are missing, or of an earlier form. They run like the others."""
@@ -67,4 +69,6 @@ def run(
     if table is not None:
         raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
     modules = {"core": core, "every_row": every_row, "house": house, "images": images, "tables": tables}
-    return (modules | {"streams": streams, "trust": trust})[name].run(out, smoke, seeds, workers, console)
+    return (modules | {"meta": meta, "streams": streams, "trust": trust})[name].run(
+        out, smoke, seeds, workers, console
+    )

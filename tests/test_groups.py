@@ -381,29 +381,6 @@ def test_a_picture_of_effects(model, tmp_path):
         model.plot_effects(tmp_path / "effects.png", "nothing")
 
 
-def test_the_study_of_ones_own_tasks_divides_and_sums_up():
-    from studies.meta.own import LENGTHS, figures, loss
-    from studies.meta.tasks import Tasks, divide
-
-    group = np.repeat(np.arange(10), 12)
-    tasks = Tasks("school", np.ones((120, 1)), np.tile([0.0, 2.0], 60), group, False)
-    training, judges = divide(tasks, validation=False)
-    assert (len(training), len(judges), len({*training, *judges})) == (6, 4, 10)
-    inner = divide(tasks, validation=True)
-    assert sorted(np.concatenate(inner)) == sorted(training)
-    # y is 0 or 2, of variance 1: the answer 1 misses by 1
-    assert loss(tasks, lambda x, y, new: np.ones(len(new)), judges, 4) == 1.0
-    methods = {"ours": 0.5, "alone": 1.0, "boosted trees + effect": 0.8, "GPBoost": 0.625}
-    found = [
-        {"table": "school", "method": name, "rows": rows, "loss": value}
-        for name, value in methods.items()
-        for rows in (*LENGTHS, 0.8)
-    ]
-    assert figures(found) == pytest.approx(
-        {"meta.own.over_alone": 0.5, "meta.own.over_best": 0.8, "meta.own.long": 0.625}
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -22,6 +22,10 @@ from gradatim.groups.sums import Sums
 
 from .tasks import Tasks
 
+OURS, ALONE, PRIOR = "ours", "alone", "ours, no row learnt"
+TREES, REFIT, MIXED = "boosted trees + effect", "refit with task id", "mixed model, random slopes"
+SLOPES, GPBOOST = "boosted trees + random slopes", "GPBoost"
+
 Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """x `[m, d]` and y `[m]` of a task's first rows, and x `[n, d]`, become means or probabilities of 1, `[n]`."""
 
@@ -33,7 +37,9 @@ def ours(tasks: Tasks, training: np.ndarray) -> Answer:
     model.fit(tasks.x[rows], tasks.y[rows], tasks.task[rows])
 
     def answer(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
-        one: Any = model.fork().partial_fit(x, y, np.zeros(len(y), int))
+        one: Any = model.fork()
+        if len(y):
+            one.partial_fit(x, y, np.zeros(len(y), int))
         group = np.zeros(len(new), int)
         return one.predict_proba(new, group)[:, 1] if tasks.classes else one.predict(new, group)
 
@@ -51,10 +57,10 @@ def alone(tasks: Tasks, training: np.ndarray) -> Answer:
     return answer
 
 
-def _boosted(classes: bool) -> Any:
+def _boosted(classes: bool, leaves: int) -> Any:
     options: dict[str, Any] = {
         "learning_rate": 0.06,
-        "max_leaf_nodes": 12,
+        "max_leaf_nodes": leaves,
         "min_samples_leaf": 15,
         "l2_regularization": 2.0,
     }
@@ -66,7 +72,7 @@ def _outputs(model: Any, x: np.ndarray, classes: bool) -> np.ndarray:
     return model.decision_function(x) if classes else model.predict(x)
 
 
-def _pooled(tasks: Tasks, training: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+def _pooled(tasks: Tasks, training: np.ndarray, leaves: int) -> tuple[Any, np.ndarray, np.ndarray]:
     """Return boosted trees of as many rounds as other tasks like best, their rows, and outputs out of fold."""
     rows = tasks.of(training)
     x, y, group = tasks.x[rows], tasks.y[rows], tasks.task[rows]
@@ -75,14 +81,16 @@ def _pooled(tasks: Tasks, training: np.ndarray) -> tuple[Any, np.ndarray, np.nda
         out = np.zeros(len(y))
         for fit, left in GroupKFold(min(5, len(training))).split(x, y, group):
             out[left] = _outputs(
-                _boosted(tasks.classes).set_params(max_iter=count).fit(x[fit], y[fit]), x[left], tasks.classes
+                _boosted(tasks.classes, leaves).set_params(max_iter=count).fit(x[fit], y[fit]),
+                x[left],
+                tasks.classes,
             )
         loss = float(
             np.logaddexp(0, np.where(y > 0, -out, out)).mean() if tasks.classes else ((y - out) ** 2).mean()
         )
         best = (loss, count, out) if best is None or loss < best[0] else best
     assert best is not None
-    return _boosted(tasks.classes).set_params(max_iter=best[1]).fit(x, y), rows, best[2]
+    return _boosted(tasks.classes, leaves).set_params(max_iter=best[1]).fit(x, y), rows, best[2]
 
 
 def _random(
@@ -122,15 +130,15 @@ def _random(
     return answer
 
 
-def trees_and_effect(tasks: Tasks, training: np.ndarray) -> Answer:
+def trees_and_effect(tasks: Tasks, training: np.ndarray, leaves: int = 12) -> Answer:
     """Return boosted trees on all other tasks, and a shrunken level of the task."""
-    model, rows, out = _pooled(tasks, training)
+    model, rows, out = _pooled(tasks, training, leaves)
     return _random(tasks, rows, out, False, lambda x: _outputs(model, x, tasks.classes))
 
 
-def trees_and_slopes(tasks: Tasks, training: np.ndarray) -> Answer:
+def trees_and_slopes(tasks: Tasks, training: np.ndarray, leaves: int = 12) -> Answer:
     """Return boosted trees and random slopes of all columns, as MERF has them."""
-    model, rows, out = _pooled(tasks, training)
+    model, rows, out = _pooled(tasks, training, leaves)
     return _random(tasks, rows, out, True, lambda x: _outputs(model, x, tasks.classes))
 
 
@@ -142,15 +150,15 @@ def mixed(tasks: Tasks, training: np.ndarray) -> Answer:
     return _random(tasks, rows, np.full(len(rows), start), True, lambda x: np.full(len(x), start))
 
 
-def refit(tasks: Tasks, training: np.ndarray) -> Answer:
+def refit(tasks: Tasks, training: np.ndarray, leaves: int = 12) -> Answer:
     """Return boosted trees fitted anew with the task's rows and a column that names the task."""
     rows = tasks.of(training)
     x, y, names = tasks.x[rows], tasks.y[rows], np.unique(tasks.task[rows])
     code = np.searchsorted(names, tasks.task[rows])
-    count = max(10, _pooled(tasks, training)[0].n_iter_)
+    count = max(10, _pooled(tasks, training, leaves)[0].n_iter_)
 
     def answer(own: np.ndarray, target: np.ndarray, new: np.ndarray) -> np.ndarray:
-        model = _boosted(tasks.classes).set_params(
+        model = _boosted(tasks.classes, leaves).set_params(
             max_iter=count, categorical_features=[x.shape[1]], min_samples_leaf=5
         )
         every = np.concatenate([x, own])
@@ -162,7 +170,7 @@ def refit(tasks: Tasks, training: np.ndarray) -> Answer:
     return answer
 
 
-def gpboost(tasks: Tasks, training: np.ndarray) -> Answer:
+def gpboost(tasks: Tasks, training: np.ndarray, leaves: int = 12) -> Answer:
     """Return boosted trees and random levels fitted together, where the package is installed.
 
     Raises:
@@ -174,7 +182,12 @@ def gpboost(tasks: Tasks, training: np.ndarray) -> Answer:
     x, y, group = tasks.x[rows], tasks.y[rows], tasks.task[rows]
     # its steps are over the variance of the noise: y of variance 142 would stay where it is
     centre, scale = (0.0, 1.0) if tasks.classes else (float(y.mean()), float(y.std()))
-    options: dict[str, Any] = {"learning_rate": 0.05, "num_leaves": 12, "min_data_in_leaf": 15, "verbose": -1}
+    options: dict[str, Any] = {
+        "learning_rate": 0.05,
+        "num_leaves": leaves,
+        "min_data_in_leaf": 15,
+        "verbose": -1,
+    }
 
     def fitted(part: np.ndarray, count: int) -> tuple[Any, Any]:
         kind = "bernoulli_logit" if tasks.classes else "gaussian"
@@ -217,12 +230,23 @@ def gpboost(tasks: Tasks, training: np.ndarray) -> Answer:
     return answer
 
 
-PEERS: dict[str, Callable[[Tasks, np.ndarray], Answer]] = {
-    "ours": ours,
-    "alone": alone,
-    "boosted trees + effect": trees_and_effect,
-    "refit with task id": refit,
-    "mixed model, random slopes": mixed,
-    "boosted trees + random slopes": trees_and_slopes,
-    "GPBoost": gpboost,
+def unmoved(tasks: Tasks, training: np.ndarray) -> Answer:
+    """Return what ours says of a group of which it learns no row: the learnt prior alone."""
+    with_rows = ours(tasks, training)
+    return lambda x, y, new: with_rows(x[:0], y[:0], new)
+
+
+PEERS: dict[str, Callable[..., Answer]] = {
+    OURS: ours,
+    PRIOR: unmoved,
+    ALONE: alone,
+    TREES: trees_and_effect,
+    REFIT: refit,
+    MIXED: mixed,
+    SLOPES: trees_and_slopes,
+    GPBOOST: gpboost,
 }
+
+LEAVES = ({"leaves": 4}, {"leaves": 12}, {"leaves": 31})
+GRIDS: dict[str, tuple[dict[str, int], ...]] = dict.fromkeys((TREES, REFIT, SLOPES, GPBOOST), LEAVES)
+"""Settings that validation tasks choose among. Rounds of trees are chosen inside, by folds of the tasks that teach."""

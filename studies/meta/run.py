@@ -1,0 +1,71 @@
+"""`make study NAME=meta`: what is gained by learning from other tasks, beside the best that learns nothing from them.
+
+Letters and sentences of other classes, sinusoids, and tables in groups; `parts.PARTS` says which parts there are. Each
+part stores its work under a hash of the code that it reaches, so that a run goes on, and changed code begins anew.
+
+Source: the bars are this project's own, fixed before the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
+from gradatim.provenance import commit, on_threads
+
+from . import made
+from .page import PAGE
+from studies.part import Found
+from .parts import PARTS
+from .verdicts import unmeasured
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> list[Path]:
+    """Run the study. Return meta.json, meta.md and the picture, written below `out` anew after each part.
+
+    A smoke run reads small made files in place of those of $GRADATIM_DATA.
+
+    Raises:
+        ValueError: $GRADATIM_DATA is not set, or a package of the peers is not installed. A smoke run needs neither.
+    """
+    if not smoke and not os.environ.get("GRADATIM_DATA"):
+        raise ValueError(
+            "make study NAME=meta reads letters and tables: set GRADATIM_DATA, or run with --smoke"
+        )
+    study = Study(out / "work" / ("meta-smoke" if smoke else "meta"), 1 if smoke else workers, console)
+    found, written = Found(), []
+    with made.data(study.folder / "data") if smoke else nullcontext(), on_threads(1):
+        for place, part in enumerate(PARTS):
+            console.print(f"{part.name}: part {place + 1} of {len(PARTS)}")
+            found = found + part.measure(study, smoke, seeds)
+            later = [
+                unmeasured(name, "not reached yet") for rest in PARTS[place + 1 :] for name in rest.claims
+            ]
+            written = write_result(out, "meta", result(found, later, smoke, seeds), PAGE)
+    return written
+
+
+def result(found: Found, later: list[dict[str, Any]], smoke: bool, seeds: int) -> dict[str, Any]:
+    """Return the study's JSON: what was found, and the claims of parts that are still to run."""
+    whole = {
+        "benchmark": "meta",
+        "smoke": smoke,
+        "seeds": seeds,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "records": found.records,
+        "claims": [*found.claims, *later],
+        "listings": found.listings,
+    }
+    return json.loads(json.dumps(whole))

@@ -156,7 +156,10 @@ def _measure(problem: Problem, weights: Weights) -> list[float]:
     if problem.labels is not None:
         right = np.argmax(logits, 0) == np.argmax(problem.answers, 0)
         return [float(loss), float(1 - right.mean())]
-    return [float(loss), float(np.mean([1 - _auc(y, s) for y, s in zip(problem.answers, logits, strict=True)]))]
+    return [
+        float(loss),
+        float(np.mean([1 - _auc(y, s) for y, s in zip(problem.answers, logits, strict=True)])),
+    ]
 
 
 def _auc(y: np.ndarray, score: np.ndarray) -> float:
@@ -171,8 +174,8 @@ def _ratio(name: str, runs: list[Values], peer: str) -> dict[str, Any]:
     """Return the claim on our error over a peer's: the geometric mean over paired seeds, and its normal interval."""
     logs = np.log([float(run[OURS]) / float(run[peer]) for run in runs])
     half = 1.96 * logs.std(ddof=1) / len(logs) ** 0.5
-    values = [float(np.exp(logs.mean() + shift)) for shift in (0.0, -half, half)]
-    return claim(f"systems.blocks.{name}", *values, BARS[name], "<=")
+    value, low, high = (float(np.exp(logs.mean() + shift)) for shift in (0.0, -half, half))
+    return claim(f"systems.blocks.{name}", value, low, high, BARS[name], "<=")
 
 
 def _checks(study: Study, smoke: bool) -> dict[str, Any]:
@@ -184,7 +187,9 @@ def _checks(study: Study, smoke: bool) -> dict[str, Any]:
 
     failed = study.cached("blocks-checks", [PROTOCOL, smoke], compute)["failed"].tolist()
     count = float(len(failed))
-    return claim("systems.blocks.checks_failed", count, count, count, 0.0, "<=") | {"failed": failed}
+    return claim("systems.blocks.checks_failed", count, count, count, BARS["checks_failed"], "<=") | {
+        "failed": failed
+    }
 
 
 def _methods(runs: list[Values]) -> list[str]:

@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 
 
 def made(rows: int, seed: int, small: bool = False) -> Problem:
-    """Return tasks in blocks: Gaussian weights where feature and task are in one group, else 0; noise of variance one."""
+    """Return tasks in blocks: Gaussian weights where feature and task are in one group, else 0; noise of one."""
     features, tasks = (12, 6) if small else (FEATURES, TASKS)
     rng = np.random.default_rng([seed, rows])
     groups = rng.permutation(np.arange(features) % GROUPS), rng.permutation(np.arange(tasks) % GROUPS)

@@ -46,7 +46,9 @@ class Standard:
         self.scale = 1.0 if classes else known.std()
         self.level = 0.0 if classes else known.mean()
         self.y = np.where(self.mask, (self.y - self.level) / self.scale, 0.0)
-        sizes = [np.linalg.norm(part[: int(n)], 2) ** 2 / n for part, n in zip(self.x, self.count, strict=True)]
+        sizes = [
+            np.linalg.norm(part[: int(n)], 2) ** 2 / n for part, n in zip(self.x, self.count, strict=True)
+        ]
         self.bound = max(sizes) * (0.25 if classes else 1.0)
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
@@ -78,7 +80,9 @@ def low_rank(weights: np.ndarray, size: float) -> np.ndarray:
     return (u * np.maximum(values - size * len(weights) ** 0.5, 0)) @ v
 
 
-def proximal_path(data: Standard, shrink: Callable[[np.ndarray, float], np.ndarray], steps: int) -> list[np.ndarray]:
+def proximal_path(
+    data: Standard, shrink: Callable[[np.ndarray, float], np.ndarray], steps: int
+) -> list[np.ndarray]:
     """Return weights `[T, d + 1]` under falling strengths, each warm from the one before."""
     weights = np.zeros((len(data.x), data.x.shape[2]))
     for _ in range(50):  # intercepts alone
@@ -123,7 +127,9 @@ def ridge_path(data: Standard, allowed: np.ndarray | None = None) -> list[np.nda
     return found
 
 
-def losses(problem: Problem, rows: list[np.ndarray], answers: list[np.ndarray], weights: Weights) -> np.ndarray:
+def losses(
+    problem: Problem, rows: list[np.ndarray], answers: list[np.ndarray], weights: Weights
+) -> np.ndarray:
     """Return the mean loss of each task `[T]`: squared error, or log-loss."""
     found = []
     for x, y, w, b in zip(rows, answers, *weights, strict=True):

@@ -1,7 +1,7 @@
 """The graph between features and tasks: its spectrum, its clusters, and the penalty that pulls weights into blocks.
 
-The graph joins feature i and task t by `|W_it|`. Its Laplacian has k eigenvalues of zero exactly where W is block-diagonal
-with k blocks, up to an order of rows and columns.
+The graph joins feature i and task t by `|W_it|`. Its Laplacian has k eigenvalues of zero exactly where W is
+block-diagonal with k blocks, up to an order of rows and columns.
 
 Source: after the idea of Yang et al. 2020 (TFCL; objective restated, not the authors' text); Dhillon 2001, eq. 9; Fan
 1949 (sums of eigenvalues); Beck, Teboulle 2009, eq. 4.1; Arthur, Vassilvitskii 2007 (k-means++).
@@ -72,8 +72,8 @@ def block_lasso(
     """Return weights `[T, d]` that are sparse, and the sparser between groups the nearer the graph is to k blocks.
 
     The penalty is `strength * (sum |W_it| + pull * sum of the k lowest eigenvalues)`. The latter is the least of
-    `<Laplacian, U>` over projections U of rank k (Fan 1949). So rounds alternate: U from eigenvectors, then W by a lasso
-    whose weights are the distances of tasks and features in U. `pull` grows over the first rounds.
+    `<Laplacian, U>` over projections U of rank k (Fan 1949). So rounds alternate: U from eigenvectors, then W by a
+    lasso whose weights are the distances of tasks and features in U. `pull` grows over the first rounds.
     """
     weights, counts = start, np.maximum(sums.rows, 1.0)
     gram, cross = sums.gram / counts[:, None, None], sums.cross / counts[:, None]
@@ -88,7 +88,7 @@ def block_lasso(
 def _weighted_lasso(
     gram: np.ndarray, cross: np.ndarray, weights: np.ndarray, penalty: np.ndarray, steps: int = 60
 ) -> np.ndarray:
-    """Return weights `[T, d]` after accelerated proximal gradient steps of size one on the quadratic and `penalty * |W|`.
+    """Return weights `[T, d]` of the least quadratic plus `penalty * |W|`, by accelerated proximal steps of size one.
 
     The quadratic's largest eigenvalue is one at most.
     """

@@ -2,7 +2,7 @@
 
 `W = shared + grouped + personal`: one vector for all tasks, weights inside the blocks, and small weights anywhere.
 
-Source: after the idea of Yang et al. 2020 (TFCL); Lindley, Smith 1972, eq. 8 (the shared part under the others' spread).
+Source: after the idea of Yang et al. 2020 (TFCL); Lindley, Smith 1972, eq. 8 (the shared part).
 """
 
 from __future__ import annotations

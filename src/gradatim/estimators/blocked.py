@@ -21,7 +21,7 @@ from ..blocks.logistic import logistic_tasks, sparse_path
 from ..blocks.sums import TaskSums, posterior, task_sums
 from ..blocks.weights import Weights
 from .blocked_base import ALL, Blocked, Fitted
-from .blocked_tasks import LISTS, MATRIX, VECTOR, Scaled, Tasks, matrix_tasks, read_numbers
+from .blocked_tasks import LISTS, VECTOR, Scaled, Tasks, matrix_tasks, read_numbers
 
 SPARSE = np.geomspace(1.0, 1e-3, 15)
 """Strengths of a lasso, as shares of the one that leaves no weight."""
@@ -34,10 +34,10 @@ FACTORS = (0.1, 0.3, 1.0, 3.0)
 class BlockedRegressor(RegressorMixin, Blocked):
     """Predict many numbers from the same features, where a group of features serves a group of tasks.
 
-    Weights are those of the start (a lasso of each task), or lie in blocks: features and tasks in groups, weights inside
-    them under one variance, others zero or small. Groups come from the spectrum of the graph between features and tasks,
-    under a penalty that pulls it into blocks; then single features and tasks move where the evidence of all targets
-    grows. Cross-validation decides between start and blocks, so validation rows are never predicted worse than by it.
+    Weights are those of the start (a lasso of each task), or lie in blocks: features and tasks in groups, weights
+    inside them under one variance, others zero or small. Groups come from the spectrum of the graph between features
+    and tasks, under a penalty that pulls it into blocks. Then single features and tasks move where the evidence of all
+    targets grows. Cross-validation decides between start and blocks: validation rows are never predicted worse.
 
     Args:
         n_groups: the number of groups; `"auto"` finds it by evidence, up to 8.
@@ -73,8 +73,6 @@ class BlockedRegressor(RegressorMixin, Blocked):
 
     Source: after the idea of Yang et al. 2020 (TFCL); the formulation stands in docs/how-to/blocks.md.
     """
-
-    _stratified = False
 
     def predict(self, X: Any, groups: Any = None) -> Any:
         """Return predictions: of a table `[n, T]`, or `[n]` for a single y; `[n]` where `groups` names the tasks.
@@ -329,7 +327,7 @@ def _lasso(x: np.ndarray, y: np.ndarray, strengths: np.ndarray) -> np.ndarray:
         return np.zeros((len(strengths), x.shape[1]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        path = lasso_path(x, y, alphas=strengths)[1]
+        path = lasso_path(x, y, alphas=strengths)[1]  # type: ignore[arg-type]
     return np.asarray(path).T
 
 

@@ -36,6 +36,8 @@ from .blocked_tasks import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..blocks.sums import TaskSums
+
 STARTS = ("lasso", "ridge")
 PARTS = ("auto", "grouped", "all")
 START, GROUPED, ALL = "start", "grouped", "all"
@@ -64,6 +66,7 @@ class Blocked(BaseEstimator):
     """What `BlockedRegressor` and `BlockedClassifier` share."""
 
     n_features_in_: int
+    _stratified = False
 
     def __init__(
         self, n_groups: int | str = "auto", start: str = "lasso", parts: str = "auto", cv: int = 4
@@ -87,13 +90,18 @@ class Blocked(BaseEstimator):
         """
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        tasks = self._read(X, y, groups)
-        n_groups = self._checked(tasks)
-        self._fit(tasks, n_groups)
+        before = dict(self.__dict__)
+        try:
+            tasks = self._read(X, y, groups)
+            self._fit(tasks, self._checked(tasks))
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
 
     def plot_blocks(self, png: Path | str) -> str | None:
-        """Draw the weights, features and tasks in the order of their groups; return None, or why there is no picture."""
+        """Draw the weights, features and tasks ordered by their groups; return None, or why there is no picture."""
         check_is_fitted(self)
         width = self._width * np.atleast_2d(self.coef_)
         names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
@@ -126,7 +134,7 @@ class Blocked(BaseEstimator):
         """Return the number of groups, None where it is to be found, once all settings are seen to be possible."""
         for name, known in (("start", STARTS), ("parts", PARTS)):
             value = getattr(self, name)
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise ValueError(f"{name}={value!r} is not known: {hint(str(value), known)}")
         if isinstance(self.cv, bool) or not isinstance(self.cv, int | np.integer) or self.cv < 2:
             raise ValueError(f"cv must be a whole number of folds, 2 or more; got {self.cv!r}: 4 is usual")
@@ -264,6 +272,42 @@ class Blocked(BaseEstimator):
 
     def _is_vector(self) -> bool:
         return self._form == VECTOR
+
+    def _alike(self, x: np.ndarray, y: Any) -> Tasks:
+        """Return the tasks of one y or a matrix Y on shared rows."""
+        raise NotImplementedError
+
+    def _with_targets(self, xs: list[np.ndarray], ys: list[Any], names: list[Any], form: str) -> Tasks:
+        """Return tasks with rows of their own."""
+        raise NotImplementedError
+
+    def _strengths(self, whole: Scaled) -> np.ndarray:
+        """Return the strengths of the start that are tried, falling."""
+        raise NotImplementedError
+
+    def _path(self, part: Scaled, strengths: np.ndarray) -> np.ndarray:
+        """Return the start's weights under each strength."""
+        raise NotImplementedError
+
+    def _sums(self, part: Scaled, start: np.ndarray) -> tuple[TaskSums, np.ndarray]:
+        """Return sums of least squares, and the start's weights `[T, d]` on their scale."""
+        raise NotImplementedError
+
+    def _of_start(self, part: Scaled, weights: np.ndarray) -> Fitted:
+        """Return the start's fit in the units of the rows."""
+        raise NotImplementedError
+
+    def _in_blocks(self, part: Scaled, found: Weights, kind: str) -> dict[str, Fitted]:
+        """Return the fits in the groups that were found, by name."""
+        raise NotImplementedError
+
+    def _loss(self, fitted: Fitted, held: Tasks, whole: Scaled) -> float:
+        """Return the loss on held rows, their sum."""
+        raise NotImplementedError
+
+    def _shaped(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return weights and intercepts as the estimator shows them."""
+        raise NotImplementedError
 
 
 def _ordered(labels: np.ndarray) -> np.ndarray:

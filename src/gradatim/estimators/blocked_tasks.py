@@ -128,7 +128,7 @@ def _is_table(x: Any) -> bool:
 
 def read_rows(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     """Return finite rows `[n, d]` of a table."""
-    return validate_data(estimator, X, reset=reset, dtype=np.float64)
+    return np.asarray(validate_data(estimator, X, reset=reset, dtype=np.float64))
 
 
 def read_lists(estimator: Any, X: Any, reset: bool) -> list[np.ndarray]:
@@ -164,7 +164,11 @@ def read_groups(groups: Any, n_rows: int) -> np.ndarray:
             f"every row needs a task; rows {', '.join(map(str, without[:5]))} have none ({len(without)} in all): name "
             "it in groups, or leave them out"
         )
-    return names.astype(str) if names.dtype == object else names
+    if names.dtype.kind in "iub":
+        return names
+    if all(isinstance(name, int | np.integer) for name in names.tolist()):
+        return names.astype(np.int64)
+    return names.astype(str)
 
 
 def read_numbers(y: Any, several: bool) -> np.ndarray:
@@ -173,7 +177,13 @@ def read_numbers(y: Any, several: bool) -> np.ndarray:
     Raises:
         ValueError: no numbers, infinity, NaN in a single column.
     """
-    y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
+    y = check_array(
+        y,
+        ensure_2d=False,
+        dtype=np.float64,  # type: ignore[arg-type]
+        ensure_all_finite="allow-nan",  # type: ignore[arg-type]
+        input_name="y",
+    )
     if y.ndim > 2 or (y.ndim == 2 and not several):
         raise ValueError(f"y must be one column here; got shape {y.shape}: give one target a row")
     if y.ndim == 1 or y.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""Pictures of one run: the loss of meta-training, the effects of groups, blocks of weights. Drawn with matplotlib where it is installed.
+"""Pictures of one run: loss of meta-training, effects of groups, blocks of weights. By matplotlib where there is one.
 
 Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
 """

@@ -125,7 +125,7 @@ def test_moves_raise_the_evidence_and_stay_at_the_truth():
 
 
 def test_what_all_tasks_share_is_found():
-    x, y, weights, feature, _ = blocks(40, shared=2.0)
+    x, y, weights, _, _ = blocks(40, shared=2.0)
     found = all_weights(task_sums(x, y), np.zeros(weights.shape), 3, 0.05)
     shared = weights[:, :].mean(0)
     assert np.corrcoef(found.shared, shared)[0, 1] > 0.9

@@ -18,7 +18,7 @@ from studies.meta.tasks import read
 FEATURES, TASKS, GROUPS = 60, 30, 3
 KNOWN = {"school": 20, "landmine": 100, "banking77": 5}
 """Rows that teach: of each school and field; of each intent."""
-COMPONENTS = 64
+COMPONENTS = 32
 """Principal components of the sentences' embeddings."""
 
 

@@ -122,7 +122,10 @@ def ridge_path(data: Standard, allowed: np.ndarray | None = None) -> list[np.nda
             slope = (np.where(data.mask, chance - data.y, 0.0)[:, None] @ x)[:, 0] + penalty * weights
             curved = x * np.where(data.mask, np.maximum(chance * (1 - chance), 1e-4), 0.0)[:, :, None]
             curve = np.swapaxes(x, 1, 2) @ curved + penalty[:, :, None] * np.eye(width)
-            weights = weights - np.linalg.solve(curve, slope[:, :, None])[:, :, 0]
+            step = np.linalg.solve(curve, slope[:, :, None])[:, :, 0]
+            weights = weights - step
+            if np.abs(step).max() < 1e-6:
+                break
         found.append(weights * mask)
     return found
 

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from .batch import Batch, Task
     from .comparison.compare import compare
     from .comparison.result import Comparison
-    from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor
+    from .estimators import (
+        BlockedClassifier,
+        BlockedRegressor,
+        DriftWarning,
+        GroupsWarning,
+        RefinedClassifier,
+        RefinedRegressor,
+    )
     from .families import (
         Alphabets,
         EmbeddingClassification,
@@ -58,7 +65,14 @@ _HOMES = {
     "batch": ("Batch", "Task"),
     "comparison.compare": ("compare",),
     "comparison.result": ("Comparison",),
-    "estimators": ("DriftWarning", "RefinedClassifier", "RefinedRegressor"),
+    "estimators": (
+        "BlockedClassifier",
+        "BlockedRegressor",
+        "DriftWarning",
+        "GroupsWarning",
+        "RefinedClassifier",
+        "RefinedRegressor",
+    ),
     "families": (
         "Alphabets",
         "EmbeddingClassification",
@@ -98,7 +112,10 @@ __all__ = [  # noqa: RUF022
     "RefinedRegressor",
     "GroupedClassifier",
     "GroupedRegressor",
+    "BlockedClassifier",
+    "BlockedRegressor",
     "DriftWarning",
+    "GroupsWarning",
     "progressive_validation",
     "Batch",
     "Task",

@@ -1,4 +1,4 @@
-"""Pictures of one run: the loss of meta-training, the effects of groups. Drawn with matplotlib where it is installed.
+"""Pictures of one run: loss of meta-training, effects of groups, blocks of weights. By matplotlib where there is one.
 
 Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
 """
@@ -76,6 +76,42 @@ def group_effects(names: Any, effect: Any, spread: Any, label: str, png: Path | 
     axes.plot([float(effect[at]) for at in order], places, "o", color=INK, markersize=4)
     axes.axvline(0.0, color=RULE, linewidth=1.5)
     axes.set_yticks(places, [str(names[at]) for at in order], fontsize=8)
+    return save(canvas, png)
+
+
+def block_picture(
+    weights: Any, feature_groups: Any, task_groups: Any, features: Any, tasks: Any, png: Path | str
+) -> str | None:
+    """Draw weights `[T, d]` as a map, features `[d]` and tasks `[T]` in the order of their groups, with lines between.
+
+    Names are shown of at most 60 features and 40 tasks.
+
+    Returns:
+        None, or why there is no picture.
+
+    Example:
+        >>> from gradatim.probing.plots import block_picture
+        >>> notice = block_picture([[1.0, 0.0], [0.0, 1.0]], [0, 1], [0, 1], "ab", "xy", "blocks.png")
+    """
+    across = sorted(range(len(feature_groups)), key=lambda at: (int(feature_groups[at]), at))
+    down = sorted(range(len(task_groups)), key=lambda at: (int(task_groups[at]), at))
+    pair = figure("feature", "task", min(12.0, 3.0 + 0.12 * len(across)), min(12.0, 2.0 + 0.12 * len(down)))
+    if pair is None:
+        return MISSING
+    canvas, axes = pair
+    ordered = [[float(weights[t][i]) for i in across] for t in down]
+    most = max((abs(w) for row in ordered for w in row), default=0.0) or 1.0
+    axes.grid(visible=False)
+    image = axes.imshow(ordered, cmap="RdBu", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+    canvas.colorbar(image, ax=axes, label="weight, for a deviation of the feature")
+    for order, groups, line in ((across, feature_groups, axes.axvline), (down, task_groups, axes.axhline)):
+        for at in range(1, len(order)):
+            if groups[order[at]] != groups[order[at - 1]]:
+                line(at - 0.5, color=INK, linewidth=1)
+    shown = [str(features[i]) for i in across] if len(across) <= 60 else []
+    axes.set_xticks(range(len(shown)), shown, fontsize=6, rotation=90)
+    shown = [str(tasks[t]) for t in down] if len(down) <= 40 else []
+    axes.set_yticks(range(len(shown)), shown, fontsize=6)
     return save(canvas, png)
 
 

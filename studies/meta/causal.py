@@ -48,7 +48,7 @@ ASIDE = {
 }
 """Tasks that learners were not trained on: a law that is held out, other mechanisms, more variables."""
 
-ITERATIONS, CHOOSING, REFINING = 2000, 400, 150
+ITERATIONS, CHOOSING, REFINING = 1200, 300, 100
 VALIDATION, TEST, CHUNK = 64, 256, 64
 
 

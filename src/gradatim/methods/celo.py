@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..family import TaskFamily
+    from ..predictors import Network
 
 PUBLISHED = ("celo", "celo_adam")
 """Names of weights that `$GRADATIM_DATA/weights` may hold."""
@@ -66,7 +67,8 @@ def read_celo(weights: str = "celo") -> dict[str, Tensor]:
 class Celo(WeightsMethod):
     """Celo, one step a mini-batch, with its published weights: nothing is trained, nothing is tuned.
 
-    It has no short name, because it needs weights: give this class, or `gradatim.methods.celo:Celo`.
+    It has no short name, because it needs weights: give this class, or `gradatim.methods.celo:Celo`. Steps are in
+    units of a tensor's size, so weights start at N(0, 1 / inputs), those of the last layer too; biases at zero.
 
     Fields:
         `weights`: `celo` or `celo_adam`, read from `$GRADATIM_DATA/weights`, or the path of an npz file.
@@ -86,6 +88,17 @@ class Celo(WeightsMethod):
     summary: ClassVar[str] = "a published learned optimizer (Celo), one step a mini-batch"
     weights: str = "celo"
     steps: int = 100
+
+    def start(self, family: TaskFamily) -> tuple[Network, Tensor]:
+        """Return the model f and its first weights `[S]`, the same at every call, no matrix of them zero."""
+        predictor, _ = super().start(family)
+        generator, parts = torch.Generator().manual_seed(0), []
+        for rows, width in predictor.layout.shapes:
+            inner = width - predictor.layout.bias
+            part = torch.zeros(rows, width)
+            part[:, :inner] = torch.randn(rows, inner, generator=generator) / inner**0.5
+            parts.append(part.flatten())
+        return predictor, torch.cat(parts)
 
     def build(self, family: TaskFamily) -> Learner:
         """Return the learner for the tasks of a family."""

@@ -98,7 +98,10 @@ def test_losses_of_two_hundred_steps_are_those_of_the_published_code(name):
 @pytest.mark.parametrize("adam", [False, True], ids=["celo", "celo-adam"])
 def test_tensors_of_any_rank_move_as_in_the_published_code(adam):
     """A kernel of a convolution, a square matrix (equal axes), a vector and a number; a loss that jumps."""
-    rng, shapes = np.random.default_rng(2), {"kernel": (2, 2, 3, 4), "square": (3, 3), "vector": (4,), "number": ()}
+    rng, shapes = (
+        np.random.default_rng(2),
+        {"kernel": (2, 2, 3, 4), "square": (3, 3), "vector": (4,), "number": ()},
+    )
     parameters = [as_torch(rng.standard_normal(shape)).requires_grad_() for shape in shapes.values()]
     optimizer = CeloOptimizer(parameters, steps=20, weights=drawn(adam))
     for loss in (2.0, 1.5, 3.0, 9.0, 1.2, 1.0):
@@ -137,11 +140,13 @@ def test_a_task_and_a_module_walk_alike(weights):
     optimizer = CeloOptimizer(model.parameters(), steps=5, weights=weights)
     for batch in support.split(8):
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(batch.x[1]), batch.y[1])
+        loss = torch.nn.functional.cross_entropy(model(batch.x[1]), batch.y[1, :, 0])
         loss.backward()
         optimizer.step(loss=loss)
     state = learner.adapt(support, 8)
-    torch.testing.assert_close(learner.predict(support.x, state)[1], model(support.x[1]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        learner.predict(support.x, state)[1], model(support.x[1]), rtol=1e-4, atol=1e-5
+    )
     assert state.memory.steps.tolist() == [5, 5]
 
 
@@ -169,11 +174,12 @@ def test_a_run_goes_on_from_its_saved_state():
 
 @NEEDS_WEIGHTS
 def test_it_stands_beside_adam_in_a_comparison(tmp_path):
-    family = LinearRegression(4, 0.3, support_rows=64, query_rows=16)
-    methods = {"adam": "adam", "celo": Celo(steps=16)}
-    result = compare(methods, family, batch_size=4, steps=[16], tasks=8, out=tmp_path, progress=False)
-    error = {record["name"]: record["mean"] for record in result.records if record["steps"] == 16}
-    assert 0 < error["celo"] < 10 * error["adam"]
+    """Untuned, at a tenth of where it starts; 200 steps, because Celo moves little in few."""
+    family = LinearRegression(4, 0.3, support_rows=1600, query_rows=16)
+    methods = {"adam": "adam", "celo": Celo(steps=200)}
+    result = compare(methods, family, batch_size=8, steps=[200], tasks=8, out=tmp_path, progress=False)
+    error = {record["method"]: record["mean"] for record in result.records if record["step"] == 200}
+    assert error["adam"] < 0.3 and error["celo"] < 0.6
 
 
 # --- what is refused
@@ -181,10 +187,12 @@ def test_it_stands_beside_adam_in_a_comparison(tmp_path):
 
 def test_misuse_is_refused_with_a_sentence(tmp_path, monkeypatch):
     assert "celo" not in METHODS  # it needs weights, so it has no short name
-    with pytest.raises(ValueError, match="there is no file nowhere.npz"):
+    with pytest.raises(ValueError, match=r"there is no file nowhere\.npz"):
         read_celo("nowhere.npz")
     monkeypatch.delenv("GRADATIM_DATA", raising=False)
-    with pytest.raises(ValueError, match=r"weights 'celo' are read from \$GRADATIM_DATA/weights: set that variable"):
+    with pytest.raises(
+        ValueError, match=r"weights 'celo' are read from \$GRADATIM_DATA/weights: set that variable"
+    ):
         Celo().build(LinearRegression(2))
     broken = drawn()
     del broken["rnn_params|step_size|w"]

@@ -30,7 +30,7 @@ class StepInput(NamedTuple):
         `weight`: the weights of the rows, `[B, N]`. None: every present row counts once.
         `loss`: the mean loss of each task whose gradient is shown, `[B]`. Like the gradient None where none is shown.
 
-    With `lengths` the first axis of rows, gradient, loss, inputs and weight is `B * P`: every task once for each prefix.
+    With `lengths` the first axis of rows, gradient, loss, inputs and weight is `B * P`: a task once for each prefix.
 
     Example:
         >>> import torch

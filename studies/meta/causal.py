@@ -1,4 +1,4 @@
-"""Causal orders under six laws of noise: learnt moments of pairs, the paper's refinement, and orders that learn nothing.
+"""Causal orders under six laws of noise: learnt moments of pairs, the paper's refinement, orders that learn nothing.
 
 `part(study, smoke, seeds)` trains and judges, and goes on where it was stopped. Validation tasks choose the scale of
 columns and the settings of peers, the latter under each law. Test tasks are read once. On each law the best peer is
@@ -200,7 +200,8 @@ def part(study: Study, smoke: bool, seeds: int) -> dict[str, Any]:
         {law: errors[:, -1] for law, errors in test_errors.items()},
         {law: by_law[law][0][name] for law, name in best.items()},
     )
-    verdict = claim("meta.causal.over_best", *ratio.tolist(), BAR, "<=")
+    value, low, high = ratio.tolist()
+    verdict = claim("meta.causal.over_best", value, low, high, BAR, "<=")
     verdict["beside"] = {
         "seconds of training": round(float(np.mean([runs[f"causal-{s}"].seconds for s in range(seeds)])), 1)
     }

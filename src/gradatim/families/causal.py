@@ -35,9 +35,9 @@ EULER, FREEDOM, APART = 0.5772156649, 5, 0.9
 class StructuralCausalModel(TaskFamily):
     """Samples of `x_j = f_j(x_parents(j)) + s_j e_j` over a random acyclic graph; the task is to find the order.
 
-    Columns are shuffled, and standardised or Gaussianised over the support. So neither the labels nor the variances give
-    the order. Of linear mechanisms with Gaussian noise and equal scales, the rows give less than the graph: there
-    an order is known up to what the correlations of standardised columns leave.
+    Columns are shuffled, and standardised or Gaussianised over the support. So neither the labels nor the variances
+    give the order. Linear mechanisms with Gaussian noise are not identifiable then: correlations of columns fit many
+    graphs, and what is left to a learner is which of them the prior makes likely.
 
     - A support row is a sample, x `[B, N, d]`. It has no answer: y `[B, N, d]` is zero.
     - A query row is a variable. `x_i` is the i-th unit vector, and `y_ij = 1` where i causes j directly. So the query's
@@ -53,9 +53,9 @@ class StructuralCausalModel(TaskFamily):
         `degree`: expected neighbours of a variable. A graph has `d degree / 2` edges on average.
         `graph`: `erdos-renyi` or `scale-free`.
         `mechanism`: `linear` or `network`.
-        `noise`: of variance 1: `gaussian`, `laplace`, `uniform`, `exponential` (its mean taken off), `student` (5 degrees
-            of freedom), `bimodal` (two Gaussians at +-.9) or `gumbel`. With `mixed` each task draws one of `LAWS`,
-            which are all but `gumbel`.
+        `noise`: of variance 1: `gaussian`, `laplace`, `uniform`, `exponential` (its mean taken off), `student` (5
+            degrees of freedom), `bimodal` (two Gaussians at +-.9) or `gumbel`. With `mixed` each task draws one of
+            `LAWS`, which are all but `gumbel`.
         `noise_scale`: the range of the uniform s_j.
         `hidden`: units of each network.
         `columns`: `standard` takes off the mean and divides by the deviation. `ranks` replaces a column's values by

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ..family import TaskFamily
     from ..predictors import Network
 
+_MEMORY: Any = "memory"
+"""Where an optimizer's state holds Celo's, beside parameters; `state_dict` carries any key."""
+
 PUBLISHED = ("celo", "celo_adam")
 """Names of weights that `$GRADATIM_DATA/weights` may hold."""
 
@@ -144,7 +147,7 @@ class CeloOptimizer(torch.optim.Optimizer):
         found = read_celo(weights) if isinstance(weights, str) else weights
         self.rule = CeloRule(found, [tuple(part.shape) for part in self.tensors], steps)
         self.rule.to(self.tensors[0])
-        self.state["memory"] = self.rule.init(1)._asdict()
+        self._remember(self.rule.init(1))
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -166,8 +169,14 @@ class CeloOptimizer(torch.optim.Optimizer):
         none = (torch.zeros_like(part) if part.grad is None else part.grad for part in self.tensors)
         gradient = torch.cat([part.flatten() for part in none])
         value = torch.as_tensor(loss).detach().to(theta).reshape(1)
-        moved, memory = self.rule(CeloState(**self.state["memory"]), theta[None], gradient[None], value)
+        moved, memory = self.rule(self._memory(), theta[None], gradient[None], value)
         for part, new in zip(self.tensors, moved[0].split(self.rule.sizes), strict=True):
             part.copy_(new.view_as(part))
-        self.state["memory"] = memory._asdict()
+        self._remember(memory)
         return loss
+
+    def _memory(self) -> CeloState:
+        return CeloState(**self.state[_MEMORY])
+
+    def _remember(self, memory: CeloState) -> None:
+        self.state[_MEMORY] = memory._asdict()

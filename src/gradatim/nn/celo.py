@@ -70,6 +70,8 @@ class CeloRule(nn.Module):
     Source: Moudgil et al. 2025, section 3.
     """
 
+    decays: Tensor
+
     def __init__(self, weights: Mapping[str, Tensor], shapes: Sequence[tuple[int, ...]], total: int) -> None:
         super().__init__()
         if not shapes or total < 2:
@@ -120,14 +122,15 @@ class CeloRule(nn.Module):
         none = self.decays.new_zeros(n_tasks)
         tensors, total = len(self.shapes), sum(self.sizes)
         means = none[:, None].expand(-1, TIMES)
-        lstm = [
+        hidden, cell = (
             self._of(f"lstm_init_state|{part}").expand(n_tasks, tensors, -1) for part in ("hidden", "cell")
-        ]
+        )
         return CeloState(
             none.new_zeros(n_tasks, total, len(DECAYS)),
             none.new_zeros(n_tasks, total),
             none.new_zeros(n_tasks, sum(self._factor_sizes()), len(DECAYS)),
-            *lstm,
+            hidden,
+            cell,
             means,
             torch.full_like(means, NEVER),
             none,
@@ -238,7 +241,7 @@ class CeloRule(nn.Module):
         columns: Tensor,
         axes: tuple[int, int] | None,
     ) -> Tensor:
-        """Return how far each coordinate of one tensor moves, before all scales; `m` and the factors end in 3 decays."""
+        """Return how far each coordinate of one tensor moves, before scales; `m` and the factors end in 3 decays."""
         v, g1 = v[..., None], g[..., None]
         if axes is None:
             whitened = g1 * _inverse_root(rows + 1e-9)

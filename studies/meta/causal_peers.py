@@ -207,6 +207,6 @@ def peers() -> dict[str, dict[str, Peer]]:
         "RESIT": {str(s): partial(leaves, cost=partial(dependence, strength=s)) for s in strengths},
         "SCORE": {
             f"{s}, {w}": partial(leaves, cost=partial(jacobian, strength=s, width=w))
-            for s, w in product((0.001, 0.01, 0.1), (1.0,))
+            for s, w in product((0.001, 0.01), (0.5, 1.0))
         },
     }

@@ -21,7 +21,7 @@ from gradatim.families import StructuralCausalModel
 from gradatim.families.causal import LAWS
 from gradatim.methods import ExplicitOrder, PairwiseOrder, name_of
 from gradatim.metrics import curve, reversed_by, reversed_edges
-from gradatim.provenance import on_threads
+from gradatim.provenance import commit, on_threads
 from gradatim.recipes import Recipe
 from gradatim.training.config import TrainConfig
 from gradatim.training.schemes import Greedy, Unrolled
@@ -317,6 +317,7 @@ def records(
                 **{key: round(value, 6) for key, value in (("mean", mean), ("low", low), ("high", high))},
                 "tasks": len(errors),
                 "setting": setting,
+                "commit": commit(),
                 "seconds": round(run.seconds, 1) if run else 0.0,
                 "peak_memory": run.peak_memory if run else None,
                 "threads": run.threads if run else 1,

@@ -61,7 +61,7 @@ def as_torch(array):
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "drawn.npz"
-    np.savez(path, **{name: part.numpy() for name, part in drawn().items()})
+    np.savez(path, **{name: part.numpy() for name, part in drawn().items()})  # type: ignore[arg-type]
     return str(path)
 
 
@@ -131,10 +131,11 @@ def test_a_task_and_a_module_walk_alike(weights):
     family = LinearClassification(3, 4, support_rows=40)
     learner = Celo(weights=weights, steps=5, hidden=(6,)).build(family)
     support = family.sample(2, torch.Generator().manual_seed(0)).support
-    model = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.Tanh(), torch.nn.Linear(6, 4))
+    into, out = torch.nn.Linear(3, 6), torch.nn.Linear(6, 4)
+    model = torch.nn.Sequential(into, torch.nn.Tanh(), out)
     first, last = learner.init(1).theta[0].split((24, 28))
     with torch.no_grad():
-        for layer, theta in ((model[0], first.view(6, 4)), (model[2], last.view(4, 7))):
+        for layer, theta in ((into, first.view(6, 4)), (out, last.view(4, 7))):
             layer.weight.copy_(theta[:, :-1])
             layer.bias.copy_(theta[:, -1])
     optimizer = CeloOptimizer(model.parameters(), steps=5, weights=weights)
@@ -203,11 +204,11 @@ def test_misuse_is_refused_with_a_sentence(tmp_path, monkeypatch):
     optimizer = CeloOptimizer([torch.ones(2, requires_grad=True)], 10, drawn())
     with pytest.raises(ValueError, match=r"Celo follows the loss; got none: call step\(loss=loss\)"):
         optimizer.step()
-    groups = [{"params": [torch.ones(2, requires_grad=True)]} for _ in range(2)]
+    groups: list = [{"params": [torch.ones(2, requires_grad=True)]} for _ in range(2)]
     with pytest.raises(ValueError, match="got 2 groups"):
         CeloOptimizer(groups, 10, drawn())
     path = tmp_path / "drawn.npz"
-    np.savez(path, **{name: part.numpy() for name, part in drawn().items()})
+    np.savez(path, **{name: part.numpy() for name, part in drawn().items()})  # type: ignore[arg-type]
     learner = Celo(weights=str(path), steps=4).build(LinearRegression(2))
     batch = Batch(torch.ones(1, 3, 2), torch.ones(1, 3, 1))
     with pytest.raises(ValueError, match="Celo needs the loss of a mini-batch"):

@@ -180,7 +180,12 @@ def test_gains_keep_the_laws(gain):
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("scheme", [Greedy(4, 3), Unrolled(3, 4, truncation=2, prefixes=3)], ids=str)
 def test_schemes_train_orders(scheme, name):
-    check_scheme(scheme, build(name, SMALL, **fitting(name, CONFIG)), SMALL)
+    learner = build(name, SMALL, **fitting(name, CONFIG))
+    if isinstance(scheme, Greedy) and not learner.refiner.capabilities.greedy:
+        with pytest.raises(ValueError, match="use Unrolled"):
+            scheme.check(learner)
+    else:
+        check_scheme(scheme, learner, SMALL)
 
 
 @pytest.mark.parametrize("name", ORDERS)

@@ -292,10 +292,7 @@ def ordering(
 
     Source: Mittal et al. 2025, topological order; Lorch et al. 2022 (the attention).
     """
-    if not isinstance(family.likelihood, Order):
-        raise ValueError(
-            f"an order is asked of families whose answer is one; got {type(family).__name__}: use another regime"
-        )
+    check_order(family)
     if signal != PLAIN:
         raise ValueError(
             "rows of a causal model have no answer, so no prediction stands at them and their loss has no gradient: "
@@ -303,6 +300,18 @@ def ordering(
         )
     predictor = OrderScores(family.x_dim, token_width)
     return Learner(predictor, VariableRefiner(config, family.x_dim, predictor.latent_shape[1]), PLAIN)
+
+
+def check_order(family: TaskFamily) -> None:
+    """Check that a family asks for an order of x's columns.
+
+    Raises:
+        ValueError: its answer is something else.
+    """
+    if not isinstance(family.likelihood, Order):
+        raise ValueError(
+            f"an order is asked of families whose answer is one; got {type(family).__name__}: use another regime"
+        )
 
 
 def y_likelihood(family: TaskFamily) -> Likelihood:

@@ -28,8 +28,9 @@ class StepInput(NamedTuple):
         `lengths`: the prefix lengths to return a state for, `[P]`. None: the whole mini-batch.
         `inputs`: what multiplies each weight matrix of the latent, `[B, N, width]` each, zero at absent rows.
         `weight`: the weights of the rows, `[B, N]`. None: every present row counts once.
+        `loss`: the mean loss of each task whose gradient is shown, `[B]`. Like the gradient None where none is shown.
 
-    With `lengths` the first axis of rows, gradient, inputs and weight is `B * P`: every task once for each prefix.
+    With `lengths` the first axis of rows, gradient, loss, inputs and weight is `B * P`: a task once for each prefix.
 
     Example:
         >>> import torch
@@ -46,6 +47,7 @@ class StepInput(NamedTuple):
     lengths: Tensor | None = None
     inputs: tuple[Tensor, ...] | None = None
     weight: Tensor | None = None
+    loss: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Signal:
             lengths: prefix lengths `[P]`. None: the whole mini-batch.
             generator: for losses that draw random numbers.
         """
-        rows, outputs, gradient, inputs = batch.rows, None, None, None
+        rows, outputs, gradient, inputs, loss = batch.rows, None, None, None, None
         if self.sees_outputs:
             outputs = predictor(batch.x, latent)
             outputs = outputs if self.keep_graph else outputs.detach()
@@ -117,27 +119,27 @@ class Signal:
             answered = batch.prefixes(lengths)
             rows, latent = answered.rows, latent.repeat_interleave(len(lengths), dim=0)
         if self.gradients:
-            gradient = self._gradient(predictor, latent, answered, generator)
+            gradient, loss = self._gradient(predictor, latent, answered, generator)
         if self.inputs:
             entered = predictor.inputs(answered.x, latent)
             factors = entered if self.keep_graph else [part.detach() for part in entered]
             inputs = tuple(part.masked_fill(~answered.mask[..., None], 0) for part in factors)
         weight = answered.weight if batch.is_weighted else None
         return StepInput(
-            rows, batch if self.observations else None, outputs, gradient, lengths, inputs, weight
+            rows, batch if self.observations else None, outputs, gradient, lengths, inputs, weight, loss
         )
 
     def _gradient(
         self, predictor: Predictor, latent: Tensor, batch: Batch, generator: torch.Generator | None
-    ) -> Tensor:
-        """Return the gradient of each task's mean loss, of the latent's shape."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradient of each task's mean loss, of the latent's shape, and that loss `[B]`."""
         # Tasks do not meet, so the gradient of the sum over tasks holds that of each task.
         keep = self.keep_graph and torch.is_grad_enabled()
         with torch.enable_grad():
             point = latent if keep and latent.requires_grad else latent.detach().requires_grad_()
-            loss = predictor.loss(batch, point, generator).sum()
-            (gradient,) = torch.autograd.grad(loss, point, create_graph=keep)
-        return gradient
+            loss = predictor.loss(batch, point, generator)
+            (gradient,) = torch.autograd.grad(loss.sum(), point, create_graph=keep)
+        return gradient, loss if keep else loss.detach()
 
 
 OBSERVATIONS = Signal()

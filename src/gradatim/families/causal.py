@@ -23,14 +23,21 @@ if TYPE_CHECKING:
 
 GRAPHS = ("erdos-renyi", "scale-free")
 MECHANISMS = ("linear", "network")
-NOISES = ("gaussian", "laplace")
+LAWS = ("gaussian", "laplace", "uniform", "exponential", "student", "bimodal")
+"""Laws of the noise that `mixed` draws from, one for each task."""
+NOISES = (*LAWS, "gumbel", "mixed")
+SCALES = ("standard", "ranks")
+EULER, FREEDOM, APART = 0.5772156649, 5, 0.9
+"""The mean of a Gumbel law; degrees of freedom of `student`; how far the Gaussians of `bimodal` lie from 0."""
 
 
 @dataclass(frozen=True)
 class StructuralCausalModel(TaskFamily):
     """Samples of `x_j = f_j(x_parents(j)) + s_j e_j` over a random acyclic graph; the task is to find the order.
 
-    Columns are shuffled, and standardised over the support. So neither the labels nor the variances give the order.
+    Columns are shuffled, and standardised or Gaussianised over the support. So neither the labels nor the variances
+    give the order. Linear mechanisms with Gaussian noise are not identifiable then: correlations of columns fit many
+    graphs, and what is left to a learner is which of them the prior makes likely.
 
     - A support row is a sample, x `[B, N, d]`. It has no answer: y `[B, N, d]` is zero.
     - A query row is a variable. `x_i` is the i-th unit vector, and `y_ij = 1` where i causes j directly. So the query's
@@ -46,13 +53,18 @@ class StructuralCausalModel(TaskFamily):
         `degree`: expected neighbours of a variable. A graph has `d degree / 2` edges on average.
         `graph`: `erdos-renyi` or `scale-free`.
         `mechanism`: `linear` or `network`.
-        `noise`: `gaussian` or `laplace`, of variance 1.
+        `noise`: of variance 1: `gaussian`, `laplace`, `uniform`, `exponential` (its mean taken off), `student` (5
+            degrees of freedom), `bimodal` (two Gaussians at +-.9) or `gumbel`. With `mixed` each task draws one of
+            `LAWS`, which are all but `gumbel`.
         `noise_scale`: the range of the uniform s_j.
         `hidden`: units of each network.
+        `columns`: `standard` takes off the mean and divides by the deviation. `ranks` replaces a column's values by
+            quantiles of a Gaussian in their order. Then single columns say nothing, also of their noise.
 
     Raises:
         ValueError: variables below 2, a degree out of 0 .. d - 1 (scale-free: of no even number of at least 2), an
-            unknown graph, mechanism or noise, hidden below 1, noise scales not in order above 0, impossible rows.
+            unknown graph, mechanism, noise or columns, hidden below 1, noise scales not in order above 0, impossible
+            rows.
 
     Example:
         >>> import torch
@@ -72,6 +84,7 @@ class StructuralCausalModel(TaskFamily):
     noise: str = "laplace"
     noise_scale: tuple[float, float] = (0.3, 1.0)
     hidden: int = 10
+    columns: str = "standard"
 
     intercept = False
 
@@ -80,7 +93,8 @@ class StructuralCausalModel(TaskFamily):
         object.__setattr__(self, "query_rows", self.variables)
         check_rows(self)
         check_count("hidden", self.hidden, minimum=1)
-        for name, options in (("graph", GRAPHS), ("mechanism", MECHANISMS), ("noise", NOISES)):
+        fields = (("graph", GRAPHS), ("mechanism", MECHANISMS), ("noise", NOISES), ("columns", SCALES))
+        for name, options in fields:
             value = getattr(self, name)
             if value not in options:
                 raise ValueError(f"no {name} is called {value!r}: {hint(str(value), options)}")
@@ -122,7 +136,7 @@ class StructuralCausalModel(TaskFamily):
         x = x.gather(2, permutation[:, None].expand_as(x))
         tasks = torch.arange(n_tasks)[:, None, None]
         y = edges[tasks, permutation[:, :, None], permutation[:, None]].to(x.dtype)
-        x = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
+        x = gaussian_ranks(x) if self.columns == "ranks" else standardised(x)
         unit = torch.eye(self.variables).expand(n_tasks, -1, -1)
         mask = support_mask(self, n_tasks, generator)
         no_answer = x.new_zeros(n_tasks, self.support_rows, self.variables)
@@ -149,10 +163,7 @@ class StructuralCausalModel(TaskFamily):
         """Return samples `[B, support_rows, d]` of random models over graphs `[B, d, d]`, strictly upper triangular."""
         n_tasks, d = edges.shape[:2]
         low, high = self.noise_scale
-        e = torch.randn(n_tasks, self.support_rows, d, generator=generator)
-        if self.noise == "laplace":
-            size = torch.empty_like(e).exponential_(generator=generator)
-            e = e.sign() * size / math.sqrt(2)
+        e = noise(self.noise, (n_tasks, self.support_rows, d), generator)
         x = e * (low + (high - low) * torch.rand(n_tasks, 1, d, generator=generator))
         units = 1 if self.mechanism == "linear" else self.hidden
         inner = torch.randn(n_tasks, d, d, units, generator=generator)
@@ -169,6 +180,60 @@ class StructuralCausalModel(TaskFamily):
                 signal = (signal + shift[:, j]).tanh() @ outer[:, j]
             x[:, :, j] += signal[..., 0]
         return x
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Return columns `[B, N, d]` of mean 0 and variance 1 over the rows."""
+    return (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
+
+
+def gaussian_ranks(x: Tensor) -> Tensor:
+    """Return columns `[B, N, d]` whose values are quantiles of a Gaussian, in the order of theirs.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.families.causal import gaussian_ranks
+        >>> gaussian_ranks(torch.tensor([[[3.0], [1.0], [200.0]]])).flatten()
+        tensor([ 0.0000, -0.9674,  0.9674])
+    """
+    place = x.argsort(dim=1).argsort(dim=1).to(x.dtype)
+    return torch.special.ndtri((place + 0.5) / x.shape[1])
+
+
+def noise(law: str, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Return noise of mean 0 and variance 1 under a law of `NOISES`, of a shape `[B, N, d]`.
+
+    With `mixed` each of the B tasks draws one of `LAWS`.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.families.causal import noise
+        >>> noise("uniform", (1, 1000, 1), torch.Generator().manual_seed(0)).abs().max() < 3**0.5
+        tensor(True)
+    """
+    if law == "mixed":
+        drawn = torch.randint(len(LAWS), shape[:1], generator=generator)
+        e = torch.empty(shape)
+        for at, name in enumerate(LAWS):
+            e[drawn == at] = noise(name, (int((drawn == at).sum()), *shape[1:]), generator)
+        return e
+    if law in ("uniform", "gumbel"):
+        chance = torch.rand(shape, generator=generator)
+        if law == "uniform":
+            return (chance - 0.5) * math.sqrt(12)
+        return (-(-chance.clamp(1e-9, 1 - 1e-7).log()).log() - EULER) * math.sqrt(6) / math.pi
+    if law == "exponential":
+        return torch.empty(shape).exponential_(generator=generator) - 1
+    e = torch.randn(shape, generator=generator)
+    if law == "laplace":
+        return e.sign() * torch.empty_like(e).exponential_(generator=generator) / math.sqrt(2)
+    if law == "student":
+        squares = torch.randn(*shape, FREEDOM, generator=generator).square().sum(-1)
+        return e * (squares / (FREEDOM - 2)).rsqrt()
+    if law == "bimodal":
+        side = torch.rand(shape, generator=generator) < 0.5
+        return torch.where(side, APART, -APART) + math.sqrt(1 - APART**2) * e
+    return e
 
 
 def topological_order(edges: Tensor) -> Tensor:

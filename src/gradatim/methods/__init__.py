@@ -22,7 +22,7 @@ from .neighbours import (
     NeuralProcess,
 )
 from .optimizers import LBFGS, SGD, Adam, Kalman, Momentum, Newton, Smoother
-from .orders import ExplicitOrder, ExplicitOrderOneStep, ImplicitOrder
+from .orders import ExplicitOrder, ExplicitOrderOneStep, ImplicitOrder, PairwiseOrder
 from .refined import (
     BaggedOneStep,
     Explicit,
@@ -56,6 +56,7 @@ _REFINED = {
     "explicit-order": Preset(ExplicitOrder),
     "implicit-order": Preset(ImplicitOrder),
     "explicit-order-one-step": Preset(ExplicitOrderOneStep),
+    "pairwise-order": Preset(PairwiseOrder),
     "parametric-one-step": Preset(ParametricOneStep, {"signal": "both"}),
     "bagged-one-step": Preset(
         BaggedOneStep, {"signal": "both", "tail": None, "at_average": False, "history": 0}
@@ -234,6 +235,7 @@ __all__ = [
     "Momentum",
     "NeuralProcess",
     "Newton",
+    "PairwiseOrder",
     "Parametric",
     "ParametricOneStep",
     "Preset",

@@ -15,6 +15,7 @@ from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
 from .neural_processes import AttentiveProcess, NeuralProcess
 from .optimizers import SGD, Adam, Newton
+from .pairs import PairRefiner
 from .refit import Refit
 from .smoother import Smoother
 from .statistics import Ridge
@@ -45,6 +46,7 @@ __all__ = [
     "LearnedOptimizer",
     "NeuralProcess",
     "Newton",
+    "PairRefiner",
     "Prototypical",
     "Refit",
     "Ridge",

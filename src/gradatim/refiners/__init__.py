@@ -15,6 +15,9 @@ from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
 from .neural_processes import AttentiveProcess, NeuralProcess
 from .optimizers import SGD, Adam, Newton
+from .refined import Refined
+from .refined_alpaca import RefinedALPaCA
+from .refined_plda import RefinedPLDA
 from .refit import Refit
 from .smoother import Smoother
 from .statistics import Ridge
@@ -46,6 +49,9 @@ __all__ = [
     "NeuralProcess",
     "Newton",
     "Prototypical",
+    "Refined",
+    "RefinedALPaCA",
+    "RefinedPLDA",
     "Refit",
     "Ridge",
     "RunLength",

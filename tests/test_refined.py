@@ -247,5 +247,5 @@ def test_steps_learn_frequencies_that_no_key_knows():
     task = family.sample(300, seeded(9))
     with torch.no_grad():
         errors = [one.loss(task.query, one.adapt(task.support, 20)).mean() for one in (start, learner)]
-    # five seeds have .5 to .7
+    # five seeds have .72 to .81
     assert float(errors[1] / errors[0]) < 0.9

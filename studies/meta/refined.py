@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from gradatim.learner import Learner
 
 BAR = 0.97
+TASKS = 32
+"""Of an iteration on numbers."""
+
 RATE = 2e-3
 """Of training that goes on from a trained start. Steps on a frozen start have the rate of the start."""
 
@@ -83,8 +86,9 @@ class Stage:
         """Return the training of a learner on this family."""
         if self.family.likelihood.classes is not None:
             return classes_training(self.family, iterations, seed)  # type: ignore[arg-type]
-        family = replace(self.family, query_rows=20)
-        return replace(waves_training(Sinusoids(), iterations, seed), family=family)
+        training = waves_training(Sinusoids(), iterations, seed)
+        config = replace(training.config, tasks=TASKS)
+        return replace(training, family=replace(self.family, query_rows=20), config=config)
 
 
 def stages() -> dict[str, Stage]:
@@ -92,13 +96,13 @@ def stages() -> dict[str, Stage]:
     waves = Sinusoids(0.3, (0.5, 2.0), support_rows=40, query_rows=50)
     network = RandomNetworkRegression(8, 32, 0.1, shared=0, support_rows=40, query_rows=50)
     numbers = {"error": truth_error, "rows": ROWS["sinusoids"], "size": 5, "tasks": (500, 1000)}
-    classes = {"error": error_rate, "rows": ROWS["omniglot"], "size": SIZE, "tasks": (100, 400)}
+    classes = {"error": error_rate, "rows": ROWS["omniglot"], "size": SIZE, "tasks": (60, 200)}
     letters = PLDA(encoder="convolutions", width=64), RefinedPLDA(encoder="convolutions", width=64)
     return {
-        "hidden": Stage(waves, ALPaCA(), RefinedALPaCA(), (1000, 1000), **numbers),
+        "hidden": Stage(waves, ALPaCA(), RefinedALPaCA(), (800, 800), **numbers),
         "intents": Stage(INTENTS, PLDA(), RefinedPLDA(), (1000, 400), **classes),
-        "letters": Stage(LETTERS, *letters, (1000, 400), **classes),
-        "network": Stage(network, ALPaCA(), RefinedALPaCA(), (1000, 1000), **numbers),
+        "letters": Stage(LETTERS, *letters, (800, 400), **classes),
+        "network": Stage(network, ALPaCA(), RefinedALPaCA(), (800, 800), **numbers),
     }
 
 

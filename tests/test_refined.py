@@ -5,10 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradatim import Batch, LinearClassification, LinearRegression, Prefixes, Unrolled
+from gradatim import (
+    Batch,
+    LinearClassification,
+    LinearRegression,
+    Prefixes,
+    Recipe,
+    Unrolled,
+    load_state,
+    save_state,
+)
 from gradatim.families import Sinusoids
+from gradatim.files.checkpoint import load_weights
 from gradatim.methods import RefinedALPaCA, RefinedPLDA, build
-from gradatim.refiners.refined import octave
+from gradatim.refiners.refined import OCTAVES, octave
 from gradatim.testing import check_refiner, check_scheme
 from gradatim.testing.tools import randomised
 from gradatim.training.refining import begin_from, keep_where_better
@@ -166,6 +176,22 @@ def test_a_frozen_start_stays_as_it_is_and_steps_are_learnt(name):
     assert not moved
     last = learner.refiner.last if name == "refined-plda" else learner.refiner.move[-1]
     assert last.weight.abs().max().item() > 0
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_is_kept_is_saved_with_the_weights(name, tmp_path):
+    family, config = PAIRS[name][1], TrainConfig(iterations=2, tasks=4, warmup=1, checkpoint_every=1)
+    recipe = Recipe(name, family, Prefixes(4, 4), config)
+    learner = recipe.learner()
+    learner.refiner.kept[2:5] = False
+    train(learner, family, recipe.scheme, config, tmp_path, progress=False)
+    again = recipe.learner()
+    load_weights(again, tmp_path / "learner.safetensors")
+    assert again.refiner.kept.tolist() == [not 2 <= place < 5 for place in range(OCTAVES)]
+    task = family.sample(2, seeded())
+    save_state(tmp_path / "state.safetensors", learner.adapt(task.support, 4), learner)
+    state = load_state(tmp_path / "state.safetensors", again)
+    assert torch.equal(*(one.predict(task.query.x, state) for one in (learner, again)))
 
 
 def test_steps_are_kept_where_they_beat_the_start():

@@ -36,7 +36,7 @@ FORBIDDEN = {"refiners/": ["predictors/", "families/"], "families/": ["learner",
 RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
-    "sklearn": ["estimators/", "groups/", "families/datasets", "commands/demo"],
+    "sklearn": ["nn/trees", "estimators/", "groups/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
     "ray": ["distributed/"],
 }

@@ -140,7 +140,9 @@ def draw_streams(result: Result, png: Path) -> str | None:
     figures = {
         title: [
             *(c for name in PEERS for c in result.curve(stream, name, axis="rows")),
-            *result.curve(stream, ADAPTIVE, axis="rows", method="direct-lingam", label=words(ADAPTIVE)),
+            *result.curve(
+                stream, ADAPTIVE, axis="rows", method="parametric-gradients", label=words(ADAPTIVE)
+            ),
         ]
         for stream, title in STREAMS.items()
     }

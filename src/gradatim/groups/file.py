@@ -15,6 +15,7 @@ import torch
 from ..files.checkpoint import read, write
 from ..files.container import to_text
 from ..files.contract import blamed, check_entries, choice, list_of, mapping, number, parse_json, text, whole
+from ..nn.trees import NODES, Trees
 from ..preprocessing import Encoder, labels
 from .experts import Expert
 from .features import Features
@@ -22,7 +23,6 @@ from .prior import GroupPrior
 from .sharing import SCALES
 from .state import GroupState
 from .sums import LEVELS, Sums
-from .trees import Trees
 from .weighing import Weighing
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ NUMBERS = {name: number() for name in ("centre", "offset", "power", "loss")}
 NUMBERS |= {name: number(above=0) for name in ("scale", "feature_scale")}
 NUMBERS |= {name: number(low=0) for name in ("rows", "taught")}
 
-_TREES = ("feature", "threshold", "left", "right", "leaf", "start")
+_TREES = (*NODES, "start")
 _FEATURES = ("directions", "centre", "time", "low", "high")
 
 
@@ -167,7 +167,7 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
     )
     outputs = header["n_classes"] if (header["n_classes"] or 0) > 2 else 1
     for model in trees:
-        _check_trees(model, encoder.width, outputs)
+        model.check(encoder.width, outputs)
     chosen = {name: parts[f"features.{name}"] for name in _FEATURES}
     features = Features(**chosen, offset=numbers["offset"], scale=numbers["feature_scale"])
     width = len(features.kinds)
@@ -204,24 +204,6 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
         int(numbers["rows"]),
         int(numbers["taught"]),
     )
-
-
-def _check_trees(trees: Trees, width: int, outputs: int) -> None:
-    """Refuse trees that lead outside of themselves, or ask for columns that are not there."""
-    if trees.start.shape != (outputs,) or trees.leaf.ndim != 3 or trees.leaf.shape[1] != outputs:
-        raise ValueError("its pooled model has other outputs than its classes")
-    nodes = trees.leaf.shape[2]
-    whole = all(
-        part.dtype == np.int32 and part.shape == trees.leaf.shape
-        for part in (trees.feature, trees.left, trees.right)
-    )
-    inside = whole and all(((part >= 0) & (part < nodes)).all() for part in (trees.left, trees.right))
-    if (
-        not inside
-        or not ((trees.feature >= 0) & (trees.feature < width)).all()
-        or trees.threshold.shape != trees.leaf.shape
-    ):
-        raise ValueError("its pooled model contradicts itself")
 
 
 def _state_of(prior: GroupPrior, header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupState:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..nn.trees import STAGES, Trees, fit_trees
 from ..preprocessing import Encoder
 from .experts import Expert, solve
 from .features import Features
 from .sharing import SCALES, TEACHERS, Taught, probability, share
 from .sums import Sums
-from .trees import STAGES, Trees, fit_trees
 from .weighing import Weighing
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from ..nn.fixed_features import FixedFeatures
 from ..nn.landmarks import choose_landmarks
 from .context import RATES, Context
 from .copies import BLOCK, FOREVER, Copy, Ridge, is_embedding, spread
+from .grown import Grown
 from .weights import Shares
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Forecast(NamedTuple):
 class Bank(ABC):
     """Copies of linear heads that forget at different rates, beside a committee that forgets nothing.
 
-    A family is one copy, or the committee, or the running counts of classes, or heads that were good once. Fixed share
+    A family is one copy, or the committee, the running counts of classes, boosted trees, or heads that were good once.
+    Fixed share
     weighs the variants of a family, and the families. When copies of few rows go on beating those of all rows since the
     last change, the latter begin anew from the former: that is a change.
 
@@ -131,7 +133,7 @@ class Bank(ABC):
             name: Ridge.empty(width, outputs, factor, features.blocks[0])
             for name, factor in self.factors.ridge.items()
         }
-        self.context = Context.empty(numbers, outputs)
+        self.context, self.grown = Context.empty(numbers, outputs), Grown()
         self.past = np.zeros((KEPT, width, outputs), np.float32)
         self.use, self.kept = np.zeros(KEPT), 0
         sizes = self.families()
@@ -151,6 +153,11 @@ class Bank(ABC):
     @abstractmethod
     def width_of_counts(self) -> int:
         """Return how many numbers a running count holds."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int | None:
+        """Return C, or None of a number."""
 
     @abstractmethod
     def families(self) -> dict[str, int]:
@@ -190,6 +197,8 @@ class Bank(ABC):
         self.counts = self.counts + weight @ codes
         self.counted = self.counted + weight.sum()
         self.context.learn(x, codes)
+        if "trees" in self.names:
+            self.grown.learn(x, y, weight)
         self.total += len(x)
         if ends:
             self._turn()
@@ -214,25 +223,31 @@ class Bank(ABC):
         faded = np.array(self.factors.counts) ** (rows / BLOCK)
         self.counts, self.counted = faded[:, None] * self.counts, faded * self.counted
         self._watch()
+        if "trees" in self.names:
+            self.grown.turn(self.classes)
         self.at_hand = {}
         self.shares.turn(rows, BLOCK)
         self._keep()
 
     def _watch(self) -> None:
-        """Look for a change: copies of few rows go on beating those of all rows since the last one."""
+        """Look for a change: copies of few rows go on beating all that rests on more."""
         log_likelihood = dict(zip(self.names, self.log_likelihood, strict=True))
         self.log_likelihood = np.zeros_like(self.log_likelihood)
         pairs = [(since, family) for since, family in self.restarts() if since in log_likelihood]
         if not pairs or self.total <= YOUNG:
             return
         fresh = max(log_likelihood[f"{kind} {rows}"] for _, kind in pairs for rows in ("160", "640"))
-        self.alarm = max(0.0, self.alarm + fresh - max(log_likelihood[since] for since, _ in pairs) - SLACK)
+        lasting = max(
+            log_likelihood[name] for name in ("trees", *(since for since, _ in pairs)) if name in self.names
+        )
+        self.alarm = max(0.0, self.alarm + fresh - lasting - SLACK)
         if self.alarm > ALARM:
             self.alarm = 0.0
             self.changes = [*self.changes, self.total]
             copies, weight = self.copies(), dict(zip(self.names, self.shares.family, strict=True))
             for since, kind in pairs:
                 copies[since].become(copies[max((f"{kind} 160", f"{kind} 640"), key=weight.__getitem__)])
+            self.grown.shorten()
 
     @abstractmethod
     def restarts(self) -> list[tuple[str, str]]:
@@ -273,7 +288,7 @@ class Bank(ABC):
     @property
     def remembers(self) -> float:
         """Return how many rows the answers rest on: the families' mean, by their weight."""
-        rows = {name: copy.rows for name, copy in self.copies().items()}
+        rows = {"trees": self.grown.grown_on} | {name: copy.rows for name, copy in self.copies().items()}
         fewest = {name: min(rows.get(name, float(self.total)), float(self.total)) for name in self.names}
         return float(sum(w * fewest[name] for w, name in zip(self.shares.family, self.names, strict=True)))
 
@@ -282,6 +297,7 @@ class Bank(ABC):
         self.settle()
         self.last_forecast, self.at_hand = (None, None), {}
         self.features, matrix = _carried(self.features, change)
+        self.grown.carry(change)
         for copy in self.plain():
             copy.carry(matrix)
         exact = is_embedding(matrix)
@@ -307,6 +323,7 @@ class Bank(ABC):
         if self.around is not None:
             self._carry_around(np.eye(sum(self.around.blocks), dtype=np.float32), np.kron(np.eye(2), eye))
         self.context.targets = spread(self.context.targets, place, outputs)
+        self.grown.widen(place)
         for copy in self.copies().values():
             copy.widen(place, outputs)
         self.past, self.counts = spread(self.past, place, outputs), spread(self.counts, place, outputs)
@@ -324,6 +341,7 @@ class Bank(ABC):
             each.solve()
         self.counts, self.counted = self.counts + bank.counts, self.counted + bank.counted
         self.at_hand, self.last_forecast = {}, (None, None)
+        self.grown = max(self.grown, bank.grown, key=lambda grown: grown.grown_on)
         self.shares = self.shares.averaged(bank.shares, share)
         self.total += bank.total
 

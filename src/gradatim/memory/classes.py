@@ -22,7 +22,7 @@ class ClassBank(Bank):
     """A bank whose answers are probabilities of C classes: the families' logs, pooled by learnt weights.
 
     Families: the committee; running counts; ridge copies under several strengths and sharpnesses; softmax copies;
-    softmax copies on context, which know the classes of the rows before; heads that were good once.
+    softmax copies on context, which know the classes of the rows before; heads that were good once; boosted trees.
     """
 
     contexts: dict[str, Softmax]
@@ -39,6 +39,11 @@ class ClassBank(Bank):
         """Return C."""
         return self.outputs
 
+    @property
+    def classes(self) -> int:
+        """Return C."""
+        return self.outputs
+
     def families(self) -> dict[str, int]:
         """Return how many variants each family has."""
         ways, factors = 2 * len(STRENGTHS) * len(SHARPNESS), self.factors
@@ -50,6 +55,7 @@ class ClassBank(Bank):
             **({"past": KEPT * len(SHARPNESS)} if adaptive else {}),
             **{f"softmax {name}": 1 for name in factors.softmax},
             **({f"context {name}": 1 for name in factors.context} if self.around is not None else {}),
+            **({"trees": 1} if adaptive else {}),
         }
 
     def copies(self) -> dict[str, Copy]:
@@ -76,6 +82,7 @@ class ClassBank(Bank):
             np.broadcast_to(rates, (n, *rates.shape)),
             softmax(scores[:, :, None] * SHARPNESS[:, None]).reshape(n, -1, classes),
             softmax(soft),
+            *([self.grown.probabilities(x, rates[0])[:, None]] if self.memory == "adaptive" else []),
         ]
         variants = (1 - FLOOR) * np.concatenate(parts, axis=1) + FLOOR / classes
         return Forecast(phi, around, variants)

@@ -34,7 +34,7 @@ class NumberBank(Bank):
     """A bank whose answers are mixtures of Student laws of a number that has about mean 0 and variance 1.
 
     Families: the committee; running means; ridge copies under several strengths, also on context, which know the
-    targets of the rows before; heads that were good once.
+    targets of the rows before; heads that were good once; boosted trees.
     """
 
     def begin(self, width: int, wide: int) -> None:
@@ -54,6 +54,10 @@ class NumberBank(Bank):
         """Return 1."""
         return 1
 
+    @property
+    def classes(self) -> None:
+        """Return None."""
+
     def families(self) -> dict[str, int]:
         """Return how many variants each family has."""
         ways, factors, adaptive = 2 * len(STRENGTHS), self.factors, self.memory == "adaptive"
@@ -63,6 +67,7 @@ class NumberBank(Bank):
             **{f"ridge {name}": ways for name in factors.ridge},
             **({"past": KEPT} if adaptive else {}),
             **({f"context {name}": ways for name in factors.context} if self.around is not None else {}),
+            **({"trees": 1} if adaptive else {}),
         }
 
     def copies(self) -> dict[str, Copy]:
@@ -84,6 +89,7 @@ class NumberBank(Bank):
             phi @ np.concatenate([copy.heads for copy in self.ridges.values()], axis=1),
             *([phi @ self.past[:, :, 0].T] if adaptive else []),
             *([around @ copy.heads for copy in self.contexts.values()] if around is not None else []),
+            *([self.grown.means(x, float(means[0]))[:, None]] if adaptive else []),
         ]
         return Forecast(phi, around, np.concatenate(parts, axis=1, dtype=np.float64))
 

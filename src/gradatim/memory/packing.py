@@ -13,20 +13,24 @@ import torch
 from ..files.layout import check_parts, check_values
 from ..files.table_schema import MEMBER
 from ..nn.fixed_features import Draws, FixedFeatures
+from ..nn.trees import Trees
 from .classes import ClassBank
 from .numbers import NumberBank
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from ..files.layout import Part
     from .bank import Bank
+    from .grown import Grown
 
-PARTS = ("shares", "pool", "context", "last", "stack", "laws")
+PARTS = ("shares", "pool", "context", "last", "stack", "laws", "grown")
 """Parts of a bank that have arrays of their own."""
 
-SETTLED = ("sizes", "numbers", "factor", "share", "linear")
-"""Fields that follow from what the bank is made of."""
+SETTLED = ("sizes", "numbers", "factor", "share", "linear", "known")
+"""Fields that follow from what the bank is made of, or are written beside."""
 
 
 DRAWN = {name: MEMBER[name] for name in Draws._fields}
@@ -46,6 +50,7 @@ COUNTED = (
     "kept",
     "alarm",
     "use",
+    "grown_on",
 )
 """Arrays and numbers that are not negative."""
 
@@ -66,7 +71,7 @@ def pack(bank: Bank) -> dict[str, Tensor]:
     tensors["changes"] = torch.tensor(bank.changes, dtype=torch.int64)
     for name, value in _arrays(bank).items():
         tensors[name] = torch.from_numpy(_triangle(value) if name.endswith(".gram") else np.array(value))
-    return tensors
+    return tensors | _packed_trees(bank.grown)
 
 
 def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -> Bank:
@@ -97,6 +102,8 @@ def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -
     if changes.dtype != torch.int64 or changes.dim() != 1:
         raise ValueError("tensor 'memory.changes' must be whole numbers in a row")
     bank.changes = changes.tolist()
+    if "trees.start" in parts:
+        bank.grown.trees, bank.grown.known = _trees(taken, small.x_dim, bank.classes)
     for name, like in _arrays(bank).items():
         value, is_gram = taken(name), name.endswith(".gram")
         expected = _triangle(like) if is_gram else np.asarray(like)
@@ -110,6 +117,38 @@ def unpack(memory: str | int, outputs: int | None, tensors: dict[str, Tensor]) -
         raise ValueError(f"tensor 'memory.{min(parts)}' is unknown")
     _check(bank)
     return bank
+
+
+def _packed_trees(grown: Grown) -> dict[str, Tensor]:
+    """Return trees as tensors by name; no row is among them."""
+    if grown.trees is None:
+        return {}
+    known = {} if grown.known is None else {"known": grown.known.astype(np.int64)}
+    arrays = grown.trees._asdict() | {"depth": np.int64(grown.trees.depth)} | known
+    return {f"trees.{name}": torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+
+
+def _trees(
+    taken: Callable[[str], Tensor], width: int, classes: int | None
+) -> tuple[Trees, np.ndarray | None]:
+    """Return the trees of a file, and the classes that they tell apart.
+
+    Raises:
+        ValueError: a tensor is missing, or they are no trees.
+    """
+    arrays = {name: taken(f"trees.{name}").numpy() for name in Trees._fields}
+    known = None if classes is None else taken("trees.known").numpy()
+    if arrays["depth"].shape or arrays["depth"].dtype != np.int64:
+        raise ValueError("tensor 'memory.trees.depth' must be a whole number")
+    if known is not None:
+        rising = known.dtype == np.int64 and known.ndim == 1 and len(known) == len(np.unique(known)) >= 2
+        if not rising or bool(((known < 0) | (known >= (classes or 0))).any()):
+            raise ValueError("tensor 'memory.trees.known' must be different classes, two at least")
+    trees = Trees(
+        **{name: value for name, value in arrays.items() if name != "depth"}, depth=int(arrays["depth"])
+    )
+    trees.check(width, 1 if known is None or len(known) == 2 else len(known))
+    return trees, known
 
 
 def _objects(bank: Bank) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def test_the_interval_is_that_of_logs_over_seeds():
     assert interval([0.3]) == pytest.approx((0.3, 0.3, 0.3))
 
 
+def test_records_have_the_same_names_in_every_process():
+    # a function's own text holds its address
+    assert all("0x" not in str(stage.inputs()) for stage in refined.stages().values())
+
+
 def test_a_smoke_run_has_a_claim_and_is_not_run_again(tmp_path, monkeypatch):
     few = {name: stage for name, stage in refined.stages().items() if name in ("hidden", "network")}
     monkeypatch.setattr(refined, "stages", lambda: few)

@@ -90,6 +90,15 @@ class Stage:
         config = replace(training.config, tasks=TASKS)
         return replace(training, family=replace(self.family, query_rows=20), config=config)
 
+    def inputs(self) -> dict[str, Any]:
+        """Return what a record of this stage depends on, the same in every process."""
+        parts = {key: value for key, value in vars(self).items() if key != "error"}
+        return {
+            "stage": {key: repr(value) for key, value in parts.items()},
+            "error": self.error.__name__,
+            "settings": [RATE, TASKS],
+        }
+
 
 def stages() -> dict[str, Stage]:
     """Return the families, named before any test task was read."""
@@ -113,7 +122,7 @@ def part(study: Study, smoke: bool, seeds: int) -> dict[str, Any]:
         if smoke:
             stage = replace(stage, iterations=(2, 2), tasks=(4, 4))
         for seed in range(seeds):
-            inputs = {"stage": repr(stage), "seed": seed, "rate": RATE}
+            inputs = stage.inputs() | {"seed": seed}
             with on_threads(1):
                 values = study.cached(f"refined-{name}-{seed}", inputs, lambda s=stage, k=seed: measure(s, k))
             study.notify(f"refined: {name}, seed {seed}")

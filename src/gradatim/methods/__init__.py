@@ -12,7 +12,7 @@ from ..family import TaskFamily
 from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
 from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
-from .keys import PLDA, ALPaCA, Prototypical
+from .keys import PLDA, ALPaCA, Prototypical, RefinedALPaCA, RefinedPLDA
 from .neighbours import (
     MAML,
     AttentiveNeuralProcess,
@@ -70,6 +70,8 @@ _NEIGHBOURS = {
     "experts": Preset(Experts),
     "alpaca": Preset(ALPaCA),
     "plda": Preset(PLDA),
+    "refined-alpaca": Preset(RefinedALPaCA),
+    "refined-plda": Preset(RefinedPLDA),
     "prototypical": Preset(Prototypical),
     "hypernetwork": Preset(ParametricOneStep, _PLAIN, "weights from the rows of one mini-batch"),
     "maml": Preset(MAML),
@@ -241,6 +243,8 @@ __all__ = [
     "Preset",
     "Prototypical",
     "RandomFeatures",
+    "RefinedALPaCA",
+    "RefinedPLDA",
     "Ridge",
     "Smoother",
     "build",

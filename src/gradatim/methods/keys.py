@@ -1,6 +1,7 @@
 """Methods that learn a space of keys and a prior in it; the state of a task is sums over its rows.
 
-Source: Harrison et al. 2018 (ALPaCA); Ioffe 2006 (PLDA); Snell et al. 2017 (prototypical networks).
+Source: Harrison et al. 2018 (ALPaCA); Ioffe 2006 (PLDA); Snell et al. 2017 (prototypical networks); Mittal et al.
+2025 (learnt steps on top).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..learner import Learner
 from ..nn.encoders import encoder
 from ..predictors import GaussianKeys, Keys
-from ..refiners import alpaca, class_means
+from ..refiners import alpaca, class_means, refined_alpaca, refined_plda
 from ..regimes import y_likelihood
 from ..signal import CLOSED_FORM
 from .base import Method
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..family import TaskFamily
 
 
@@ -56,12 +59,44 @@ class ALPaCA(Method):
         Raises:
             ValueError: classes; sizes below 1; convolutions of x that is no square image.
         """
-        y = y_likelihood(family)
-        if y.classes is not None:
-            raise ValueError("a Gaussian head fits numbers; this family has classes: choose 'plda'")
-        network = encoder(self.encoder, family.x_dim, self.keys, self.width)
-        predictor = GaussianKeys(family.x_dim, y, network, self.keys)
-        return Learner(predictor, alpaca.ALPaCA(self.keys, y.output_dim, self.rank), CLOSED_FORM)
+        return _of_numbers(self, family, lambda outputs: alpaca.ALPaCA(self.keys, outputs, self.rank))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedALPaCA(ALPaCA):
+    """The posterior of `ALPaCA`, moved by learnt steps: for tasks that are not linear in any few keys.
+
+    Train `ALPaCA` first, begin from it by `begin_from`, and train on. Trained from scratch it works too.
+
+    Fields:
+        `steps`: how many steps are taken before a prediction. They share their weights.
+        `units`: of the two hidden layers of a step.
+
+    The other fields are those of `ALPaCA`.
+
+    Example:
+        >>> from gradatim import Sinusoids
+        >>> from gradatim.methods import RefinedALPaCA
+        >>> RefinedALPaCA(keys=16, steps=3).build(Sinusoids()).refiner.steps
+        3
+
+    Source: Mittal et al. 2025, eq. 7, with the posterior of Harrison et al. 2018 as the start.
+    """
+
+    summary: ClassVar[str] = "the posterior of alpaca, moved by a few learnt steps on its gradient"
+    steps: int = 2
+    units: int = 128
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family.
+
+        Raises:
+            ValueError: what `ALPaCA` refuses; steps or units below 1.
+        """
+        kind = refined_alpaca.RefinedALPaCA
+        return _of_numbers(
+            self, family, lambda outputs: kind(self.keys, outputs, self.rank, self.steps, self.units)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +131,45 @@ class PLDA(Method):
         Raises:
             ValueError: a family without classes; sizes below 1; convolutions of x that is no square image.
         """
-        return _of_classes(self, family, class_means.PLDA)
+        return _of_classes(self, family, lambda classes: class_means.PLDA(self.keys, classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedPLDA(PLDA):
+    """The posterior of `PLDA`, moved by learnt steps in which classes see one another.
+
+    Train `PLDA` first, begin from it by `begin_from`, and train on. With few training classes it overfits: see
+    `keep_where_better`.
+
+    Fields:
+        `steps`: how many steps are taken before a prediction. They share their weights.
+        `units`: the width of a class's token, a multiple of 4.
+
+    The other fields are those of `PLDA`.
+
+    Example:
+        >>> from gradatim import LinearClassification
+        >>> from gradatim.methods import RefinedPLDA
+        >>> RefinedPLDA(keys=16, steps=3).build(LinearClassification(dim=3, classes=5)).refiner.steps
+        3
+
+    Source: Mittal et al. 2025, eq. 7, with the posterior of Ioffe 2006 as the start; Ye et al. 2020.
+    """
+
+    summary: ClassVar[str] = (
+        "the posterior of plda, moved by a few learnt steps in which classes see one another"
+    )
+    steps: int = 1
+    units: int = 64
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family.
+
+        Raises:
+            ValueError: what `PLDA` refuses; no step, units that are no multiple of 4.
+        """
+        kind = refined_plda.RefinedPLDA
+        return _of_classes(self, family, lambda classes: kind(self.keys, classes, self.steps, self.units))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +204,26 @@ class Prototypical(Method):
         Raises:
             ValueError: a family without classes; sizes below 1; convolutions of x that is no square image.
         """
-        return _of_classes(self, family, class_means.Prototypical)
+        return _of_classes(self, family, lambda classes: class_means.Prototypical(self.keys, classes))
+
+
+def _of_numbers(method: ALPaCA, family: TaskFamily, refiner: Callable[[int], alpaca.ALPaCA]) -> Learner:
+    """Return a learner of numbers in the space of a method's keys; the refiner is given the width of y."""
+    y = y_likelihood(family)
+    if y.classes is not None:
+        raise ValueError("a Gaussian head fits numbers; this family has classes: choose 'plda'")
+    network = encoder(method.encoder, family.x_dim, method.keys, method.width)
+    predictor = GaussianKeys(family.x_dim, y, network, method.keys)
+    return Learner(predictor, refiner(y.output_dim), CLOSED_FORM)
 
 
 def _of_classes(
-    method: PLDA | Prototypical, family: TaskFamily, kind: type[class_means.ClassMeans]
+    method: PLDA | Prototypical, family: TaskFamily, refiner: Callable[[int], class_means.ClassMeans]
 ) -> Learner:
-    """Return a learner of class means in the space of a method's keys."""
+    """Return a learner of class means in the space of a method's keys; the refiner is given the number of classes."""
     y = y_likelihood(family)
     if y.classes is None:
         raise ValueError("means of classes need classes; this family has numbers as y: choose 'alpaca'")
     network = encoder(method.encoder, family.x_dim, method.keys, method.width)
     predictor = Keys(family.x_dim, y, network, method.keys)
-    return Learner(predictor, kind(method.keys, y.classes), CLOSED_FORM)
+    return Learner(predictor, refiner(y.classes), CLOSED_FORM)

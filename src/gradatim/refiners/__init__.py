@@ -16,6 +16,9 @@ from .maml import MAML
 from .neural_processes import AttentiveProcess, NeuralProcess
 from .optimizers import SGD, Adam, Newton
 from .pairs import PairRefiner
+from .refined import Refined
+from .refined_alpaca import RefinedALPaCA
+from .refined_plda import RefinedPLDA
 from .refit import Refit
 from .smoother import Smoother
 from .statistics import Ridge
@@ -48,6 +51,9 @@ __all__ = [
     "Newton",
     "PairRefiner",
     "Prototypical",
+    "Refined",
+    "RefinedALPaCA",
+    "RefinedPLDA",
     "Refit",
     "Ridge",
     "RunLength",

@@ -18,6 +18,7 @@ from .images import run as images
 from .meta import run as meta
 from .paper import run as paper
 from .streams import run as streams
+from .systems import run as systems
 from .tables import run as tables
 from .trust import run as trust
 
@@ -39,6 +40,7 @@ STUDIES: dict[str, str] = {
 UNPUBLISHED: dict[str, str] = {
     "meta": "learning from other tasks: letters, sinusoids and tables in groups, beside the best that learns nothing",
     "streams": "the estimators on streams that change, row by row, against river's learners and refits",
+    "systems": "five systems for tasks that follow or help one another, against the baselines that could win",
 }
 """Studies whose results in docs/results are missing, or of an earlier form. They run like the others."""
 
@@ -69,6 +71,5 @@ def run(
     if table is not None:
         raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
     modules = {"core": core, "every_row": every_row, "house": house, "images": images, "tables": tables}
-    return (modules | {"meta": meta, "streams": streams, "trust": trust})[name].run(
-        out, smoke, seeds, workers, console
-    )
+    modules |= {"meta": meta, "streams": streams, "systems": systems, "trust": trust}
+    return modules[name].run(out, smoke, seeds, workers, console)

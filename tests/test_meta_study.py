@@ -10,11 +10,11 @@ from rich.console import Console
 from studies.meta import choosing, grouped, learnt, made, own, parts, run, sources, verdicts
 from studies.meta.classes import SENTENCES_PART, shots_settings
 from studies.meta.page import PAGE, SHOWN
-from studies.part import Found, Part
 from studies.meta.peers import ALONE, GPBOOST, OURS, PRIOR, TREES
 from studies.meta.references import process_mean
 from studies.meta.tasks import TABLES, Tasks, divide
 from studies.meta.waves import WAVES_PART
+from studies.part import Found, Part
 
 from gradatim.comparison.report import Result, write_result
 from gradatim.comparison.runs import Study

@@ -15,6 +15,7 @@ from gradatim.families import EmbeddingClassification, OmniglotClassification
 from gradatim.families.sampling import PooledClassification
 from gradatim.methods import PLDA, Kernel, Method, Newton, Prototypical, RandomFeatures, Ridge
 from gradatim.metrics import bootstrap
+from studies.part import Found, Part
 from studies.tables.protocol import compute
 
 from .choosing import CORES, choose, over_seeds
@@ -29,7 +30,6 @@ from .learnt import (
     judge,
     shots_training,
 )
-from studies.part import Found, Part
 from .verdicts import best_of, entries, measured, over
 
 if TYPE_CHECKING:

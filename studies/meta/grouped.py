@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studies.part import Found, Part
 from studies.tables.protocol import compute
 
 from .own import COVERED, KNOWN, LENGTHS, Job, missing, peers, record, settings_of
-from studies.part import Found, Part
 from .peers import ALONE, OURS, PRIOR, TREES
 from .tasks import TABLES
 from .verdicts import geometric, measured

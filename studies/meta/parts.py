@@ -7,9 +7,10 @@ Source: this project's own.
 
 from __future__ import annotations
 
+from studies.part import Part
+
 from .classes import FIVE_WAY_PART, LETTERS_PART, SENTENCES_PART
 from .grouped import OWN_PART
-from studies.part import Part
 from .waves import WAVES_PART
 
 PARTS: tuple[Part, ...] = (OWN_PART, WAVES_PART, SENTENCES_PART, LETTERS_PART, FIVE_WAY_PART)

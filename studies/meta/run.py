@@ -18,10 +18,10 @@ import torch
 from gradatim.comparison.report import write_result
 from gradatim.comparison.runs import Study
 from gradatim.provenance import commit, on_threads
+from studies.part import Found
 
 from . import made
 from .page import PAGE
-from studies.part import Found
 from .parts import PARTS
 from .verdicts import unmeasured
 

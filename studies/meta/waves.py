@@ -12,12 +12,12 @@ import numpy as np
 
 from gradatim.families import Sinusoids
 from gradatim.methods import ALPaCA
+from studies.part import Found, Part
 from studies.tables.protocol import compute
 
 from .choosing import choose, over_seeds
 from .classes import spent
 from .learnt import TEST, VALIDATION, Judged, Setting, waves_training
-from studies.part import Found, Part
 from .references import ORACLE, PROCESS, ROWS, Reference, refer
 from .verdicts import entries, measured, over
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from studies.meta import choosing, grouped, learnt, made, own, parts, run, sources, verdicts
+from studies.meta import choosing, grouped, keys, learnt, made, own, parts, run, sources, verdicts
 from studies.meta.classes import SENTENCES_PART, shots_settings
 from studies.meta.page import PAGE, SHOWN
 from studies.meta.peers import ALONE, GPBOOST, OURS, PRIOR, TREES
@@ -344,3 +344,13 @@ def test_the_page_answers_in_three_sentences_and_its_picture_has_at_most_eight_l
     )
     text = write_result(tmp_path / "none", "meta", blank, PAGE)[1].read_text()
     assert "an unmeasured share of the errors" in text and "not measured: not reached yet" in text
+
+
+def test_parts_that_train_by_themselves_see_what_the_study_sees():
+    family = Sinusoids(support_rows=40, query_rows=5)
+    training = keys.waves_training(family, 2, 1)
+    learner, seconds = keys.trained(ALPaCA(keys=4, width=4), training)
+    wanted = learnt.losses(learner, learnt.drawn(family, 7, 2), (5, 40), 5, "truth_error").mean(0)
+    found = keys.curve(learner, keys.drawn(family, 7, 2), (5, 40), 5, keys.truth_error)
+    assert seconds > 0 and training.config.seed == 1
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)

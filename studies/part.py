@@ -40,3 +40,26 @@ class Part:
     name: str
     claims: Mapping[str, str]
     measure: Callable[[Study, bool, int], Found]
+
+
+def part_of(
+    name: str,
+    claims: Mapping[str, str],
+    measure: Callable[[Study, bool, int], Mapping[str, Any]],
+    fewest: int = 1,
+) -> Part:
+    """Return a part of a function that returns `records`, `claims` and `listings`; it runs at least `fewest` seeds.
+
+    Example:
+        >>> whole = part_of("mine", {}, lambda study, smoke, seeds: {"records": [{}], "claims": [], "listings": []})
+        >>> whole.measure(None, True, 1).records
+        [{'metric': 'error', 'steps': 0, 'seed': None}]
+    """
+
+    def found(study: Study, smoke: bool, seeds: int) -> Found:
+        values = measure(study, smoke, 1 if smoke else max(seeds, fewest))
+        # a record without a seed is over all of them
+        records = [{"metric": "error", "steps": 0, "seed": None} | record for record in values["records"]]
+        return Found(records, [*values["claims"]], [*values["listings"]])
+
+    return Part(name, claims, found)

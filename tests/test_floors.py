@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
-    1: ["batch", "tree", "provenance", "names", "distances", "nn/"],
+    1: ["batch", "tree", "provenance", "names", "distances", "interface", "nn/"],
     2: ["likelihood", "predictor", "config", "files/"],
     3: ["predictors/", "signal", "family"],
     4: ["refiner", "families/"],

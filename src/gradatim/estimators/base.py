@@ -6,7 +6,6 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +20,7 @@ from ..files.contract import blamed
 from ..files.table import TableState, device_here, read_table, write_table
 from ..files.table_schema import MAX_MEMBERS
 from ..forgetting import Forgetting
+from ..interface import TableInterface
 from ..learner import Learner
 from ..memory import read_memory
 from ..memory.waiting import bare
@@ -54,7 +54,7 @@ AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
-class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
+class Refined(OneRow, Forgetting, Weighed, TableInterface, BaseEstimator):
     """What `RefinedClassifier` and `RefinedRegressor` share."""
 
     n_features_in_: int
@@ -243,24 +243,6 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         if "task_" in state:
             state["task_"] = bare(state["task_"])
         return state
-
-    def __sklearn_tags__(self) -> Any:
-        """Return what kinds of tables are read."""
-        tags = super().__sklearn_tags__()
-        for kind in ("allow_nan", "sparse", "string", "categorical"):
-            setattr(tags.input_tags, kind, True)
-        return tags
-
-    @contextmanager
-    def _unharmed(self) -> Iterator[None]:
-        """Put everything back as it was where something is raised."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _labels(self) -> np.ndarray | None:
         return getattr(self, "classes_", None)

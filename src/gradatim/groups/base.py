@@ -5,7 +5,6 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from ..interface import TableInterface
 from ..preprocessing import Columns, read_columns
 from ..preprocessing.features import MODEL, match_dicts
 from ..probing.plots import group_effects
@@ -31,7 +31,7 @@ HELD = 256
 """Rows that `partial_fit` holds, of two groups at least; then it learns what they share."""
 
 
-class Grouped(BaseEstimator):
+class Grouped(TableInterface, BaseEstimator):
     """What `GroupedRegressor` and `GroupedClassifier` share."""
 
     n_features_in_: int
@@ -305,24 +305,6 @@ class Grouped(BaseEstimator):
 
     def _n_classes(self) -> int | None:
         raise NotImplementedError
-
-    def __sklearn_tags__(self) -> Any:
-        """Return what kinds of tables are read."""
-        tags = super().__sklearn_tags__()
-        for kind in ("allow_nan", "sparse", "string", "categorical"):
-            setattr(tags.input_tags, kind, True)
-        return tags
-
-    @contextmanager
-    def _unharmed(self) -> Iterator[None]:
-        """Put everything back as it was where something is raised."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
 
 def _empty(prior: GroupPrior) -> GroupState:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn import config_context
 from sklearn.base import clone
 
 from gradatim import GroupedClassifier, GroupedRegressor
@@ -111,6 +112,105 @@ def test_groups_together_are_groups_one_by_one():
         alone = Sums.of_numbers(phi[group == g], y[group == g], np.zeros((group == g).sum(), int), 1)
         for mine, own in zip(together.take(slice(g, g + 1)), alone, strict=True):
             np.testing.assert_allclose(mine, own, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_weight_of_two_is_the_row_twice_and_of_zero_no_row(classes):
+    phi, y, group = rows()
+    weight = np.random.default_rng(1).integers(0, 4, len(y)).astype(float)
+    again = np.repeat(np.arange(len(y)), weight.astype(int))
+
+    def sums(at, *weights):
+        if classes:
+            return Sums.of_classes(phi[at], (y[at] > 0) * 1.0, phi[at, 1], group[at], 12, *weights)
+        return Sums.of_numbers(phi[at], y[at], group[at], 12, *weights)
+
+    for mine, own in zip(sums(np.arange(len(y)), weight), sums(again), strict=True):
+        np.testing.assert_allclose(mine, own, atol=1e-10, rtol=0)
+
+
+def test_weights_of_rows_are_counts_of_rows(model, classifier):
+    X, y, group = table(seed=6)
+    weight = np.random.default_rng(2).integers(0, 3, len(y))
+    again = np.repeat(np.arange(len(y)), weight)
+    for base, target in ((model, y), (classifier, np.where(y > 0, "yes", "no"))):
+        weighed = base.fork().partial_fit(X, target, group, sample_weight=weight)
+        repeated = base.fork().partial_fit(X[again], target[again], group[again])
+        read = "predict" if target is y else "predict_proba"
+        found = [getattr(one, read)(X, group) for one in (weighed, repeated)]
+        np.testing.assert_allclose(*found, atol=1e-9)
+        assert weighed.groups_ == repeated.groups_
+
+
+def test_rows_of_weight_zero_teach_no_prior():
+    X, y, group = table(n_groups=12)
+    weight = (np.arange(len(y)) % 3 > 0).astype(float)
+    there = weight > 0
+    odd = np.where(there, y, 1e12)
+    found = [
+        GroupedRegressor().fit(X, odd, group, sample_weight=weight).predict(X, group),
+        GroupedRegressor().fit(X[there], y[there], group[there]).predict(X, group),
+        GroupedRegressor()
+        .fit(X[there], y[there], group[there], sample_weight=np.ones(there.sum()))
+        .predict(X, group),
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[2], found[1])
+
+
+def test_weights_teach_the_prior():
+    X, y, group = table(n_groups=20, slope=0.0)
+    heavy = X[:, 1] > 0
+    y = np.where(heavy, y, y + 5)
+    found = GroupedRegressor().fit(X, y, group, sample_weight=np.where(heavy, 1.0, 1e-6))
+    new = found.predict(X[heavy], np.full(heavy.sum(), "new"))
+    plain = GroupedRegressor().fit(X[heavy], y[heavy], group[heavy])
+    other = plain.predict(X[heavy], np.full(heavy.sum(), "new"))
+    # trees split by rows whatever they weigh, so the pooled models are near and not equal
+    assert np.sqrt(np.mean((new - other) ** 2)) < 0.4
+
+
+class TwoGroups:
+    """Grouped estimators for scikit-learn's checks, which know no groups: the first column names one of two."""
+
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(X, y, self.names(X), sample_weight)
+
+    def predict(self, X):
+        return super().predict(X, self.names(X))
+
+    @staticmethod
+    def names(X):
+        return (7 * np.asarray(X, dtype=float)[:, 0]).astype(int) % 2
+
+
+class TwoOfNumbers(TwoGroups, GroupedRegressor):
+    """A regressor."""
+
+
+class TwoOfClasses(TwoGroups, GroupedClassifier):
+    """A classifier."""
+
+    def predict_proba(self, X, groups=None):
+        return super().predict_proba(X, self.names(X))
+
+
+@pytest.mark.parametrize("kind", [TwoOfNumbers, TwoOfClasses])
+@pytest.mark.parametrize(
+    "name",
+    ["list", "not_an_array", "pandas_series", "shape", "not_overwritten", "equivalence_on_dense_data"],
+)
+def test_scikit_learns_checks_of_weights(kind, name):
+    from sklearn.utils import estimator_checks
+
+    prior = None
+    if name == "equivalence_on_dense_data":  # under one prior: trees split by rows, whatever they weigh
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(200, 30))
+        y = rng.normal(size=200) if kind is TwoOfNumbers else rng.integers(0, 3, 200)
+        prior = kind().fit(X, y)
+    check = "check_sample_weight_" if prior is not None else "check_sample_weights_"
+    getattr(estimator_checks, check + name)(kind.__name__, kind(prior))
 
 
 def test_merged_parts_are_one_pass(model):
@@ -270,6 +370,13 @@ def test_first_rows_are_held_until_they_say_what_groups_share():
 def test_a_copy_has_the_parameters_and_not_what_was_learnt(model):
     assert not hasattr(clone(model), "prior_")
     assert GroupedRegressor(prior="p").get_params() == {"prior": "p"}
+    X, y, group = table(seed=3)
+    with config_context(enable_metadata_routing=True):
+        again = clone(GroupedRegressor(prior=model).set_fit_request(groups=True, sample_weight=True))
+        assert again.get_metadata_routing().fit.requests["groups"] is True
+    assert again.prior is model  # a copy of a fitted prior would not be fitted
+    there = model.fork().partial_fit(X, y, group).predict(X, group)
+    np.testing.assert_array_equal(again.fit(X, y, group).predict(X, group), there)
 
 
 @pytest.mark.parametrize(
@@ -313,6 +420,16 @@ def test_groups_of_one_row_and_one_class_are_learnt(classifier):
     known = classifier.fork().partial_fit(X[:50], np.full(50, "yes"), np.full(50, "sure"))
     fresh = classifier.predict_proba(X, np.full(len(X), "new"))[:, 1]
     assert (known.predict_proba(X, np.full(len(X), "sure"))[:, 1] > fresh).mean() > 0.95
+
+
+def test_rows_without_noise_are_learnt():
+    X = np.repeat([[1.0, 3.0], [2.0, 1.0], [3.0, 3.0], [4.0, 1.0]], 4, axis=0)
+    y, group, weight = np.repeat([1.0, 2.0, 1.0, 2.0], 4), np.repeat([1, 0, 1, 0], 4), np.ones(16)
+    weight[0] = (
+        10  # one group alone fits without a miss: noise goes to 0, and what is divided by it to infinity
+    )
+    found = GroupedRegressor().fit(X, y, group, sample_weight=weight).predict(X, group)
+    np.testing.assert_allclose(found, y, atol=0.1)
 
 
 def test_constant_columns_and_constant_y_are_learnt():
@@ -367,10 +484,27 @@ def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "none as they came" in capsys.readouterr().out
     assert main(["info", "--check", "s.safetensors"]) == 0
     capsys.readouterr()
-    assert main([*fit[:-1], "--force", "--weight", "size"]) == 2
-    assert "--group does not go with --weight" in capsys.readouterr().err
+    assert main([*fit[:-1], "--force", "--classes", "a,b"]) == 2
+    assert "--group does not go with --classes" in capsys.readouterr().err
     assert main([*fit[:5], "stor", *fit[6:], "--force"]) == 2
     assert "no column is called that" in capsys.readouterr().err
+
+
+def test_weights_in_files_are_those_of_rows(tmp_path, monkeypatch, capsys):
+    from gradatim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y, group = table(n_groups=12)
+    lines = [f"{x[0]:.4f},{t:.4f},{g},{n % 3}" for n, (x, t, g) in enumerate(zip(X, y, group, strict=True))]
+    (tmp_path / "sales.csv").write_text("\n".join(["size,y,store,count", *lines]) + "\n")
+    fit = ["fit", "sales.csv", "--target", "y", "--group", "store", "--weight", "count", "--quiet"]
+    assert main([*fit, "--state", "s.safetensors"]) == 0
+    assert "60 rows of weight 0 skipped" in capsys.readouterr().out
+    model = GroupedRegressor.load("s.safetensors")
+    assert model.feature_names_in_.tolist() == ["size"]
+    assert model.state_.rows().sum() == 180
+    assert main(["update", "sales.csv", "--state", "s.safetensors", "--quiet"]) == 0
+    assert GroupedRegressor.load("s.safetensors").state_.rows().sum() == 360
 
 
 def test_a_picture_of_effects(model, tmp_path):

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 FIRST = 200_000
 """Rows at most that teach what groups share; later ones are learnt by their groups alone."""
 
-UNFIT = ("map", "map_only", "classes", "weight", "class_weight", "id")
+UNFIT = ("map", "map_only", "classes", "class_weight", "id")
 """Options of `fit` that groups do not have."""
 
 
@@ -83,7 +83,7 @@ def fit_groups(options: Namespace, console: Console) -> None:
         table_file = open_files(options.files, reading, text=tuple(text))
         names = table_file.names
         columns, drop = (tuple(column_names(options[name], names)) for name in ("columns", "drop"))
-        target, group = (column_name(options[name], names) for name in ("target", "group"))
+        target, group, weight = (column_name(options[name], names) for name in ("target", "group", "weight"))
         if group not in names:
             raise ValueError(
                 f"--group {group}: no column is called that; there are {', '.join(names[:10])}: name one"
@@ -94,6 +94,7 @@ def fit_groups(options: Namespace, console: Console) -> None:
             columns=columns,
             drop=drop,
             id=group,
+            weight=weight,
             text=tuple(column_names(options.text, names)),
         )
         stored = {name: reading[name] for name in STORED_OPTIONS if name in reading}
@@ -118,13 +119,13 @@ def update_groups(options: Namespace, console: Console) -> None:
     out = state if options.out is None else Path(options.out)
     is_new = not is_any_of(out, [options.state])
     check_output(out, "--out" if is_new else "--state", options.files)
-    if options.weight is not None:
-        raise ValueError("groups know no row weights: leave --weight out")
     with interruptible(out), lock_state(out, console):
         if is_new:
             check_free(out, options.force)
         version = file_version(state)
         model, schema = load_groups(state)
+        if options.weight is not None:
+            schema = schema.with_weight(options.weight)
         table_file = open_known(options.files, schema, reading_options(options))
         checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
         note = checked.check_columns(table_file, state, learn=True)
@@ -235,25 +236,26 @@ def _check_group(table_file: TableFile, schema: Schema) -> None:
 def _rows(
     table_file: TableFile, reader: TargetReader, bar: Any, skipped: dict[str, int]
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield features, targets and groups of the rows that have a target and a group, and count the others."""
+    """Yield features, targets, groups and weights of rows that have all of these, and count the others."""
     schema, done = reader.schema, 0
     cells = schema.cells_to_read(learn=True) | schema.cells_to_read(learn=False)
     for table, share in table_file.stream(cells):
-        X, y, _, present = reader.read(table)
+        X, y, weight, present = reader.read(table)
         names = np.array(table[schema.id].to_pylist(), dtype=object)
         has_group = np.array([name is not None for name in names.tolist()], dtype=bool)
         skipped["target"] += int((~present).sum())
         skipped["group"] += int((present & ~has_group).sum())
-        chosen = present & has_group
+        skipped["weight"] += int((present & has_group & (weight == 0)).sum())
+        chosen = present & has_group & (weight > 0)
         done += table.num_rows
         bar.update(share, f"{done:,} rows")
         if chosen.any():
-            yield X.filter(arrow().array(chosen)), y[chosen], names[chosen]
+            yield X.filter(arrow().array(chosen)), y[chosen], names[chosen], weight[chosen]
 
 
 def _learn(model: Any, table_file: TableFile, schema: Schema, bar: Any, first: bool) -> list[str]:
     """Learn all rows of files, the `first` ones together, and return notes."""
-    labels, skipped = schema.labels(), {"target": 0, "group": 0}
+    labels, skipped = schema.labels(), {"target": 0, "group": 0, "weight": 0}
     reader = TargetReader(schema, labels, table_file.path, table_file.place)
     held: list[tuple[Any, ...]] = []
     for rows in _rows(table_file, reader, bar, skipped):
@@ -266,17 +268,23 @@ def _learn(model: Any, table_file: TableFile, schema: Schema, bar: Any, first: b
             first = False
     if first:
         if not held:
-            raise ValueError(f"{table_file.path}: no row has a target and a group: nothing can be learned")
+            raise ValueError(
+                f"{table_file.path}: no row has a target, a group and a weight: nothing can be learned"
+            )
         _fit(model, held)
     model.table_ = replace(schema, spelling=labels.spelling).to_json()
-    lacking = {"target": schema.target, "group": schema.id}
-    notes = [f"{count_rows(n)} without {lacking[kind]!r} skipped" for kind, n in skipped.items() if n]
+    lacking = {
+        "target": f"without {schema.target!r}",
+        "group": f"without {schema.id!r}",
+        "weight": "of weight 0",
+    }
+    notes = [f"{count_rows(n)} {lacking[kind]} skipped" for kind, n in skipped.items() if n]
     return [*notes, *table_file.notes_after()]
 
 
 def _fit(model: Any, held: list[tuple[Any, ...]]) -> None:
-    tables, targets, names = zip(*held, strict=True)
-    model.fit(arrow().concat_tables(tables), np.concatenate(targets), np.concatenate(names))
+    tables, *columns = zip(*held, strict=True)
+    model.fit(arrow().concat_tables(tables), *map(np.concatenate, columns))
 
 
 def _report(console: Console, model: Any, notes: list[str], started: float) -> None:

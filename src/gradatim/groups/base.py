@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, _clone_parametrized
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ..interface import TableInterface
-from ..preprocessing import Columns, read_columns
+from ..preprocessing import read_columns
 from ..preprocessing.features import MODEL, match_dicts
+from ..preprocessing.rows import Rows, read_weights
 from ..probing.plots import group_effects
 from . import file
 from .describing import table_of_effects
@@ -25,6 +26,7 @@ from .state import GroupState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..preprocessing import Columns
     from .sums import Sums
 
 HELD = 256
@@ -42,6 +44,12 @@ class Grouped(TableInterface, BaseEstimator):
 
     def __init__(self, prior: Any = None) -> None:
         self.prior = prior
+
+    def __sklearn_clone__(self) -> Self:
+        """Return an estimator of the same parameters that has learnt nothing; a prior that is fitted stays so."""
+        fresh: Any = _clone_parametrized(self)
+        fresh.prior = self.prior
+        return fresh
 
     @property
     def groups_(self) -> list[Any]:
@@ -70,10 +78,10 @@ class Grouped(TableInterface, BaseEstimator):
         spread = table.get(column.replace("level", "level_std", 1)) if column.startswith("level") else None
         return group_effects(table["group"], table[column], spread, column, png)
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
         """Learn what groups share, and each group, from rows X `[n, columns]`, y `[n]` and groups `[n]`.
 
-        With `prior` given, only the groups are learnt.
+        With `prior` given, only the groups are learnt. A row of weight k counts as k rows, one of weight 0 not at all.
 
         Raises:
             ValueError: no rows, fewer than two groups without a prior, a row without a group, other columns than the
@@ -90,10 +98,10 @@ class Grouped(TableInterface, BaseEstimator):
                 "feature_names_in_",
             ):
                 self.__dict__.pop(name, None)
-            self._learn(X, y, groups, hold=False)
+            self._learn(X, y, groups, sample_weight, hold=False)
         return self
 
-    def partial_fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
         """Learn more rows X `[n, columns]`, y `[n]` of groups `[n]`; groups may be new or come back at any time.
 
         Without a prior the first 256 rows are held, and teach it; then each row changes its own group alone.
@@ -102,7 +110,7 @@ class Grouped(TableInterface, BaseEstimator):
             ValueError: as `fit`; other columns than before.
         """
         with self._unharmed():
-            self._learn(X, y, groups, hold=True)
+            self._learn(X, y, groups, sample_weight, hold=True)
         return self
 
     def forget_group(self, group: Any) -> Self:
@@ -198,7 +206,7 @@ class Grouped(TableInterface, BaseEstimator):
         """
         return cls.load(path).fork()
 
-    def _learn(self, X: Any, y: Any, groups: Any, hold: bool) -> None:
+    def _learn(self, X: Any, y: Any, groups: Any, weight: Any, hold: bool) -> None:
         """Learn rows, or with `hold` put the first ones aside; begin a prior where there is none."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
@@ -214,43 +222,43 @@ class Grouped(TableInterface, BaseEstimator):
         columns = self._columns(X, reset=not hasattr(self, "n_features_in_"))
         y = self._checked(y)
         check_consistent_length(columns.values[0], y)
-        names = read_groups(groups, len(y))
+        rows, names = Rows(columns, y, read_weights(weight, len(y))), read_groups(groups, len(y))
+        names, rows = names[rows.weight > 0], rows.present()
         if hasattr(self, "prior_"):
-            self._add(columns, self._coded(y), names)
+            self._add(rows, names)
             return
         if hasattr(self, "held_"):
-            before = self.held_
-            columns, y = Columns.concat([before[0], columns]), np.concatenate([before[1], y])
-            names = _joined(before[2], names)
+            rows, names = self.held_[0].concat(rows), _joined(self.held_[1], names)
         distinct = len(set(names.tolist()))
-        if hold and (len(y) < HELD or distinct < 2):
-            self.held_, self.early_ = (columns, y, names), None
+        if hold and (len(rows) < HELD or distinct < 2):
+            self.held_, self.early_ = (rows, names), None
             return
         if distinct < 2:
             raise ValueError(
                 f"what groups share is learnt from two groups at least; got {distinct} group: give more groups, a "
                 "prior that others taught, or use RefinedRegressor or RefinedClassifier"
             )
-        self._begin(columns, y, names)
+        self._begin(rows, names)
 
-    def _begin(self, columns: Columns, y: np.ndarray, names: np.ndarray) -> None:
+    def _begin(self, rows: Rows, names: np.ndarray) -> None:
         """Learn what groups share from the first rows, and then the groups themselves."""
         self.__dict__.pop("held_", None)
         self.__dict__.pop("early_", None)
-        self._note_classes(y)
+        self._note_classes(rows.y)
         known, group = codes(names)
-        target = self._coded(y)
-        self.prior_, fold = learn_prior(columns, target, group, hashes(known), self._n_classes())
+        target = self._coded(rows.y)
+        parts = (rows.columns, target, group, hashes(known), self._n_classes(), rows.weight)
+        self.prior_, fold = learn_prior(*parts)
         self.state_ = _empty(self.prior_)
         self.state_.places(known, fold)
-        self._add(columns, target, names)
+        self._add(rows, names)
 
-    def _add(self, columns: Columns, y: np.ndarray, names: np.ndarray) -> None:
+    def _add(self, rows: Rows, names: np.ndarray) -> None:
         """Add rows to the sums of their groups."""
         known, group = codes(names)
-        x = self.prior_.encoder.encode(columns, MODEL)
+        x, y = self.prior_.encoder.encode(rows.columns, MODEL), self._coded(rows.y)
         fold = self.state_.folds(known)[group]
-        self.state_.add(known, self.prior_.sums(x, fold, y, group, len(known)))
+        self.state_.add(known, self.prior_.sums(x, fold, y, group, len(known), rows.weight))
 
     def _asked(self, X: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Sums]]:
         """Yield encoded rows, their folds and groups, and the sums of these groups, some rows at a time."""
@@ -273,16 +281,16 @@ class Grouped(TableInterface, BaseEstimator):
         if hasattr(self, "prior_") or not hasattr(self, "held_"):
             check_is_fitted(self, "prior_")
             return self
-        if len(set(self.held_[2].tolist())) < 2:
+        if len(set(self.held_[1].tolist())) < 2:
             raise ValueError(
                 "what groups share is learnt from two groups at least; got rows of one: learn rows of another, or "
                 "give a prior that others taught"
             )
-        if self.early_ is None or self.early_[0] != len(self.held_[1]):
+        if self.early_ is None or self.early_[0] != len(self.held_[0]):
             fitted = type(self)(self.prior)
             fitted.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("held_", "early_")})
             fitted._begin(*self.held_)
-            self.early_ = (len(self.held_[1]), fitted)
+            self.early_ = (len(self.held_[0]), fitted)
         return self.early_[1]
 
     def _columns(self, X: Any, reset: bool) -> Columns:

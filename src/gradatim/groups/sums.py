@@ -19,8 +19,9 @@ ROWS = 8192
 class Sums(NamedTuple):
     """Sums of K groups over their rows, at each of P levels (numbers: one level), with d features.
 
-    Fields: `count [K]`: rows; `value [K, P]`: of numbers the sum of squares, of classes the log-likelihood;
-    `linear [K, P, d]`: features times residuals; `square [K, P, d (d + 1) / 2]`: lower triangles of weighted products.
+    Fields: `count [K]`: the weights of rows; `value [K, P]`: of numbers the sum of squares, of classes the
+    log-likelihood; `linear [K, P, d]`: features times residuals; `square [K, P, d (d + 1) / 2]`: lower
+    triangles of weighted products.
 
     Example:
         >>> import numpy as np
@@ -45,16 +46,29 @@ class Sums(NamedTuple):
         )
 
     @classmethod
-    def of_numbers(cls, features: np.ndarray, residual: np.ndarray, group: np.ndarray, n_groups: int) -> Sums:
-        """Return the sums of rows with features `[n, d]`, residuals `[n]` and groups `[n]` from 0 to `n_groups` - 1."""
-        one = np.ones((len(residual), 1))
-        return _gather(features, one, residual[:, None], residual[:, None] ** 2, group, n_groups)
+    def of_numbers(
+        cls,
+        features: np.ndarray,
+        residual: np.ndarray,
+        group: np.ndarray,
+        n_groups: int,
+        weight: np.ndarray | None = None,
+    ) -> Sums:
+        """Return the sums of rows: features `[n, d]`, residuals `[n]`, groups `[n]` below `n_groups`, weights."""
+        residual = residual[:, None]
+        return _gather(features, np.ones_like(residual), residual, residual**2, group, n_groups, weight)
 
     @classmethod
     def of_classes(
-        cls, features: np.ndarray, y: np.ndarray, logit: np.ndarray, group: np.ndarray, n_groups: int
+        cls,
+        features: np.ndarray,
+        y: np.ndarray,
+        logit: np.ndarray,
+        group: np.ndarray,
+        n_groups: int,
+        weight: np.ndarray | None = None,
     ) -> Sums:
-        """Return the sums of rows whose y `[n]` is 0 or 1, with features `[n, d]` and pooled logits `[n]`, by level.
+        """Return the sums of rows whose y `[n]` is 0 or 1, with features `[n, d]`, pooled logits and weights `[n]`.
 
         They are the log-likelihood, its gradient and its curvature where the logit is shifted by each of `LEVELS`.
         """
@@ -62,7 +76,7 @@ class Sums(NamedTuple):
         probability = 0.5 + 0.5 * np.tanh(0.5 * shifted)
         value = y[:, None] * shifted - np.logaddexp(0.0, shifted)
         curvature = probability * (1 - probability)
-        return _gather(features, curvature, y[:, None] - probability, value, group, n_groups)
+        return _gather(features, curvature, y[:, None] - probability, value, group, n_groups, weight)
 
     def plus(self, other: Sums, sign: float = 1.0) -> Sums:
         """Return these sums and others of the same groups, or these less the others with `sign` -1."""
@@ -99,13 +113,17 @@ class Sums(NamedTuple):
 
 def _gather(
     features: np.ndarray,
-    weight: np.ndarray,
+    curvature: np.ndarray,
     residual: np.ndarray,
     value: np.ndarray,
     group: np.ndarray,
     n_groups: int,
+    weight: np.ndarray | None,
 ) -> Sums:
-    """Return sums by group of features `[n, d]` weighted by `weight [n, P]`, and of `residual` and `value [n, P]`."""
+    """Return sums of rows of weights `[n]`: features `[n, d]` times `residual`, products times `curvature [n, P]`."""
+    weight = np.ones(len(group)) if weight is None else weight
+    if (weight != 1).any():
+        curvature, residual, value = (part * weight[:, None] for part in (curvature, residual, value))
     sums = Sums.zeros(n_groups, features.shape[1], residual.shape[1])
     rows, columns = np.tril_indices(features.shape[1])
     order = np.argsort(group, kind="stable")
@@ -114,14 +132,11 @@ def _gather(
         names, first = np.unique(group[part], return_index=True)
         phi = features[part]
         products = phi[:, rows] * phi[:, columns]
-        sums.count[names] += np.diff(np.append(first, len(part)))
+        sums.count[names] += np.add.reduceat(weight[part], first)
         sums.value[names] += np.add.reduceat(value[part], first)
         for level in range(residual.shape[1]):
             sums.linear[names, level] += np.add.reduceat(phi * residual[part, level, None], first)
-            weighted = (
-                products
-                if weight.shape[1] == 1 and residual.shape[1] == 1
-                else products * weight[part, level, None]
-            )
+            bend = curvature[part, level, None]
+            weighted = products if (bend == 1).all() else products * bend
             sums.square[names, level] += np.add.reduceat(weighted, first)
     return sums

@@ -32,7 +32,7 @@ class Trees(NamedTuple):
         >>> import numpy as np
         >>> from gradatim.groups.trees import fit_trees
         >>> x = np.linspace(-1, 1, 200)[:, None]
-        >>> trees = fit_trees(x, np.sign(x[:, 0]), None, 40)
+        >>> trees = fit_trees(x, np.sign(x[:, 0]), None, 40, np.ones(200))
         >>> trees.outputs(np.array([[-0.5], [0.5]])).round(1)[:, 0]
         array([-0.9,  0.9])
     """
@@ -73,13 +73,14 @@ class Trees(NamedTuple):
         return [*found, total]
 
 
-def fit_trees(x: np.ndarray, y: np.ndarray, classes: int | None, count: int) -> Trees:
-    """Return boosted trees of encoded rows x `[n, width]` and y `[n]`, numbers, or indices of that many classes."""
+def fit_trees(x: np.ndarray, y: np.ndarray, classes: int | None, count: int, weight: np.ndarray) -> Trees:
+    """Return boosted trees of encoded rows x `[n, width]`, weights and y `[n]`: numbers, or indices of classes."""
     kind = HistGradientBoostingRegressor if classes is None else HistGradientBoostingClassifier
     outputs = classes if classes is not None and classes > 2 else 1
     if len(y) < 2 or len(np.unique(y)) < 2 or (classes is not None and len(np.unique(y)) < classes):
-        return _constant(y, classes, outputs)
-    model = kind(max_iter=count, random_state=0, **SETTINGS).fit(x, y)
+        return _constant(y, classes, outputs, weight)
+    weighed = {} if (weight == 1).all() else {"sample_weight": weight}
+    model = kind(max_iter=count, random_state=0, **SETTINGS).fit(x, y, **weighed)
     forest = [[tree.nodes for tree in trees] for trees in model._predictors]  # type: ignore[attr-defined]
     start = np.ravel(model._baseline_prediction)  # type: ignore[attr-defined]
     return _packed(forest, np.asarray(start, dtype=np.float64))
@@ -103,12 +104,13 @@ def _packed(forest: list[list[np.ndarray]], start: np.ndarray) -> Trees:
     return Trees(feature, np.nan_to_num(threshold), left, right, leaf, start, depth)
 
 
-def _constant(y: np.ndarray, classes: int | None, outputs: int) -> Trees:
+def _constant(y: np.ndarray, classes: int | None, outputs: int, weight: np.ndarray) -> Trees:
     """Return a model of no trees, for rows that do not show every class."""
     if classes is None:
-        start = np.array([y.mean() if len(y) else 0.0])
+        start = np.array([np.average(y, weights=weight) if len(y) else 0.0])
     else:
-        share = (np.bincount(y.astype(int), minlength=classes) + 0.5) / (len(y) + 0.5 * classes)
+        total = np.bincount(y.astype(int), weight, minlength=classes)
+        share = (total + 0.5) / (weight.sum() + 0.5 * classes)
         start = np.log(share) if outputs > 1 else np.log(share[1:] / share[:1])
     empty = np.zeros((0, outputs, 1))
     whole = empty.astype(np.int32)

@@ -490,6 +490,107 @@ def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "no column is called that" in capsys.readouterr().err
 
 
+def test_forgotten_rows_were_never_learnt(model, classifier):
+    X, y, group = table(seed=6)
+    X, y, group = X[:90], y[:90], group[:90] % 7 + 500
+    for base, target in ((model, y), (classifier, np.where(y > 0, "yes", "no"))):
+        read = "predict" if target is y else "predict_proba"
+        there = base.fork().partial_fit(X[:50], target[:50], group[:50])
+        both = base.fork().partial_fit(X, target, group, sample_weight=2.0)
+        both.forget(X, target, group).forget(X[50:], target[50:], group[50:])
+        found = [getattr(one, read)(X, group) for one in (both, there)]
+        np.testing.assert_allclose(*found, atol=1e-8)
+        both.forget(X[:50], target[:50], group[:50])
+        assert both.groups_ == []
+
+
+@pytest.mark.parametrize("change", ["group", "y", "weight", "x"])
+def test_rows_that_were_never_learnt_are_not_forgotten(model, change):
+    X, y, group = table(seed=6)
+    X, y, group = X[:20], y[:20], group[:20] + 500
+    one = model.fork().partial_fit(X, y, group)
+    before = one.predict(X, group)
+    with pytest.raises(ValueError, match="some of these rows were never learnt"):
+        one.forget(
+            X + 9 * (change == "x"),
+            y + 9 * (change == "y"),
+            group + 9000 * (change == "group"),
+            sample_weight=1.0 + (change == "weight"),
+        )
+    np.testing.assert_array_equal(one.predict(X, group), before)
+
+
+def test_no_row_is_merged_twice(model, tmp_path):
+    X, y, group = table(seed=6)
+    one = model.fork().partial_fit(X[:50], y[:50], group[:50])
+    other = model.fork().partial_fit(X[50:], y[50:], group[50:])
+    again = GroupedRegressor.load(other.save(tmp_path / "other.safetensors"))
+    one.merge(other)
+    for part in (other, again, one):
+        with pytest.raises(ValueError, match="rows that are not counted yet"):
+            one.merge(part)
+    assert one.state_.rows().sum() == 600
+
+
+def test_states_in_files_are_merged_and_forget(tmp_path, monkeypatch, capsys):
+    from gradatim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y, group = table(n_groups=12)
+    lines = [f"{x[0]:.4f},{t:.4f},shop {g}" for x, t, g in zip(X, y, group, strict=True)]
+    for name, part in (
+        ("base", lines),
+        ("north", lines[:60]),
+        ("south", lines[40:]),
+        ("odd", ["1.0,77,shop 3"]),
+    ):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["size,y,store", *part]) + "\n")
+
+    def run(line, code=0):
+        assert main([*line.split("|"), *(["--quiet"] if line[:4] not in ("merg", "info") else [])]) == code
+        out = capsys.readouterr()
+        return out.out if code == 0 else out.err
+
+    run("fit|base.csv|--target|y|--group|store|--state|base.st")
+    for part in ("north", "south"):
+        run(f"fit|{part}.csv|--map|base.st|--state|{part}.st")
+    assert "200 rows of 12 groups known" in run("merge|north.st|south.st|--out|both.st")
+    frame = [{"size": 1.0}] * 12
+    names = [f"shop {g}" for g in range(12)]
+    base = GroupedRegressor.load("base.st")
+    whole = base.fork()
+    for start, stop in ((0, 60), (40, 180)):
+        x = [{"size": float(line.split(",")[0])} for line in lines[start:stop]]
+        stores = [line.split(",")[2] for line in lines[start:stop]]
+        whole.partial_fit(x, [float(line.split(",")[1]) for line in lines[start:stop]], stores)
+    both = GroupedRegressor.load("both.st")
+    np.testing.assert_allclose(both.predict(frame, names), whole.predict(frame, names), atol=1e-9)
+    assert "would count twice" in run("merge|north.st|north.st|--out|x.st", 2)
+    assert "rows that are not counted yet" in run("merge|both.st|south.st|--out|x.st", 2)
+    run("fit|north.csv|--target|y|--group|store|--state|other.st")
+    assert "north.st cannot be merged: merging needs one prior" in run(
+        "merge|north.st|other.st|--out|x.st", 2
+    )
+    assert "leave --weigh out" in run("merge|north.st|south.st|--weigh|north.csv|--out|x.st", 2)
+    assert "has decided --target" in run("fit|north.csv|--map|base.st|--target|y|--state|x.st", 2)
+    assert not (tmp_path / "x.st").exists()
+
+    assert "60 rows forgotten" in run("forget|north.csv|--state|both.st")
+    south = GroupedRegressor.load("south.st")
+    both = GroupedRegressor.load("both.st")
+    np.testing.assert_allclose(both.predict(frame, names), south.predict(frame, names), atol=1e-8)
+    run("forget|--group|shop 3|--state|both.st")
+    assert "shop 3" not in GroupedRegressor.load("both.st").groups_
+    before = (tmp_path / "both.st").read_bytes()
+    assert "knows no such group" in run("forget|--group|shop 3|--state|both.st", 2)
+    assert "odd.csv, rows 1 to 1: some of these rows were never" in run("forget|odd.csv|--state|both.st", 2)
+    assert "nothing is named" in run("forget|--state|both.st", 2)
+    assert (tmp_path / "both.st").read_bytes() == before
+    said = run("info|south.st")
+    assert "beyond the pooled model" in said and "█" in said
+    assert "level" in run("info|--plot|a.png|--column|nothing|south.st", 2)
+
+
 def test_weights_in_files_are_those_of_rows(tmp_path, monkeypatch, capsys):
     from gradatim.cli import main
 

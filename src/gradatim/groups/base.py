@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from ..interface import TableInterface
 from ..preprocessing import read_columns
 from ..preprocessing.features import MODEL, match_dicts
+from ..preprocessing.lineage import join, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..probing.plots import group_effects
 from . import file
@@ -41,6 +42,7 @@ class Grouped(TableInterface, BaseEstimator):
     classes_: np.ndarray
     prior_: GroupPrior
     state_: GroupState
+    merged_: frozenset[str] = frozenset()
 
     def __init__(self, prior: Any = None) -> None:
         self.prior = prior
@@ -93,6 +95,7 @@ class Grouped(TableInterface, BaseEstimator):
                 "state_",
                 "held_",
                 "early_",
+                "merged_",
                 "classes_",
                 "n_features_in_",
                 "feature_names_in_",
@@ -113,6 +116,21 @@ class Grouped(TableInterface, BaseEstimator):
             self._learn(X, y, groups, sample_weight, hold=True)
         return self
 
+    def forget(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+        """Forget rows X `[n, columns]`, y `[n]` of groups `[n]` that were learnt; a group without rows is not known.
+
+        The sums of their groups become what they were without these rows, up to rounding. What they taught the prior
+        stays.
+
+        Raises:
+            ValueError: as `partial_fit`; rows that were never learnt, as far as the sums show it. Nothing is changed.
+        """
+        self._settle()
+        rows, names = self._read(X, y, groups, sample_weight)
+        known, sums = self._summed(rows, names)
+        self.state_ = self.state_.take_away(known, sums)
+        return self
+
     def forget_group(self, group: Any) -> Self:
         """Forget all rows of one group: it begins at the prior again. What it taught the prior stays.
 
@@ -123,7 +141,7 @@ class Grouped(TableInterface, BaseEstimator):
         name = as_name(group)
         if name not in self.state_.index:
             raise ValueError(f"group {name!r} is not known: choose one of groups_")
-        self.state_ = self.state_.without(name)
+        self.state_ = self.state_.without([name])
         return self
 
     def merge(self, other: Self) -> Self:
@@ -132,7 +150,7 @@ class Grouped(TableInterface, BaseEstimator):
         Sums of a group that both know add up, exactly as in one pass over both.
 
         Raises:
-            ValueError: another prior, or another kind of estimator.
+            ValueError: another prior, another kind of estimator, or rows that are merged already.
         """
         self._settle()
         if type(other) is not type(self):
@@ -142,7 +160,7 @@ class Grouped(TableInterface, BaseEstimator):
             raise ValueError(
                 "merging needs one prior; got two: save_prior on one machine, and from_prior on the others"
             )
-        names = list(other.state_.index)
+        merged, names = join(self.merged_, other.merged_), list(other.state_.index)
         fold, sums = other.state_.compact()
         mine = self.state_.folds(names)
         apart = [
@@ -156,6 +174,7 @@ class Grouped(TableInterface, BaseEstimator):
                 "model: learn its rows where it was"
             )
         self.state_.add(names, sums, fold)
+        self.merged_ = merged
         return self
 
     def fork(self) -> Self:
@@ -219,11 +238,7 @@ class Grouped(TableInterface, BaseEstimator):
                 )
             source = source or type(self).load(str(self.prior))
             self.__dict__.update(source.fork().__dict__ | {"prior": self.prior})
-        columns = self._columns(X, reset=not hasattr(self, "n_features_in_"))
-        y = self._checked(y)
-        check_consistent_length(columns.values[0], y)
-        rows, names = Rows(columns, y, read_weights(weight, len(y))), read_groups(groups, len(y))
-        names, rows = names[rows.weight > 0], rows.present()
+        rows, names = self._read(X, y, groups, weight)
         if hasattr(self, "prior_"):
             self._add(rows, names)
             return
@@ -240,6 +255,14 @@ class Grouped(TableInterface, BaseEstimator):
             )
         self._begin(rows, names)
 
+    def _read(self, X: Any, y: Any, groups: Any, weight: Any) -> tuple[Rows, np.ndarray]:
+        """Return checked rows of a weight above 0, and the names of their groups."""
+        columns = self._columns(X, reset=not hasattr(self, "n_features_in_"))
+        y = self._checked(y)
+        check_consistent_length(columns.values[0], y)
+        rows, names = Rows(columns, y, read_weights(weight, len(y))), read_groups(groups, len(y))
+        return rows.present(), names[rows.weight > 0]
+
     def _begin(self, rows: Rows, names: np.ndarray) -> None:
         """Learn what groups share from the first rows, and then the groups themselves."""
         self.__dict__.pop("held_", None)
@@ -251,14 +274,20 @@ class Grouped(TableInterface, BaseEstimator):
         self.prior_, fold = learn_prior(*parts)
         self.state_ = _empty(self.prior_)
         self.state_.places(known, fold)
+        self.merged_ = frozenset([file.digest(self)[:32]])
         self._add(rows, names)
 
     def _add(self, rows: Rows, names: np.ndarray) -> None:
         """Add rows to the sums of their groups."""
+        self.state_.add(*self._summed(rows, names))
+        self.merged_ = self.merged_ or new_lineage()
+
+    def _summed(self, rows: Rows, names: np.ndarray) -> tuple[list[Any], Sums]:
+        """Return the different groups of rows, and their sums."""
         known, group = codes(names)
         x, y = self.prior_.encoder.encode(rows.columns, MODEL), self._coded(rows.y)
         fold = self.state_.folds(known)[group]
-        self.state_.add(known, self.prior_.sums(x, fold, y, group, len(known), rows.weight))
+        return known, self.prior_.sums(x, fold, y, group, len(known), rows.weight)
 
     def _asked(self, X: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Sums]]:
         """Yield encoded rows, their folds and groups, and the sums of these groups, some rows at a time."""

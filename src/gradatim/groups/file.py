@@ -42,6 +42,7 @@ HEADER = {
     "experts": list_of(text()),
     "groups": whole(0, 10**9),
     "digest": text(r"[0-9a-f]{64}", "a SHA-256"),
+    "merged": list_of(text(r"[0-9a-f]{32}", "the name of some rows"), unique=True).optional(),
     "table": mapping().optional(),
 }
 NUMBERS = {name: number() for name in ("centre", "offset", "power", "loss")}
@@ -65,6 +66,7 @@ def write_groups(path: Path | str, estimator: Any, load: Callable[[Path], Any]) 
     names = to_text({"names": list(state.index)}).encode()
     tensors["groups.names"] = np.frombuffer(bytearray(names), dtype=np.uint8)
     header = _header(estimator) | {"groups": len(state), "digest": digest(estimator)}
+    header["merged"] = sorted(estimator.merged_)
     if hasattr(estimator, "table_"):
         header["table"] = estimator.table_
     return write(
@@ -106,6 +108,7 @@ def read_groups_file(path: Path | str, estimator: str) -> dict[str, Any]:
         prior = _prior_of(header, parts)
         state = _state_of(prior, header, parts)
         attributes = {"prior_": prior, "state_": state, "n_features_in_": header["n_features"]}
+        attributes["merged_"] = frozenset(header.get("merged", ()))
         if header["feature_names"] is not None:
             attributes["feature_names_in_"] = np.array(header["feature_names"], dtype=object)
         if (classes := labels.from_json(header["classes"])) is not None:

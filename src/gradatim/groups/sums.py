@@ -16,6 +16,12 @@ ROWS = 8192
 """Rows whose products are held at a time."""
 
 
+REMAINDER = 1e-7
+"""Sums from which rows were taken away are off by so much at most, of those before: rounding."""
+
+NEVER = "some of these rows were never learnt, or with another target, group or weight"
+
+
 class Sums(NamedTuple):
     """Sums of K groups over their rows, at each of P levels (numbers: one level), with d features.
 
@@ -109,6 +115,40 @@ class Sums(NamedTuple):
     def bytes_per_group(self) -> float:
         """Return how many bytes the sums of one group take."""
         return sum(part.nbytes for part in self) / max(1, len(self.count))
+
+
+def check_remainder(left: Sums, before: Sums) -> None:
+    """Raise ValueError where sums from which rows were taken away are such as no rows have.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.groups.sums import Sums, check_remainder
+        >>> one = Sums.of_numbers(np.ones((1, 1)), np.ones(1), np.zeros(1, int), 1)
+        >>> check_remainder(one.plus(one, -1), one)
+        >>> check_remainder(one.plus(Sums.of_numbers(np.ones((1, 1)), 2 * np.ones(1), np.zeros(1, int), 1), -1), one)
+        Traceback (most recent call last):
+        ValueError: some of these rows were never learnt, or with another target, group or weight
+    """
+    if len(before.count) == 0:
+        return
+    slack = REMAINDER * np.maximum(before.count, 1e-300)
+    second, whole = left.matrices(), before.matrices()
+    if left.value.shape[1] == 1:  # of numbers the squares belong to the products
+        second, whole = _bordered(second, left), _bordered(whole, before)
+        wrong = np.zeros(len(slack), dtype=bool)
+    else:  # of classes a log-likelihood is negative
+        wrong = (left.value > REMAINDER * abs(before.value)).any(1)
+    size = np.trace(whole, axis1=-2, axis2=-1).max(-1)
+    lowest = np.linalg.eigvalsh(second)[..., 0].min(-1)
+    if (wrong | (left.count < -slack) | (lowest < -REMAINDER * size)).any():
+        raise ValueError(NEVER)
+
+
+def _bordered(matrices: np.ndarray, sums: Sums) -> np.ndarray:
+    """Return products `[K, 1, d, d]` of numbers with those of their residuals: `[K, 1, d + 1, d + 1]`."""
+    side = np.concatenate([matrices, sums.linear[:, :, None]], axis=2)
+    last = np.concatenate([sums.linear, sums.value[..., None]], axis=2)[..., None]
+    return np.concatenate([side, last], axis=3)
 
 
 def _gather(

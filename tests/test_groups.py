@@ -490,6 +490,51 @@ def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "no column is called that" in capsys.readouterr().err
 
 
+def test_one_absurd_number_does_not_pull_its_group():
+    X, y, group = table(n_groups=30)
+    model, odd = GroupedRegressor().fit(X, y, group), y.copy()
+    odd[7] = 1e9
+    spoilt, new = GroupedRegressor().fit(X, odd, group), np.full(len(X), "new")
+    # it counts as a number twelve deviations off, for the trees and for its group
+    fence = model.prior_.fence * model.prior_.scale
+    assert np.sqrt(np.mean((spoilt.predict(X, new) - model.predict(X, new)) ** 2)) < 0.25
+    assert abs(spoilt.predict(X, group) - model.predict(X, group))[group != group[7]].max() < fence / 3
+    one = model.fork().partial_fit(X[:12], y[:12], new[:12])
+    clean = one.predict(X, new)
+    one.partial_fit(X[12:13], [1e9], new[:1])
+    pooled = model.prior_.scale * model.prior_.pooled(
+        model.prior_.encoder.encode(_columns(X[12:13])), np.array([-1])
+    )
+    at_fence = model.fork().partial_fit(X[:12], y[:12], new[:12])
+    at_fence.partial_fit(X[12:13], model.prior_.centre + pooled[:, 0] + 0.999999 * fence, new[:1])
+    np.testing.assert_allclose(one.predict(X, new), at_fence.predict(X, new), atol=1e-3)
+    one.forget(X[12:13], [1e9], new[:1])
+    np.testing.assert_allclose(one.predict(X, new), clean, atol=1e-8)
+    parts = [
+        model.fork().partial_fit(X[12:13], [1e9], new[:1]),
+        model.fork().partial_fit(X[:12], y[:12], new[:12]),
+    ]
+    np.testing.assert_allclose(parts[0].merge(parts[1]).predict(X, new), at_fence.predict(X, new), atol=1e-3)
+
+
+def test_a_group_that_lies_far_away_is_believed(tmp_path):
+    X, y, group = table(n_groups=30)
+    model, new = GroupedRegressor().fit(X, y, group), np.full(len(X), "far")
+    one = model.fork().partial_fit(X[:20], y[:20] + 500, new[:20])
+    found = GroupedRegressor.load(one.save(tmp_path / "far.safetensors")).predict(X, new)
+    assert found.mean() > 400  # of levels of deviation 1, none was ever near
+    few = model.fork().partial_fit(X[:2], y[:2] + 500, new[:2]).predict(X, new)
+    assert few.mean() < model.prior_.fence * model.prior_.scale + 2
+    taught = GroupedRegressor().fit(X, y + 500 * (group == 3), group)
+    assert abs(taught.predict(X, np.full(len(X), 3)).mean() - 500) < 10
+
+
+def _columns(X):
+    from gradatim.preprocessing import read_columns
+
+    return read_columns(X)
+
+
 def test_forgotten_rows_were_never_learnt(model, classifier):
     X, y, group = table(seed=6)
     X, y, group = X[:90], y[:90], group[:90] % 7 + 500

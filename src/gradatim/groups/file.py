@@ -46,7 +46,7 @@ HEADER = {
     "table": mapping().optional(),
 }
 NUMBERS = {name: number() for name in ("centre", "offset", "power", "loss")}
-NUMBERS |= {name: number(above=0) for name in ("scale", "feature_scale")}
+NUMBERS |= {name: number(above=0) for name in ("scale", "feature_scale", "fence")}
 NUMBERS |= {name: number(low=0) for name in ("rows", "taught")}
 
 _TREES = ("feature", "threshold", "left", "right", "leaf", "start")
@@ -131,6 +131,7 @@ def _header(estimator: Any) -> dict[str, Any]:
         "loss": prior.weighing.loss,
         "rows": prior.rows,
         "taught": prior.groups,
+        "fence": prior.fence,
     }
     return {
         "kind": "groups",
@@ -206,6 +207,7 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
         weighing,
         int(numbers["rows"]),
         int(numbers["taught"]),
+        numbers["fence"],
     )
 
 

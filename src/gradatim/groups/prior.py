@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..preprocessing import Encoder
+from ..preprocessing import Encoder, Number
 from .experts import Expert, solve
 from .features import Features, moments
 from .sharing import SCALES, TEACHERS, Taught, probability, share
-from .sums import Sums
+from .sums import MOST, SEVERAL, Sums
 from .trees import STAGES, Trees, fit_trees
 from .weighing import Weighing
 
@@ -27,6 +27,9 @@ FOLDS = 5
 POOLED_ROWS = 200_000
 """Rows at most that teach a pooled model: every k-th one."""
 
+FENCE = 12.0
+"""Residuals further out than so many of their deviations, as the quantiles show them, count as if they stood there."""
+
 CHUNK = 4096
 """Rows, and groups, that are predicted at a time."""
 
@@ -37,7 +40,7 @@ class GroupPrior:
 
     Fields: `encoder`: the map of columns; `classes`: how many, or None of numbers; `centre`, `scale`: of y; `trees`:
     pooled models, one that has seen all groups, then one for each fold; `features`: of heads; `experts` and `weighing`.
-    `rows`, `groups`: how many taught it.
+    `rows`, `groups`: how many taught it. `fence`: residuals of numbers beyond it are drawn in.
     """
 
     encoder: Encoder
@@ -50,6 +53,7 @@ class GroupPrior:
     weighing: Weighing
     rows: int
     groups: int
+    fence: float = 1.0
 
     @property
     def heads(self) -> int:
@@ -81,14 +85,17 @@ class GroupPrior:
             features = self.features.of(x, pooled[:, head])
             if self.classes is None:
                 residual = (y - self.centre) / self.scale - pooled[:, 0]
-                parts.append(Sums.of_numbers(features, residual, group, n_groups, weight))
+                parts.append(Sums.of_numbers(features, residual, group, n_groups, weight, self.fence))
             else:
                 is_mine = (y == (head if self.heads > 1 else 1)).astype(np.float64)
                 parts.append(Sums.of_classes(features, is_mine, pooled[:, head], group, n_groups, weight))
         if len(parts) == 1:
             return parts[0]
         return Sums(
-            *(np.stack(part, axis=1).reshape(-1, *part[0].shape[1:]) for part in zip(*parts, strict=True))
+            *(
+                np.stack(part, axis=1).reshape(n_groups * self.heads, *part[0].shape[1:])
+                for part in zip(*parts, strict=True)
+            )
         )
 
     def answer(
@@ -174,20 +181,49 @@ def learn_prior(
     n_groups = len(hashes)
     fold = np.empty(n_groups, dtype=np.int64)
     fold[np.argsort(hashes, kind="stable")] = np.arange(n_groups) % min(FOLDS, n_groups)
-    centre, scale = moments(y, weight) if classes is None else (0.0, 1.0)
-    scale = scale if scale > 1e-12 * max(1.0, abs(centre)) else 1.0
+    centre, scale = _spread(y, weight) if classes is None else (0.0, 1.0)
     target = (y - centre) / scale if classes is None else y
-    trees = pooled_models(x, target, fold[group], classes, weight)
+    near = np.clip(target, -FENCE, FENCE) if classes is None else y
+    trees = pooled_models(x, near, fold[group], classes, weight)
     draft = GroupPrior(encoder, classes, centre, scale, trees, _NOTHING, (), _UNWEIGHED, len(y), n_groups)
     pooled = draft.pooled(x, fold[group])
     features = Features.fit(x, group, pooled.ravel() if draft.heads == 1 else pooled[:, 0], weight)
     if draft.heads > 1:
         offset, spread = moments(pooled.ravel(), np.repeat(weight, draft.heads))
         features = replace(features, offset=offset, scale=max(1e-6, spread))
+    if classes is None:
+        residual = target - pooled[:, 0]
+        draft = replace(draft, fence=FENCE * _spread(residual, weight)[1])
+        target = pooled[:, 0] + drawn_in(residual, draft.fence, group, weight)
     draft = replace(draft, features=features)
     taught = _taught(draft, x, target, group, fold, pooled, hashes, weight)
     experts, weighing = share(taught, features.kinds)
     return replace(draft, experts=tuple(experts), weighing=weighing), fold
+
+
+def _spread(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the deviation of values `[n]`, winsorised as those of columns are; 1 of a constant."""
+    found = Number.fit(values, weight, codes=False)
+    return (
+        (found.centre, found.scale)
+        if found.scale > 1e-12 * max(1.0, abs(found.centre))
+        else (found.centre, 1.0)
+    )
+
+
+def drawn_in(residual: np.ndarray, fence: float, group: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return residuals `[n]` no further than a fence, but for those of groups `[n]` most of whose rows are beyond it.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.groups.prior import drawn_in
+        >>> drawn_in(np.array([0.5, 1e9, 0.1, 7, 8, 9]), 2.0, np.array([0, 0, 0, 1, 1, 1]), np.ones(6))
+        array([0.5, 2. , 0.1, 7. , 8. , 9. ])
+    """
+    near = np.clip(residual, -fence, fence)
+    far = np.bincount(group, weight * (near != residual))
+    apart = (far >= SEVERAL) & (far > MOST * np.bincount(group, weight))
+    return np.where(apart[group], residual, near)
 
 
 _NOTHING = Features(

@@ -81,6 +81,9 @@ class GroupState:
         places = self._heads_of(np.array([self.index[name] for name in names], dtype=np.int64))
         for mine, theirs in zip(kept, left, strict=True):
             mine[places] = theirs
+        kept.beyond[kept.far <= REMAINDER * kept.count] = (
+            0.0  # of absurd numbers, rounding is no small number
+        )
         state = GroupState(dict(self.index), self.heads, self.fold.copy(), kept)
         return state.without([name for name, none in zip(names, gone, strict=True) if none])
 

@@ -16,6 +16,9 @@ ROWS = 8192
 """Rows whose products are held at a time."""
 
 
+MOST, SEVERAL = 0.5, 3.0
+"""Rows beyond the fence are believed as they are once they are more than this share, and this many, of a group."""
+
 REMAINDER = 1e-7
 """Sums from which rows were taken away are off by so much at most, of those before: rounding."""
 
@@ -27,7 +30,8 @@ class Sums(NamedTuple):
 
     Fields: `count [K]`: the weights of rows; `value [K, P]`: of numbers the sum of squares, of classes the
     log-likelihood; `linear [K, P, d]`: features times residuals; `square [K, P, d (d + 1) / 2]`: lower
-    triangles of weighted products.
+    triangles of weighted products. `far [K]`: the weights of rows whose residual lies beyond a fence: the sums have it
+    at the fence, and `beyond [K, d + 1]` what it adds to `value` and `linear` (none of classes).
 
     Example:
         >>> import numpy as np
@@ -41,14 +45,22 @@ class Sums(NamedTuple):
     value: np.ndarray
     linear: np.ndarray
     square: np.ndarray
+    far: np.ndarray
+    beyond: np.ndarray
 
     @classmethod
     def zeros(cls, n_groups: int, width: int, levels: int = 1) -> Sums:
         """Return the sums of groups that have no rows."""
         shape = (n_groups, levels)
         triangle = width * (width + 1) // 2
+        beyond = width + 1 if levels == 1 else 0
         return cls(
-            np.zeros(n_groups), np.zeros(shape), np.zeros((*shape, width)), np.zeros((*shape, triangle))
+            np.zeros(n_groups),
+            np.zeros(shape),
+            np.zeros((*shape, width)),
+            np.zeros((*shape, triangle)),
+            np.zeros(n_groups),
+            np.zeros((n_groups, beyond)),
         )
 
     @classmethod
@@ -59,10 +71,21 @@ class Sums(NamedTuple):
         group: np.ndarray,
         n_groups: int,
         weight: np.ndarray | None = None,
+        fence: float = np.inf,
     ) -> Sums:
-        """Return the sums of rows: features `[n, d]`, residuals `[n]`, groups `[n]` below `n_groups`, weights."""
-        residual = residual[:, None]
-        return _gather(features, np.ones_like(residual), residual, residual**2, group, n_groups, weight)
+        """Return the sums of rows: features `[n, d]`, residuals `[n]`, groups `[n]` below `n_groups`, weights.
+
+        Residuals beyond the `fence` are drawn in to it.
+        """
+        near = np.clip(residual, -fence, fence)[:, None]
+        sums = _gather(features, np.ones_like(near), near, near**2, group, n_groups, weight)
+        if len(far := np.flatnonzero(near[:, 0] != residual)):
+            heavy = np.ones(len(far)) if weight is None else weight[far]
+            more = residual[far] - near[far, 0]
+            np.add.at(sums.far, group[far], heavy)
+            np.add.at(sums.beyond[:, 0], group[far], heavy * more * (residual[far] + near[far, 0]))
+            np.add.at(sums.beyond[:, 1:], group[far], (heavy * more)[:, None] * features[far])
+        return sums
 
     @classmethod
     def of_classes(
@@ -102,6 +125,16 @@ class Sums(NamedTuple):
         for mine, theirs in zip(self, other, strict=True):
             mine[index] += theirs
 
+    def believed(self) -> Sums:
+        """Return the sums with all residuals as they came, of groups most of whose rows lie beyond the fence."""
+        apart = (self.far >= SEVERAL) & (self.far > MOST * self.count)
+        if not apart.any():
+            return self
+        value, linear = self.value.copy(), self.linear.copy()
+        value[apart, 0] += self.beyond[apart, 0]
+        linear[apart, 0] += self.beyond[apart, 1:]
+        return self._replace(value=value, linear=linear)
+
     def matrices(self) -> np.ndarray:
         """Return the products as full matrices `[K, P, d, d]`."""
         width = self.linear.shape[-1]
@@ -140,7 +173,7 @@ def check_remainder(left: Sums, before: Sums) -> None:
         wrong = (left.value > REMAINDER * abs(before.value)).any(1)
     size = np.trace(whole, axis1=-2, axis2=-1).max(-1)
     lowest = np.linalg.eigvalsh(second)[..., 0].min(-1)
-    if (wrong | (left.count < -slack) | (lowest < -REMAINDER * size)).any():
+    if (wrong | (left.count < -slack) | (left.far < -slack) | (lowest < -REMAINDER * size)).any():
         raise ValueError(NEVER)
 
 

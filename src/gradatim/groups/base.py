@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, _clone_parametrized
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ..interface import TableInterface
@@ -22,6 +22,7 @@ from . import file
 from .describing import table_of_effects
 from .names import as_name, codes, hashes, read_groups
 from .prior import CHUNK, GroupPrior, learn_prior
+from .start import taught
 from .state import GroupState
 
 if TYPE_CHECKING:
@@ -46,12 +47,6 @@ class Grouped(TableInterface, BaseEstimator):
 
     def __init__(self, prior: Any = None) -> None:
         self.prior = prior
-
-    def __sklearn_clone__(self) -> Self:
-        """Return an estimator of the same parameters that has learnt nothing; a prior that is fitted stays so."""
-        fresh: Any = _clone_parametrized(self)
-        fresh.prior = self.prior
-        return fresh
 
     @property
     def groups_(self) -> list[Any]:
@@ -230,14 +225,7 @@ class Grouped(TableInterface, BaseEstimator):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if not hasattr(self, "prior_") and self.prior is not None:
-            source = self.prior if isinstance(self.prior, type(self)) else None
-            if source is None and not isinstance(self.prior, str | Path):
-                raise ValueError(
-                    f"prior must be a file of save_prior or a fitted {type(self).__name__}; got a "
-                    f"{type(self.prior).__name__}: give one of them, or leave it out"
-                )
-            source = source or type(self).load(str(self.prior))
-            self.__dict__.update(source.fork().__dict__ | {"prior": self.prior})
+            self.__dict__.update(taught(self.prior, type(self)).__dict__ | {"prior": self.prior})
         rows, names = self._read(X, y, groups, weight)
         if hasattr(self, "prior_"):
             self._add(rows, names)

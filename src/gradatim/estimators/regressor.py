@@ -29,7 +29,7 @@ class RefinedRegressor(RegressorMixin, OneNumber, Refined):
 
     `p(y | x) = sum_e w_e Student_e(y; theta_e phi(x), s_e)`: ridge heads on families of features, several strengths and
     tails of each, weighted by the likelihood they gave to rows before they saw them (`gradatim.refiners.Experts`).
-    Tables, maps and arguments as in `RefinedClassifier`.
+    Tables, maps and arguments as in `RefinedClassifier`; `prior` is of a `GroupedRegressor`.
 
     Attributes: `n_features_in_`; `feature_names_in_` of named columns.
 

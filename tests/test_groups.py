@@ -398,7 +398,16 @@ def test_a_copy_has_the_parameters_and_not_what_was_learnt(model):
             "two groups at least; got 1 group",
         ),
         (lambda m, X, y, g: GroupedClassifier().fit(X, np.ones(len(y), int), g), "two classes at least"),
-        (lambda m, X, y, g: GroupedRegressor(prior=m).fit(X[:, :2], y, g), "2 features"),
+        (
+            lambda m, X, y, g: GroupedRegressor(prior=m).fit(X[:, :2], y, g),
+            "taught by 3 columns; got 2: give",
+        ),
+        (lambda m, X, y, g: m.partial_fit(X, y, g, sample_weight=-1.0), "sample_weight must be not negative"),
+        (
+            lambda m, X, y, g: m.partial_fit(X, y, g, sample_weight=[1.0]),
+            "one number for each of the 600 rows",
+        ),
+        (lambda m, X, y, g: m.partial_fit(X, np.append(y[1:], np.inf), g), "y"),
         (lambda m, X, y, g: GroupedRegressor(prior=5).fit(X, y, g), "prior must be a file"),
         (lambda m, X, y, g: GroupedClassifier(prior=m).fit(X, g, g), "got a GroupedRegressor"),
         (lambda m, X, y, g: GroupedRegressor.load("nothing.safetensors"), "cannot be read"),
@@ -451,6 +460,39 @@ def test_a_group_comes_back_after_many_rows(model):
     one.partial_fit(X[5:], y[5:], group[5:] + 500).partial_fit(X[:3], y[:3], np.full(3, "back"))
     at = one.groups_.index("back")
     assert one.effects_["rows"][at] == 8
+
+
+def test_a_group_comes_back_after_a_million_rows(model):
+    X, y, group = table(seed=3)
+    one = model.fork().partial_fit(X[:5], y[:5], np.full(5, "back"))
+    for at in range(5, 600, 119):  # each row stands for 2,000
+        part = slice(at, at + 119)
+        one.partial_fit(X[part], y[part], group[part] + 500, sample_weight=2000.0)
+    before, there = (
+        one.predict(X, np.full(600, "back")),
+        model.fork().partial_fit(X[:5], y[:5], np.full(5, "back")),
+    )
+    np.testing.assert_array_equal(before, there.predict(X, np.full(600, "back")))
+    assert one.state_.rows().sum() == 1_190_005
+    # the same group goes on for a million rows, and its last ones are as exact as its first
+    long = model.fork().partial_fit(X[:50], y[:50], np.full(50, "long"), sample_weight=20_000.0)
+    long.partial_fit(X[50:60], y[50:60], np.full(10, "long"))
+    long.forget(X[:50], y[:50], np.full(50, "long"), sample_weight=20_000.0)
+    short = model.fork().partial_fit(X[50:60], y[50:60], np.full(10, "long"))
+    np.testing.assert_allclose(long.state_.sums.linear[0], short.state_.sums.linear[0], atol=1e-6)
+
+
+def test_a_prior_of_other_names_is_one_sentence():
+    import pandas as pd
+
+    X, y, group = table(n_groups=12)
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    prior = GroupedRegressor().fit(frame, y, group)
+    with pytest.raises(
+        ValueError, match="the prior was taught by 3 columns, a, b, c; got 3, a, b, z"
+    ) as error:
+        GroupedRegressor(prior=prior).fit(frame.rename(columns={"c": "z"}), y, group)
+    assert "\n" not in str(error.value)
 
 
 def test_states_are_small():

@@ -22,7 +22,7 @@ from . import file
 from .describing import table_of_effects
 from .names import as_name, codes, hashes, read_groups
 from .prior import CHUNK, GroupPrior, learn_prior
-from .start import taught
+from .start import Start, taught
 from .state import GroupState
 
 if TYPE_CHECKING:
@@ -225,7 +225,10 @@ class Grouped(TableInterface, BaseEstimator):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if not hasattr(self, "prior_") and self.prior is not None:
-            self.__dict__.update(taught(self.prior, type(self)).__dict__ | {"prior": self.prior})
+            start = Start(taught(self.prior, type(self)))
+            if hasattr(X, "shape"):  # rows that are dicts have their names each
+                start.check(read_columns(X), ordered=False)
+            self.__dict__.update(start.estimator.__dict__ | {"prior": self.prior})
         rows, names = self._read(X, y, groups, weight)
         if hasattr(self, "prior_"):
             self._add(rows, names)

@@ -84,11 +84,11 @@ class Start:
         """Return the labels that the prior knows."""
         return getattr(self.estimator, "classes_", None)
 
-    def check(self, columns: Columns) -> None:
-        """Raise ValueError unless columns are those that taught the prior, in their order."""
+    def check(self, columns: Columns, ordered: bool = True) -> None:
+        """Raise ValueError unless columns are those that taught the prior, `ordered` as they were."""
         known, count = getattr(self.estimator, "feature_names_in_", None), self.estimator.n_features_in_
-        names = list(columns.names)
-        if len(names) == count and (known is None or not columns.named or names == list(known)):
+        names, order = list(columns.names), list if ordered else sorted
+        if len(names) == count and (known is None or not columns.named or order(names) == order(known)):
             return
         wanted = f"{count} columns" + ("" if known is None else f", {', '.join(map(str, known[:8]))}")
         got = f"{len(names)}" + (f", {', '.join(names[:8])}" if columns.named else "")

@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "gradatim"
 
 # From the ground up. A trailing slash is a folder: everything in it is one room, whose files may import one another.
 FLOORS = {
-    1: ["batch", "tree", "provenance", "names", "distances", "blocks/", "nn/"],
+    1: ["batch", "tree", "provenance", "names", "distances", "interface", "blocks/", "nn/"],
     2: ["likelihood", "predictor", "config", "files/"],
     3: ["predictors/", "signal", "family"],
     4: ["refiner", "families/"],
@@ -23,8 +23,8 @@ FLOORS = {
     7: ["training/", "preprocessing/"],
     8: ["registry", "table_features", "table_spread", "memory/"],
     9: ["methods/", "table_task"],
-    10: ["recipes", "testing/", "one_row", "forgetting"],
-    11: ["estimators/", "comparison/", "progressive", "groups/"],
+    10: ["recipes", "testing/", "one_row", "forgetting", "groups/"],
+    11: ["estimators/", "comparison/", "progressive"],
     12: ["__init__"],
     13: ["commands/"],
     14: ["cli", "distributed/"],
@@ -36,7 +36,7 @@ FORBIDDEN = {"refiners/": ["predictors/", "families/"], "families/": ["learner",
 RESERVED = {
     "lightning_fabric": ["training/engine"],
     "lightning": ["training/engine"],
-    "sklearn": ["nn/trees", "estimators/", "groups/", "families/datasets", "commands/demo"],
+    "sklearn": ["interface", "nn/trees", "estimators/", "groups/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
     "ray": ["distributed/"],
 }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn import config_context
 from sklearn.base import clone
 
 from gradatim import GroupedClassifier, GroupedRegressor
@@ -111,6 +112,105 @@ def test_groups_together_are_groups_one_by_one():
         alone = Sums.of_numbers(phi[group == g], y[group == g], np.zeros((group == g).sum(), int), 1)
         for mine, own in zip(together.take(slice(g, g + 1)), alone, strict=True):
             np.testing.assert_allclose(mine, own, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_weight_of_two_is_the_row_twice_and_of_zero_no_row(classes):
+    phi, y, group = rows()
+    weight = np.random.default_rng(1).integers(0, 4, len(y)).astype(float)
+    again = np.repeat(np.arange(len(y)), weight.astype(int))
+
+    def sums(at, *weights):
+        if classes:
+            return Sums.of_classes(phi[at], (y[at] > 0) * 1.0, phi[at, 1], group[at], 12, *weights)
+        return Sums.of_numbers(phi[at], y[at], group[at], 12, *weights)
+
+    for mine, own in zip(sums(np.arange(len(y)), weight), sums(again), strict=True):
+        np.testing.assert_allclose(mine, own, atol=1e-10, rtol=0)
+
+
+def test_weights_of_rows_are_counts_of_rows(model, classifier):
+    X, y, group = table(seed=6)
+    weight = np.random.default_rng(2).integers(0, 3, len(y))
+    again = np.repeat(np.arange(len(y)), weight)
+    for base, target in ((model, y), (classifier, np.where(y > 0, "yes", "no"))):
+        weighed = base.fork().partial_fit(X, target, group, sample_weight=weight)
+        repeated = base.fork().partial_fit(X[again], target[again], group[again])
+        read = "predict" if target is y else "predict_proba"
+        found = [getattr(one, read)(X, group) for one in (weighed, repeated)]
+        np.testing.assert_allclose(*found, atol=1e-9)
+        assert weighed.groups_ == repeated.groups_
+
+
+def test_rows_of_weight_zero_teach_no_prior():
+    X, y, group = table(n_groups=12)
+    weight = (np.arange(len(y)) % 3 > 0).astype(float)
+    there = weight > 0
+    odd = np.where(there, y, 1e12)
+    found = [
+        GroupedRegressor().fit(X, odd, group, sample_weight=weight).predict(X, group),
+        GroupedRegressor().fit(X[there], y[there], group[there]).predict(X, group),
+        GroupedRegressor()
+        .fit(X[there], y[there], group[there], sample_weight=np.ones(there.sum()))
+        .predict(X, group),
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[2], found[1])
+
+
+def test_weights_teach_the_prior():
+    X, y, group = table(n_groups=20, slope=0.0)
+    heavy = X[:, 1] > 0
+    y = np.where(heavy, y, y + 5)
+    found = GroupedRegressor().fit(X, y, group, sample_weight=np.where(heavy, 1.0, 1e-6))
+    new = found.predict(X[heavy], np.full(heavy.sum(), "new"))
+    plain = GroupedRegressor().fit(X[heavy], y[heavy], group[heavy])
+    other = plain.predict(X[heavy], np.full(heavy.sum(), "new"))
+    # trees split by rows whatever they weigh, so the pooled models are near and not equal
+    assert np.sqrt(np.mean((new - other) ** 2)) < 0.4
+
+
+class TwoGroups:
+    """Grouped estimators for scikit-learn's checks, which know no groups: the first column names one of two."""
+
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(X, y, self.names(X), sample_weight)
+
+    def predict(self, X):
+        return super().predict(X, self.names(X))
+
+    @staticmethod
+    def names(X):
+        return (7 * np.asarray(X, dtype=float)[:, 0]).astype(int) % 2
+
+
+class TwoOfNumbers(TwoGroups, GroupedRegressor):
+    """A regressor."""
+
+
+class TwoOfClasses(TwoGroups, GroupedClassifier):
+    """A classifier."""
+
+    def predict_proba(self, X, groups=None):
+        return super().predict_proba(X, self.names(X))
+
+
+@pytest.mark.parametrize("kind", [TwoOfNumbers, TwoOfClasses])
+@pytest.mark.parametrize(
+    "name",
+    ["list", "not_an_array", "pandas_series", "shape", "not_overwritten", "equivalence_on_dense_data"],
+)
+def test_scikit_learns_checks_of_weights(kind, name):
+    from sklearn.utils import estimator_checks
+
+    prior = None
+    if name == "equivalence_on_dense_data":  # under one prior: trees split by rows, whatever they weigh
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(200, 30))
+        y = rng.normal(size=200) if kind is TwoOfNumbers else rng.integers(0, 3, 200)
+        prior = kind().fit(X, y)
+    check = "check_sample_weight_" if prior is not None else "check_sample_weights_"
+    getattr(estimator_checks, check + name)(kind.__name__, kind(prior))
 
 
 def test_merged_parts_are_one_pass(model):
@@ -270,6 +370,13 @@ def test_first_rows_are_held_until_they_say_what_groups_share():
 def test_a_copy_has_the_parameters_and_not_what_was_learnt(model):
     assert not hasattr(clone(model), "prior_")
     assert GroupedRegressor(prior="p").get_params() == {"prior": "p"}
+    X, y, group = table(seed=3)
+    with config_context(enable_metadata_routing=True):
+        again = clone(GroupedRegressor(prior=model).set_fit_request(groups=True, sample_weight=True))
+        assert again.get_metadata_routing().fit.requests["groups"] is True
+    assert again.prior is model  # a copy of a fitted prior would not be fitted
+    there = model.fork().partial_fit(X, y, group).predict(X, group)
+    np.testing.assert_array_equal(again.fit(X, y, group).predict(X, group), there)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +398,16 @@ def test_a_copy_has_the_parameters_and_not_what_was_learnt(model):
             "two groups at least; got 1 group",
         ),
         (lambda m, X, y, g: GroupedClassifier().fit(X, np.ones(len(y), int), g), "two classes at least"),
-        (lambda m, X, y, g: GroupedRegressor(prior=m).fit(X[:, :2], y, g), "2 features"),
+        (
+            lambda m, X, y, g: GroupedRegressor(prior=m).fit(X[:, :2], y, g),
+            "taught by 3 columns; got 2: give",
+        ),
+        (lambda m, X, y, g: m.partial_fit(X, y, g, sample_weight=-1.0), "sample_weight must be not negative"),
+        (
+            lambda m, X, y, g: m.partial_fit(X, y, g, sample_weight=[1.0]),
+            "one number for each of the 600 rows",
+        ),
+        (lambda m, X, y, g: m.partial_fit(X, np.append(y[1:], np.inf), g), "y"),
         (lambda m, X, y, g: GroupedRegressor(prior=5).fit(X, y, g), "prior must be a file"),
         (lambda m, X, y, g: GroupedClassifier(prior=m).fit(X, g, g), "got a GroupedRegressor"),
         (lambda m, X, y, g: GroupedRegressor.load("nothing.safetensors"), "cannot be read"),
@@ -315,6 +431,16 @@ def test_groups_of_one_row_and_one_class_are_learnt(classifier):
     assert (known.predict_proba(X, np.full(len(X), "sure"))[:, 1] > fresh).mean() > 0.95
 
 
+def test_rows_without_noise_are_learnt():
+    X = np.repeat([[1.0, 3.0], [2.0, 1.0], [3.0, 3.0], [4.0, 1.0]], 4, axis=0)
+    y, group, weight = np.repeat([1.0, 2.0, 1.0, 2.0], 4), np.repeat([1, 0, 1, 0], 4), np.ones(16)
+    weight[0] = (
+        10  # one group alone fits without a miss: noise goes to 0, and what is divided by it to infinity
+    )
+    found = GroupedRegressor().fit(X, y, group, sample_weight=weight).predict(X, group)
+    np.testing.assert_allclose(found, y, atol=0.1)
+
+
 def test_constant_columns_and_constant_y_are_learnt():
     X, y, group = table(n_groups=8, per=8)
     model = GroupedRegressor().fit(X, np.full(64, 3.0), group)
@@ -334,6 +460,39 @@ def test_a_group_comes_back_after_many_rows(model):
     one.partial_fit(X[5:], y[5:], group[5:] + 500).partial_fit(X[:3], y[:3], np.full(3, "back"))
     at = one.groups_.index("back")
     assert one.effects_["rows"][at] == 8
+
+
+def test_a_group_comes_back_after_a_million_rows(model):
+    X, y, group = table(seed=3)
+    one = model.fork().partial_fit(X[:5], y[:5], np.full(5, "back"))
+    for at in range(5, 600, 119):  # each row stands for 2,000
+        part = slice(at, at + 119)
+        one.partial_fit(X[part], y[part], group[part] + 500, sample_weight=2000.0)
+    before, there = (
+        one.predict(X, np.full(600, "back")),
+        model.fork().partial_fit(X[:5], y[:5], np.full(5, "back")),
+    )
+    np.testing.assert_array_equal(before, there.predict(X, np.full(600, "back")))
+    assert one.state_.rows().sum() == 1_190_005
+    # the same group goes on for a million rows, and its last ones are as exact as its first
+    long = model.fork().partial_fit(X[:50], y[:50], np.full(50, "long"), sample_weight=20_000.0)
+    long.partial_fit(X[50:60], y[50:60], np.full(10, "long"))
+    long.forget(X[:50], y[:50], np.full(50, "long"), sample_weight=20_000.0)
+    short = model.fork().partial_fit(X[50:60], y[50:60], np.full(10, "long"))
+    np.testing.assert_allclose(long.state_.sums.linear[0], short.state_.sums.linear[0], atol=1e-6)
+
+
+def test_a_prior_of_other_names_is_one_sentence():
+    import pandas as pd
+
+    X, y, group = table(n_groups=12)
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    prior = GroupedRegressor().fit(frame, y, group)
+    with pytest.raises(
+        ValueError, match="the prior was taught by 3 columns, a, b, c; got 3, a, b, z"
+    ) as error:
+        GroupedRegressor(prior=prior).fit(frame.rename(columns={"c": "z"}), y, group)
+    assert "\n" not in str(error.value)
 
 
 def test_states_are_small():
@@ -367,10 +526,173 @@ def test_files_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "none as they came" in capsys.readouterr().out
     assert main(["info", "--check", "s.safetensors"]) == 0
     capsys.readouterr()
-    assert main([*fit[:-1], "--force", "--weight", "size"]) == 2
-    assert "--group does not go with --weight" in capsys.readouterr().err
+    assert main([*fit[:-1], "--force", "--classes", "a,b"]) == 2
+    assert "--group does not go with --classes" in capsys.readouterr().err
     assert main([*fit[:5], "stor", *fit[6:], "--force"]) == 2
     assert "no column is called that" in capsys.readouterr().err
+
+
+def test_one_absurd_number_does_not_pull_its_group():
+    X, y, group = table(n_groups=30)
+    model, odd = GroupedRegressor().fit(X, y, group), y.copy()
+    odd[7] = 1e9
+    spoilt, new = GroupedRegressor().fit(X, odd, group), np.full(len(X), "new")
+    # it counts as a number twelve deviations off, for the trees and for its group
+    fence = model.prior_.fence * model.prior_.scale
+    assert np.sqrt(np.mean((spoilt.predict(X, new) - model.predict(X, new)) ** 2)) < 0.25
+    assert abs(spoilt.predict(X, group) - model.predict(X, group))[group != group[7]].max() < fence / 3
+    one = model.fork().partial_fit(X[:12], y[:12], new[:12])
+    clean = one.predict(X, new)
+    one.partial_fit(X[12:13], [1e9], new[:1])
+    pooled = model.prior_.scale * model.prior_.pooled(
+        model.prior_.encoder.encode(_columns(X[12:13])), np.array([-1])
+    )
+    at_fence = model.fork().partial_fit(X[:12], y[:12], new[:12])
+    at_fence.partial_fit(X[12:13], model.prior_.centre + pooled[:, 0] + 0.999999 * fence, new[:1])
+    np.testing.assert_allclose(one.predict(X, new), at_fence.predict(X, new), atol=1e-3)
+    one.forget(X[12:13], [1e9], new[:1])
+    np.testing.assert_allclose(one.predict(X, new), clean, atol=1e-8)
+    parts = [
+        model.fork().partial_fit(X[12:13], [1e9], new[:1]),
+        model.fork().partial_fit(X[:12], y[:12], new[:12]),
+    ]
+    np.testing.assert_allclose(parts[0].merge(parts[1]).predict(X, new), at_fence.predict(X, new), atol=1e-3)
+
+
+def test_a_group_that_lies_far_away_is_believed(tmp_path):
+    X, y, group = table(n_groups=30)
+    model, new = GroupedRegressor().fit(X, y, group), np.full(len(X), "far")
+    one = model.fork().partial_fit(X[:20], y[:20] + 500, new[:20])
+    found = GroupedRegressor.load(one.save(tmp_path / "far.safetensors")).predict(X, new)
+    assert found.mean() > 400  # of levels of deviation 1, none was ever near
+    few = model.fork().partial_fit(X[:2], y[:2] + 500, new[:2]).predict(X, new)
+    assert few.mean() < model.prior_.fence * model.prior_.scale + 2
+    taught = GroupedRegressor().fit(X, y + 500 * (group == 3), group)
+    assert abs(taught.predict(X, np.full(len(X), 3)).mean() - 500) < 10
+
+
+def _columns(X):
+    from gradatim.preprocessing import read_columns
+
+    return read_columns(X)
+
+
+def test_forgotten_rows_were_never_learnt(model, classifier):
+    X, y, group = table(seed=6)
+    X, y, group = X[:90], y[:90], group[:90] % 7 + 500
+    for base, target in ((model, y), (classifier, np.where(y > 0, "yes", "no"))):
+        read = "predict" if target is y else "predict_proba"
+        there = base.fork().partial_fit(X[:50], target[:50], group[:50])
+        both = base.fork().partial_fit(X, target, group, sample_weight=2.0)
+        both.forget(X, target, group).forget(X[50:], target[50:], group[50:])
+        found = [getattr(one, read)(X, group) for one in (both, there)]
+        np.testing.assert_allclose(*found, atol=1e-8)
+        both.forget(X[:50], target[:50], group[:50])
+        assert both.groups_ == []
+
+
+@pytest.mark.parametrize("change", ["group", "y", "weight", "x"])
+def test_rows_that_were_never_learnt_are_not_forgotten(model, change):
+    X, y, group = table(seed=6)
+    X, y, group = X[:20], y[:20], group[:20] + 500
+    one = model.fork().partial_fit(X, y, group)
+    before = one.predict(X, group)
+    with pytest.raises(ValueError, match="some of these rows were never learnt"):
+        one.forget(
+            X + 9 * (change == "x"),
+            y + 9 * (change == "y"),
+            group + 9000 * (change == "group"),
+            sample_weight=1.0 + (change == "weight"),
+        )
+    np.testing.assert_array_equal(one.predict(X, group), before)
+
+
+def test_no_row_is_merged_twice(model, tmp_path):
+    X, y, group = table(seed=6)
+    one = model.fork().partial_fit(X[:50], y[:50], group[:50])
+    other = model.fork().partial_fit(X[50:], y[50:], group[50:])
+    again = GroupedRegressor.load(other.save(tmp_path / "other.safetensors"))
+    one.merge(other)
+    for part in (other, again, one):
+        with pytest.raises(ValueError, match="rows that are not counted yet"):
+            one.merge(part)
+    assert one.state_.rows().sum() == 600
+
+
+def test_states_in_files_are_merged_and_forget(tmp_path, monkeypatch, capsys):
+    from gradatim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y, group = table(n_groups=12)
+    lines = [f"{x[0]:.4f},{t:.4f},shop {g}" for x, t, g in zip(X, y, group, strict=True)]
+    for name, part in (
+        ("base", lines),
+        ("north", lines[:60]),
+        ("south", lines[40:]),
+        ("odd", ["1.0,77,shop 3"]),
+    ):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["size,y,store", *part]) + "\n")
+
+    def run(line, code=0):
+        assert main([*line.split("|"), *(["--quiet"] if line[:4] not in ("merg", "info") else [])]) == code
+        out = capsys.readouterr()
+        return out.out if code == 0 else out.err
+
+    run("fit|base.csv|--target|y|--group|store|--state|base.st")
+    for part in ("north", "south"):
+        run(f"fit|{part}.csv|--map|base.st|--state|{part}.st")
+    assert "200 rows of 12 groups known" in run("merge|north.st|south.st|--out|both.st")
+    frame = [{"size": 1.0}] * 12
+    names = [f"shop {g}" for g in range(12)]
+    base = GroupedRegressor.load("base.st")
+    whole = base.fork()
+    for start, stop in ((0, 60), (40, 180)):
+        x = [{"size": float(line.split(",")[0])} for line in lines[start:stop]]
+        stores = [line.split(",")[2] for line in lines[start:stop]]
+        whole.partial_fit(x, [float(line.split(",")[1]) for line in lines[start:stop]], stores)
+    both = GroupedRegressor.load("both.st")
+    np.testing.assert_allclose(both.predict(frame, names), whole.predict(frame, names), atol=1e-9)
+    assert "would count twice" in run("merge|north.st|north.st|--out|x.st", 2)
+    assert "rows that are not counted yet" in run("merge|both.st|south.st|--out|x.st", 2)
+    run("fit|north.csv|--target|y|--group|store|--state|other.st")
+    assert "north.st cannot be merged: merging needs one prior" in run(
+        "merge|north.st|other.st|--out|x.st", 2
+    )
+    assert "leave --weigh out" in run("merge|north.st|south.st|--weigh|north.csv|--out|x.st", 2)
+    assert "has decided --target" in run("fit|north.csv|--map|base.st|--target|y|--state|x.st", 2)
+    assert not (tmp_path / "x.st").exists()
+
+    assert "60 rows forgotten" in run("forget|north.csv|--state|both.st")
+    south = GroupedRegressor.load("south.st")
+    both = GroupedRegressor.load("both.st")
+    np.testing.assert_allclose(both.predict(frame, names), south.predict(frame, names), atol=1e-8)
+    run("forget|--group|shop 3|--state|both.st")
+    assert "shop 3" not in GroupedRegressor.load("both.st").groups_
+    before = (tmp_path / "both.st").read_bytes()
+    assert "knows no such group" in run("forget|--group|shop 3|--state|both.st", 2)
+    assert "odd.csv, rows 1 to 1: some of these rows were never" in run("forget|odd.csv|--state|both.st", 2)
+    assert "nothing is named" in run("forget|--state|both.st", 2)
+    assert (tmp_path / "both.st").read_bytes() == before
+    said = run("info|south.st")
+    assert "beyond the pooled model" in said and "█" in said
+    assert "level" in run("info|--plot|a.png|--column|nothing|south.st", 2)
+
+
+def test_weights_in_files_are_those_of_rows(tmp_path, monkeypatch, capsys):
+    from gradatim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y, group = table(n_groups=12)
+    lines = [f"{x[0]:.4f},{t:.4f},{g},{n % 3}" for n, (x, t, g) in enumerate(zip(X, y, group, strict=True))]
+    (tmp_path / "sales.csv").write_text("\n".join(["size,y,store,count", *lines]) + "\n")
+    fit = ["fit", "sales.csv", "--target", "y", "--group", "store", "--weight", "count", "--quiet"]
+    assert main([*fit, "--state", "s.safetensors"]) == 0
+    assert "60 rows of weight 0 skipped" in capsys.readouterr().out
+    model = GroupedRegressor.load("s.safetensors")
+    assert model.feature_names_in_.tolist() == ["size"]
+    assert model.state_.rows().sum() == 180
+    assert main(["update", "sales.csv", "--state", "s.safetensors", "--quiet"]) == 0
+    assert GroupedRegressor.load("s.safetensors").state_.rows().sum() == 360
 
 
 def test_a_picture_of_effects(model, tmp_path):

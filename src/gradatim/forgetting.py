@@ -49,6 +49,7 @@ class Forgetting:
             rows = estimator._targets(estimator._rows(X, y, sample_weight).present())
             if known is not None and len(estimator.classes_) > len(known):
                 raise ValueError(f"{NEVER}: their classes are new")
+            estimator._start_forgets(rows)
             forget_rows(estimator.task_, rows)
         return self
 

@@ -35,6 +35,8 @@ class OneRow:
     _aligned: Callable[..., Columns]
     _checked: Callable[[Any], np.ndarray]
     _weighed: Callable[..., np.ndarray]
+    _said: Callable[..., np.ndarray]
+    _begun: Callable[..., None]
     _learn: Callable[[Rows], None]
 
     def learn_one(self, x: dict[Any, Any], y: Any, weight: float = 1.0) -> Self:
@@ -59,6 +61,7 @@ class OneRow:
             target = self._checked([y])
             weights = self._weighed(target, read_weights(weight or 1.0, 1))
             columns = self._one(x, weights)
+            self._begun(columns)
             if weight:
                 if hasattr(self, "task_"):
                     self.task_ = copy.copy(self.task_)
@@ -103,7 +106,7 @@ class OneRow:
             return None
         columns = self._one(x)
         task = self.task_.current(self.batch_size)
-        return task.predict(task.encode(columns), read)[0]
+        return self._said(task, columns, task.encode(columns), read)[0]
 
 
 class OneLabel(OneRow):

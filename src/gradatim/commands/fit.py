@@ -20,7 +20,7 @@ from ..files.schema import STORED_OPTIONS, Schema
 from ..files.streaming import fit_stream, prepare, reweigh
 from ..files.target import CLASSIFICATION, MAX_CLASSES, TASKS, check_class_count
 from ..names import as_item
-from .grouped import fit_groups, is_grouped, update_groups
+from .grouped import fit_groups, fit_groups_under_map, is_grouped, update_groups
 from .learning import (
     check_free,
     class_weights,
@@ -188,6 +188,9 @@ def fit(options: Namespace, console: Console) -> None:
         ValueError: invalid options, files that cannot be learned, or a state that would be overwritten.
     """
     _check_numbers(options)
+    if options.map is not None and is_grouped(Path(options.map)):
+        fit_groups_under_map(options, console)
+        return
     if options.group is not None:
         fit_groups(options, console)
         return

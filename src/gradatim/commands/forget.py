@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.progress import Bar
 from ..files.streaming import CHUNK_ROWS, StreamReport, TargetReader, chunks
+from .grouped import is_grouped
+from .grouped_states import forget_groups
 from .learning import check_free, lock_state, notes_of_rows, row_weights, save
 from .show import print_written
 from .tables import (
@@ -41,15 +43,24 @@ if TYPE_CHECKING:
 
 def forget_options(parser: ArgumentParser, arguments: list[str]) -> None:
     """Add the options of `forget`."""
-    parser.add_argument("files", type=str, nargs="+", help=f"{FILES_HELP}; rows as they were learned")
+    parser.add_argument("files", type=str, nargs="*", help=f"{FILES_HELP}; rows as they were learned")
     parser.add_argument(
         "--state", type=str, required=True, help="a state that gradatim fit wrote; saved at the end"
     )
     parser.add_argument("--out", type=str, help="save to another file and leave the state as it is")
+    parser.add_argument(
+        "--group", type=str, action="append", help="of a state of groups: forget all rows of this group"
+    )
     add_reading_options(parser, stored=True)
     parser.add_argument("--force", action="store_true", help="overwrite an existing file at --out")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    add_examples(parser, ["gradatim forget withdrawn.csv --state task.safetensors"])
+    add_examples(
+        parser,
+        [
+            "gradatim forget withdrawn.csv --state task.safetensors",
+            "gradatim forget --group 'shop 12' --state stores.safetensors",
+        ],
+    )
 
 
 def forget(options: Namespace, console: Console) -> None:
@@ -59,6 +70,12 @@ def forget(options: Namespace, console: Console) -> None:
         ValueError: the state cannot be read or does not forget, the files have other columns, a row was never learned,
             or the state has changed in the meantime.
     """
+    if is_grouped(Path(options.state)):
+        forget_groups(options, console)
+        return
+    if not options.files or options.group:
+        wanted = "holds no groups: leave --group out" if options.group else "forgets rows: give files of them"
+        raise ValueError(f"{options.state} {wanted}")
     state = Path(options.state)
     out = state if options.out is None else Path(options.out)
     is_new = not is_any_of(out, [options.state])

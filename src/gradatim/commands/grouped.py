@@ -21,7 +21,7 @@ from ..files.streaming import TargetReader
 from ..files.target import CLASSIFICATION, REGRESSION
 from ..files.writing import STDOUT, TableWriter
 from .learning import check_free, lock_state, notes_of_empty
-from .show import format_bytes, print_written
+from .show import print_written
 from .tables import (
     check_answers,
     check_output,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 FIRST = 200_000
 """Rows at most that teach what groups share; later ones are learnt by their groups alone."""
 
-UNFIT = ("map", "map_only", "classes", "weight", "class_weight", "id")
+UNFIT = ("map", "map_only", "classes", "class_weight", "id")
 """Options of `fit` that groups do not have."""
 
 
@@ -83,7 +83,7 @@ def fit_groups(options: Namespace, console: Console) -> None:
         table_file = open_files(options.files, reading, text=tuple(text))
         names = table_file.names
         columns, drop = (tuple(column_names(options[name], names)) for name in ("columns", "drop"))
-        target, group = (column_name(options[name], names) for name in ("target", "group"))
+        target, group, weight = (column_name(options[name], names) for name in ("target", "group", "weight"))
         if group not in names:
             raise ValueError(
                 f"--group {group}: no column is called that; there are {', '.join(names[:10])}: name one"
@@ -94,6 +94,7 @@ def fit_groups(options: Namespace, console: Console) -> None:
             columns=columns,
             drop=drop,
             id=group,
+            weight=weight,
             text=tuple(column_names(options.text, names)),
         )
         stored = {name: reading[name] for name in STORED_OPTIONS if name in reading}
@@ -104,8 +105,23 @@ def fit_groups(options: Namespace, console: Console) -> None:
         with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
             notes = _learn(model, table_file, schema, bar, first=True)
         model.save(state)
-        _report(console, model, notes, started)
+        report_groups(console, model, notes, started)
         print_written(console, [state])
+
+
+def fit_groups_under_map(options: Namespace, console: Console) -> None:
+    """Learn rows of groups under the prior of the state at `--map`, and save a state of these rows alone.
+
+    Raises:
+        ValueError: an option that the state at `--map` has decided; as `update_groups`.
+    """
+    decided = ("target", "group", "columns", "text", "id", "map_only", "classes", "class_weight")
+    if given := [name for name in decided if options[name]]:
+        raise ValueError(
+            f"{options.map} holds groups, and has decided --{given[0].replace('_', '-')}: leave it out, or leave "
+            "--map out"
+        )
+    _learn_more(options, console, Path(options.map), Path(options.state), fresh=True)
 
 
 def update_groups(options: Namespace, console: Console) -> None:
@@ -115,20 +131,27 @@ def update_groups(options: Namespace, console: Console) -> None:
         ValueError: the state cannot be read, the files have other columns, or the state has changed in the meantime.
     """
     state = Path(options.state)
-    out = state if options.out is None else Path(options.out)
-    is_new = not is_any_of(out, [options.state])
-    check_output(out, "--out" if is_new else "--state", options.files)
-    if options.weight is not None:
-        raise ValueError("groups know no row weights: leave --weight out")
+    _learn_more(options, console, state, state if options.out is None else Path(options.out))
+
+
+def _learn_more(options: Namespace, console: Console, state: Path, out: Path, fresh: bool = False) -> None:
+    """Learn rows of groups into a state, or under its prior alone into a `fresh` one."""
+    is_new = not is_any_of(out, [str(state)])
+    check_output(
+        out, "--out" if is_new and not fresh else "--state", [*options.files, *([str(state)] * fresh)]
+    )
     with interruptible(out), lock_state(out, console):
         if is_new:
             check_free(out, options.force)
         version = file_version(state)
         model, schema = load_groups(state)
+        model = model.fork() if fresh else model
+        if options.weight is not None:
+            schema = schema.with_weight(options.weight)
         table_file = open_known(options.files, schema, reading_options(options))
         checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
         note = checked.check_columns(table_file, state, learn=True)
-        _check_group(table_file, schema)
+        check_group(table_file, schema)
         say_notes(console, [*table_file.notes, note])
         started = time.perf_counter()
         with Bar(not options.quiet, f"learning {table_file.path.name}") as bar:
@@ -138,7 +161,7 @@ def update_groups(options: Namespace, console: Console) -> None:
                 f"{state} was changed by another process in the meantime: nothing was saved; update again"
             )
         model.save(out)
-        _report(console, model, notes, started)
+        report_groups(console, model, notes, started)
         print_written(console, [out])
 
 
@@ -157,7 +180,7 @@ def predict_groups(options: Namespace, levels: Sequence[float], console: Console
         table_file = open_known(options.files, schema, reading_options(options))
         checked = schema.with_dropped(column_names(options.drop, table_file.names), table_file)
         note = checked.check_columns(table_file, options.state, learn=False)
-        _check_group(table_file, schema)
+        check_group(table_file, schema)
         say_notes(console, [*table_file.notes, note])
         cells = schema.cells_to_read(learn=False)
         with Bar(not options.quiet, f"predicting {table_file.path.name}") as bar, TableWriter(out) as file:
@@ -185,78 +208,46 @@ def load_groups(path: Path) -> tuple[Any, Schema]:
     return kind.load(path), Schema.from_json(header, path)
 
 
-def describe_groups(path: Path) -> list[list[str]]:
-    """Return what a state of groups holds, as lines for `gradatim info`.
-
-    Raises:
-        ValueError: a file that is missing, damaged or foreign.
-    """
-    from ..files.checkpoint import read_header
-    from ..groups import GroupedClassifier, GroupedRegressor
-
-    header = read_header(path, "groups")
-    kind = GroupedRegressor if header.get("classes") is None else GroupedClassifier
-    model: Any = kind.load(path)
-    rows, weighing = model.state_.rows(), model.prior_.weighing
-    share = (
-        weighing.weights(np.zeros((1, len(weighing.log_prior))))[0]
-        .reshape(len(model.prior_.experts), -1)
-        .sum(1)
-    )
-    experts = ", ".join(f"{e.name} ({s:.0%})" for e, s in zip(model.prior_.experts, share, strict=True))
-    lines = [["file", str(path)], ["kind", f"groups, format version {header['gradatim_format']}"]]
-    lines += [["size", format_bytes(path.stat().st_size)], ["estimator", header["estimator"]]]
-    sizes = f", of {rows.min():,.0f} to {rows.max():,.0f} rows" if len(rows) else ", a prior alone"
-    lines.append(["groups", f"{len(rows):,}{sizes}"])
-    lines.append(["rows", f"{rows.sum():,.0f}"])
-    lines.append(["prior", f"taught by {model.prior_.rows:,} rows of {model.prior_.groups:,} groups"])
-    lines.append(["experts", experts])
-    if (table := header.get("table")) is not None:
-        lines += [["target", f"{table['target']} ({table['task']})"], ["group", str(table["id"])]]
-    lines.append(["columns", f"{header['n_features']}"])
-    lines.append(["stored rows", "none as they came: sums over the rows of each group"])
-    names = ", ".join(map(str, model.groups_[:20]))
-    return [*lines, ["stored values", f"the names of groups: {names}{', ...' if len(rows) > 20 else ''}"]]
-
-
 def _new_model(schema: Schema) -> Any:
     from ..groups import GroupedClassifier, GroupedRegressor
 
     return GroupedClassifier() if schema.task == CLASSIFICATION else GroupedRegressor()
 
 
-def _check_group(table_file: TableFile, schema: Schema) -> None:
+def check_group(table_file: TableFile, schema: Schema) -> None:
+    """Raise ValueError if the column that names the group is missing."""
     if schema.id not in table_file.names:
         raise ValueError(
             f"{table_file.path}: column {schema.id!r}, which names the group, is missing: add it, or rename a column"
         )
 
 
-def _rows(
+def rows_of_groups(
     table_file: TableFile, reader: TargetReader, bar: Any, skipped: dict[str, int]
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield features, targets and groups of the rows that have a target and a group, and count the others."""
+    """Yield features, targets, groups and weights of rows that have all of these, and count the others."""
     schema, done = reader.schema, 0
     cells = schema.cells_to_read(learn=True) | schema.cells_to_read(learn=False)
     for table, share in table_file.stream(cells):
-        X, y, _, present = reader.read(table)
+        X, y, weight, present = reader.read(table)
         names = np.array(table[schema.id].to_pylist(), dtype=object)
         has_group = np.array([name is not None for name in names.tolist()], dtype=bool)
         skipped["target"] += int((~present).sum())
         skipped["group"] += int((present & ~has_group).sum())
-        chosen = present & has_group
+        skipped["weight"] += int((present & has_group & (weight == 0)).sum())
+        chosen = present & has_group & (weight > 0)
         done += table.num_rows
         bar.update(share, f"{done:,} rows")
         if chosen.any():
-            yield X.filter(arrow().array(chosen)), y[chosen], names[chosen]
+            yield X.filter(arrow().array(chosen)), y[chosen], names[chosen], weight[chosen]
 
 
 def _learn(model: Any, table_file: TableFile, schema: Schema, bar: Any, first: bool) -> list[str]:
     """Learn all rows of files, the `first` ones together, and return notes."""
-    labels, skipped = schema.labels(), {"target": 0, "group": 0}
+    labels, skipped = schema.labels(), {"target": 0, "group": 0, "weight": 0}
     reader = TargetReader(schema, labels, table_file.path, table_file.place)
     held: list[tuple[Any, ...]] = []
-    for rows in _rows(table_file, reader, bar, skipped):
+    for rows in rows_of_groups(table_file, reader, bar, skipped):
         if not first:
             model.partial_fit(*rows)
             continue
@@ -266,20 +257,27 @@ def _learn(model: Any, table_file: TableFile, schema: Schema, bar: Any, first: b
             first = False
     if first:
         if not held:
-            raise ValueError(f"{table_file.path}: no row has a target and a group: nothing can be learned")
+            raise ValueError(
+                f"{table_file.path}: no row has a target, a group and a weight: nothing can be learned"
+            )
         _fit(model, held)
     model.table_ = replace(schema, spelling=labels.spelling).to_json()
-    lacking = {"target": schema.target, "group": schema.id}
-    notes = [f"{count_rows(n)} without {lacking[kind]!r} skipped" for kind, n in skipped.items() if n]
+    lacking = {
+        "target": f"without {schema.target!r}",
+        "group": f"without {schema.id!r}",
+        "weight": "of weight 0",
+    }
+    notes = [f"{count_rows(n)} {lacking[kind]} skipped" for kind, n in skipped.items() if n]
     return [*notes, *table_file.notes_after()]
 
 
 def _fit(model: Any, held: list[tuple[Any, ...]]) -> None:
-    tables, targets, names = zip(*held, strict=True)
-    model.fit(arrow().concat_tables(tables), np.concatenate(targets), np.concatenate(names))
+    tables, *columns = zip(*held, strict=True)
+    model.fit(arrow().concat_tables(tables), *map(np.concatenate, columns))
 
 
-def _report(console: Console, model: Any, notes: list[str], started: float) -> None:
+def report_groups(console: Console, model: Any, notes: list[str], started: float) -> None:
+    """Print how many rows of how many groups are known, and notes."""
     rows = model.state_.rows()
     groups = count(len(rows), "group", "groups")
     say(

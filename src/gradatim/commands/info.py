@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .grouped import describe_groups, is_grouped
+from .grouped import is_grouped
+from .grouped_states import describe_groups, plot_groups
 from .judge import checkpoint_path
 from .show import format_bytes, print_table
 from .tables import describe_state
@@ -29,6 +30,8 @@ def info_options(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument(
         "--check", action="store_true", help="only say, in a line for each, whether it is whole and loads"
     )
+    parser.add_argument("--plot", type=str, metavar="PNG", help="of a state of groups: draw how they differ")
+    parser.add_argument("--column", type=str, help="with --plot: whose slope (default: the level)")
 
 
 def info(options: Namespace, console: Console) -> None:
@@ -38,6 +41,13 @@ def info(options: Namespace, console: Console) -> None:
         ValueError: a file that is missing, truncated, damaged or foreign.
         SystemExit: with `--check`, of code 2, if one of the files is that.
     """
+    if options.column and not options.plot:
+        raise ValueError("--column says what --plot draws: give --plot PNG as well")
+    if options.plot:
+        if len(options.checkpoint) > 1 or options.check:
+            raise ValueError("--plot draws one state: give that one alone")
+        plot_groups(Path(options.checkpoint[0]), Path(options.plot), options.column, console)
+        return
     if not options.check:
         for name in options.checkpoint:
             print_table(console, "", ["", ""], info_lines(checkpoint_path(name)))

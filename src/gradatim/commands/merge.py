@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.joined_schema import join_schemas
 from ..files.streaming import reweigh
+from .grouped import is_grouped
+from .grouped_states import merge_groups
 from .learning import check_free, learnable_sample, lock_state, save
 from .show import print_written
 from .tables import (
@@ -61,6 +63,7 @@ def merge_options(parser: ArgumentParser, arguments: list[str]) -> None:
             "gradatim fit days/tuesday.csv --map base.safetensors --state tuesday.safetensors  # on another",
             "gradatim merge monday.safetensors tuesday.safetensors --out whole.safetensors",
             "gradatim merge parts/*.safetensors --weigh days/monday.csv --out whole.safetensors",
+            "gradatim merge north.safetensors south.safetensors --out stores.safetensors  # groups of one prior",
         ],
     )
 
@@ -75,6 +78,9 @@ def merge(options: Namespace, console: Console) -> None:
     out, reading = Path(options.out), reading_options(options)
     check_output(out, "--out", [*options.states, *(options.weigh or ())])
     _check_different(options.states)
+    if any(is_grouped(Path(state)) for state in options.states):
+        merge_groups(options, console)
+        return
     with interruptible(out), lock_state(out, console):
         check_free(out, options.force)
         started = time.perf_counter()

@@ -6,7 +6,6 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +20,7 @@ from ..files.contract import blamed
 from ..files.table import TableState, device_here, read_table, write_table
 from ..files.table_schema import MAX_MEMBERS
 from ..forgetting import Forgetting
+from ..interface import TableInterface
 from ..learner import Learner
 from ..memory import read_memory
 from ..memory.waiting import bare
@@ -34,6 +34,7 @@ from ..preprocessing.lineage import check_alike, join, lineage_of, new_lineage
 from ..preprocessing.rows import Rows, read_weights
 from ..recipes import rebuild
 from ..table_task import ENCODED, TableTask
+from .started import Started
 from .weighed import Weighed
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ AHEAD = 1024
 """Rows at most that are predicted at once before they are learnt; fewer, an eighth of those learnt, at first."""
 
 
-class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
+class Refined(OneRow, Forgetting, Weighed, Started, TableInterface, BaseEstimator):
     """What `RefinedClassifier` and `RefinedRegressor` share."""
 
     n_features_in_: int
@@ -72,6 +73,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         device: str = "cpu",
         random_state: Any = 0,
         memory: str | int = "all",
+        prior: Any = None,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
@@ -80,6 +82,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         self.device = device
         self.random_state = random_state
         self.memory = memory
+        self.prior = prior
 
     @property
     def memory_(self) -> float:
@@ -119,8 +122,9 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
             for part, fewer in ((task, self.classes_), (more, estimator.classes_)):
                 if len(fewer) < len(classes):
                     part.widen(positions(classes, fewer), len(classes))
+        start = self._start_merged(estimator)
         task.merge(more)
-        self.task_, self.merged_ = task, merged
+        self.task_, self.merged_, self.start_ = task, merged, start
         if classes is not None:
             self.classes_ = classes
         return self
@@ -140,6 +144,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
                 raise ValueError(
                     f"a map needs {MAPPED} rows at least; got {len(rows)}: give more, or use partial_fit"
                 )
+            self._start_learns(rows, rows.y)
             self.task_.remap(rows, self.batch_size)
         return self
 
@@ -171,6 +176,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
             raise ValueError("the map is not fixed yet: learn more rows before forking")
         fresh = copy.deepcopy(self)
         fresh.task_.reset()
+        fresh.start_ = None if self.start_ is None else self.start_.empty()
         fresh.merged_ = new_lineage()
         return fresh
 
@@ -201,6 +207,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         }
         task = copy.copy(self.task_)
         tensors, entries = task.pack()
+        tensors, entries = self._start_packed(tensors, entries)
         written = write_table(path, tensors, about | entries, lambda new: self.load(new, task.template))
         self.task_ = task
         return written
@@ -234,7 +241,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         estimator.__dict__.update({k: value for k, value in attributes.items() if value is not None})
         estimator.task_ = estimator._new_task(None if classes is None else len(classes))
         with blamed(path):
-            estimator.task_.unpack(tensors, about)
+            estimator.task_.unpack(estimator._start_unpacked(tensors, about), about)
         return estimator
 
     def __getstate__(self) -> dict[str, Any]:
@@ -243,24 +250,6 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         if "task_" in state:
             state["task_"] = bare(state["task_"])
         return state
-
-    def __sklearn_tags__(self) -> Any:
-        """Return what kinds of tables are read."""
-        tags = super().__sklearn_tags__()
-        for kind in ("allow_nan", "sparse", "string", "categorical"):
-            setattr(tags.input_tags, kind, True)
-        return tags
-
-    @contextmanager
-    def _unharmed(self) -> Iterator[None]:
-        """Put everything back as it was where something is raised."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _labels(self) -> np.ndarray | None:
         return getattr(self, "classes_", None)
@@ -323,6 +312,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         weight = self._weighed(y, read_weights(sample_weight, len(y)), fit)
         columns = self._columns(X, not more, weight)
         check_consistent_length(columns.values[0], y)
+        self._begun(columns, fit)
         if more:
             self.task_ = copy.copy(self.task_)
             if self.task_.encoder is not None:
@@ -373,7 +363,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
                 continue
             current = task.current(self.batch_size)
             x = current.encode(piece.columns)
-            prediction = current.predict(x, TableTask.outputs_at)
+            prediction = self._said(current, piece.columns, x, TableTask.outputs_at)
             # while rows are held the map is not fixed: they are encoded once more
             self._learn(piece, x if current is task else None, classes)
             yield classes_before, prediction
@@ -382,11 +372,12 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
         """Return what `read` returns of the task and of rows, encoded some at a time: `[n, ...]`."""
         task = self.task_.current(self.batch_size)
         starts = range(0, columns.n_rows, ENCODED)
-        parts = (task.encode(columns.take(slice(start, start + ENCODED))) for start in starts)
-        return np.concatenate([task.predict(part, read) for part in parts])
+        parts = (columns.take(slice(start, start + ENCODED)) for start in starts)
+        return np.concatenate([self._said(task, part, task.encode(part), read) for part in parts])
 
     def _learn_targets(self, rows: Rows, y: np.ndarray, x: np.ndarray | None) -> None:
         """Learn rows whose y is numbers or class indices `[n]`; those of weight 0 are left out."""
+        self._start_learns(rows, y)
         x = x if x is None or rows.weight.all() else x[rows.weight > 0]
         rows = Rows(rows.columns, y.astype(np.float64), rows.weight).present()
         self.task_.partial_fit(rows, self.batch_size, x)
@@ -394,6 +385,7 @@ class Refined(OneRow, Forgetting, Weighed, BaseEstimator):
 
     def _fit(self, rows: Rows, y: np.ndarray, outputs: int | None) -> None:
         """Learn a whole table, y numbers or class indices `[n]`, forgetting what was learnt."""
+        self._start_learns(rows, y, anew=True)
         task, rows = self._new_task(outputs), Rows(rows.columns, y.astype(np.float64), rows.weight)
         task.fit(rows.present(), self.batch_size, self.n_passes)
         self.task_, self.merged_ = task, lineage_of(task)

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from ..groups import GroupedClassifier
 from ..one_row import OneLabel
 from ..preprocessing.labels import align, positions, read_labels, union
 from ..table_task import TableTask
@@ -47,6 +48,8 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
         class_weight: what a row of each class counts, times its `sample_weight`: a dict of positive numbers by label,
             1 where it names none; or `"balanced"`, by which classes count alike. `fit` counts them for that, and
             `prepare` in its sample. Rows that come later count by the same numbers. `partial_fit` does not begin so.
+        prior: what tables of the same columns share: a file of `GroupedClassifier.save_prior`, or a fitted one. The
+            table begins there, and its rows decide how much the prior says.
 
     Attributes:
         classes_: the labels, sorted.
@@ -78,8 +81,9 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
         random_state: Any = 0,
         memory: str | int = "all",
         class_weight: Any = None,
+        prior: Any = None,
     ) -> None:
-        super().__init__(model, batch_size, n_passes, n_estimators, device, random_state, memory)
+        super().__init__(model, batch_size, n_passes, n_estimators, device, random_state, memory, prior)
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -90,9 +94,9 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
         """
         with self._unharmed():
             rows = self._rows(X, y, sample_weight, fit=True)
-            labels, codes = np.unique(rows.y, return_inverse=True)
+            labels = self._all_labels(np.unique(rows.y))
             self._check_weights(labels)
-            self._fit(rows, codes, len(labels))
+            self._fit(rows, positions(labels, rows.y), len(labels))
             self.classes_ = labels
         return self
 
@@ -200,11 +204,28 @@ class RefinedClassifier(ClassifierMixin, OneLabel, Refined):
 
     def _begin(self, labels: np.ndarray) -> None:
         """Begin a task whose classes are these labels `[n]`, as far as is known."""
-        self.classes_ = np.unique(labels)
+        self.classes_ = self._all_labels(np.unique(labels))
         self.task_ = self._new_task(len(self.classes_))
+
+    def _all_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Return the labels `[C]` of a table: of one that begins at a prior, those of the prior."""
+        known = None if self.start_ is None else self.start_.classes
+        if known is None:
+            return labels
+        if len(union(known, labels)) > len(known):
+            new = next(label for label in labels.tolist() if label not in set(known.tolist()))
+            raise ValueError(
+                f"the prior knows the classes {', '.join(map(str, known[:8]))}; got {new}: leave those rows out, or "
+                "leave prior out"
+            )
+        return known
+
+    def _kind(self) -> Any:
+        return GroupedClassifier
 
     def _widen(self, labels: np.ndarray) -> None:
         """Go on with all these labels `[C]`, sorted."""
+        labels = self._all_labels(labels)
         if len(labels) > len(self.classes_):
             self.task_.widen(positions(labels, self.classes_), len(labels))
         self.classes_ = labels

@@ -5,12 +5,14 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..groups import GroupedRegressor
 from ..one_row import OneNumber
 from ..preprocessing.labels import read_targets
 from ..table_task import TableTask
@@ -27,7 +29,7 @@ class RefinedRegressor(RegressorMixin, OneNumber, Refined):
 
     `p(y | x) = sum_e w_e Student_e(y; theta_e phi(x), s_e)`: ridge heads on families of features, several strengths and
     tails of each, weighted by the likelihood they gave to rows before they saw them (`gradatim.refiners.Experts`).
-    Tables, maps and arguments as in `RefinedClassifier`.
+    Tables, maps and arguments as in `RefinedClassifier`; `prior` is of a `GroupedRegressor`.
 
     Attributes: `n_features_in_`; `feature_names_in_` of named columns.
 
@@ -104,7 +106,10 @@ class RefinedRegressor(RegressorMixin, OneNumber, Refined):
             raise ValueError(
                 f"quantiles must lie in (0, 1), 1e-12 from its ends, without return_std; got {quantiles!r}"
             )
-        return self._predict(columns, lambda task, x: task.quantiles(x, levels))
+        return self._predict(columns, partial(TableTask.quantiles, levels=levels))
+
+    def _kind(self) -> Any:
+        return GroupedRegressor
 
     def _learn(self, rows: Rows, x: np.ndarray | None = None, classes: Any = None) -> None:
         if not hasattr(self, "task_"):

@@ -55,6 +55,7 @@ ENTRIES = {
     "classes": mapping().or_none(),
     "class_weight": mapping().optional(),
     "map": mapping(),
+    "prior": mapping().optional(),
     "target": mapping(),
     "warm": mapping().or_none(),
     "seeds": list_of(whole(0, 2**63 - 1), unique=True),
@@ -309,7 +310,11 @@ def _check_classes(classes: dict[str, Any], where: str = "header.classes") -> No
 
 
 def check_tensors(header: dict[str, Any], tensors: Tensors) -> None:
-    """Raise ValueError unless every tensor has a name, a type and a shape that the header says."""
+    """Raise ValueError unless every tensor has a name, a type and a shape that the header says.
+
+    Tensors of a prior are checked by those who read it.
+    """
+    tensors = _own(header, tensors)
     if header["warm"] is not None:
         _check_warm(header, tensors)
         return
@@ -342,8 +347,15 @@ def _check_warm(header: dict[str, Any], tensors: Tensors) -> None:
     check_parts(tensors, names, {})
 
 
+def _own(header: dict[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors of the table itself."""
+    is_own = lambda name: "prior" not in header or not name.startswith("prior.")  # noqa: E731
+    return {name: part for name, part in tensors.items() if is_own(name)}
+
+
 def check_numbers(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise ValueError if a number in a tensor of any shape is out of range, or first rows and words differ in size."""
+    tensors = _own(header, tensors)
     if header["warm"] is None:
         for member in range(len(header["seeds"])):
             parts = {f"{member}.{name}": part for name, part in _member(header).items()}

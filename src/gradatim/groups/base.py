@@ -5,7 +5,6 @@ Source: Pedregosa et al. 2011 (the estimator's interface).
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,25 +12,30 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from ..preprocessing import Columns, read_columns
+from ..interface import TableInterface
+from ..preprocessing import read_columns
 from ..preprocessing.features import MODEL, match_dicts
+from ..preprocessing.lineage import join, new_lineage
+from ..preprocessing.rows import Rows, read_weights
 from ..probing.plots import group_effects
 from . import file
 from .describing import table_of_effects
 from .names import as_name, codes, hashes, read_groups
 from .prior import CHUNK, GroupPrior, learn_prior
+from .start import Start, taught
 from .state import GroupState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..preprocessing import Columns
     from .sums import Sums
 
 HELD = 256
 """Rows that `partial_fit` holds, of two groups at least; then it learns what they share."""
 
 
-class Grouped(BaseEstimator):
+class Grouped(TableInterface, BaseEstimator):
     """What `GroupedRegressor` and `GroupedClassifier` share."""
 
     n_features_in_: int
@@ -39,6 +43,7 @@ class Grouped(BaseEstimator):
     classes_: np.ndarray
     prior_: GroupPrior
     state_: GroupState
+    merged_: frozenset[str] = frozenset()
 
     def __init__(self, prior: Any = None) -> None:
         self.prior = prior
@@ -70,10 +75,10 @@ class Grouped(BaseEstimator):
         spread = table.get(column.replace("level", "level_std", 1)) if column.startswith("level") else None
         return group_effects(table["group"], table[column], spread, column, png)
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
         """Learn what groups share, and each group, from rows X `[n, columns]`, y `[n]` and groups `[n]`.
 
-        With `prior` given, only the groups are learnt.
+        With `prior` given, only the groups are learnt. A row of weight k counts as k rows, one of weight 0 not at all.
 
         Raises:
             ValueError: no rows, fewer than two groups without a prior, a row without a group, other columns than the
@@ -85,15 +90,16 @@ class Grouped(BaseEstimator):
                 "state_",
                 "held_",
                 "early_",
+                "merged_",
                 "classes_",
                 "n_features_in_",
                 "feature_names_in_",
             ):
                 self.__dict__.pop(name, None)
-            self._learn(X, y, groups, hold=False)
+            self._learn(X, y, groups, sample_weight, hold=False)
         return self
 
-    def partial_fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
         """Learn more rows X `[n, columns]`, y `[n]` of groups `[n]`; groups may be new or come back at any time.
 
         Without a prior the first 256 rows are held, and teach it; then each row changes its own group alone.
@@ -102,7 +108,22 @@ class Grouped(BaseEstimator):
             ValueError: as `fit`; other columns than before.
         """
         with self._unharmed():
-            self._learn(X, y, groups, hold=True)
+            self._learn(X, y, groups, sample_weight, hold=True)
+        return self
+
+    def forget(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+        """Forget rows X `[n, columns]`, y `[n]` of groups `[n]` that were learnt; a group without rows is not known.
+
+        The sums of their groups become what they were without these rows, up to rounding. What they taught the prior
+        stays.
+
+        Raises:
+            ValueError: as `partial_fit`; rows that were never learnt, as far as the sums show it. Nothing is changed.
+        """
+        self._settle()
+        rows, names = self._read(X, y, groups, sample_weight)
+        known, sums = self._summed(rows, names)
+        self.state_ = self.state_.take_away(known, sums)
         return self
 
     def forget_group(self, group: Any) -> Self:
@@ -115,7 +136,7 @@ class Grouped(BaseEstimator):
         name = as_name(group)
         if name not in self.state_.index:
             raise ValueError(f"group {name!r} is not known: choose one of groups_")
-        self.state_ = self.state_.without(name)
+        self.state_ = self.state_.without([name])
         return self
 
     def merge(self, other: Self) -> Self:
@@ -124,7 +145,7 @@ class Grouped(BaseEstimator):
         Sums of a group that both know add up, exactly as in one pass over both.
 
         Raises:
-            ValueError: another prior, or another kind of estimator.
+            ValueError: another prior, another kind of estimator, or rows that are merged already.
         """
         self._settle()
         if type(other) is not type(self):
@@ -134,7 +155,7 @@ class Grouped(BaseEstimator):
             raise ValueError(
                 "merging needs one prior; got two: save_prior on one machine, and from_prior on the others"
             )
-        names = list(other.state_.index)
+        merged, names = join(self.merged_, other.merged_), list(other.state_.index)
         fold, sums = other.state_.compact()
         mine = self.state_.folds(names)
         apart = [
@@ -148,6 +169,7 @@ class Grouped(BaseEstimator):
                 "model: learn its rows where it was"
             )
         self.state_.add(names, sums, fold)
+        self.merged_ = merged
         return self
 
     def fork(self) -> Self:
@@ -198,59 +220,65 @@ class Grouped(BaseEstimator):
         """
         return cls.load(path).fork()
 
-    def _learn(self, X: Any, y: Any, groups: Any, hold: bool) -> None:
+    def _learn(self, X: Any, y: Any, groups: Any, weight: Any, hold: bool) -> None:
         """Learn rows, or with `hold` put the first ones aside; begin a prior where there is none."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if not hasattr(self, "prior_") and self.prior is not None:
-            source = self.prior if isinstance(self.prior, type(self)) else None
-            if source is None and not isinstance(self.prior, str | Path):
-                raise ValueError(
-                    f"prior must be a file of save_prior or a fitted {type(self).__name__}; got a "
-                    f"{type(self.prior).__name__}: give one of them, or leave it out"
-                )
-            source = source or type(self).load(str(self.prior))
-            self.__dict__.update(source.fork().__dict__ | {"prior": self.prior})
-        columns = self._columns(X, reset=not hasattr(self, "n_features_in_"))
-        y = self._checked(y)
-        check_consistent_length(columns.values[0], y)
-        names = read_groups(groups, len(y))
+            start = Start(taught(self.prior, type(self)))
+            if hasattr(X, "shape"):  # rows that are dicts have their names each
+                start.check(read_columns(X), ordered=False)
+            self.__dict__.update(start.estimator.__dict__ | {"prior": self.prior})
+        rows, names = self._read(X, y, groups, weight)
         if hasattr(self, "prior_"):
-            self._add(columns, self._coded(y), names)
+            self._add(rows, names)
             return
         if hasattr(self, "held_"):
-            before = self.held_
-            columns, y = Columns.concat([before[0], columns]), np.concatenate([before[1], y])
-            names = _joined(before[2], names)
+            rows, names = self.held_[0].concat(rows), _joined(self.held_[1], names)
         distinct = len(set(names.tolist()))
-        if hold and (len(y) < HELD or distinct < 2):
-            self.held_, self.early_ = (columns, y, names), None
+        if hold and (len(rows) < HELD or distinct < 2):
+            self.held_, self.early_ = (rows, names), None
             return
         if distinct < 2:
             raise ValueError(
                 f"what groups share is learnt from two groups at least; got {distinct} group: give more groups, a "
                 "prior that others taught, or use RefinedRegressor or RefinedClassifier"
             )
-        self._begin(columns, y, names)
+        self._begin(rows, names)
 
-    def _begin(self, columns: Columns, y: np.ndarray, names: np.ndarray) -> None:
+    def _read(self, X: Any, y: Any, groups: Any, weight: Any) -> tuple[Rows, np.ndarray]:
+        """Return checked rows of a weight above 0, and the names of their groups."""
+        columns = self._columns(X, reset=not hasattr(self, "n_features_in_"))
+        y = self._checked(y)
+        check_consistent_length(columns.values[0], y)
+        rows, names = Rows(columns, y, read_weights(weight, len(y))), read_groups(groups, len(y))
+        return rows.present(), names[rows.weight > 0]
+
+    def _begin(self, rows: Rows, names: np.ndarray) -> None:
         """Learn what groups share from the first rows, and then the groups themselves."""
         self.__dict__.pop("held_", None)
         self.__dict__.pop("early_", None)
-        self._note_classes(y)
+        self._note_classes(rows.y)
         known, group = codes(names)
-        target = self._coded(y)
-        self.prior_, fold = learn_prior(columns, target, group, hashes(known), self._n_classes())
+        target = self._coded(rows.y)
+        parts = (rows.columns, target, group, hashes(known), self._n_classes(), rows.weight)
+        self.prior_, fold = learn_prior(*parts)
         self.state_ = _empty(self.prior_)
         self.state_.places(known, fold)
-        self._add(columns, target, names)
+        self.merged_ = frozenset([file.digest(self)[:32]])
+        self._add(rows, names)
 
-    def _add(self, columns: Columns, y: np.ndarray, names: np.ndarray) -> None:
+    def _add(self, rows: Rows, names: np.ndarray) -> None:
         """Add rows to the sums of their groups."""
+        self.state_.add(*self._summed(rows, names))
+        self.merged_ = self.merged_ or new_lineage()
+
+    def _summed(self, rows: Rows, names: np.ndarray) -> tuple[list[Any], Sums]:
+        """Return the different groups of rows, and their sums."""
         known, group = codes(names)
-        x = self.prior_.encoder.encode(columns, MODEL)
+        x, y = self.prior_.encoder.encode(rows.columns, MODEL), self._coded(rows.y)
         fold = self.state_.folds(known)[group]
-        self.state_.add(known, self.prior_.sums(x, fold, y, group, len(known)))
+        return known, self.prior_.sums(x, fold, y, group, len(known), rows.weight)
 
     def _asked(self, X: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Sums]]:
         """Yield encoded rows, their folds and groups, and the sums of these groups, some rows at a time."""
@@ -273,16 +301,16 @@ class Grouped(BaseEstimator):
         if hasattr(self, "prior_") or not hasattr(self, "held_"):
             check_is_fitted(self, "prior_")
             return self
-        if len(set(self.held_[2].tolist())) < 2:
+        if len(set(self.held_[1].tolist())) < 2:
             raise ValueError(
                 "what groups share is learnt from two groups at least; got rows of one: learn rows of another, or "
                 "give a prior that others taught"
             )
-        if self.early_ is None or self.early_[0] != len(self.held_[1]):
+        if self.early_ is None or self.early_[0] != len(self.held_[0]):
             fitted = type(self)(self.prior)
             fitted.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("held_", "early_")})
             fitted._begin(*self.held_)
-            self.early_ = (len(self.held_[1]), fitted)
+            self.early_ = (len(self.held_[0]), fitted)
         return self.early_[1]
 
     def _columns(self, X: Any, reset: bool) -> Columns:
@@ -305,24 +333,6 @@ class Grouped(BaseEstimator):
 
     def _n_classes(self) -> int | None:
         raise NotImplementedError
-
-    def __sklearn_tags__(self) -> Any:
-        """Return what kinds of tables are read."""
-        tags = super().__sklearn_tags__()
-        for kind in ("allow_nan", "sparse", "string", "categorical"):
-            setattr(tags.input_tags, kind, True)
-        return tags
-
-    @contextmanager
-    def _unharmed(self) -> Iterator[None]:
-        """Put everything back as it was where something is raised."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
 
 def _empty(prior: GroupPrior) -> GroupState:

@@ -71,6 +71,7 @@ def solve(expert: Expert, sums: Sums, scales: np.ndarray | None = None) -> Heads
         >>> float(heads.at(np.ones((1, 1)), np.zeros(1, int))[0][0, 0].round(3))
         1.6
     """
+    sums = sums.believed()
     square, linear, value = sums.matrices(), sums.linear, sums.value
     noise = np.ones(1) if scales is None else expert.noise * scales
     if scales is None:

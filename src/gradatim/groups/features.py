@@ -33,7 +33,7 @@ class Features:
         >>> import numpy as np
         >>> from gradatim.groups.features import Features
         >>> x, group = np.random.default_rng(0).normal(size=(50, 2)), np.repeat(np.arange(5), 10)
-        >>> features = Features.fit(x, group, np.zeros(50))
+        >>> features = Features.fit(x, group, np.zeros(50), np.ones(50))
         >>> features.of(x, np.zeros(50)).shape, features.kinds
         ((50, 4), array([0, 1, 1, 3]))
     """
@@ -47,21 +47,22 @@ class Features:
     scale: float
 
     @classmethod
-    def fit(cls, x: np.ndarray, group: np.ndarray, pooled: np.ndarray) -> Features:
-        """Return the map for encoded rows x `[n, width]` of groups `[n]`, in their order, and pooled outputs `[n]`."""
-        centre, spread = x.mean(0), x.std(0)
+    def fit(cls, x: np.ndarray, group: np.ndarray, pooled: np.ndarray, weight: np.ndarray) -> Features:
+        """Return the map for encoded rows x `[n, width]`, in their order; groups, pooled outputs, weights `[n]`."""
+        centre = np.average(x, axis=0, weights=weight)
+        spread = np.sqrt(np.average((x - centre) ** 2, axis=0, weights=weight))
         alive = np.flatnonzero(spread > 1e-6)
         if len(alive) <= WIDEST:
             directions = np.eye(x.shape[1])[:, alive]
         else:
-            values, vectors = np.linalg.eigh(np.cov(x.T))
+            values, vectors = np.linalg.eigh(np.cov(x.T, aweights=weight))
             vectors = vectors[:, ::-1][:, :WIDEST]
             vectors *= np.sign(vectors[abs(vectors).argmax(0), np.arange(WIDEST)])
             directions = vectors / np.sqrt(np.maximum(values[::-1][:WIDEST], 1e-12))
         time = times(x, group)
         low, high = x[:, time].min(0, initial=np.inf), x[:, time].max(0, initial=-np.inf)
-        scale = float(pooled.std())
-        return cls(directions, centre @ directions, time, low, high, float(pooled.mean()), max(scale, 1e-6))
+        offset, scale = moments(pooled, weight)
+        return cls(directions, centre @ directions, time, low, high, offset, max(scale, 1e-6))
 
     @property
     def kinds(self) -> np.ndarray:
@@ -78,6 +79,12 @@ class Features:
             parts.append(np.cos(np.pi * place[:, None] * order) / order)
         parts.append((pooled[:, None] - self.offset) / self.scale)
         return np.concatenate(parts, axis=1)
+
+
+def moments(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the deviation of values `[n]` of weights `[n]`."""
+    mean = float(np.average(values, weights=weight))
+    return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=weight)))
 
 
 def times(x: np.ndarray, group: np.ndarray) -> np.ndarray:

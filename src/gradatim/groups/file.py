@@ -42,10 +42,11 @@ HEADER = {
     "experts": list_of(text()),
     "groups": whole(0, 10**9),
     "digest": text(r"[0-9a-f]{64}", "a SHA-256"),
+    "merged": list_of(text(r"[0-9a-f]{32}", "the name of some rows"), unique=True).optional(),
     "table": mapping().optional(),
 }
 NUMBERS = {name: number() for name in ("centre", "offset", "power", "loss")}
-NUMBERS |= {name: number(above=0) for name in ("scale", "feature_scale")}
+NUMBERS |= {name: number(above=0) for name in ("scale", "feature_scale", "fence")}
 NUMBERS |= {name: number(low=0) for name in ("rows", "taught")}
 
 _TREES = (*NODES, "start")
@@ -58,13 +59,7 @@ def write_groups(path: Path | str, estimator: Any, load: Callable[[Path], Any]) 
     Raises:
         ValueError: the file cannot be written.
     """
-    state: GroupState = estimator.state_
-    fold, sums = state.compact()
-    tensors = _prior_tensors(estimator.prior_)
-    tensors |= {f"groups.{name}": part for name, part in sums._asdict().items()} | {"groups.fold": fold}
-    names = to_text({"names": list(state.index)}).encode()
-    tensors["groups.names"] = np.frombuffer(bytearray(names), dtype=np.uint8)
-    header = _header(estimator) | {"groups": len(state), "digest": digest(estimator)}
+    tensors, header = pack(estimator)
     if hasattr(estimator, "table_"):
         header["table"] = estimator.table_
     return write(
@@ -73,6 +68,19 @@ def write_groups(path: Path | str, estimator: Any, load: Callable[[Path], Any]) 
         header,
         load,
     )
+
+
+def pack(estimator: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return what a fitted estimator knows: arrays of any shape by name, and plain JSON."""
+    state: GroupState = estimator.state_
+    fold, sums = state.compact()
+    tensors = _prior_tensors(estimator.prior_)
+    tensors |= {f"groups.{name}": part for name, part in sums._asdict().items()} | {"groups.fold": fold}
+    names = to_text({"names": list(state.index)}).encode()
+    tensors["groups.names"] = np.frombuffer(bytearray(names), dtype=np.uint8)
+    header = _header(estimator) | {"groups": len(state), "digest": digest(estimator)}
+    header["merged"] = sorted(estimator.merged_)
+    return tensors, header
 
 
 def digest(estimator: Any) -> str:
@@ -91,29 +99,49 @@ def read_groups_file(path: Path | str, estimator: str) -> dict[str, Any]:
         ValueError: a file that is missing, damaged, foreign, newer, or of another estimator.
     """
     path = Path(path)
-
-    def check(header: dict[str, Any], layouts: dict[str, Any]) -> None:
-        check_entries(header, HEADER, "header")
-        check_entries(header["numbers"], NUMBERS, "header.numbers")
-        if (header["n_classes"] is None) != (header["classes"] is None):
-            raise ValueError("its classes and the count of them do not belong together")
-
-    tensors, header = read(path, "groups", check)
+    tensors, header = read(path, "groups", lambda header, layouts: _check(header))
     if (found := header["estimator"]) != estimator:
         raise ValueError(f"{path} holds a {found}: load it with {found}.load")
     with blamed(path):
-        parts = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
-        prior = _prior_of(header, parts)
-        state = _state_of(prior, header, parts)
-        attributes = {"prior_": prior, "state_": state, "n_features_in_": header["n_features"]}
-        if header["feature_names"] is not None:
-            attributes["feature_names_in_"] = np.array(header["feature_names"], dtype=object)
-        if (classes := labels.from_json(header["classes"])) is not None:
-            if len(classes) != prior.classes:
-                raise ValueError("its classes and the count of them do not belong together")
-            attributes["classes_"] = classes
+        attributes = _attributes(tensors, header)
         if "table" in header:
             attributes["table_"] = header["table"]
+    return attributes
+
+
+def unpack(tensors: dict[str, Any], header: dict[str, Any], estimator: str) -> dict[str, Any]:
+    """Return the attributes of the estimator of that name which `pack` was given.
+
+    Raises:
+        ValueError: entries and tensors of any shape that contradict each other, or are of another estimator.
+    """
+    _check(header | {"gradatim_format": 1})
+    if header["estimator"] != estimator:
+        raise ValueError(f"its prior is of a {header['estimator']}; wanted a {estimator}")
+    return _attributes(tensors, header)
+
+
+def _check(header: dict[str, Any]) -> None:
+    """Raise ValueError unless every entry is of its type and range."""
+    check_entries(header, HEADER, "header")
+    check_entries(header["numbers"], NUMBERS, "header.numbers")
+    if (header["n_classes"] is None) != (header["classes"] is None):
+        raise ValueError("its classes and the count of them do not belong together")
+
+
+def _attributes(tensors: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of an estimator, checked against each other."""
+    parts = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+    prior = _prior_of(header, parts)
+    state = _state_of(prior, header, parts)
+    attributes: dict[str, Any] = {"prior_": prior, "state_": state, "n_features_in_": header["n_features"]}
+    attributes["merged_"] = frozenset(header.get("merged", ()))
+    if header["feature_names"] is not None:
+        attributes["feature_names_in_"] = np.array(header["feature_names"], dtype=object)
+    if (classes := labels.from_json(header["classes"])) is not None:
+        if len(classes) != prior.classes:
+            raise ValueError("its classes and the count of them do not belong together")
+        attributes["classes_"] = classes
     return attributes
 
 
@@ -128,6 +156,7 @@ def _header(estimator: Any) -> dict[str, Any]:
         "loss": prior.weighing.loss,
         "rows": prior.rows,
         "taught": prior.groups,
+        "fence": prior.fence,
     }
     return {
         "kind": "groups",
@@ -203,6 +232,7 @@ def _prior_of(header: dict[str, Any], parts: dict[str, np.ndarray]) -> GroupPrio
         weighing,
         int(numbers["rows"]),
         int(numbers["taught"]),
+        numbers["fence"],
     )
 
 

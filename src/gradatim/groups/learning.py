@@ -14,6 +14,8 @@ from .sums import LEVELS, Sums
 
 STEPS = 25
 SMALL = 1e-8
+QUIET = 1e-6
+"""The least noise, for a y of variance 1: below it the sums of rows without noise over it are no sums any more."""
 
 
 class Learnt(NamedTuple):
@@ -70,7 +72,7 @@ def learn(
     """
     used, places = varying | fixed, np.flatnonzero(varying)
     width, rows = len(varying), max(1.0, float(sums.count.sum()))
-    noise = 1.0 if classes else max(SMALL, float(sums.value.sum()) / rows)
+    noise = 1.0 if classes else max(QUIET, float(sums.value.sum()) / rows)
     root = np.zeros((width, len(places)))
     scale = (
         np.einsum("kpq,q->q", sums.square, np.ones(sums.square.shape[2]))[_diagonal(width)]
@@ -171,7 +173,7 @@ def _maximise(
     noise = expert.noise
     if not classes:
         noise = max(
-            SMALL, (float(sums.value.sum()) + expert.noise * found.misses) / max(1.0, float(sums.count.sum()))
+            QUIET, (float(sums.value.sum()) + expert.noise * found.misses) / max(1.0, float(sums.count.sum()))
         )
     size = found.mean**2 + np.diag(found.mean_covariance)
     new = precision.copy()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..nn.trees import STAGES, Trees, fit_trees
-from ..preprocessing import Encoder
+from ..preprocessing import Encoder, Number
 from .experts import Expert, solve
-from .features import Features
+from .features import Features, moments
 from .sharing import SCALES, TEACHERS, Taught, probability, share
-from .sums import Sums
+from .sums import MOST, SEVERAL, Sums
 from .weighing import Weighing
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ FOLDS = 5
 POOLED_ROWS = 200_000
 """Rows at most that teach a pooled model: every k-th one."""
 
+FENCE = 12.0
+"""Residuals further out than so many of their deviations, as the quantiles show them, count as if they stood there."""
+
 CHUNK = 4096
 """Rows, and groups, that are predicted at a time."""
 
@@ -37,7 +40,7 @@ class GroupPrior:
 
     Fields: `encoder`: the map of columns; `classes`: how many, or None of numbers; `centre`, `scale`: of y; `trees`:
     pooled models, one that has seen all groups, then one for each fold; `features`: of heads; `experts` and `weighing`.
-    `rows`, `groups`: how many taught it.
+    `rows`, `groups`: how many taught it. `fence`: residuals of numbers beyond it are drawn in.
     """
 
     encoder: Encoder
@@ -50,6 +53,7 @@ class GroupPrior:
     weighing: Weighing
     rows: int
     groups: int
+    fence: float = 1.0
 
     @property
     def heads(self) -> int:
@@ -66,21 +70,32 @@ class GroupPrior:
             out[fold == part] = against_rest(self.trees[part + 1].outputs(x[fold == part]))
         return out
 
-    def sums(self, x: np.ndarray, fold: np.ndarray, y: np.ndarray, group: np.ndarray, n_groups: int) -> Sums:
+    def sums(
+        self,
+        x: np.ndarray,
+        fold: np.ndarray,
+        y: np.ndarray,
+        group: np.ndarray,
+        n_groups: int,
+        weight: np.ndarray,
+    ) -> Sums:
         """Return the sums of `n_groups` groups times heads; y `[n]` is numbers, or indices of classes."""
         pooled, parts = self.pooled(x, fold), []
         for head in range(self.heads):
             features = self.features.of(x, pooled[:, head])
             if self.classes is None:
                 residual = (y - self.centre) / self.scale - pooled[:, 0]
-                parts.append(Sums.of_numbers(features, residual, group, n_groups))
+                parts.append(Sums.of_numbers(features, residual, group, n_groups, weight, self.fence))
             else:
                 is_mine = (y == (head if self.heads > 1 else 1)).astype(np.float64)
-                parts.append(Sums.of_classes(features, is_mine, pooled[:, head], group, n_groups))
+                parts.append(Sums.of_classes(features, is_mine, pooled[:, head], group, n_groups, weight))
         if len(parts) == 1:
             return parts[0]
         return Sums(
-            *(np.stack(part, axis=1).reshape(-1, *part[0].shape[1:]) for part in zip(*parts, strict=True))
+            *(
+                np.stack(part, axis=1).reshape(n_groups * self.heads, *part[0].shape[1:])
+                for part in zip(*parts, strict=True)
+            )
         )
 
     def answer(
@@ -144,7 +159,12 @@ def against_rest(outputs: np.ndarray) -> np.ndarray:
 
 
 def learn_prior(
-    columns: Columns, y: np.ndarray, group: np.ndarray, hashes: np.ndarray, classes: int | None
+    columns: Columns,
+    y: np.ndarray,
+    group: np.ndarray,
+    hashes: np.ndarray,
+    classes: int | None,
+    weight: np.ndarray,
 ) -> tuple[GroupPrior, np.ndarray]:
     """Return what groups share, and the fold of each group `[T]`.
 
@@ -154,25 +174,56 @@ def learn_prior(
         group: of each row, from 0 to T - 1, `[n]`.
         hashes: of each group `[T]`; they decide its fold, so that the order of groups does not matter.
         classes: how many, or None of numbers.
+        weight: of the rows, positive `[n]`.
     """
-    encoder = Encoder.fit(columns)
+    encoder = Encoder.fit(columns, weight)
     x = encoder.encode(columns)
     n_groups = len(hashes)
     fold = np.empty(n_groups, dtype=np.int64)
     fold[np.argsort(hashes, kind="stable")] = np.arange(n_groups) % min(FOLDS, n_groups)
-    centre, scale = (float(y.mean()), float(y.std())) if classes is None else (0.0, 1.0)
-    scale = scale if scale > 1e-12 * max(1.0, abs(centre)) else 1.0
+    centre, scale = _spread(y, weight) if classes is None else (0.0, 1.0)
     target = (y - centre) / scale if classes is None else y
-    trees = pooled_models(x, target, fold[group], classes)
+    near = np.clip(target, -FENCE, FENCE) if classes is None else y
+    trees = pooled_models(x, near, fold[group], classes, weight)
     draft = GroupPrior(encoder, classes, centre, scale, trees, _NOTHING, (), _UNWEIGHED, len(y), n_groups)
     pooled = draft.pooled(x, fold[group])
-    features = Features.fit(x, group, pooled.ravel() if draft.heads == 1 else pooled[:, 0])
+    features = Features.fit(x, group, pooled.ravel() if draft.heads == 1 else pooled[:, 0], weight)
     if draft.heads > 1:
-        features = replace(features, offset=float(pooled.mean()), scale=max(1e-6, float(pooled.std())))
+        offset, spread = moments(pooled.ravel(), np.repeat(weight, draft.heads))
+        features = replace(features, offset=offset, scale=max(1e-6, spread))
+    if classes is None:
+        residual = target - pooled[:, 0]
+        draft = replace(draft, fence=FENCE * _spread(residual, weight)[1])
+        target = pooled[:, 0] + drawn_in(residual, draft.fence, group, weight)
     draft = replace(draft, features=features)
-    taught = _taught(draft, x, target, group, fold, pooled, hashes)
+    taught = _taught(draft, x, target, group, fold, pooled, hashes, weight)
     experts, weighing = share(taught, features.kinds)
     return replace(draft, experts=tuple(experts), weighing=weighing), fold
+
+
+def _spread(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the deviation of values `[n]`, winsorised as those of columns are; 1 of a constant."""
+    found = Number.fit(values, weight, codes=False)
+    return (
+        (found.centre, found.scale)
+        if found.scale > 1e-12 * max(1.0, abs(found.centre))
+        else (found.centre, 1.0)
+    )
+
+
+def drawn_in(residual: np.ndarray, fence: float, group: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return residuals `[n]` no further than a fence, but for those of groups `[n]` most of whose rows are beyond it.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradatim.groups.prior import drawn_in
+        >>> drawn_in(np.array([0.5, 1e9, 0.1, 7, 8, 9]), 2.0, np.array([0, 0, 0, 1, 1, 1]), np.ones(6))
+        array([0.5, 2. , 0.1, 7. , 8. , 9. ])
+    """
+    near = np.clip(residual, -fence, fence)
+    far = np.bincount(group, weight * (near != residual))
+    apart = (far >= SEVERAL) & (far > MOST * np.bincount(group, weight))
+    return np.where(apart[group], residual, near)
 
 
 _NOTHING = Features(
@@ -181,7 +232,9 @@ _NOTHING = Features(
 _UNWEIGHED = Weighing(np.zeros(0), 1.0, np.zeros(1), np.ones(1))
 
 
-def pooled_models(x: np.ndarray, y: np.ndarray, fold: np.ndarray, classes: int | None) -> tuple[Trees, ...]:
+def pooled_models(
+    x: np.ndarray, y: np.ndarray, fold: np.ndarray, classes: int | None, weight: np.ndarray
+) -> tuple[Trees, ...]:
     """Return the pooled model of all rows, then that of each part, with as many trees as other groups like best."""
     parts, losses, n = [], np.zeros(len(STAGES)), len(y)
     for part in range(int(fold.max()) + 1):
@@ -190,26 +243,26 @@ def pooled_models(x: np.ndarray, y: np.ndarray, fold: np.ndarray, classes: int |
             np.flatnonzero(fold == part)[:: max(1, 5 * n // POOLED_ROWS)],
         )
         rows = rows[:: max(1, len(rows) // POOLED_ROWS)]
-        trees = fit_trees(x[rows], y[rows], classes, STAGES[-1])
+        trees = fit_trees(x[rows], y[rows], classes, STAGES[-1], weight[rows])
         parts.append(trees)
         counts = tuple(min(stage, len(trees.feature)) for stage in STAGES)
         stages = trees.stages(x[other], counts)
         by_count = dict(zip(dict.fromkeys(counts), stages, strict=False))
-        losses += [_loss(by_count[count], y[other], classes) for count in counts]
+        losses += [_loss(by_count[count], y[other], classes, weight[other]) for count in counts]
     count = STAGES[int(losses.argmin())]
     rows = np.arange(n)[:: max(1, n // POOLED_ROWS)]
-    whole = fit_trees(x[rows], y[rows], classes, count)
+    whole = fit_trees(x[rows], y[rows], classes, count, weight[rows])
     return (whole, *(trees.first(count) for trees in parts))
 
 
-def _loss(outputs: np.ndarray, y: np.ndarray, classes: int | None) -> float:
+def _loss(outputs: np.ndarray, y: np.ndarray, classes: int | None, weight: np.ndarray) -> float:
     if classes is None:
-        return float(((outputs[:, 0] - y) ** 2).sum())
+        return float(weight @ (outputs[:, 0] - y) ** 2)
     if classes == 2:
-        return float(np.logaddexp(0.0, np.where(y > 0, -outputs[:, 0], outputs[:, 0])).sum())
+        return float(weight @ np.logaddexp(0.0, np.where(y > 0, -outputs[:, 0], outputs[:, 0])))
     top = outputs.max(1)
     total = top + np.log(np.exp(outputs - top[:, None]).sum(1))
-    return float((total - outputs[np.arange(len(y)), y.astype(int)]).sum())
+    return float(weight @ (total - outputs[np.arange(len(y)), y.astype(int)]))
 
 
 def _taught(
@@ -220,6 +273,7 @@ def _taught(
     fold: np.ndarray,
     pooled: np.ndarray,
     hashes: np.ndarray,
+    weight: np.ndarray,
 ) -> Taught:
     """Return the rows that teach the experts: those of at most `TEACHERS` groups, times heads."""
     known = np.full(len(fold), -1)
@@ -231,10 +285,11 @@ def _taught(
     first = np.unique(ordered, return_index=True)[1]
     rank = np.empty(len(rows), dtype=np.int64)
     rank[order] = np.arange(len(rows)) - np.repeat(first, np.diff(np.append(first, len(rows))))
-    mine, outputs = known[group[rows]], pooled[rows]
+    mine, outputs, weight = known[group[rows]], pooled[rows], weight[rows]
     if draft.classes is None:
         residual = target[rows] - outputs[:, 0]
-        return Taught(draft.features.of(x[rows], outputs[:, 0]), mine, rank, fold[chosen], residual, None)
+        features = draft.features.of(x[rows], outputs[:, 0])
+        return Taught(features, mine, rank, fold[chosen], residual, None, weight)
     heads = range(draft.heads)
     features = np.concatenate([draft.features.of(x[rows], outputs[:, head]) for head in heads])
     y = np.concatenate([target[rows] == (head if draft.heads > 1 else 1) for head in heads]).astype(
@@ -242,4 +297,5 @@ def _taught(
     )
     every = np.concatenate([mine + head * len(chosen) for head in heads])
     folds = np.tile(fold[chosen], draft.heads)
-    return Taught(features, every, np.tile(rank, draft.heads), folds, y, outputs.T.ravel())
+    ranks, weights = (np.tile(part, draft.heads) for part in (rank, weight))
+    return Taught(features, every, ranks, folds, y, outputs.T.ravel(), weights)

@@ -32,8 +32,8 @@ TEACHERS = 300
 
 
 class Taught(NamedTuple):
-    """Rows that teach a prior: features `[n, d]`, groups `[n]` from 0 to T - 1, ranks in their group, and the fold of
-    each group `[T]`; residuals `[n]` of numbers, or y and pooled logits `[n]` of classes."""
+    """Rows that teach a prior: features `[n, d]`, groups `[n]` from 0 to T - 1, ranks in their group, the fold of each
+    group `[T]`; residuals `[n]` of numbers, or y and pooled logits `[n]` of classes; weights `[n]`."""
 
     features: np.ndarray
     group: np.ndarray
@@ -41,13 +41,14 @@ class Taught(NamedTuple):
     fold: np.ndarray
     y: np.ndarray
     logit: np.ndarray | None
+    weight: np.ndarray
 
     def sums(self, rows: np.ndarray) -> Sums:
         """Return the sums of some rows, bool `[n]`, by group."""
-        features, y, group = self.features[rows], self.y[rows], self.group[rows]
+        features, y, group, weight = (part[rows] for part in (self.features, self.y, self.group, self.weight))
         if self.logit is None:
-            return Sums.of_numbers(features, y, group, len(self.fold))
-        return Sums.of_classes(features, y, self.logit[rows], group, len(self.fold))
+            return Sums.of_numbers(features, y, group, len(self.fold), weight)
+        return Sums.of_classes(features, y, self.logit[rows], group, len(self.fold), weight)
 
 
 def kinds_of_experts(kinds: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -119,7 +120,7 @@ def _judge(
     teachers, judges = taught.fold != fold, np.flatnonzero(taught.fold == fold)
     classes = scales is None
     expert = learn(name, whole.take(teachers), varying, fixed, blocks, pseudo, 15, classes).expert
-    size, found, at = whole.count, [], 0
+    size, found, at = np.bincount(taught.group, minlength=len(taught.fold)), [], 0
     for n, sums in parts:
         groups = judges[size[judges] > n]
         if not len(groups):
@@ -183,5 +184,5 @@ def _joined(taught: Taught, columns: list[list[_Said]]) -> Trials:
         return np.concatenate(below, axis=1)
 
     count = np.concatenate([said.count for said in first])
-    weight = 1 / np.bincount(part)[part]
+    weight = taught.weight[rows] / np.bincount(part, taught.weight[rows])[part]
     return Trials(side("evidence"), part, side("mean"), side("variance"), taught.y[rows], count, weight)

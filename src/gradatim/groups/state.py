@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .sums import LEVELS, Sums
+from .sums import LEVELS, NEVER, REMAINDER, Sums, check_remainder
 
 NEW = -1
 """The fold of groups that taught the pooled models nothing."""
@@ -64,6 +64,29 @@ class GroupState:
         places = self.places(names, fold)  # which may make room: new arrays
         self.sums.add_at(self._heads_of(places), sums)
 
+    def take_away(self, names: list[Any], sums: Sums) -> GroupState:
+        """Return the state without sums of groups, all different; a group of which no row is left is gone.
+
+        Raises:
+            ValueError: the sums that would be left are those of no rows.
+        """
+        unknown = [name for name in names if name not in self.index]
+        if unknown:
+            raise ValueError(f"{NEVER}: group {unknown[0]!r} is not known")
+        before = self.of(names)
+        left = before.plus(sums, -1.0)
+        check_remainder(left, before)
+        gone = left.count[:: self.heads] <= REMAINDER * before.count[:: self.heads]
+        kept = Sums(*(part.copy() for part in self.sums))
+        places = self._heads_of(np.array([self.index[name] for name in names], dtype=np.int64))
+        for mine, theirs in zip(kept, left, strict=True):
+            mine[places] = theirs
+        kept.beyond[kept.far <= REMAINDER * kept.count] = (
+            0.0  # of absurd numbers, rounding is no small number
+        )
+        state = GroupState(dict(self.index), self.heads, self.fold.copy(), kept)
+        return state.without([name for name, none in zip(names, gone, strict=True) if none])
+
     def of(self, names: list[Any]) -> Sums:
         """Return the sums of groups; those that are not known have none."""
         places = np.array([self.index.get(name, NEW) for name in names], dtype=np.int64)
@@ -80,9 +103,10 @@ class GroupState:
         """Return the folds and the sums without room."""
         return self.fold[: len(self)], self.sums.take(slice(len(self) * self.heads))
 
-    def without(self, name: Any) -> GroupState:
-        """Return the state without one group."""
-        index = {other: place for other, place in self.index.items() if other != name}
+    def without(self, names: list[Any]) -> GroupState:
+        """Return the state without some groups."""
+        gone = set(names)
+        index = {other: place for other, place in self.index.items() if other not in gone}
         kept = np.array(list(index.values()), dtype=np.int64)
         index = dict(zip(index, range(len(index)), strict=True))
         return GroupState(index, self.heads, self.fold[kept], self.sums.take(self._heads_of(kept)))

@@ -125,7 +125,7 @@ def fit_trees(
 ) -> Trees:
     """Return boosted trees of encoded rows x `[n, width]` and y `[n]`, numbers, or indices of that many classes.
 
-    `settings`: of scikit-learn's estimator, in place of `SETTINGS`.
+    `weight [n]`: of rows, by default 1; `settings`: of scikit-learn's estimator, in place of `SETTINGS`.
     """
     # a second to load, and most who use tables have no need of it
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -133,8 +133,9 @@ def fit_trees(
     kind = HistGradientBoostingRegressor if classes is None else HistGradientBoostingClassifier
     outputs = classes if classes is not None and classes > 2 else 1
     if len(y) < 2 or len(np.unique(y)) < 2 or (classes is not None and len(np.unique(y)) < classes):
-        return _constant(y, classes, outputs)
-    model = kind(max_iter=count, random_state=0, **(SETTINGS | settings)).fit(x, y, weight)
+        return _constant(y, classes, outputs, np.ones(len(y)) if weight is None else weight)
+    weighed = None if weight is None or (weight == 1).all() else weight
+    model = kind(max_iter=count, random_state=0, **(SETTINGS | settings)).fit(x, y, weighed)
     forest = [[tree.nodes for tree in trees] for trees in model._predictors]  # type: ignore[attr-defined]
     start = np.ravel(model._baseline_prediction)  # type: ignore[attr-defined]
     return _packed(forest, np.asarray(start, dtype=np.float64))
@@ -158,12 +159,13 @@ def _packed(forest: list[list[np.ndarray]], start: np.ndarray) -> Trees:
     return Trees(feature, np.nan_to_num(threshold), left, right, leaf, start, depth)
 
 
-def _constant(y: np.ndarray, classes: int | None, outputs: int) -> Trees:
+def _constant(y: np.ndarray, classes: int | None, outputs: int, weight: np.ndarray) -> Trees:
     """Return a model of no trees, for rows that do not show every class."""
     if classes is None:
-        start = np.array([y.mean() if len(y) else 0.0])
+        start = np.array([np.average(y, weights=weight) if len(y) else 0.0])
     else:
-        share = (np.bincount(y.astype(int), minlength=classes) + 0.5) / (len(y) + 0.5 * classes)
+        total = np.bincount(y.astype(int), weight, minlength=classes)
+        share = (total + 0.5) / (weight.sum() + 0.5 * classes)
         start = np.log(share) if outputs > 1 else np.log(share[1:] / share[:1])
     empty = np.zeros((0, outputs, 1))
     whole = empty.astype(np.int32)

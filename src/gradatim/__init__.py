@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .batch import Batch, Task
     from .comparison.compare import compare
     from .comparison.result import Comparison
-    from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor
+    from .estimators import DriftWarning, RefinedClassifier, RefinedRegressor, RehearsalClassifier
     from .families import (
         Alphabets,
         EmbeddingClassification,
@@ -58,7 +58,7 @@ _HOMES = {
     "batch": ("Batch", "Task"),
     "comparison.compare": ("compare",),
     "comparison.result": ("Comparison",),
-    "estimators": ("DriftWarning", "RefinedClassifier", "RefinedRegressor"),
+    "estimators": ("DriftWarning", "RefinedClassifier", "RefinedRegressor", "RehearsalClassifier"),
     "families": (
         "Alphabets",
         "EmbeddingClassification",
@@ -98,6 +98,7 @@ __all__ = [  # noqa: RUF022
     "RefinedRegressor",
     "GroupedClassifier",
     "GroupedRegressor",
+    "RehearsalClassifier",
     "DriftWarning",
     "progressive_validation",
     "Batch",

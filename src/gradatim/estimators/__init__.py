@@ -1,7 +1,8 @@
-"""scikit-learn estimators of tables: Bayesian model averaging of ridge heads, in closed form, nothing meta-trained."""
+"""scikit-learn estimators: of tables by averaged ridge heads, in closed form; of streams of classes by rehearsal."""
 
 from ..preprocessing.drift import DriftWarning
 from .classifier import RefinedClassifier
 from .regressor import RefinedRegressor
+from .rehearsal import RehearsalClassifier
 
-__all__ = ["DriftWarning", "RefinedClassifier", "RefinedRegressor"]
+__all__ = ["DriftWarning", "RefinedClassifier", "RefinedRegressor", "RehearsalClassifier"]

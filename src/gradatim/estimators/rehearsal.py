@@ -198,7 +198,7 @@ class RehearsalClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(x, labels)
         return x, labels
 
-    def _checked(self, x: np.ndarray, reset: bool = False) -> Tensor:
+    def _checked(self, x: Any, reset: bool = False) -> Tensor:
         if not reset and x.shape[1:] != self.shape_:
             raise ValueError(
                 f"rows must have the shape {self.shape_}, as those learnt; got {x.shape[1:]}: give rows of that shape"

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from gradatim.comparison.runs import Study, claim
+from gradatim.provenance import commit
 
 from .class_streams import STREAMS, VALIDATION_FROM, load_stream
 from .rehearsal import Setting, final, forgetting, train
@@ -213,7 +214,7 @@ def _records(
                         "high": round(high, 6),
                         "tasks": len(accuracy),
                         "setting": None if setting is None else asdict(setting),
-                        "commit": "",
+                        "commit": commit(),
                         "seconds": 0.0,
                         "peak_memory": None,
                         "threads": 1,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         GroupsWarning,
         RefinedClassifier,
         RefinedRegressor,
+        RehearsalClassifier,
     )
     from .families import (
         Alphabets,
@@ -72,6 +73,7 @@ _HOMES = {
         "GroupsWarning",
         "RefinedClassifier",
         "RefinedRegressor",
+        "RehearsalClassifier",
     ),
     "families": (
         "Alphabets",
@@ -114,6 +116,7 @@ __all__ = [  # noqa: RUF022
     "GroupedRegressor",
     "BlockedClassifier",
     "BlockedRegressor",
+    "RehearsalClassifier",
     "DriftWarning",
     "GroupsWarning",
     "progressive_validation",

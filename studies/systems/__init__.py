@@ -1,1 +1,1 @@
-"""The studies of systems: what is known of each, measured beside the baselines that could win."""
+"""Tasks that follow one another, tasks that help one another: systems of continual and multi-task learning."""

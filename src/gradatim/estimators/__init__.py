@@ -1,10 +1,11 @@
-"""scikit-learn estimators of tables: Bayesian model averaging of ridge heads, in closed form, nothing meta-trained."""
+"""scikit-learn estimators: of tables by averaged ridge heads, in closed form; of streams of classes by rehearsal."""
 
 from ..preprocessing.drift import DriftWarning
 from .blocked import BlockedClassifier, BlockedRegressor
 from .blocked_base import GroupsWarning
 from .classifier import RefinedClassifier
 from .regressor import RefinedRegressor
+from .rehearsal import RehearsalClassifier
 
 __all__ = [
     "BlockedClassifier",
@@ -13,4 +14,5 @@ __all__ = [
     "GroupsWarning",
     "RefinedClassifier",
     "RefinedRegressor",
+    "RehearsalClassifier",
 ]

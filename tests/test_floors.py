@@ -19,7 +19,7 @@ FLOORS = {
     3: ["predictors/", "signal", "family"],
     4: ["refiner", "families/"],
     5: ["refiners/", "learner"],
-    6: ["regimes", "committees", "metrics", "generation", "probing/", "stopping/"],
+    6: ["regimes", "committees", "metrics", "generation", "probing/", "stopping/", "regularizers/"],
     7: ["training/", "preprocessing/"],
     8: ["registry", "table_features", "table_spread", "memory/"],
     9: ["methods/", "table_task"],

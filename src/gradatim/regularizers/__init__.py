@@ -1,0 +1,1 @@
+"""Penalties on a loss, on predictions or on weights, for any training loop."""

@@ -1,0 +1,1 @@
+"""`make study NAME=systems`: tasks that follow one another, tasks that help one another."""

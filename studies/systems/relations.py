@@ -165,8 +165,13 @@ def claims(found: dict[tuple[str, str, int], Values]) -> list[dict[str, Any]]:
     """Return the figures; intervals are over seeds and families."""
     rand = np.array([float(v["rand"]) for (n, a, _), v in found.items() if a == "learnt" and n in WINDOWED])
     made = [claim("systems.relations.recovered", *interval(rand), 0.8, ">=")]
-    for name, other, bar in (("over_uniform", "uniform", 0.97), ("over_none", "none", 1.0)):
-        value, low, high = map(math.exp, interval(over(found, WINDOWED, "learnt", other)))
+    ratios = {
+        "over_uniform": ("learnt", "uniform", 0.97),
+        "over_none": ("learnt", "none", 1.0),
+        "clusters_over_none": (ARMS[-1], "none", 0.97),
+    }
+    for name, (arm, other, bar) in ratios.items():
+        value, low, high = map(math.exp, interval(over(found, WINDOWED, arm, other)))
         made.append(claim(f"systems.relations.{name}", value, low, high, bar, "<="))
     return made
 

@@ -272,7 +272,7 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     found = study.part(Study(tmp_path, 1, Console(quiet=True)), smoke=True, seeds=1)
     assert {claim["id"] for claim in found["claims"]} == {
         f"systems.relations.{name}"
-        for name in ("recovered", "over_uniform", "over_none", "clusters_over_none")
+        for name in ("recovered", "over_uniform", "over_none", "clusters_over_one")
     }
     assert {record["arm"] for record in found["records"]} == set(study.ARMS)
     monkeypatch.setattr(study, "run", lambda *_: pytest.fail("what was computed is computed again"))

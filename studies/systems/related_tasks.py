@@ -56,7 +56,7 @@ class Clustered(TaskFamily):
     """32 training tasks of 20 rows around 4 centres: `a sin(x - b)`, or linear in 8 columns.
 
     Of a sine a task sees a window of x, a share `width` of (-5, 5); of linear tasks five columns vary, the others are
-    a fifth as large. New tasks are asked at all x. With `width` 1 all see everything.
+    a fifth as large. New tasks are asked at all x.
 
     Fields: `kind`; `spread` of tasks around their centre; `width`; `members`: which training tasks (empty: all).
     """
@@ -80,7 +80,7 @@ class Clustered(TaskFamily):
     @property
     def label(self) -> str:
         """Return a name for files."""
-        return self.kind if self.width < 1 else f"{self.kind}-whole"
+        return self.kind
 
     def only(self, members: list[int]) -> Self:
         """Return the family of some of the training tasks."""

@@ -120,6 +120,8 @@ def _fits(value: Any, kind: Any) -> bool:
     """Return whether a JSON value is of a type; a truth value is no number, a whole number is one."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             return False

@@ -31,7 +31,7 @@ from .refiners import CONSTANT, Gain
 from .registry import FAMILIES, SCHEMES, Registry, import_class, import_path
 from .training.budget import Budget
 from .training.prefixes import Prefixes
-from .training.schemes import Greedy, Penalty, Scheme, Unrolled
+from .training.schemes import Greedy, Penalty, Scheme, StatePenalty, Unrolled
 from .training.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -383,8 +383,11 @@ def _penalty_to_json(value: Any) -> dict[str, Any]:
 def _penalty_from_json(value: Any) -> Any:
     name = _name("penalty", value)
     kind = import_class(name, "penalty", object)
-    if not (is_dataclass(kind) and issubclass(kind, Penalty)):
-        raise ValueError(f"{name} must be a penalty, a frozen dataclass with __call__(learner, task, losses)")
+    if not (is_dataclass(kind) and issubclass(kind, Penalty | StatePenalty)):
+        raise ValueError(
+            f"{name} must be a penalty, a frozen dataclass with __call__(learner, task, losses) or "
+            "of_states(learner, task, state)"
+        )
     return dataclass_from_json(kind, {key: part for key, part in value.items() if key != "name"}, "penalty")
 
 

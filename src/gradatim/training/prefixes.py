@@ -17,7 +17,7 @@ from ..refiners.class_means import ClassSums
 from ..refiners.statistics import Statistics
 from ..signal import StepInput
 from ..tree import tree_map
-from .schemes import Scheme
+from .schemes import Scheme, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,9 @@ class Prefixes(Scheme):
                 "cumulative sums: use Unrolled"
             )
 
-    def _losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Iterator[Tensor]:
+    def _losses(
+        self, learner: Learner, task: Task, generator: torch.Generator, last: list[State] | None = None
+    ) -> Iterator[Tensor]:
         """Yield each task's query loss in each mini-batch, `[B]`: a mean over its prefixes where there are several."""
         ends = self._ends(task.support, generator)
         support, query, n_ends = task.support.slice(0, int(ends[-1])), task.query, len(ends)
@@ -104,6 +106,8 @@ class Prefixes(Scheme):
             learner.predictor, learner.refiner.linearization_point(start), support, None, generator
         )
         state = running_sums(learner.refiner, seen, ends)
+        if last is not None:
+            last.append(whole(state, n_ends))
         predictor = learner.predictor
         if isinstance(predictor, Keys):
             encoded = predictor.encode(query.x).repeat_interleave(n_ends, dim=0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
-from ..tree import detach, select
+from ..tree import detach, select, tree_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,30 @@ class Penalty(Protocol):
 
     def __call__(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
         """Return the term `[]` for a meta-batch of B tasks, whose query losses are `[steps, B]`."""
+        ...
+
+
+@runtime_checkable
+class StatePenalty(Protocol):
+    """A penalty that reads what the tasks of a meta-batch have become, rather than their losses; a frozen dataclass.
+
+    A scheme calls `of_states` of such a penalty, with the states after the last step.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from gradatim import Greedy
+        >>> @dataclass(frozen=True)
+        ... class Small:
+        ...     weight: float
+        ...
+        ...     def of_states(self, learner, task, state):
+        ...         return self.weight * learner.refiner.latent(state).square().mean()
+        >>> Greedy(penalties=(Small(0.1),)).penalties
+        (Small(weight=0.1),)
+    """
+
+    def of_states(self, learner: Learner, task: Task, state: State) -> Tensor:
+        """Return the term `[]` for a meta-batch of B tasks, whose states are `[B, ...]` after the last step."""
         ...
 
 
@@ -79,7 +103,7 @@ class Scheme(ABC):
     random_horizon: bool = False
     prefixes: int = 1
     relative: bool = False
-    penalties: tuple[Penalty, ...] = field(default=(), metadata={"option": False})
+    penalties: tuple[Penalty | StatePenalty, ...] = field(default=(), metadata={"option": False})
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.horizon, self.prefixes) < 1 or self.prefixes > self.batch_size:
@@ -107,8 +131,9 @@ class Scheme(ABC):
             ValueError: the learner cannot be trained by this scheme, or there are too few support rows for one step.
         """
         self.check(learner)
-        losses = self.losses(learner, task, generator)
-        return self._of_steps(losses).mean() + self._penalty(learner, task, losses)
+        last: list[State] = []
+        losses = torch.stack(list(self._losses(learner, task, generator, last)))
+        return self._of_steps(losses).mean() + self._penalty(learner, task, losses, last)
 
     def losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
         """Return the query loss of each task after each step, `[steps, tasks]`, a mean over prefixes.
@@ -127,12 +152,23 @@ class Scheme(ABC):
         """
         return torch.stack(list(self._losses(learner, task, generator)))
 
-    def _penalty(self, learner: Learner, task: Task, losses: Tensor) -> Tensor:
-        """Return the sum of the penalties `[]` of an episode whose losses are `[steps, tasks]`."""
-        return sum((term(learner, task, losses) for term in self.penalties), losses.new_zeros(()))
+    def _penalty(self, learner: Learner, task: Task, losses: Tensor, last: list[State]) -> Tensor:
+        """Return the sum of the penalties `[]` of an episode: its losses `[steps, tasks]`, the states it ended with."""
+        terms = (
+            term.of_states(learner, task, last[-1])
+            if isinstance(term, StatePenalty)
+            else term(learner, task, losses)
+            for term in self.penalties
+        )
+        return sum(terms, losses.new_zeros(()))
 
-    def _losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield each task's query loss after each step `[B]`; nothing is drawn or computed before it is needed."""
+    def _losses(
+        self, learner: Learner, task: Task, generator: torch.Generator, last: list[State] | None = None
+    ) -> Iterator[Tensor]:
+        """Yield each task's query loss after each step `[B]`; nothing is drawn or computed before it is needed.
+
+        `last` is given the states `[B, ...]` after the last whole mini-batch.
+        """
         batches = list(self._batches(task.support, generator))
         lengths = self._lengths(generator)
         query = task.query
@@ -150,6 +186,8 @@ class Scheme(ABC):
         states = learner.states(batches, query, carry, lengths, generator, differentiable=True)
         for state in islice(states, 1, None):
             yield learner.loss(repeated_query, state, generator).unflatten(0, (-1, n_prefixes)).mean(1)
+        if last is not None:
+            last.append(whole(state, n_prefixes))
 
     def _of_steps(self, losses: Tensor) -> Tensor:
         """Return what each step counts, `[steps]`: the mean of its losses `[steps, tasks]`, or the log of it."""
@@ -265,3 +303,15 @@ class Unrolled(Scheme):
         """Return the state, without its graph at every truncation-th step."""
         cut = self.truncation is not None and step > 0 and step % self.truncation == 0
         return detach(state) if cut else state
+
+
+def whole(states: State, count: int) -> State:
+    """Return the last of the `count` states of each task, `[B, ...]`, of states `[B * count, ...]` side by side.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.training.schemes import whole
+        >>> whole(torch.arange(6), 3)
+        tensor([2, 5])
+    """
+    return tree_map(lambda part: part[count - 1 :: count], states) if count > 1 else states

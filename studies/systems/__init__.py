@@ -1,3 +1,1 @@
 """Tasks that follow one another, tasks that help one another: systems of continual and multi-task learning."""
-
-"""`make study NAME=systems`: tasks that follow one another, tasks that help one another."""

@@ -1,5 +1,4 @@
-"""Pictures of one run: loss of meta-training, effects of groups, blocks of weights. By matplotlib where there is one.
-"""Pictures of one run: the loss of meta-training, groups, relations of tasks. Drawn with matplotlib where installed.
+"""Pictures of one run: the loss of meta-training, groups, relations of tasks, blocks. By matplotlib where there is one.
 
 Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
 """
@@ -86,14 +85,6 @@ def block_picture(
     """Draw weights `[T, d]` as a map, features `[d]` and tasks `[T]` in the order of their groups, with lines between.
 
     Names are shown of at most 60 features and 40 tasks.
-def relation_map(shares: Any, names: Any, png: Path | str, order: Any = None) -> str | None:
-    """Draw in which shares `[T, T]` tasks help each other, as a heat map: row i is who helps task i.
-
-    Args:
-        shares: rows that sum to one, as `regularizers.relations.relations` returns them.
-        names: of the tasks, `[T]`.
-        png: the picture's file.
-        order: of the tasks, `[T]`, such as `regularizers.clusters.order` finds. None: as they are.
 
     Returns:
         None, or why there is no picture.
@@ -121,6 +112,22 @@ def relation_map(shares: Any, names: Any, png: Path | str, order: Any = None) ->
     axes.set_xticks(range(len(shown)), shown, fontsize=6, rotation=90)
     shown = [str(tasks[t]) for t in down] if len(down) <= 40 else []
     axes.set_yticks(range(len(shown)), shown, fontsize=6)
+    return save(canvas, png)
+
+
+def relation_map(shares: Any, names: Any, png: Path | str, order: Any = None) -> str | None:
+    """Draw in which shares `[T, T]` tasks help each other, as a heat map: row i is who helps task i.
+
+    Args:
+        shares: rows that sum to one, as `regularizers.relations.relations` returns them.
+        names: of the tasks, `[T]`.
+        png: the picture's file.
+        order: of the tasks, `[T]`, such as `regularizers.clusters.order` finds. None: as they are.
+
+    Returns:
+        None, or why there is no picture.
+
+    Example:
         >>> from gradatim.probing.plots import relation_map
         >>> notice = relation_map([[0.0, 1.0], [1.0, 0.0]], ["north", "south"], "relations.png")
     """

@@ -13,14 +13,8 @@ from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
 from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
 from .keys import PLDA, ALPaCA, Prototypical
-from .neighbours import (
-    MAML,
-    AttentiveNeuralProcess,
-    FirstOrderMAML,
-    LearnedOptimizer,
-    MetaSGD,
-    NeuralProcess,
-)
+from .maml import MAML, FirstOrderMAML, MetaSGD, PathMAML
+from .neighbours import AttentiveNeuralProcess, LearnedOptimizer, NeuralProcess
 from .optimizers import LBFGS, SGD, Adam, Kalman, Momentum, Newton, Smoother
 from .orders import ExplicitOrder, ExplicitOrderOneStep, ImplicitOrder
 from .refined import (
@@ -74,6 +68,7 @@ _NEIGHBOURS = {
     "maml": Preset(MAML),
     "first-order-maml": Preset(FirstOrderMAML),
     "meta-sgd": Preset(MetaSGD),
+    "path-maml": Preset(PathMAML),
     "learned-optimizer": Preset(LearnedOptimizer),
     "conditional-neural-process": Preset(NeuralProcess),
     "attentive-neural-process": Preset(AttentiveNeuralProcess),
@@ -236,6 +231,7 @@ __all__ = [
     "Newton",
     "Parametric",
     "ParametricOneStep",
+    "PathMAML",
     "Preset",
     "Prototypical",
     "RandomFeatures",

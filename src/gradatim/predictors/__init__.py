@@ -1,6 +1,6 @@
 """The three kinds of f_gamma.
 
-- Known form (parametric): `Network`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`, `Landmarks`, `Committee`. The
+- Known form (parametric): `Network`, `ConvolutionalNetwork`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`, `Landmarks`, `Committee`. The
   latent is its weights.
 - Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
@@ -8,6 +8,7 @@
 
 from ..likelihood import CrossEntropy, Likelihood, Order, SquaredError, Velocity
 from .committee import Committee
+from .convolutional import ConvolutionalNetwork
 from .decoder import Decoder
 from .ensemble import Ensemble
 from .features import Features
@@ -20,6 +21,7 @@ from .readout import Readout
 
 __all__ = [
     "Committee",
+    "ConvolutionalNetwork",
     "CrossEntropy",
     "Decoder",
     "Ensemble",

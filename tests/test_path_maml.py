@@ -102,7 +102,9 @@ def test_the_meta_gradient_is_that_of_a_plain_nested_loop_with_skips():
     learner = member(family, rates="weight-step", skip=2)
     task = family.sample(2, torch.Generator().manual_seed(1)).to(torch.float64)
     refiner = learner.refiner
-    copies = [part.detach().clone().requires_grad_() for part in (refiner.start, refiner.moves, refiner.skips)]
+    copies = [
+        part.detach().clone().requires_grad_() for part in (refiner.start, refiner.moves, refiner.skips)
+    ]
     start, moves, skips = copies
     assert skips.shape == (1, 26) and moves.shape == (3, 26)
     losses = []
@@ -205,9 +207,7 @@ def test_steps_through_the_support_once_are_those_of_unrolled():
     for options in ({}, {"truncation": 1}, {"prefixes": 2}):
         generators = [torch.Generator().manual_seed(1) for _ in range(2)]
         schemes = [Repeated(ROWS, STEPS, every_step=True, **options), Unrolled(ROWS, STEPS, **options)]
-        one, other = (
-            scheme.losses(learner, task, g) for scheme, g in zip(schemes, generators, strict=True)
-        )
+        one, other = (scheme.losses(learner, task, g) for scheme, g in zip(schemes, generators, strict=True))
         assert torch.equal(one, other)
 
 

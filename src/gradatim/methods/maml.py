@@ -127,7 +127,9 @@ class PathMAML(Method):
     Source: Antoniou et al. 2019, section 4; after the idea of Rajasegaran et al. 2020.
     """
 
-    summary: ClassVar[str] = "gradient descent from a learnt start, with a learnt rate for each weight and step"
+    summary: ClassVar[str] = (
+        "gradient descent from a learnt start, with a learnt rate for each weight and step"
+    )
     hidden: tuple[int, ...] = ()
     rate: float = 0.03
     rates: Literal["shared", "weight", "layer-step", "weight-step"] = "weight-step"

@@ -1,7 +1,8 @@
 """The three kinds of f_gamma.
 
-- Known form (parametric): `Network`, `ConvolutionalNetwork`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`, `Landmarks`, `Committee`. The
-  latent is its weights.
+- Known form (parametric): `Network`, `ConvolutionalNetwork`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`,
+  `Landmarks`,
+  `Committee`. The latent is its weights.
 - Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
 """

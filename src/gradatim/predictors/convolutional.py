@@ -56,7 +56,11 @@ class ConvolutionalNetwork(Predictor):
     """
 
     def __init__(
-        self, side: int, likelihood: Likelihood, channels: tuple[int, ...] = (32, 32, 32, 32), colours: int = 1
+        self,
+        side: int,
+        likelihood: Likelihood,
+        channels: tuple[int, ...] = (32, 32, 32, 32),
+        colours: int = 1,
     ) -> None:
         super().__init__()
         if not channels or min(side, colours, *channels) < 1:

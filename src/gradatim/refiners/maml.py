@@ -103,9 +103,9 @@ class MAML(Refiner):
         >>> each_step.adapt(task.support, 32).theta.shape
         torch.Size([2, 41])
 
-    Source: Finn, Abbeel, Levine 2017, eq. 1; Li et al. 2017, eq. 3; Antoniou et al. 2019, section 4 (rates of layers and
-    steps); after the idea of Rajasegaran et al. 2020 (rates of weights and steps, skips): its equations are not known
-    to us.
+    Source: Finn, Abbeel, Levine 2017, eq. 1; Li et al. 2017, eq. 3; Antoniou et al. 2019, section 4 (rates of layers
+    and steps); after the idea of Rajasegaran et al. 2020 (rates of weights and steps, skips), whose equations are not
+    known to us.
     """
 
     capabilities = Capabilities(greedy=False, weights=True)
@@ -191,7 +191,7 @@ class MAML(Refiner):
         return self.rate * (1 + GEAR * self._at(self.moves, at))
 
     def _at(self, table: Tensor, step: Tensor) -> Tensor:
-        """Return the rows of a table `[J, grain]` at `step [B]`, the last one beyond it, spread over theta `[B, ...]`."""
+        """Return the rows of a table `[J, grain]` at `step [B]`, the last one beyond it, spread over `[B, ...]`."""
         if self._grain == len(self.layers) and self._grain > 1:
             sizes = torch.tensor(self.layers, device=table.device)
             table = table.repeat_interleave(sizes, dim=1)

@@ -1,6 +1,6 @@
 """Meta-training through steps that see the same rows again: the inner loop of few-shot learning.
 
-Source: Finn, Abbeel, Levine 2017, algorithm 1 with several steps; Antoniou et al. 2019, section 4 (losses of all steps).
+Source: Finn, Abbeel, Levine 2017, algorithm 1 with several steps; Antoniou et al. 2019, section 4 (all steps).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The three kinds of f_gamma.
 
 - Known form (parametric): `Network`, `ConvolutionalNetwork`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`,
-  `Landmarks`,
-  `Committee`. The latent is its weights.
+  `Landmarks`, `Committee`. The latent is its weights.
 - Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
 """

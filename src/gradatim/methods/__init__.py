@@ -13,7 +13,7 @@ from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
 from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
 from .keys import PLDA, ALPaCA, Prototypical
-from .maml import MAML, FirstOrderMAML, MetaSGD, PathMAML
+from .maml import MAML, FirstOrderMAML, MemoryImitation, MetaSGD, PathMAML
 from .neighbours import AttentiveNeuralProcess, LearnedOptimizer, NeuralProcess
 from .optimizers import LBFGS, SGD, Adam, Kalman, Momentum, Newton, Smoother
 from .orders import ExplicitOrder, ExplicitOrderOneStep, ImplicitOrder
@@ -69,6 +69,7 @@ _NEIGHBOURS = {
     "first-order-maml": Preset(FirstOrderMAML),
     "meta-sgd": Preset(MetaSGD),
     "path-maml": Preset(PathMAML),
+    "memory-imitation": Preset(MemoryImitation),
     "learned-optimizer": Preset(LearnedOptimizer),
     "conditional-neural-process": Preset(NeuralProcess),
     "attentive-neural-process": Preset(AttentiveNeuralProcess),
@@ -224,6 +225,7 @@ __all__ = [
     "Kalman",
     "Kernel",
     "LearnedOptimizer",
+    "MemoryImitation",
     "MetaSGD",
     "Method",
     "Momentum",

@@ -1,6 +1,7 @@
-"""MAML and its nested family: a start, rates and skips of gradient descent that are learnt from other tasks.
+"""MAML, its nested family, and MAML with a memory: gradient descent whose start is learnt from other tasks.
 
-Source: Finn, Abbeel, Levine 2017; Li et al. 2017; Antoniou et al. 2019; after the idea of Rajasegaran et al. 2020.
+Source: Finn, Abbeel, Levine 2017; Li et al. 2017; Antoniou et al. 2019; after the ideas of Rajasegaran
+et al. 2020 and Zhao et al. 2022.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from ..learner import Learner
-from ..refiners import maml
-from ..regimes import linear
+from ..predictors import Imitation
+from ..refiners import maml, memory
+from ..regimes import linear, y_likelihood
 from ..signal import GRADIENTS, SECOND_ORDER, Signal
 from .base import Method
 
@@ -172,3 +174,50 @@ class PathMAML(Method):
             clip=self.clip,
         )
         return Learner(predictor, refiner, SECOND_ORDER if self.second_order else GRADIENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryImitation(Method):
+    """MAML whose answers imitate remembered rows of the support, so that the support is read.
+
+    Fields:
+        `hidden`: widths of the network's hidden layers. Without any it is linear.
+        `rate`: the learning rate of a step of the network.
+        `share`: of the memory in an answer, 0 to 1: at 0 it is MAML, at 1 the memory alone.
+        `encoder`: how x becomes keys: `linear`, `network` or `tanh`.
+        `keys`: the width of a key.
+        `width`: units of the encoder's hidden layers.
+        `kept_rows`: the largest number of rows that are remembered.
+
+    Example:
+        >>> from gradatim import LinearClassification
+        >>> from gradatim.methods import MemoryImitation
+        >>> learner = MemoryImitation(kept_rows=25).build(LinearClassification(dim=3, classes=5))
+        >>> learner.init(n_tasks=2).x.shape
+        torch.Size([2, 25, 3])
+
+    Source: after the idea of Zhao et al. 2022.
+    """
+
+    summary: ClassVar[str] = "MAML whose answers imitate remembered rows, so that the support is read"
+    hidden: tuple[int, ...] = ()
+    rate: float = 0.03
+    share: float = 0.5
+    encoder: Literal["linear", "network", "tanh"] = "linear"
+    keys: int = 64
+    width: int = 64
+    kept_rows: int = 64
+
+    def build(self, family: TaskFamily) -> Learner:
+        """Return the learner for the tasks of a family.
+
+        Raises:
+            ValueError: a share outside 0 .. 1, a size below 1.
+        """
+        y = y_likelihood(family)
+        about = (self.hidden, self.encoder, self.keys, self.width, self.kept_rows, self.share)
+        predictor = Imitation(family.x_dim, y, *about)
+        classes = y.classes is not None
+        sizes = (family.x_dim, y.output_dim, classes, self.kept_rows)
+        refiner = memory.MemoryImitation(predictor.network.initial(), self.rate, *sizes)
+        return Learner(predictor, refiner, Signal(gradients=True, outputs=False, keep_graph=True))

@@ -1,7 +1,7 @@
 """The three kinds of f_gamma.
 
 - Known form (parametric): `Network`, `ConvolutionalNetwork`, `Ensemble`, `Features`, `Keys`, `GaussianKeys`,
-  `Landmarks`, `Committee`. The latent is its weights.
+  `Landmarks`, `Committee`, `Imitation`. The latent is its weights.
 - Learnt decoder (explicit): `Decoder`, `Modulated`, `OrderScores`. The latent is an embedding of the task.
 - Readout (implicit): `Readout`. The latent is the prediction for the query rows.
 """
@@ -12,6 +12,7 @@ from .convolutional import ConvolutionalNetwork
 from .decoder import Decoder
 from .ensemble import Ensemble
 from .features import Features
+from .imitation import Imitation
 from .keys import GaussianKeys, Keys
 from .landmarks import Landmarks
 from .modulated import Modulated
@@ -27,6 +28,7 @@ __all__ = [
     "Ensemble",
     "Features",
     "GaussianKeys",
+    "Imitation",
     "Keys",
     "Landmarks",
     "Likelihood",

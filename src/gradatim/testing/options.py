@@ -30,11 +30,13 @@ SIZES = {
     "token_width": 4,
     "lag": 4,
     "keys": 3,
+    "kept_rows": 4,
 }
 """Sizes of the learners that options are tried on."""
 
 NEEDED: dict[str, dict[str, Any]] = {
     "at_average": {"tail": 0.0},
+    "steps": {"rates": "layer-step"},
     "curvature": {"features": 6},
     "proximal": {"curvature": CONSTANT, "features": 6},
 }
@@ -56,6 +58,9 @@ VALUES: dict[str, Any] = {
     "seed": 1,
     "encoder": "linear",
     "rank": 1,
+    "rates": "shared",
+    "steps": 2,
+    "clip": 0.1,
 }
 """Another value of an option, where double of its default is none."""
 

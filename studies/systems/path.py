@@ -266,7 +266,8 @@ def part(study: Study, smoke: bool, seeds: int) -> dict[str, Any]:
     best = min(names, key=lambda name: np.mean([r["validation-1"][-1] for r in images[name]]))
     right = [100 * (1 - float(record["test-1"][-1])) for record in images[best]]
     claims.append(
-        claim("systems.path.omniglot", np.mean(right), min(right), max(right), 96, ">=") | {"member": best}
+        claim("systems.path.omniglot", float(np.mean(right)), min(right), max(right), 96, ">=")
+        | {"member": best}
     )
     entries = [
         {"name": f"path/{name}", "family": family, "seed": seed, "errors": record[key].round(6).tolist()}

@@ -77,19 +77,7 @@ def support_dependence(
     """
     for name, value in (("repeats", repeats), ("passes", passes), ("batch_size", batch_size or 1)):
         check_count(name, value)
-    if isinstance(learner_or_estimator, Learner):
-        if not isinstance(task, Task):
-            raise ValueError(
-                f"a learner's tasks come as a Task; got {type(task).__name__}: make one, Task(support, query)"
-            )
-        answers: Any = _Adapted(learner_or_estimator, task, batch_size, passes)
-    elif all(callable(getattr(learner_or_estimator, name, None)) for name in ("fit", "predict")):
-        answers = _Fitted(learner_or_estimator, task)
-    else:
-        raise ValueError(
-            "the support is read by a Learner, or by anything with fit(X, y) and predict(X); got "
-            f"{type(learner_or_estimator).__name__}"
-        )
+    answers = _answering(learner_or_estimator, task, batch_size, passes)
     supports = answers.supports
     for place, y in enumerate(supports):
         _check_varied(y, place)
@@ -98,6 +86,24 @@ def support_dependence(
     shuffled = [answers.error([_shuffled(y, generator) for y in supports]) for _ in range(repeats)]
     mean = float(np.mean(shuffled))
     return Dependence(error, mean, mean - error)
+
+
+def _answering(
+    learner_or_estimator: Any, task: Task | Arrays, batch_size: int | None, passes: int
+) -> _Adapted | _Fitted:
+    """Return who answers the queries of a task."""
+    if isinstance(learner_or_estimator, Learner):
+        if not isinstance(task, Task):
+            raise ValueError(
+                f"a learner's tasks come as a Task; got {type(task).__name__}: make one, Task(support, query)"
+            )
+        return _Adapted(learner_or_estimator, task, batch_size, passes)
+    if all(callable(getattr(learner_or_estimator, name, None)) for name in ("fit", "predict")):
+        return _Fitted(learner_or_estimator, task)
+    raise ValueError(
+        "the support is read by a Learner, or by anything with fit(X, y) and predict(X); got "
+        f"{type(learner_or_estimator).__name__}"
+    )
 
 
 def _check_varied(y: np.ndarray, place: int) -> None:

@@ -37,6 +37,8 @@ SIZES = {
 NEEDED: dict[str, dict[str, Any]] = {
     "at_average": {"tail": 0.0},
     "steps": {"rates": "layer-step"},
+    "encoder": {"encoder": "network"},
+    "width": {"encoder": "tanh"},
     "curvature": {"features": 6},
     "proximal": {"curvature": CONSTANT, "features": 6},
 }
@@ -61,6 +63,7 @@ VALUES: dict[str, Any] = {
     "rates": "shared",
     "steps": 2,
     "clip": 0.1,
+    "skip": 2,
 }
 """Another value of an option, where double of its default is none."""
 

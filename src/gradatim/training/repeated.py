@@ -40,8 +40,7 @@ class Repeated(Unrolled):
 
     Example:
         >>> import torch
-        >>> from gradatim import Sinusoids, build
-        >>> from gradatim.training.repeated import Repeated
+        >>> from gradatim import Repeated, Sinusoids, build
         >>> family, generator = Sinusoids(support_rows=5), torch.Generator().manual_seed(0)
         >>> learner, task = build("maml", family, hidden=(8,)), family.sample(4, generator)
         >>> Repeated(batch_size=5, horizon=3).losses(learner, task, generator).shape

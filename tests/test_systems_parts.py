@@ -1,4 +1,4 @@
-"""The studies of path-aware MAML and of memory imitation: their tasks, their figures, and a run at its smallest size."""
+"""The studies of path-aware MAML and memory imitation: their tasks, their figures, and a run at its smallest size."""
 
 import math
 

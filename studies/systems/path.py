@@ -26,6 +26,8 @@ from gradatim.training.snapshot import describe
 from gradatim.training.train import train
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gradatim.batch import Task
     from gradatim.comparison.runs import Study
     from gradatim.family import TaskFamily
@@ -49,16 +51,16 @@ GRID = ((0.01, 3e-3), (0.03, 3e-3), (0.1, 3e-3), (0.03, 1e-2))
 CHOICE_SEEDS, CHOICE_ITERATIONS = (1000, 1001), 400
 """Seeds and iterations of the runs that choose settings. No reported run has these seeds."""
 
-LETTERS = OmniglotClassification(ways=5, support_rows=5, query_rows=15, shots=1, turned=True)
+LETTERS = OmniglotClassification(ways=5, support_rows=5, query_rows=50, shots=1, turned=True)
 CHANNELS = (16, 32, 32, 32)
-LETTERS_ITERATIONS, LETTERS_TASKS, LETTERS_SETTING = 3000, 8, (0.1, 3e-3)
+LETTERS_ITERATIONS, LETTERS_TASKS, LETTERS_SETTING = 5000, 4, (0.1, 5e-3)
 LETTERS_MEMBERS = ("layer-step", "maml", "meta-sgd", "weight-step", "weight-step-skip")
 BARS = {"over_meta_sgd": ("<=", 0.9), "omniglot": (">=", 96.0)}
 
 
-def method(name: str, rate: float, hidden: tuple[int, ...] = (), second_order: bool = True) -> PathMAML:
+def method(name: str, rate: float, hidden: tuple[int, ...] = ()) -> PathMAML:
     """Return a member of the family."""
-    return PathMAML(hidden=hidden, rate=rate, steps=STEPS, second_order=second_order, **MEMBERS[name])
+    return PathMAML(hidden=hidden, rate=rate, steps=STEPS, **MEMBERS[name])
 
 
 @torch.no_grad()
@@ -83,9 +85,17 @@ def drawn(family: TaskFamily, n_tasks: int, seed: int) -> Task:
 
 
 def measured(
-    learner: Learner, family: TaskFamily, config: TrainConfig, tests: dict[str, Task], watched: Task
+    learner: Learner,
+    family: TaskFamily,
+    config: TrainConfig,
+    tests: dict[str, Task],
+    watched: Task,
+    folder: Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return errors on test tasks by their name, errors on watched tasks during training, and the CPU seconds."""
+    """Return errors on test tasks by their name, errors on watched tasks during training, and the CPU seconds.
+
+    With a folder, training goes on from its last checkpoint; seconds and errors are then those of the last start.
+    """
     errors: list[float] = []
 
     def watch(record: dict[str, Any]) -> None:
@@ -93,7 +103,7 @@ def measured(
 
     begin = process_time()
     scheme = Repeated(family.support_rows, STEPS)
-    train(learner, family, scheme, config, progress=False, on_log=watch)
+    train(learner, family, scheme, config, folder, resume=folder is not None, progress=False, on_log=watch)
     seconds = process_time() - begin
     found = {name: after_steps(learner, task).mean(1) for name, task in tests.items()}
     return {**found, "watched": np.asarray(errors), "seconds": np.asarray(seconds)}
@@ -201,9 +211,9 @@ def waves_listing(records: dict[str, list[Any]], settings: dict[str, Any]) -> di
 
 
 def letters_learner(name: str, family: OmniglotClassification, rate: float) -> Learner:
-    """Return a convolutional member whose training takes gradients as constants."""
+    """Return a convolutional member."""
     network = ConvolutionalNetwork(28, family.likelihood, CHANNELS)
-    return method(name, rate, second_order=False).learner(network, network.layers)
+    return method(name, rate).learner(network, network.layers)
 
 
 def letters(study: Study, name: str, seed: int, iterations: int, n_tasks: int) -> Any:
@@ -225,12 +235,14 @@ def letters(study: Study, name: str, seed: int, iterations: int, n_tasks: int) -
             learner = letters_learner(name, LETTERS, rate)
             tests = {}
             for shots, split in product((1, 5), ("validation", "test")):
-                family = replace(LETTERS.on(split), turned=False, support_rows=5 * shots, shots=shots)
+                sizes = {"support_rows": 5 * shots, "query_rows": 25, "shots": shots}
+                family = replace(LETTERS.on(split), turned=False, **sizes)
                 tests[f"{split}-{shots}"] = drawn(family, n_tasks, shots)
             watched = drawn(replace(LETTERS.on("validation"), turned=False), min(n_tasks, 100), 3)
-            return measured(learner, LETTERS, config, tests, watched)
+            folder = study.folder / "runs" / f"path-letters-{name}-{seed}-{iterations}"
+            return measured(learner, LETTERS, config, tests, watched, folder)
 
-    inputs = [MEMBERS[name], rate, CHANNELS, describe(LETTERS), asdict(config), n_tasks, "first order"]
+    inputs = [MEMBERS[name], rate, CHANNELS, describe(LETTERS), asdict(config), n_tasks]
     return study.cached(f"path-letters-{name}-{seed}", inputs, compute)
 
 

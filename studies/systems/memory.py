@@ -121,7 +121,7 @@ FAMILIES: dict[str, Intents | NamedWaves] = {
 
 MEMORY_ITERATIONS = {"fixed": 300, "permuted": 300, "named": 400}
 MAML_ITERATIONS = {"fixed": 600, "permuted": 600, "named": 600}
-"""Iterations of both: MAML's training takes at least as many CPU seconds."""
+"""Iterations of both: about as many CPU seconds of training; records have them."""
 
 GRIDS: dict[str, dict[str, list[Method]]] = {
     "sentences": {

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .stopping import LossEstimate, fit_estimate, stop_when
     from .training.evolution import Evolution
     from .training.prefixes import Prefixes
+    from .training.repeated import Repeated
     from .training.schemes import Greedy, Scheme, Unrolled
     from .training.states import load_state, save_state
     from .training.train import TrainConfig, train
@@ -102,6 +103,7 @@ _HOMES = {
     "files.checkpoint": ("load_weights",),
     "training.evolution": ("Evolution",),
     "training.prefixes": ("Prefixes",),
+    "training.repeated": ("Repeated",),
     "training.schemes": ("Greedy", "Scheme", "Unrolled"),
     "training.states": ("load_state", "save_state"),
     "training.train": ("TrainConfig", "train"),
@@ -145,6 +147,7 @@ __all__ = [  # noqa: RUF022
     "PLAIN",
     "StepInput",
     "Refiner",
+    "Repeated",
     "Capabilities",
     "Learner",
     "methods",

@@ -20,6 +20,7 @@ from .family import TaskFamily
 from .names import hint
 from .training.evolution import Evolution
 from .training.prefixes import Prefixes
+from .training.repeated import Repeated
 from .training.schemes import Greedy, Scheme, Unrolled
 
 T = TypeVar("T")
@@ -239,5 +240,13 @@ FAMILIES: Registry[type[TaskFamily]] = Registry(
     {name: getattr(families, name) for name in families.__all__},
 )
 SCHEMES: Registry[type[Scheme]] = Registry(
-    "scheme", Scheme, {"Evolution": Evolution, "Greedy": Greedy, "Prefixes": Prefixes, "Unrolled": Unrolled}
+    "scheme",
+    Scheme,
+    {
+        "Evolution": Evolution,
+        "Greedy": Greedy,
+        "Prefixes": Prefixes,
+        "Repeated": Repeated,
+        "Unrolled": Unrolled,
+    },
 )

@@ -13,14 +13,8 @@ from ..likelihood import Order
 from .base import Method, MethodRegistry, Preset
 from .closed_form import Bayesian, ClosedForm, Experts, GaussianProcess, Kernel, RandomFeatures, Ridge
 from .keys import PLDA, ALPaCA, Prototypical, RefinedALPaCA, RefinedPLDA
-from .neighbours import (
-    MAML,
-    AttentiveNeuralProcess,
-    FirstOrderMAML,
-    LearnedOptimizer,
-    MetaSGD,
-    NeuralProcess,
-)
+from .maml import MAML, FirstOrderMAML, MemoryImitation, MetaSGD, PathMAML
+from .neighbours import AttentiveNeuralProcess, LearnedOptimizer, NeuralProcess
 from .optimizers import LBFGS, SGD, Adam, Kalman, Momentum, Newton, Smoother
 from .orders import ExplicitOrder, ExplicitOrderOneStep, ImplicitOrder, PairwiseOrder
 from .refined import (
@@ -77,6 +71,8 @@ _NEIGHBOURS = {
     "maml": Preset(MAML),
     "first-order-maml": Preset(FirstOrderMAML),
     "meta-sgd": Preset(MetaSGD),
+    "path-maml": Preset(PathMAML),
+    "memory-imitation": Preset(MemoryImitation),
     "learned-optimizer": Preset(LearnedOptimizer),
     "conditional-neural-process": Preset(NeuralProcess),
     "attentive-neural-process": Preset(AttentiveNeuralProcess),
@@ -232,6 +228,7 @@ __all__ = [
     "Kalman",
     "Kernel",
     "LearnedOptimizer",
+    "MemoryImitation",
     "MetaSGD",
     "Method",
     "Momentum",
@@ -240,6 +237,7 @@ __all__ = [
     "PairwiseOrder",
     "Parametric",
     "ParametricOneStep",
+    "PathMAML",
     "Preset",
     "Prototypical",
     "RandomFeatures",

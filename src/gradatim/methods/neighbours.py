@@ -1,6 +1,6 @@
-"""The neighbours of iterative amortized inference: MAML, learned optimizers, neural processes.
+"""The neighbours of iterative amortized inference: learned optimizers and neural processes.
 
-Source: Finn, Abbeel, Levine 2017; Li et al. 2017; Andrychowicz et al. 2016; Garnelo et al. 2018; Kim et al. 2019.
+Source: Andrychowicz et al. 2016; Garnelo et al. 2018; Kim et al. 2019.
 """
 
 from __future__ import annotations
@@ -8,99 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from ..learner import Learner
 from ..predictors import Decoder, Readout
-from ..refiners import DECAYING, Gain, learned_optimizer, maml, neural_processes
+from ..refiners import DECAYING, Gain, learned_optimizer, neural_processes
 from ..regimes import linear, y_likelihood
-from ..signal import GRADIENTS, PLAIN, SECOND_ORDER, Signal
+from ..signal import GRADIENTS, PLAIN
 from .base import Method
 
 if TYPE_CHECKING:
     from ..family import TaskFamily
-
-
-@dataclass(frozen=True, kw_only=True)
-class MAML(Method):
-    """Gradient descent from a learnt start, trained through the gradients.
-
-    Fields:
-        `hidden`: widths of the network's hidden layers. Without any the model is linear.
-        `rate`: the learning rate of a step.
-        `learnt_rate`: whether the rate is meta-trained as well.
-
-    Example:
-        >>> from gradatim import LinearRegression
-        >>> from gradatim.methods import MAML
-        >>> learner = MAML(hidden=(8,), rate=0.1).build(LinearRegression(dim=3))
-        >>> learner.predictor.latent_shape
-        (41,)
-
-    Source: Finn, Abbeel, Levine 2017, eq. 1.
-    """
-
-    summary: ClassVar[str] = (
-        "gradient descent from a learnt start, trained through the gradients (second order)"
-    )
-    signal: ClassVar[Signal] = SECOND_ORDER
-    hidden: tuple[int, ...] = ()
-    rate: float = 0.03
-    learnt_rate: bool = False
-
-    def build(self, family: TaskFamily) -> Learner:
-        """Return the learner for the tasks of a family."""
-        predictor = linear(family, self.hidden)
-        refiner = maml.MAML(predictor.initial(), self.rate, self.learnt_rate)
-        return Learner(predictor, refiner, self.signal)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FirstOrderMAML(MAML):
-    """Gradient descent from a learnt start, gradients taken as constants in training.
-
-    Example:
-        >>> from gradatim import LinearRegression
-        >>> from gradatim.methods import FirstOrderMAML
-        >>> FirstOrderMAML(rate=0.1).build(LinearRegression(dim=3)).signal.keep_graph
-        False
-
-    Source: Finn, Abbeel, Levine 2017, section 5.2.
-    """
-
-    summary: ClassVar[str] = "gradient descent from a learnt start, gradients taken as constants in training"
-    signal: ClassVar[Signal] = GRADIENTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetaSGD(Method):
-    """Gradient descent from a learnt start, with a learnt rate for each parameter.
-
-    Fields:
-        `hidden`: widths of the network's hidden layers. Without any the model is linear.
-        `rate`: where the rates start.
-
-    Example:
-        >>> from gradatim import LinearRegression
-        >>> from gradatim.methods import MetaSGD
-        >>> learner = MetaSGD(rate=0.1).build(LinearRegression(dim=3))
-        >>> learner.refiner.rate.shape
-        torch.Size([3])
-
-    Source: Li et al. 2017, eq. 3.
-    """
-
-    summary: ClassVar[str] = (
-        "gradient descent from a learnt start, with a learnt rate for each parameter (second order)"
-    )
-    hidden: tuple[int, ...] = ()
-    rate: float = 0.03
-
-    def build(self, family: TaskFamily) -> Learner:
-        """Return the learner for the tasks of a family."""
-        predictor = linear(family, self.hidden)
-        rates = torch.full(predictor.latent_shape, self.rate)
-        return Learner(predictor, maml.MAML(predictor.initial(), rates, True), SECOND_ORDER)
 
 
 @dataclass(frozen=True, kw_only=True)

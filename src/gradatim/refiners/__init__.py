@@ -13,6 +13,7 @@ from .kernel import Kernel
 from .laplace import Laplace
 from .learned_optimizer import LearnedOptimizer
 from .maml import MAML
+from .memory import MemoryImitation
 from .neural_processes import AttentiveProcess, NeuralProcess
 from .optimizers import SGD, Adam, Newton
 from .pairs import PairRefiner
@@ -47,6 +48,7 @@ __all__ = [
     "Kernel",
     "Laplace",
     "LearnedOptimizer",
+    "MemoryImitation",
     "NeuralProcess",
     "Newton",
     "PairRefiner",

@@ -30,11 +30,15 @@ SIZES = {
     "token_width": 4,
     "lag": 4,
     "keys": 3,
+    "kept_rows": 4,
 }
 """Sizes of the learners that options are tried on."""
 
 NEEDED: dict[str, dict[str, Any]] = {
     "at_average": {"tail": 0.0},
+    "steps": {"rates": "layer-step"},
+    "encoder": {"encoder": "network"},
+    "width": {"encoder": "tanh"},
     "curvature": {"features": 6},
     "proximal": {"curvature": CONSTANT, "features": 6},
 }
@@ -56,6 +60,10 @@ VALUES: dict[str, Any] = {
     "seed": 1,
     "encoder": "linear",
     "rank": 1,
+    "rates": "shared",
+    "steps": 2,
+    "clip": 0.1,
+    "skip": 2,
 }
 """Another value of an option, where double of its default is none."""
 

@@ -34,7 +34,7 @@ def meta_gradient_error(learner: Learner, task: Task, batch_size: int, horizon: 
         horizon: T, the number of mini-batches.
 
     Raises:
-        ValueError: a learner whose refiner is not `MAML`, or too few support rows.
+        ValueError: a learner whose refiner is not `MAML` with shared rates and no skips, or too few support rows.
 
     Example:
         >>> import torch
@@ -51,6 +51,11 @@ def meta_gradient_error(learner: Learner, task: Task, batch_size: int, horizon: 
         raise ValueError(
             f"the plain loop is that of MAML; got {type(learner.refiner).__name__}: build 'maml', 'first-order-maml' "
             "or 'meta-sgd'"
+        )
+    if learner.refiner.rates != "shared" or learner.refiner.skip is not None:
+        raise ValueError(
+            f"the plain loop has shared rates and no skips; got rates {learner.refiner.rates!r}, skip "
+            f"{learner.refiner.skip}: build 'maml' or 'meta-sgd'"
         )
     parameters = list(learner.refiner.parameters())
     loss = Unrolled(batch_size, horizon).loss(learner, task, torch.Generator())

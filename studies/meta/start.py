@@ -16,9 +16,9 @@ import numpy as np
 
 from gradatim import GroupedClassifier, GroupedRegressor, RefinedClassifier, RefinedRegressor
 
-from .own import LENGTHS, loss
+from .own import KNOWN, task_losses
 from .peers import Answer, alone
-from .tasks import TABLES, Tasks, divide, read
+from .tasks import TABLES, Tasks, divide_by_hash, read
 
 
 def started(tasks: Tasks, prior: Any) -> Answer:
@@ -48,7 +48,7 @@ def records(names: tuple[str, ...] = TABLES, judged: int | None = None) -> list[
     found = []
     for name in names:
         tasks = read(name)
-        training, judges = divide(tasks, validation=True)
+        training, judges = divide_by_hash(tasks, validation=True)
         rows = tasks.of(training)
         y = tasks.y[rows].astype(int) if tasks.classes else tasks.y[rows]
         prior: Any = (GroupedClassifier if tasks.classes else GroupedRegressor)()
@@ -59,8 +59,8 @@ def records(names: tuple[str, ...] = TABLES, judged: int | None = None) -> list[
             "as a group": as_group(tasks, prior),
         }
         for method, answer in methods.items():
-            for known in (*LENGTHS, 0.8):
-                value = loss(tasks, answer, judges[:judged], known)
+            for known in KNOWN:
+                value = float(np.nanmean(task_losses(tasks, answer, judges[:judged], known)))
                 found.append({"table": name, "method": method, "rows": known, "loss": value})
     return found
 

@@ -53,17 +53,31 @@ class Division(NamedTuple):
     test: np.ndarray
 
 
+def divide_by_hash(tasks: Tasks, validation: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tasks that teach and those that judge; for validation both are among those that a hash puts first."""
+    names = _hashed(tasks)
+    count = round(TRAINING * len(names))
+    training, test = names[:count], names[count:]
+    inner = round(TRAINING * count)
+    return (training[:inner], training[inner:]) if validation else (training, test)
+
+
 def divide(tasks: Tasks, seed: int) -> Division:
     """Return a random division of the tasks.
 
     Settings of the library were chosen on tasks that a hash put first. No such task ever judges: test tasks are drawn
     from the others, two of three.
     """
-    names = np.unique(tasks.task)
-    names = names[np.argsort([crc32(f"{tasks.name}:{name}".encode()) for name in names])]
+    names = _hashed(tasks)
     rng = np.random.default_rng([seed, crc32(tasks.name.encode())])
     unseen = rng.permutation(names[round(TRAINING * len(names)) :])
     test = unseen[: round(JUDGES * len(unseen))]
     rest = rng.permutation(np.setdiff1d(names, test))
     count = round(TRAINING * len(rest))
     return Division(rest[:count], rest[count:], test)
+
+
+def _hashed(tasks: Tasks) -> np.ndarray:
+    """Return the tasks in an order by hash."""
+    names = np.unique(tasks.task)
+    return names[np.argsort([crc32(f"{tasks.name}:{name}".encode()) for name in names])]

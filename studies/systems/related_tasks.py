@@ -17,7 +17,7 @@ from gradatim.batch import Batch, Task
 from gradatim.family import TaskFamily
 from gradatim.likelihood import CrossEntropy, SquaredError
 from gradatim.regularizers.relations import all_rows, answers, consistency
-from studies.meta.tasks import divide, read
+from studies.meta.tasks import divide_by_hash, read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,7 +216,7 @@ class RealTasks(TaskFamily):
     def _tables(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]], Tensor]:
         """Return x and y of the training tasks and of the test tasks, and the cluster known of training tasks."""
         tasks = read(self.name)
-        training, test = divide(tasks, validation=False)
+        training, test = divide_by_hash(tasks, validation=False)
         rows = tasks.of(training)
         mean, deviation = tasks.x[rows].mean(0), tasks.x[rows].std(0) + 1e-6
         scaled = torch.tensor(((tasks.x - mean) / deviation).clip(-4, 4), dtype=torch.float32)

@@ -17,6 +17,8 @@ BARS: dict[str, tuple[str, float]] = {
     "systems.path.omniglot": (">=", 96.0),
     "systems.relations.recovered": (">=", 0.8),
     "systems.relations.over_uniform": ("<=", 0.97),
+    "systems.relations.over_none": ("<=", 1.0),
+    "systems.relations.clusters_over_one": ("<=", 0.97),
     "systems.memory.dependence": (">=", 2.0),
     "systems.memory.over_maml": ("<=", 0.85),
     "systems.blocks.over_lasso": ("<=", 0.4),
@@ -44,6 +46,9 @@ PARTS: tuple[Part, ...] = (
         {
             "systems.relations.recovered": "relations: adjusted Rand index of clusters read from learnt relations",
             "systems.relations.over_uniform": "relations: error of new tasks over that with uniform relations",
+            "systems.relations.over_none": "relations: the same over that without relations",
+            "systems.relations.clusters_over_one": "relations: error of a learner for each cluster read, over one "
+            "learner trained as long",
         },
         relations.part,
         3,

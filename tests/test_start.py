@@ -192,7 +192,7 @@ def test_files_whose_prior_contradicts_itself_are_refused(numbers, tmp_path, nam
     X, y, _table = family(1, 60, seed=7)
     path = RefinedRegressor(prior=numbers).fit(X, y).save(tmp_path / "state.safetensors")
     tensors, header = read(path, "state")
-    tensors[name] = -tensors[name] - 1
+    tensors[name] = -tensors.get(name, tensors["prior.groups.count"]) - 1
     header.pop("gradatim_format")
     with pytest.raises(ValueError, match=r"state\.safetensors"):
         RefinedRegressor.load(write(path, tensors, header))

@@ -275,6 +275,7 @@ SOURCES = (
     "batch.py",
     "committees.py",
     "forgetting.py",
+    "interface.py",
     "learner.py",
     "likelihood.py",
     "one_row.py",
@@ -305,6 +306,7 @@ SOURCES = (
     "nn/fixed_features.py",
     "nn/landmarks.py",
     "nn/mixture.py",
+    "nn/trees.py",
     "nn/widths.py",
 )
 """Source files and folders in gradatim that decide the predictions of our estimators; a test looks for others."""

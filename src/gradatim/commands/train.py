@@ -121,7 +121,7 @@ def registry_of(part: str) -> Registry[Any]:
     Example:
         >>> from gradatim.commands.train import registry_of
         >>> list(registry_of("scheme"))
-        ['Evolution', 'Greedy', 'Prefixes', 'Unrolled']
+        ['Evolution', 'Greedy', 'Prefixes', 'Repeated', 'Unrolled']
     """
     from ..methods import METHODS
     from ..registry import FAMILIES, SCHEMES

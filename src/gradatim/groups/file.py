@@ -134,6 +134,9 @@ def _attributes(tensors: dict[str, Any], header: dict[str, Any]) -> dict[str, An
     parts = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
     prior = _prior_of(header, parts)
     state = _state_of(prior, header, parts)
+    wanted = _prior_tensors(prior).keys() | {f"groups.{name}" for name in (*Sums._fields, "fold", "names")}
+    if unknown := parts.keys() - wanted:
+        raise ValueError(f"tensor {min(unknown)!r} is unknown")
     attributes: dict[str, Any] = {"prior_": prior, "state_": state, "n_features_in_": header["n_features"]}
     attributes["merged_"] = frozenset(header.get("merged", ()))
     if header["feature_names"] is not None:

@@ -61,7 +61,7 @@ VALUES: dict[str, Any] = {
     "encoder": "linear",
     "rank": 1,
     "rates": "shared",
-    "steps": 2,
+    "steps": 3,
     "clip": 0.1,
     "skip": 2,
 }

@@ -349,3 +349,14 @@ def test_a_picture_of_the_blocks(tmp_path):
     model = quiet(BlockedRegressor(parts="grouped"), x, y)
     assert model.plot_blocks(tmp_path / "blocks.png") is None
     assert (tmp_path / "blocks.png").stat().st_size > 5000
+
+
+def test_labels_are_answered_for_one_table_too_and_groups_where_there_are_some():
+    rng = np.random.default_rng(0)
+    tables = [rng.normal(size=(30, 4)) for _ in range(2)]
+    labels = [np.where(x[:, 0] > 0, "yes", "no") for x in tables]
+    model = BlockedClassifier().fit(tables, labels)
+    assert set(model.predict(tables[0]).ravel()) <= {"yes", "no"}
+    three = BlockedClassifier().fit(tables[0], np.digitize(tables[0][:, 0], [-0.5, 0.5]))
+    with pytest.raises(ValueError, match="leave out groups"):
+        three.predict(tables[0], groups=np.zeros(30))

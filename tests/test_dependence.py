@@ -119,3 +119,10 @@ def test_misuse_is_refused_with_a_sentence():
     ):
         with pytest.raises(ValueError, match=said):
             support_dependence(*arguments)
+
+
+def test_whole_numbers_are_numbers_to_an_estimator_that_answers_with_numbers():
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.rint(10 * x[:, 0]).astype(int)
+    found = support_dependence(Line(), (x[:40], y[:40], x[40:], y[40:]))
+    assert found.error < 1 < found.gap

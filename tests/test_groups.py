@@ -734,3 +734,14 @@ def test_other_commands_say_that_these_are_groups(model, tmp_path):
 
     with pytest.raises(ValueError, match="holds a state of groups, expected a state"):
         RefinedRegressor.load(model.save(tmp_path / "state.safetensors"))
+
+
+def test_a_refused_forget_or_merge_settles_nothing():
+    rng = np.random.default_rng(0)
+    X, y, groups = rng.normal(size=(60, 2)), rng.normal(size=60), rng.integers(0, 6, 60)
+    model = GroupedRegressor().partial_fit(X, y, groups)
+    with pytest.raises(ValueError, match=r"."):
+        model.forget(X[:1], y[:1], ["unknown"])
+    with pytest.raises(ValueError, match="merges with its like"):
+        model.merge(GroupedClassifier())
+    assert hasattr(model, "held_") and not hasattr(model, "prior_")

@@ -8,7 +8,7 @@ from gradatim.batch import Batch, Task
 from gradatim.families import LinearClassification, LinearRegression, Sinusoids
 from gradatim.learner import Learner
 from gradatim.likelihood import CrossEntropy
-from gradatim.methods import MetaSGD, PathMAML
+from gradatim.methods import MetaSGD, PathMAML, build
 from gradatim.predictors import ConvolutionalNetwork, Network, SquaredError
 from gradatim.refiners import MAML
 from gradatim.refiners.maml import GEAR, SKIP_GEAR
@@ -238,3 +238,14 @@ def test_bad_options_are_refused_with_a_sentence():
         meta_gradient_error(member(family), family.sample(1, torch.Generator()), ROWS)
     with pytest.raises(ValueError, match="convolutions and sizes of at least 1; got side 0"):
         ConvolutionalNetwork(0, CrossEntropy(2))
+
+
+@pytest.mark.parametrize("every_step", [True, False])
+def test_the_loss_of_an_episode_is_the_mean_of_its_losses(every_step):
+    family = Sinusoids(support_rows=5)
+    learner, task = build("maml", family, hidden=(8,)), family.sample(4, torch.Generator().manual_seed(0))
+    scheme = Repeated(batch_size=5, horizon=3, every_step=every_step)
+    losses = scheme.losses(learner, task, torch.Generator().manual_seed(1))
+    assert losses.shape == (3 if every_step else 1, 4)
+    whole = scheme.loss(learner, task, torch.Generator().manual_seed(1))
+    assert float(whole) == pytest.approx(float(losses.mean()), rel=1e-5)

@@ -224,3 +224,14 @@ def test_bad_rows_change_nothing(digits):
     np.testing.assert_array_equal(model.predict_proba(x), before)
     with pytest.raises(ValueError, match="diverged"):
         RehearsalClassifier(lr=1e30).partial_fit(x, y)
+
+
+def test_fit_forgets_names_and_a_buffer_keeps_its_size():
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    frame, y = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "c"]), rng.integers(0, 2, 40)
+    model = RehearsalClassifier().fit(frame, y).fit(rng.normal(size=(40, 4)), y)
+    assert not hasattr(model, "feature_names_in_")
+    with pytest.raises(ValueError, match="buffer was 200 when learning began; got 5"):
+        model.set_params(buffer=5).partial_fit(rng.normal(size=(40, 4)), y)

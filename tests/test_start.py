@@ -196,3 +196,10 @@ def test_files_whose_prior_contradicts_itself_are_refused(numbers, tmp_path, nam
     header.pop("gradatim_format")
     with pytest.raises(ValueError, match=r"state\.safetensors"):
         RefinedRegressor.load(write(path, tensors, header))
+
+
+def test_a_prior_begins_a_table_and_comes_not_later(numbers):
+    X, y, _table = family(1, 60, seed=7)
+    model = RefinedRegressor().partial_fit(X[:30], y[:30])
+    with pytest.raises(ValueError, match="a prior begins a table, and 30 rows were learnt without one"):
+        model.set_params(prior=numbers).partial_fit(X[30:], y[30:])

@@ -127,3 +127,23 @@ def test_a_change_of_the_task_begins_them_anew():
         model.partial_fit(x[part], y[part])
     late = np.concatenate(wrong)[-500:].mean()
     assert late < 0.1
+
+
+def test_a_change_right_after_loading_is_followed(tmp_path):
+    x, y = rows(1400)
+    y = (x[:, 0] > 0).astype(int)
+    y[700:] = 1 - y[700:]
+    model = RefinedClassifier(memory="adaptive")
+    for start in range(0, 1400, 32):
+        model.partial_fit(x[start : start + 32], y[start : start + 32])
+        model = RefinedClassifier.load(model.save(tmp_path / "state"))
+    assert (model.predict(x[1000:]) == y[1000:]).mean() > 0.9
+
+
+def test_numbers_that_are_missing_stay_so_in_rows_that_are_held():
+    trees = Grown()
+    trees.learn(np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([0, 1]), np.ones(2))
+    ones = torch.ones(2, dtype=torch.float64)
+    change = Change(torch.tensor([0, 1]), ones, torch.tensor([5.0, 0.0]).double(), 2, torch.tensor([1, -1]))
+    trees.carry(change)
+    assert np.array_equal(trees.recent[0][0], [[0.0, 1.0], [7.0, 0.0]])

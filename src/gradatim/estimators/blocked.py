@@ -177,6 +177,8 @@ class BlockedClassifier(ClassifierMixin, Blocked):
 
     def decision_function(self, X: Any, groups: Any = None) -> Any:
         """Return logits: `[n, T]`, `[n]` for two classes or with `groups`, of lists a list."""
+        if groups is not None and self._is_vector() and len(self.classes_) > 2:
+            raise ValueError("y was one column of classes, whose tasks are classes: leave out groups")
         found = self._outputs(X, groups)
         single = self._is_vector() and len(self.classes_) == 2 and groups is None
         return found[:, 0] if single and not isinstance(found, list) else found
@@ -203,7 +205,7 @@ class BlockedClassifier(ClassifierMixin, Blocked):
             return [self.classes_[(logits > 0).astype(int)] for logits in found]
         if found.ndim == 1:
             return self.classes_[(found > 0).astype(int)]
-        return self.classes_[found.argmax(1)] if self._form == VECTOR else (found > 0).astype(np.int64)
+        return self.classes_[found.argmax(1) if self._form == VECTOR else (found > 0).astype(int)]
 
     def score(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> float:  # type: ignore[override]
         """Return the share of rows that are right; of a matrix Y those right in all columns."""

@@ -126,7 +126,7 @@ class RehearsalClassifier(ClassifierMixin, BaseEstimator):
         x, y = fresh._read(X, y, reset=True)
         order = np.random.default_rng(0).permutation(len(y))
         fresh._learn(x[order], y[order], self.n_passes * FIT_PASSES)
-        self.__dict__.update(fresh.__dict__)
+        self.__dict__ = fresh.__dict__
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
@@ -139,6 +139,10 @@ class RehearsalClassifier(ClassifierMixin, BaseEstimator):
         """
         self._check_arguments()
         first = not hasattr(self, "classes_")
+        if not first and self.buffer != self.buffer_.size:
+            raise ValueError(
+                f"buffer was {self.buffer_.size} when learning began; got {self.buffer}: put it back, or call fit"
+            )
         x, y = self._read(X, y, reset=first)
         known = None if classes is None else read_labels(classes, RAVEL)
         self._learn(x, y, self.n_passes, known)

@@ -53,6 +53,11 @@ class Started:
         estimator: Any = self
         if estimator.memory != "all" or estimator.model != "experts":
             raise ValueError("prior goes with memory='all' and the shipped model: leave one of them out")
+        if not anew and getattr(self, "task_", None) is not None and self.task_.count:
+            raise ValueError(
+                f"a prior begins a table, and {self.task_.count} rows were learnt without one: call fit, or leave it "
+                "out"
+            )
         start = Start(taught(self.prior, self._kind()))
         start.check(columns)
         self.start_ = start

@@ -120,10 +120,11 @@ class Grouped(TableInterface, BaseEstimator):
         Raises:
             ValueError: as `partial_fit`; rows that were never learnt, as far as the sums show it. Nothing is changed.
         """
-        self._settle()
-        rows, names = self._read(X, y, groups, sample_weight)
-        known, sums = self._summed(rows, names)
-        self.state_ = self.state_.take_away(known, sums)
+        with self._unharmed():
+            self._settle()
+            rows, names = self._read(X, y, groups, sample_weight)
+            known, sums = self._summed(rows, names)
+            self.state_ = self.state_.take_away(known, sums)
         return self
 
     def forget_group(self, group: Any) -> Self:
@@ -132,11 +133,12 @@ class Grouped(TableInterface, BaseEstimator):
         Raises:
             ValueError: a group that is not known.
         """
-        self._settle()
-        name = as_name(group)
-        if name not in self.state_.index:
-            raise ValueError(f"group {name!r} is not known: choose one of groups_")
-        self.state_ = self.state_.without([name])
+        with self._unharmed():
+            self._settle()
+            name = as_name(group)
+            if name not in self.state_.index:
+                raise ValueError(f"group {name!r} is not known: choose one of groups_")
+            self.state_ = self.state_.without([name])
         return self
 
     def merge(self, other: Self) -> Self:
@@ -147,10 +149,16 @@ class Grouped(TableInterface, BaseEstimator):
         Raises:
             ValueError: another prior, another kind of estimator, or rows that are merged already.
         """
-        self._settle()
         if type(other) is not type(self):
             raise ValueError(f"a {type(self).__name__} merges with its like; got a {type(other).__name__}")
-        other._settle()
+        with self._unharmed(), other._unharmed():
+            self._settle()
+            other._settle()
+            self._add_groups(other)
+        return self
+
+    def _add_groups(self, other: Self) -> None:
+        """Take in the groups of another estimator whose prior is settled, like this one's."""
         if file.digest(self) != file.digest(other):
             raise ValueError(
                 "merging needs one prior; got two: save_prior on one machine, and from_prior on the others"
@@ -170,7 +178,6 @@ class Grouped(TableInterface, BaseEstimator):
             )
         self.state_.add(names, sums, fold)
         self.merged_ = merged
-        return self
 
     def fork(self) -> Self:
         """Return an estimator with the same prior that knows no group."""

@@ -120,6 +120,9 @@ class Grown:
 
     def shorten(self) -> None:
         """Keep the last rows alone, and grow trees on them soon: the task has changed."""
+        if not self.past:  # a state that was just loaded holds no rows
+            self.grown_on = 0
+            return
         block = tuple(part[-YOUNG:] for part in _joined(self.past))
         self.past, self.grown_on = (block,), min(self.grown_on, len(block[0]))
 
@@ -131,8 +134,12 @@ class Grown:
         for name, rows in blocks.items():
             moved = []
             for x, *others in rows:
+                values = scale * x + shift
+                if change.flag is not None:  # numbers that are missing stay 0
+                    numbers = np.flatnonzero(change.flag.numpy() >= 0)
+                    values[:, numbers] *= x[:, change.flag.numpy()[numbers]] != 1
                 wider = np.zeros((len(x), change.width), np.float32)
-                wider[:, place[place >= 0]] = (scale * x + shift)[:, place >= 0]
+                wider[:, place[place >= 0]] = values[:, place >= 0]
                 moved.append((wider, *others))
             setattr(self, name, tuple(moved))
 

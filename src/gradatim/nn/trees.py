@@ -75,7 +75,8 @@ class Trees(NamedTuple):
 
         Numbers that were missing, and stayed 0, count as 0.
         """
-        leaves = self.left == np.arange(self.left.shape[2])
+        # nodes that fill up smaller trees lead to the first one, and are no more reached than those behind a leaf
+        leaves = (self.left == np.arange(self.left.shape[2])) | ((self.left == 0) & (self.right == 0))
         if (place[self.feature][~leaves] < 0).any() or (scale <= 0).any():
             return None
         threshold = np.where(leaves, 0.0, scale[self.feature] * self.threshold + shift[self.feature])

@@ -14,6 +14,8 @@ import torch
 from .schemes import Unrolled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from ..batch import Batch, Task
@@ -59,17 +61,22 @@ class Repeated(Unrolled):
                 "every_step"
             )
 
-    def losses(self, learner: Learner, task: Task, generator: torch.Generator) -> Tensor:
-        """Return the query loss of each task, `[steps, tasks]`; `[1, tasks]` where the last step alone counts."""
+    def _losses(
+        self, learner: Learner, task: Task, generator: torch.Generator, last: list[State] | None = None
+    ) -> Iterator[Tensor]:
+        """Yield each task's query loss `[B]` after each step, or after the last one where that alone counts."""
         if self.every_step:
-            return super().losses(learner, task, generator)
+            yield from super()._losses(learner, task, generator, last)
+            return
         steps, batches = count(), self._batches(task.support, generator)
 
         def carry(state: State) -> State:
             return self.carry(state, next(steps))
 
         *_, state = learner.states(batches, task.query, carry, None, generator, differentiable=True)
-        return learner.loss(task.query, state, generator)[None]
+        if last is not None:
+            last.append(state)
+        yield learner.loss(task.query, state, generator)
 
     def _batches(self, support: Batch, generator: torch.Generator) -> list[Batch]:
         """Return the episode's mini-batches, the support again and again."""

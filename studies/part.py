@@ -5,11 +5,20 @@ Source: this project's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from gradatim.comparison.report import write_result
+from gradatim.provenance import commit
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gradatim.comparison.report import Page
     from gradatim.comparison.runs import Study
 
 
@@ -63,3 +72,40 @@ def part_of(
         return Found(records, [*values["claims"]], [*values["listings"]])
 
     return Part(name, claims, found)
+
+
+def run_parts(
+    parts: Sequence[Part],
+    study: Study,
+    out: Path,
+    page: Page,
+    unmeasured: Callable[[str, str], dict[str, Any]],
+    smoke: bool,
+    seeds: int,
+) -> list[Path]:
+    """Run parts in order, and write the study's JSON, page and picture below `out` anew after each; return the files.
+
+    `unmeasured` makes the claim of a part that is still to run, of its id and why it has no value.
+    """
+    found, written = Found(), []
+    for place, part in enumerate(parts):
+        study.console.print(f"{part.name}: part {place + 1} of {len(parts)}")
+        found = found + part.measure(study, smoke, seeds)
+        later = [unmeasured(name, "not reached yet") for rest in parts[place + 1 :] for name in rest.claims]
+        written = write_result(out, page.study, result(page.study, found, later, smoke, seeds), page)
+    return written
+
+
+def result(study: str, found: Found, later: list[dict[str, Any]], smoke: bool, seeds: int) -> dict[str, Any]:
+    """Return a study's JSON: what was found, and the claims of parts that are still to run."""
+    whole = {
+        "benchmark": study,
+        "smoke": smoke,
+        "seeds": seeds,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "records": found.records,
+        "claims": [*found.claims, *later],
+        "listings": found.listings,
+    }
+    return json.loads(json.dumps(whole))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from studies import part
 from studies.meta import choosing, grouped, keys, learnt, made, own, parts, run, sources, verdicts
 from studies.meta.classes import SENTENCES_PART, shots_settings
 from studies.meta.page import PAGE, SHOWN
@@ -314,8 +315,8 @@ def test_the_study_is_written_after_each_part(tmp_path, monkeypatch):
     )
     second = Part("second", {"meta.own.long": "words"}, lambda *a: written.append(1) or Found(listings=[]))
     monkeypatch.setattr(run, "PARTS", (first, second))
-    saved = run.write_result
-    monkeypatch.setattr(run, "write_result", lambda *a: written.append(a[2]["claims"]) or saved(*a))
+    saved = part.write_result
+    monkeypatch.setattr(part, "write_result", lambda *a: written.append(a[2]["claims"]) or saved(*a))
     paths = run.run(tmp_path, True, 1, 1, QUIET)
     assert [claim.get("range") for claim in written[0]] == [None, "not reached yet"]
     assert written[1] == 1 and len(written[2]) == 1
@@ -331,7 +332,7 @@ def test_the_page_answers_in_three_sentences_and_its_picture_has_at_most_eight_l
         for entry in verdicts.entries(family, name, constant(0.4, 0.2), (5, 10), "error")
     ]
     losses = {table: {OURS: np.full((1, 2, 4), 0.5)} for table in TABLES}
-    result = run.result(Found(records, claims, [grouped.loss_listing(losses)]), [], False, 3)
+    result = part.result("meta", Found(records, claims, [grouped.loss_listing(losses)]), [], False, 3)
     assert all(len(list(question.answer(Result(result)))) == 3 for question in PAGE.questions)
     assert len({label for learners in SHOWN.values() for _, label in learners.values()}) <= 8
     text = write_result(tmp_path, "meta", result, PAGE)[1].read_text()
@@ -339,8 +340,8 @@ def test_the_page_answers_in_three_sentences_and_its_picture_has_at_most_eight_l
         "0.5 times the errors of the best tuned" in text
         and "| ours | 0.500 / 0.500 / 0.500 / 0.500 |" in text
     )
-    blank = run.result(
-        Found(), [verdicts.unmeasured(name, "not reached yet") for name in PAGE.claims], True, 1
+    blank = part.result(
+        "meta", Found(), [verdicts.unmeasured(name, "not reached yet") for name in PAGE.claims], True, 1
     )
     text = write_result(tmp_path / "none", "meta", blank, PAGE)[1].read_text()
     assert "an unmeasured share of the errors" in text and "not measured: not reached yet" in text

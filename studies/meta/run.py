@@ -8,17 +8,13 @@ Source: the bars are this project's own, fixed before the run.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from gradatim.comparison.report import write_result
 from gradatim.comparison.runs import Study
-from gradatim.provenance import commit, on_threads
-from studies.part import Found
+from gradatim.provenance import on_threads
+from studies.part import run_parts
 
 from . import made
 from .page import PAGE
@@ -44,28 +40,5 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
             "make study NAME=meta reads letters and tables: set GRADATIM_DATA, or run with --smoke"
         )
     study = Study(out / "work" / ("meta-smoke" if smoke else "meta"), 1 if smoke else workers, console)
-    found, written = Found(), []
     with made.data(study.folder / "data") if smoke else nullcontext(), on_threads(1):
-        for place, part in enumerate(PARTS):
-            console.print(f"{part.name}: part {place + 1} of {len(PARTS)}")
-            found = found + part.measure(study, smoke, seeds)
-            later = [
-                unmeasured(name, "not reached yet") for rest in PARTS[place + 1 :] for name in rest.claims
-            ]
-            written = write_result(out, "meta", result(found, later, smoke, seeds), PAGE)
-    return written
-
-
-def result(found: Found, later: list[dict[str, Any]], smoke: bool, seeds: int) -> dict[str, Any]:
-    """Return the study's JSON: what was found, and the claims of parts that are still to run."""
-    whole = {
-        "benchmark": "meta",
-        "smoke": smoke,
-        "seeds": seeds,
-        "commit": commit(),
-        "torch": torch.__version__,
-        "records": found.records,
-        "claims": [*found.claims, *later],
-        "listings": found.listings,
-    }
-    return json.loads(json.dumps(whole))
+        return run_parts(PARTS, study, out, PAGE, unmeasured, smoke, seeds)

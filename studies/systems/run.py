@@ -8,16 +8,12 @@ Source: the bars are this project's own, fixed before the run.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
-import torch
-
-from gradatim.comparison.report import write_result
 from gradatim.comparison.runs import Study
-from gradatim.provenance import commit, on_threads
-from studies.part import Found
+from gradatim.provenance import on_threads
+from studies.part import run_parts
 from studies.tables.verdicts import without_value
 
 from .page import PAGE
@@ -42,27 +38,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
             "make study NAME=systems reads images, sentences and tables: set GRADATIM_DATA, or run with --smoke"
         )
     study = Study(out / "work" / ("systems-smoke" if smoke else "systems"), 1 if smoke else workers, console)
-    found, written = Found(), []
     with on_threads(1):
-        for place, part in enumerate(PARTS):
-            console.print(f"{part.name}: part {place + 1} of {len(PARTS)}")
-            found = found + part.measure(study, smoke, seeds)
-            measured = {entry["id"] for entry in found.claims}
-            later = [
-                without_value(name, *BARS[name], "not measured")
-                for other in PARTS
-                for name in other.claims
-                if name not in measured
-            ]
-            whole = {
-                "benchmark": "systems",
-                "smoke": smoke,
-                "seeds": seeds,
-                "commit": commit(),
-                "torch": torch.__version__,
-                "records": found.records,
-                "claims": [*found.claims, *later],
-                "listings": found.listings,
-            }
-            written = write_result(out, "systems", json.loads(json.dumps(whole)), PAGE)
-    return written
+        return run_parts(
+            PARTS, study, out, PAGE, lambda name, why: without_value(name, *BARS[name], why), smoke, seeds
+        )

@@ -17,10 +17,10 @@ FLOORS = {
     1: ["batch", "tree", "provenance", "names", "distances", "interface", "blocks/", "nn/"],
     2: ["likelihood", "predictor", "config", "files/"],
     3: ["predictors/", "signal", "family"],
-    4: ["refiner", "families/"],
+    4: ["refiner", "families/", "language/"],
     5: ["refiners/", "learner"],
     6: ["regimes", "committees", "metrics", "generation", "probing/", "stopping/", "regularizers/"],
-    7: ["training/", "preprocessing/"],
+    7: ["training/", "preprocessing/", "prompting/"],
     8: ["registry", "table_features", "table_spread", "memory/"],
     9: ["methods/", "table_task"],
     10: ["recipes", "testing/", "one_row", "forgetting", "groups/"],
@@ -39,9 +39,11 @@ RESERVED = {
     "sklearn": ["interface", "nn/trees", "estimators/", "groups/", "families/datasets", "commands/demo"],
     "matplotlib": ["probing/plots", "comparison/plots"],
     "ray": ["distributed/"],
+    "transformers": ["language/"],
+    "peft": ["language/"],
 }
 # Packages of the extras: imported inside a function, never when a module is imported.
-LAZY = ["matplotlib", "pyarrow", "ray", "tensorboard", "torch.utils.tensorboard"]
+LAZY = ["matplotlib", "peft", "pyarrow", "ray", "tensorboard", "torch.utils.tensorboard", "transformers"]
 PRINTERS = ["cli"]
 FILE_LINES = 400  # a file is shorter
 FUNCTION_LINES = 60  # so is a function

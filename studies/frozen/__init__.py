@@ -1,0 +1,1 @@
+"""Frozen models adapted: boundaries, reprogramming, guided dropout, and samplers of sequences."""

@@ -4,6 +4,7 @@ Made by celo/optimizers/celo.py and celo_adam.py of amoudgl/celo at 66d9761, flo
 (`published`) and with drawn ones (`drawn`).
 """
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -173,6 +174,22 @@ def test_a_run_goes_on_from_its_saved_state():
     assert torch.equal(run(second, other, 3), wanted)
 
 
+def test_a_copy_walks_alone_from_where_it_was_made():
+    weight = torch.ones(3, 2, requires_grad=True)
+    optimizer = CeloOptimizer([weight], 10, drawn())
+    weight.grad = weight.detach().clone()
+    optimizer.step(loss=1.0)
+    twin = copy.deepcopy(optimizer)
+    (other,) = twin.param_groups[0]["params"]
+    assert other is not weight and torch.equal(other, weight)
+    other.grad = weight.grad.clone()
+    before = weight.detach().clone()
+    twin.step(loss=0.5)
+    assert torch.equal(weight, before)
+    optimizer.step(loss=0.5)
+    assert torch.equal(weight, other)
+
+
 @NEEDS_WEIGHTS
 def test_it_stands_beside_adam_in_a_comparison(tmp_path):
     """Untuned, at a tenth of where it starts; 200 steps, because Celo moves little in few."""
@@ -205,8 +222,10 @@ def test_misuse_is_refused_with_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"Celo follows the loss; got none: call step\(loss=loss\)"):
         optimizer.step()
     groups: list = [{"params": [torch.ones(2, requires_grad=True)]} for _ in range(2)]
-    with pytest.raises(ValueError, match="got 2 groups"):
+    with pytest.raises(ValueError, match="give another group its own optimizer"):
         CeloOptimizer(groups, 10, drawn())
+    with pytest.raises(ValueError, match="give another group its own optimizer"):
+        optimizer.add_param_group(groups[0])
     path = tmp_path / "drawn.npz"
     np.savez(path, **{name: part.numpy() for name, part in drawn().items()})  # type: ignore[arg-type]
     learner = Celo(weights=str(path), steps=4).build(LinearRegression(2))

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 from sklearn.base import clone
 
 from gradatim import GroupedClassifier, GroupedRegressor, RefinedClassifier, RefinedRegressor
+from gradatim.preprocessing import read_columns
 
 
 def family(n_tables=40, per=25, seed=0):
@@ -133,6 +135,19 @@ def test_quantiles_hold_what_they_say_and_belong_to_deviations(numbers):
     assert 0.7 < np.mean(held) < 0.9
 
 
+def test_quantiles_far_out_go_on(numbers):
+    """A committee's tails are wide: at 1e-12 they lie hundreds of deviations away, and are not cut off."""
+    X, y, _table = family(1, 40, seed=7)
+    for n in (1, 4, 40):
+        model = RefinedRegressor(prior=numbers).partial_fit(X[:n], y[:n])
+        found = model.predict(X, quantiles=[1e-12, 1e-11, 1e-10, 1e-9, 1e-8])
+        assert (np.diff(found, axis=1) > 1e-3).all()
+    alone = RefinedRegressor(prior=numbers).partial_fit(X[:1], y[:1])
+    weight, mean, deviation = alone.start_.numbers(read_columns(X))
+    at = alone.predict(X, quantiles=[1e-12])
+    np.testing.assert_allclose((weight * ndtr((at - mean) / deviation)).sum(1), 1e-12, rtol=1e-4)
+
+
 def test_predicted_before_learnt_is_what_would_be_predicted(kind):
     prior, estimator, target, read = kind
     X, y, _table = family(1, 96, seed=7)
@@ -179,6 +194,12 @@ def test_columns_by_name_are_those_of_the_prior():
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     prior = GroupedRegressor().fit(frame, y, table)
     RefinedRegressor(prior=prior).partial_fit(frame[:40], y[:40])
+    other = RefinedRegressor(prior=prior).partial_fit(frame[["c", "a", "b"]], y)
+    rows = frame.to_dict("records")
+    named = RefinedRegressor(prior=prior).partial_fit([dict(reversed(row.items())) for row in rows], y)
+    wanted = RefinedRegressor(prior=prior).partial_fit(frame, y).predict(frame)
+    np.testing.assert_allclose(other.predict(frame[["c", "a", "b"]]), wanted, atol=1e-6)
+    np.testing.assert_allclose(named.predict(rows), wanted, atol=1e-6)
     with pytest.raises(ValueError, match="taught by 3 columns, a, b, c; got 3, a, b, z"):
         RefinedRegressor(prior=prior).partial_fit(frame.rename(columns={"c": "z"}), y)
 

@@ -109,8 +109,9 @@ def _known(model: Any, name: str, state: Path) -> Any:
     known = model.state_.index
     if name in known:
         return name
-    if name.lstrip("-").isdigit() and int(name) in known:
-        return int(name)
+    whole = int(name) if name.lstrip("-").isdecimal() else None
+    if whole in known and str(whole) == name:
+        return whole
     raise ValueError(f"--group {name}: {state} knows no such group; gradatim info names some that it knows")
 
 

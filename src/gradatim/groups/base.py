@@ -234,7 +234,7 @@ class Grouped(TableInterface, BaseEstimator):
         if not hasattr(self, "prior_") and self.prior is not None:
             start = Start(taught(self.prior, type(self)))
             if hasattr(X, "shape"):  # rows that are dicts have their names each
-                start.check(read_columns(X), ordered=False)
+                start.check(read_columns(X))
             self.__dict__.update(start.estimator.__dict__ | {"prior": self.prior})
         rows, names = self._read(X, y, groups, weight)
         if hasattr(self, "prior_"):

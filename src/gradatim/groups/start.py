@@ -84,16 +84,16 @@ class Start:
         """Return the labels that the prior knows."""
         return getattr(self.estimator, "classes_", None)
 
-    def check(self, columns: Columns, ordered: bool = True) -> None:
-        """Raise ValueError unless columns are those that taught the prior, `ordered` as they were."""
+    def check(self, columns: Columns) -> None:
+        """Raise ValueError unless columns are those that taught the prior; with names, in any order."""
         known, count = getattr(self.estimator, "feature_names_in_", None), self.estimator.n_features_in_
-        names, order = list(columns.names), list if ordered else sorted
-        if len(names) == count and (known is None or not columns.named or order(names) == order(known)):
+        names = list(columns.names)
+        if len(names) == count and (known is None or not columns.named or sorted(names) == sorted(known)):
             return
         wanted = f"{count} columns" + ("" if known is None else f", {', '.join(map(str, known[:8]))}")
         got = f"{len(names)}" + (f", {', '.join(names[:8])}" if columns.named else "")
         raise ValueError(
-            f"the prior was taught by {wanted}; got {got}: give these columns in this order, or leave prior out"
+            f"the prior was taught by {wanted}; got {got}: give these columns, or leave prior out"
         )
 
     def learnt(self, columns: Columns, y: np.ndarray, weight: np.ndarray) -> Start:

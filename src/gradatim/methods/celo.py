@@ -139,15 +139,31 @@ class CeloOptimizer(torch.optim.Optimizer):
         self, params: Iterable[Tensor], steps: int, weights: str | dict[str, Tensor] = "celo"
     ) -> None:
         super().__init__(params, {})
-        if len(self.param_groups) != 1:
-            raise ValueError(
-                f"Celo moves all parameters together; got {len(self.param_groups)} groups: give one optimizer to each"
-            )
-        self.tensors: list[Tensor] = self.param_groups[0]["params"]
         found = read_celo(weights) if isinstance(weights, str) else weights
         self.rule = CeloRule(found, [tuple(part.shape) for part in self.tensors], steps)
         self.rule.to(self.tensors[0])
         self._remember(self.rule.init(1))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Return the parameters that it moves."""
+        return self.param_groups[0]["params"]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group of parameters.
+
+        Raises:
+            ValueError: there is one already.
+        """
+        if self.param_groups:
+            raise ValueError(
+                "Celo moves all parameters together, in one group: give another group its own optimizer"
+            )
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: torch's own state, and the rule."""
+        return {**super().__getstate__(), "rule": self.rule}
 
     @torch.no_grad()
     def step(  # type: ignore[override]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from studies.part import Part, part_of
 
-from . import causal, refined
+from . import causal, converged, refined
 from .classes import FIVE_WAY_PART, LETTERS_PART, SENTENCES_PART
 from .grouped import OWN_PART
 from .waves import WAVES_PART
@@ -20,6 +20,12 @@ CAUSAL_PART = part_of(
         "meta.causal.over_best": "orders: edges reversed over those of the best peer that learns nothing, six laws"
     },
     causal.part,
+    3,
+)
+CONVERGED_PART = part_of(
+    "the paper's findings with converged learners",
+    {"meta.findings_converged": "the paper's findings: share of learners whose loss stands still at the end"},
+    converged.part,
     3,
 )
 REFINED_PART = part_of(
@@ -39,6 +45,7 @@ PARTS: tuple[Part, ...] = (
     LETTERS_PART,
     CAUSAL_PART,
     REFINED_PART,
+    CONVERGED_PART,
     FIVE_WAY_PART,
 )
 """Each has the claims that it makes; their bars are in `verdicts.BARS`."""

@@ -33,6 +33,7 @@ STUDIES: dict[str, str] = {
     "house": "what can be counted: results that moved, names, shapes, examples, lines, memory, ragged tasks",
     "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
     "paper": "the paper's tables: three regimes on its families, greedy and constant, default gain, one step",
+    "systems": "five systems for tasks that follow or help one another, against the baselines that could win",
     "tables": "the estimators on real tables in one strict pass, against peers that also see each row once",
     "trust": "states and files: damage, kills, shared states, cuts, order, outliers, few rows, whose rows they hold",
 }
@@ -40,7 +41,6 @@ STUDIES: dict[str, str] = {
 UNPUBLISHED: dict[str, str] = {
     "meta": "learning from other tasks: letters, sinusoids and tables in groups, beside the best that learns nothing",
     "streams": "the estimators on streams that change, row by row, against river's learners and refits",
-    "systems": "five systems for tasks that follow or help one another, against the baselines that could win",
 }
 """Studies whose results in docs/results are missing, or of an earlier form. They run like the others."""
 

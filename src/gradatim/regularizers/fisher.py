@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -100,9 +101,12 @@ def _at_once(scored: nn.Module, weights: dict[str, Tensor], batch: Any, n: int) 
     size = max(CHUNK // max(sum(p.numel() for p in weights.values()), 1), 1)
     gradients = vmap(grad(one), in_dims=(None, 0), randomness="different")
     squares: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in weights.items()}
-    for part in torch.arange(n).split(size):
-        for name, value in gradients(weights, part[:, None].to(_device(batch))).items():
-            squares[name] += value.square().sum(0)
+    with sdpa_kernel(
+        SDPBackend.MATH
+    ):  # the fused one has no batched form on CPU, and is run row by row there
+        for part in torch.arange(n).split(size):
+            for name, value in gradients(weights, part[:, None].to(_device(batch))).items():
+                squares[name] += value.square().sum(0)
     return squares
 
 

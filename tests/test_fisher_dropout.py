@@ -116,8 +116,14 @@ def test_several_sites_of_one_module_are_cut_by_the_order_of_a_pass():
     fisher, _, _ = empirical_fisher(model, loss, [x])
     sites = guide_dropout(model, loss, [x])
     parts = {
-        "dropout1": ["self_attn.in_proj_weight", "self_attn.in_proj_bias", "self_attn.out_proj.weight"]
-        + ["self_attn.out_proj.bias", "norm1.weight", "norm1.bias"],
+        "dropout1": [
+            "self_attn.in_proj_weight",
+            "self_attn.in_proj_bias",
+            "self_attn.out_proj.weight",
+            "self_attn.out_proj.bias",
+            "norm1.weight",
+            "norm1.bias",
+        ],
         "dropout": ["linear1.weight", "linear1.bias"],
         "dropout2": ["linear2.weight", "linear2.bias", "norm2.weight", "norm2.bias"],
     }
@@ -129,7 +135,7 @@ def test_several_sites_of_one_module_are_cut_by_the_order_of_a_pass():
 
 
 def test_dropout_before_a_head_stays_and_is_said():
-    body = nn.Sequential(*network(2)[:6])
+    body = network(2)[:6]
     model = nn.Sequential()
     model.add_module("body", body)
     model.add_module("dropout", nn.Dropout(0.4))
@@ -202,7 +208,8 @@ def test_gaussian_sites_are_guided_too():
     model = network()
     for place in (2, 5, 8):
         model[place] = GaussianDropout(0.3)
-    assert max(guide_dropout(model, squared, [X]).p.values()) == 0.1 == max(model[i].p for i in (2, 5, 8))
+    sites = guide_dropout(model, squared, [X])
+    assert max(sites.p.values()) == 0.1 and [model[i].p for i in (2, 5, 8)] == [*sites.p.values()]
 
 
 NAN = torch.full((1, 4), math.nan)

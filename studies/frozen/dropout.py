@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from gradatim.comparison.runs import Study
 
-SIZES, FEW = (100, 300, 1000), (100, 300)
-"""Rows to learn from, and those of the figures."""
+SIZES, FEW, LATER = (100, 300, 1000), (100, 300), 1000
+"""Rows to learn from, those of the figures, and those that are learnt last."""
 
 SEEDS, TOGETHER = 20, 5
 """Paired seeds at least, and how many of them train at a time."""
 
 CHOICE_SEEDS = (1000, 1001, 1002)
 HIGHEST, RATES = (0.1, 0.3, 0.6), (1e-3, 3e-3)
-EPOCHS = {20: (1, 2), 100: (4, 8, 12), 300: (3, 5, 8), 1000: (2, 3, 5)}
+EPOCHS = {20: (1, 2), 100: (3, 6, 9), 300: (2, 3, 5), 1000: (1, 2, 3)}
 """Epochs to choose from by rows; 20 rows are those of a smoke run."""
 
 VARIANTS = {
@@ -56,15 +56,17 @@ def part(study: Study, smoke: bool, seeds: int) -> dict[str, Any]:
     sizes, count = ((20,), 2) if smoke else (SIZES, max(seeds, SEEDS))
     with on_threads(1):
         begin = bench(study, smoke)
-        settings = {size: chosen(study, begin, size) for size in sizes}
+        settings: dict[int, dict[str, Setting]] = {}
         scores: Scores = {(name, size): {} for size, name in product(sizes, TARGETS)}
-        for size in sizes:
-            for first, name, variant in product(range(0, count, TOGETHER), TARGETS, VARIANTS):
+        for groups in ([size for size in sizes if size != LATER], [size for size in sizes if size == LATER]):
+            settings |= {size: chosen(study, begin, size) for size in groups}
+            for first, size in product(range(0, count, TOGETHER), groups):
                 group = range(first, min(first + TOGETHER, count))
-                new = record(study, begin, name, size, group, settings[size][variant], "judge")[-1]
-                old = scores[name, size].get(variant, new[:0])
-                scores[name, size][variant] = np.concatenate([old, new])
-            study.notify(f"dropout: {size} rows, {count} seeds")
+                for name, variant in product(TARGETS, VARIANTS):
+                    new = record(study, begin, name, size, group, settings[size][variant], "judge")[-1]
+                    old = scores[name, size].setdefault(variant, np.zeros(0))
+                    scores[name, size][variant] = np.concatenate([old, new])
+                study.notify(f"dropout: {size} rows, seeds before {group.stop} of {count}")
     few = [size for size in sizes if size in FEW] or list(sizes)
     return {
         "records": [

@@ -70,7 +70,7 @@ def empirical_fisher(
     try:
         model.eval()
         for batch in batches:
-            n = _rows(batch)
+            n = row_count(batch)
             if way == "vmap":
                 try:
                     squares = _at_once(scored, weights, batch, n)
@@ -96,7 +96,7 @@ def _at_once(scored: nn.Module, weights: dict[str, Tensor], batch: Any, n: int) 
     """Return the sum over rows of squared gradients, by vmap."""
 
     def one(given: dict[str, Tensor], index: Tensor) -> Tensor:
-        return functional_call(scored, given, (_taken(batch, index),))
+        return functional_call(scored, given, (some_rows(batch, index),))
 
     size = max(CHUNK // max(sum(p.numel() for p in weights.values()), 1), 1)
     gradients = vmap(grad(one), in_dims=(None, 0), randomness="different")
@@ -116,7 +116,7 @@ def _one_by_one(scored: nn.Module, weights: dict[str, Tensor], batch: Any, n: in
     given = {name: p.clone().requires_grad_() for name, p in weights.items()}
     with torch.enable_grad():
         for row in range(n):
-            value = functional_call(scored, given, (_taken(batch, slice(row, row + 1)),))
+            value = functional_call(scored, given, (some_rows(batch, slice(row, row + 1)),))
             if not value.requires_grad:
                 raise ValueError("the loss does not depend on the model's weights: compute it from the model")
             found = torch.autograd.grad(value, [*given.values()], allow_unused=True)
@@ -131,7 +131,7 @@ def _check(squares: dict[str, Tensor], before: int, n: int, scored: nn.Module, b
     if all(bool(square.isfinite().all()) for square in squares.values()):
         return
     with torch.no_grad():
-        losses = [float(scored(_taken(batch, slice(row, row + 1)))) for row in range(n)]
+        losses = [float(scored(some_rows(batch, slice(row, row + 1)))) for row in range(n)]
     row, value = next(((r, v) for r, v in enumerate(losses) if v - v != 0), (0, losses[0]))
     raise ValueError(
         f"each row needs a finite loss and gradient; the loss of row {before + row} is {value}: leave such rows out "
@@ -139,8 +139,12 @@ def _check(squares: dict[str, Tensor], before: int, n: int, scored: nn.Module, b
     )
 
 
-def _rows(batch: Any) -> int:
-    """Return how many rows a batch has."""
+def row_count(batch: Any) -> int:
+    """Return how many rows a batch has.
+
+    Raises:
+        ValueError: it holds no tensor, no row, or tensors of different numbers of rows.
+    """
     sizes = {len(leaf) if leaf.ndim else 0 for leaf in _leaves(batch)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
@@ -159,14 +163,14 @@ def _leaves(batch: Any) -> list[Tensor]:
     return [leaf for value in values for leaf in _leaves(value)]
 
 
-def _taken(batch: Any, index: Any) -> Any:
-    """Return some rows of a batch."""
+def some_rows(batch: Any, index: Any) -> Any:
+    """Return some rows of a batch: each tensor in it at an index, the rest as it is."""
     if isinstance(batch, Tensor):
         return batch[index]
     if isinstance(batch, Mapping):
-        return {key: _taken(value, index) for key, value in batch.items()}
+        return {key: some_rows(value, index) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
-        values = [_taken(value, index) for value in batch]
+        values = [some_rows(value, index) for value in batch]
         return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
     return batch
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .dropout_sites import Dropping, add_sites, added_sites, own_sites, remove_sites, share
-from .fisher import _rows, _taken, empirical_fisher
+from .fisher import empirical_fisher, row_count, some_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -293,8 +293,8 @@ def _passed(
     try:
         model.eval()
         with torch.enable_grad():  # fused layers of torch are left out of a pass with gradients
-            _rows(batch)
-            loss(model, _taken(batch, slice(0, 1)))
+            row_count(batch)
+            loss(model, some_rows(batch, slice(0, 1)))
     finally:
         for handle in handles:
             handle.remove()

@@ -158,31 +158,8 @@ def guide_dropout(
     highest = share(highest, "highest")
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}: choose one of them")
-    rest = iter(batches)
-    first = next(rest, None)
-    if first is None:
-        raise ValueError("batches are empty: give at least one batch of pretraining data")
-    had = added_sites(model)
-    sites, added = _sites(model)
-    try:
-        before = _preceding(model, loss, first, sites, added)
-        scored = [name for name in sites if before[name]]
-        if len(scored) < 2:
-            raise ValueError(
-                f"guided dropout orders two sites or more; got {len(scored)} behind layers: set this one by set_dropout"
-            )
-        fisher, rows, way = empirical_fisher(model, loss, chain([first], rest))
-        means = {name: float(value.mean()) for name, value in fisher.items()}
-        values = {name: sum(means[part] for part in before[name]) / len(before[name]) for name in scored}
-        if not any(values.values()):
-            raise ValueError(
-                "the Fisher is 0 everywhere: the loss must depend on the layers before the sites"
-            )
-    except BaseException:
-        if added and not had:
-            remove_sites(model)
-        raise
-    falling = sorted(scored, key=lambda name: -values[name])
+    sites, added, (values, rows, way) = _scored(model, loss, iter(batches))
+    falling = sorted(values, key=lambda name: -values[name])
     if order == "reversed":
         falling.reverse()
     for rank, name in enumerate(falling):
@@ -235,6 +212,41 @@ def _sites(model: nn.Module) -> tuple[dict[str, Dropping], bool]:
             "the model where it should drop out"
         )
     return sites, True
+
+
+def _scored(
+    model: nn.Module, loss: Callable[[Any, Any], Tensor], batches: Iterator[Any]
+) -> tuple[dict[str, Dropping], bool, tuple[dict[str, float], int, str]]:
+    """Return the sites of a model, whether hooks make them, and their scores; sites added in vain are removed."""
+    first = next(batches, None)
+    if first is None:
+        raise ValueError("batches are empty: give at least one batch of pretraining data")
+    had = added_sites(model)
+    sites, added = _sites(model)
+    try:
+        before = _preceding(model, loss, first, sites, added)
+        return sites, added, _scores(model, loss, chain([first], batches), before)
+    except BaseException:
+        if added and not had:
+            remove_sites(model)
+        raise
+
+
+def _scores(
+    model: nn.Module, loss: Callable[[Any, Any], Tensor], batches: Iterable[Any], before: dict[str, list[str]]
+) -> tuple[dict[str, float], int, str]:
+    """Return the Fisher of each site with parameters before it, the rows, and how gradients were taken."""
+    scored = [name for name, parts in before.items() if parts]
+    if len(scored) < 2:
+        raise ValueError(
+            f"guided dropout orders two sites or more; got {len(scored)} behind layers: set this one by set_dropout"
+        )
+    fisher, rows, way = empirical_fisher(model, loss, batches)
+    means = {name: float(value.mean()) for name, value in fisher.items()}
+    values = {name: sum(means[part] for part in before[name]) / len(before[name]) for name in scored}
+    if not any(values.values()):
+        raise ValueError("the Fisher is 0 everywhere: the loss must depend on the layers before the sites")
+    return values, rows, way
 
 
 def _preceding(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -192,6 +193,10 @@ def test_an_added_site_keeps_the_mean_and_the_rest_of_a_tuple():
     dropped, rest = AddedDropout(0.25)(layer, (), (x, "rest"))
     assert rest == "rest" and float(dropped.mean()) == pytest.approx(1, abs=0.01)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    named = namedtuple("Named", ["first", "second"])
+    assert AddedDropout(0.25)(layer, (), named(x, "rest")).second == "rest"
+    with pytest.raises(ValueError, match="Identity gave dict"):
+        AddedDropout(0.25)(layer, (), {"h": x})
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5])

@@ -70,13 +70,22 @@ class AddedDropout:
         self.p = p
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Return the output with a share p of its numbers dropped."""
+        """Return the output with a share p of its numbers dropped.
+
+        Raises:
+            ValueError: it is neither a tensor nor a tuple that begins with one.
+        """
         if not module.training or self.p == 0:
             return output
-        if isinstance(output, tuple | list):
-            first = nn.functional.dropout(output[0], self.p)
-            return type(output)([first, *output[1:]]) if type(output) in (tuple, list) else output
-        return nn.functional.dropout(output, self.p)
+        if isinstance(output, torch.Tensor):
+            return nn.functional.dropout(output, self.p)
+        if not isinstance(output, tuple | list) or not isinstance(output[0], torch.Tensor):
+            raise ValueError(
+                f"a site drops out of a tensor, or of the first of a tuple; {type(module).__name__} gave "
+                f"{type(output).__name__}: remove the sites, and put nn.Dropout into the model"
+            )
+        entries = [nn.functional.dropout(output[0], self.p), *output[1:]]
+        return type(output)(*entries) if hasattr(output, "_fields") else type(output)(entries)
 
 
 Dropping = _DropoutNd | GaussianDropout | AddedDropout

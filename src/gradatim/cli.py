@@ -189,5 +189,6 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 COMMANDS |= {
-    name: with_threads(COMMANDS[name]) for name in ("fit", "update", "forget", "remap", "merge", "predict", "boundary")
+    name: with_threads(COMMANDS[name])
+    for name in ("fit", "update", "forget", "remap", "merge", "predict", "boundary")
 }

@@ -121,9 +121,7 @@ def _rows(options: Namespace, console: Console) -> tuple[np.ndarray, np.ndarray,
     table_file = open_files(options.files, reading_options(options), text=(options.target,))
     target = column_name(options.target, table_file.names) or ""
     if target not in table_file.names:
-        raise ValueError(
-            f"{table_file.path} has no column {target!r}: {suggest(target, table_file.names)}"
-        )
+        raise ValueError(f"{table_file.path} has no column {target!r}: {suggest(target, table_file.names)}")
     chosen = _two_columns(options, table_file, target)
     cells = {name: table_file.cells[name] for name in (*chosen, target)}
     parts = [table for table, _ in table_file.stream(cells)]  # type: ignore[arg-type]
@@ -159,7 +157,9 @@ def _two_columns(options: Namespace, table_file: TableFile, target: str) -> list
                     raise ValueError(
                         f"{table_file.path} has no column {name!r}: {suggest(name, table_file.names)}"
                     )
-                raise ValueError(f"--columns {name}: it {reason}; choose from {', '.join(numeric) or 'no column'}")
+                raise ValueError(
+                    f"--columns {name}: it {reason}; choose from {', '.join(numeric) or 'no column'}"
+                )
     if len(wanted) != 2:
         raise ValueError(
             f"a boundary is drawn over two columns of numbers; {table_file.path} has {len(numeric)} beside the target "

@@ -1,4 +1,4 @@
-"""A language model as a classifier of points: it reads labelled examples in its prompt, and names the label of a new one.
+"""A language model as a classifier of points: it reads labelled examples in its prompt, and names one more label.
 
 Source: Zhao, Nguyen, Grover 2024 (arXiv 2406.11233): the prompt, integers of 0 to 100, and the cached prefix.
 """
@@ -94,7 +94,9 @@ class InContextReader:
         self.template, self.scale, self.batch_size = template, scale, batch_size
         self.system = (f"{SYSTEM}\n" if published else "") if system is None else system
         self.question = (QUESTION if published else "") if question is None else question
-        if len(set(self.labels)) < max(2, len(self.labels)) or not all(label.strip() for label in self.labels):
+        if len(set(self.labels)) < max(2, len(self.labels)) or not all(
+            label.strip() for label in self.labels
+        ):
             raise ValueError(f"labels are two different words or more; got {self.labels}")
         fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
         if sorted(fields) != ["a", "b", "label"] or fields[-1] != "label":
@@ -281,6 +283,7 @@ def _columns(X: Any) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] != 2:
         raise ValueError(f"the reader takes two columns; got X of shape {values.shape}: choose two columns")
     if not np.isfinite(values).all():
-        raise ValueError("the reader takes finite numbers; got missing or infinite ones: leave those rows out")
+        raise ValueError(
+            "the reader takes finite numbers; got missing or infinite ones: leave those rows out"
+        )
     return values
-

@@ -165,9 +165,7 @@ def draw_boundaries(
     return boundary_pictures(found, titles, names, path)
 
 
-def acquire(
-    predictor: Any, pool: Any, k: int, *, spread: float = 1.0, labelled: Any = None
-) -> np.ndarray:
+def acquire(predictor: Any, pool: Any, k: int, *, spread: float = 1.0, labelled: Any = None) -> np.ndarray:
     """Return the places `[k]` of the rows of a pool that are best labelled next: uncertain, and far from one another.
 
     Rows are taken one after the other, that with the greatest `H d^spread`. H is the entropy of the predicted classes,
@@ -290,7 +288,9 @@ class _Plane:
             )
         chosen = probabilities.argmax(1).reshape(self.grid, self.grid)
         masks = [chosen == c for c in range(len(classes))]
-        around = np.stack([ndimage.convolve(mask.astype(int), np.ones((3, 3)), mode="constant") for mask in masks])
+        around = np.stack(
+            [ndimage.convolve(mask.astype(int), np.ones((3, 3)), mode="constant") for mask in masks]
+        )
         own = np.take_along_axis(around, chosen[None], 0)[0]
         return Boundary(
             labels=classes[chosen],

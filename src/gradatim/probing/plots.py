@@ -1,4 +1,4 @@
-"""Pictures of one run: the loss of meta-training, groups, relations, blocks, boundaries. By matplotlib where there is one.
+"""Pictures of one run: loss of meta-training, groups, relations, blocks, boundaries. By matplotlib if there is one.
 
 Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
 """
@@ -11,7 +11,18 @@ from typing import Any
 
 MISSING = "no picture drawn: it needs matplotlib, pip install gradatim[viz]"
 INK, SOFT, RULE = "#1f2933", "#9fb3c8", "#d9e2ec"
-CLASSES = ("#2f6690", "#d1495b", "#edae49", "#66a182", "#7d5ba6", "#8d6a4f", "#3a7d7c", "#c97b84", "#5c6b73", "#a3b18a")
+CLASSES = (
+    "#2f6690",
+    "#d1495b",
+    "#edae49",
+    "#66a182",
+    "#7d5ba6",
+    "#8d6a4f",
+    "#3a7d7c",
+    "#c97b84",
+    "#5c6b73",
+    "#a3b18a",
+)
 
 
 def loss_curve(log: Path | str, png: Path | str) -> str | None:
@@ -221,7 +232,12 @@ def _draw_boundary(axes: Any, each: Any, title: str, names: Any) -> None:
             axes.contour(each.x_axis, each.y_axis, mask, levels=[0.5], colors=[INK], linewidths=0.8)
         rows = each.y == each.classes[c]
         axes.scatter(
-            each.X[rows, 0], each.X[rows, 1], s=14, color=[colours[c]], edgecolors="white", label=str(each.classes[c])
+            each.X[rows, 0],
+            each.X[rows, 1],
+            s=14,
+            color=[colours[c]],
+            edgecolors="white",
+            label=str(each.classes[c]),
         )
     axes.set(xlim=box[:2], ylim=box[2:], xlabel=names[0], ylabel=names[1])
     axes.set_title(title, fontsize=9)

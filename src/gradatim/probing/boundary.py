@@ -296,7 +296,7 @@ class _Plane:
             labels=classes[chosen],
             probabilities=probabilities.reshape(self.grid, self.grid, -1),
             roughness=differing(chosen) / self.unit,
-            regions=sum(int(ndimage.label(mask)[1]) for mask in masks),
+            regions=sum(int(ndimage.label(mask)[1]) for mask in masks),  # pyright: ignore
             odd=float((own < around.max(0)).mean()),
             classes=classes,
             x_axis=self.axes[0],

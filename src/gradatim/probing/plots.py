@@ -195,10 +195,10 @@ def boundary_pictures(found: Any, titles: Any, names: Any, path: Path | str) -> 
 
 
 def _moving(canvas: Any, found: Any, titles: Any, names: Any, path: Path | str) -> str | None:
-    """Write boundaries as a GIF, three in two seconds."""
+    """Write boundaries as a GIF, two a second."""
     from matplotlib.animation import PillowWriter
 
-    axes, writer = canvas.add_subplot(), PillowWriter(fps=1.5)
+    axes, writer = canvas.add_subplot(), PillowWriter(fps=2)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with writer.saving(canvas, str(path), dpi=110):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from .commands import compare, demo, fit, forget, info, judge, listing, merge, predict, train
+from .commands import boundary, compare, demo, fit, forget, info, judge, listing, merge, predict, train
 from .commands.options import Command, parse
 from .commands.signals import ended_by_signals, exit_code
 from .commands.threads import wait_passively, with_threads
@@ -168,6 +168,12 @@ COMMANDS: dict[str, Command] = {
         info.info_options,
         info.info,
     ),
+    "boundary": Command(
+        "draw the decision boundary of a table of two columns, whole or as it refines step by step",
+        "gradatim boundary moons.csv --target y --steps",
+        boundary.boundary_options,
+        boundary.boundary,
+    ),
     "compare": Command(
         "meta-train or tune methods, and show how well each predicts on unseen tasks, step by step",
         "gradatim compare ridge,adam,maml,parametric-both --family LinearRegression --family.dim 4 --seeds 1 "
@@ -183,5 +189,6 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 COMMANDS |= {
-    name: with_threads(COMMANDS[name]) for name in ("fit", "update", "forget", "remap", "merge", "predict")
+    name: with_threads(COMMANDS[name])
+    for name in ("fit", "update", "forget", "remap", "merge", "predict", "boundary")
 }

@@ -1,4 +1,4 @@
-"""Pictures of one run: the loss of meta-training, groups, relations of tasks, blocks. By matplotlib where there is one.
+"""Pictures of one run: loss of meta-training, groups, relations, blocks, boundaries. By matplotlib if there is one.
 
 Source: matplotlib's object interface (`Figure`, the Agg canvas): no window, no global state.
 """
@@ -11,6 +11,18 @@ from typing import Any
 
 MISSING = "no picture drawn: it needs matplotlib, pip install gradatim[viz]"
 INK, SOFT, RULE = "#1f2933", "#9fb3c8", "#d9e2ec"
+CLASSES = (
+    "#2f6690",
+    "#d1495b",
+    "#edae49",
+    "#66a182",
+    "#7d5ba6",
+    "#8d6a4f",
+    "#3a7d7c",
+    "#c97b84",
+    "#5c6b73",
+    "#a3b18a",
+)
 
 
 def loss_curve(log: Path | str, png: Path | str) -> str | None:
@@ -145,6 +157,91 @@ def relation_map(shares: Any, names: Any, png: Path | str, order: Any = None) ->
     axes.grid(visible=False)
     canvas.colorbar(drawn, ax=axes, label="share", shrink=0.8)
     return save(canvas, png)
+
+
+def boundary_pictures(found: Any, titles: Any, names: Any, path: Path | str) -> str | None:
+    """Draw decision boundaries beside one another, or as a GIF that shows one after the other.
+
+    A cell has the colour of its class, the paler the less certain. Points are the rows that were learnt.
+
+    Args:
+        found: boundaries, as `probing.boundary` returns them.
+        titles: a line above each.
+        names: of the two columns.
+        path: the picture's file; a name that ends in .gif is an animation.
+
+    Returns:
+        None, or why there is no picture.
+
+    Example:
+        >>> from gradatim.probing.plots import boundary_pictures
+        >>> notice = boundary_pictures([], [], ("a", "b"), "steps.png")
+    """
+    if not found:
+        return "no picture drawn: there is no boundary"
+    moving = str(path).lower().endswith(".gif")
+    across = 1 if moving else min(len(found), 4)
+    down = 1 if moving else -(-len(found) // across)
+    pair = figure("", "", 3.2 * across + 0.6, 3.2 * down + 0.4)
+    if pair is None:
+        return MISSING
+    canvas, first = pair
+    first.remove()
+    if moving:
+        return _moving(canvas, found, titles, names, path)
+    for place, (each, title) in enumerate(zip(found, titles, strict=True)):
+        _draw_boundary(canvas.add_subplot(down, across, place + 1), each, title, names)
+    return save(canvas, path)
+
+
+def _moving(canvas: Any, found: Any, titles: Any, names: Any, path: Path | str) -> str | None:
+    """Write boundaries as a GIF, two a second."""
+    from matplotlib.animation import PillowWriter
+
+    axes, writer = canvas.add_subplot(), PillowWriter(fps=2)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with writer.saving(canvas, str(path), dpi=110):
+            for each, title in zip(found, titles, strict=True):
+                axes.clear()
+                _draw_boundary(axes, each, title, names)
+                writer.grab_frame()
+    except OSError as error:
+        return f"no picture drawn: {path} could not be written ({error.strerror})"
+    return None
+
+
+def _draw_boundary(axes: Any, each: Any, title: str, names: Any) -> None:
+    """Draw one boundary: its cells, its border and its rows."""
+    from matplotlib.colors import to_rgb
+
+    colours = [to_rgb(CLASSES[c % len(CLASSES)]) for c in range(len(each.classes))]
+    likely, sure = each.probabilities.argmax(-1).tolist(), each.probabilities.max(-1).tolist()
+    least = 1 / len(colours)
+    # from white at a probability of 1 / C to the colour, half strong so that rows are seen
+    pale = [[0.12 + 0.43 * (p - least) / (1 - least) for p in row] for row in sure]
+    image = [
+        [[1 - a * (1 - part) for part in colours[c]] for c, a in zip(row, alphas, strict=True)]
+        for row, alphas in zip(likely, pale, strict=True)
+    ]
+    box = (each.x_axis[0], each.x_axis[-1], each.y_axis[0], each.y_axis[-1])
+    axes.imshow(image, origin="lower", extent=box, aspect="auto", interpolation="nearest")
+    for c in range(len(colours)):
+        mask = [[float(cell == c) for cell in row] for row in likely]
+        if 0 < sum(map(sum, mask)) < len(likely) * len(likely[0]):
+            axes.contour(each.x_axis, each.y_axis, mask, levels=[0.5], colors=[INK], linewidths=0.8)
+        rows = each.y == each.classes[c]
+        axes.scatter(
+            each.X[rows, 0],
+            each.X[rows, 1],
+            s=14,
+            color=[colours[c]],
+            edgecolors="white",
+            label=str(each.classes[c]),
+        )
+    axes.set(xlim=box[:2], ylim=box[2:], xlabel=names[0], ylabel=names[1])
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=7, loc="best", framealpha=0.8)
 
 
 def figure(x_label: str, y_label: str, width: float = 6.4, height: float = 4.0) -> tuple[Any, Any] | None:

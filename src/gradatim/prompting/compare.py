@@ -59,7 +59,7 @@ def compare_reprogramming(
     model: Any,
     X: Any,
     y: Any,
-    cells: Iterable[Reprogramming],
+    cells: Iterable[Reprogramming | tuple[Reprogramming, Reprogramming]],
     *,
     X_test: Any = None,
     y_test: Any = None,
@@ -75,7 +75,7 @@ def compare_reprogramming(
 
     Args:
         model, X, y: as in `reprogram`.
-        cells: at least one.
+        cells: at least one. A pair is what the pretrained and the random network use: they may differ in rate alone.
         X_test, y_test: rows to judge by. None: three tenths of X, chosen by the seed.
         rates: learning rates to choose from, for each cell and for both networks alike, on a quarter of the training
             rows. None given: that of the cell.
@@ -106,8 +106,11 @@ def compare_reprogramming(
     y_test = np.asarray(y_test)
     networks = {PRETRAINED: model, RANDOM: random(seed) if random else random_twin(model, seed)}
     rows: list[dict[str, Any]] = []
-    for how in cells:
-        for name, network in networks.items():
+    for cell in cells:
+        pair = cell if isinstance(cell, tuple) else (cell, cell)
+        if len(pair) != 2 or replace(pair[0], learning_rate=1) != replace(pair[1], learning_rate=1):
+            raise ValueError(f"both networks have the same cell, but for the learning rate; got {pair}")
+        for (name, network), how in zip(networks.items(), pair, strict=True):
             chosen = best_rate(network, X, y, how, rates, seed=seed, **options)
             found = reprogram(network, X, y, chosen, seed=seed, **options)
             accuracy = float((found.predict(X_test) == y_test).mean())

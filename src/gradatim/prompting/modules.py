@@ -121,7 +121,7 @@ class ModuleAdapter:
         with torch.no_grad():
             empty = self._zeros(2, *x_shape)
             seen: list[Tensor] = []
-            hook = self._met.register_forward_hook(lambda m, i, out: seen.append(out)) if self._met else None
+            hook = self._met.register_forward_hook(lambda *met: seen.append(met[-1])) if self._met else None
             try:
                 outputs = model(self._placed(empty))
             except (RuntimeError, TypeError) as error:
@@ -201,7 +201,7 @@ class ModuleAdapter:
     def outputs(self, rows: Tensor, without: Tensor | None = None) -> Tensor:
         """Return logits of the model's own outputs `[n, S]`."""
         if self.how.location == "hidden" and self._met is not None:
-            hook = self._met.register_forward_hook(lambda m, i, out: self._changed(out))
+            hook = self._met.register_forward_hook(lambda *met: self._changed(met[-1]))
             try:
                 return self.model(self._input(rows))
             finally:

@@ -165,7 +165,9 @@ def make_adapter(model: Any, how: Reprogramming, settings: dict[str, Any]) -> An
         from ..language.prompts import LanguageAdapter
 
         asked = {name: settings[name] for name in ("ask", "max_tokens")}
-        return LanguageAdapter(*model, how.location, how.operator, how.tokens, how.rank, seed=seed, **asked)
+        return LanguageAdapter(
+            model[0], model[1], how.location, how.operator, how.tokens, how.rank, seed=seed, **asked
+        )
     shape, x_shape = (tuple(settings[name]) for name in ("shape", "x_shape"))
     if kind == "learner":
         with frozen(model):

@@ -46,12 +46,12 @@ ONCE = {"module": "wine", "language": "subj", "learner": "moved"}
 """Where cells of many learnt numbers are judged; the low-capacity ones are judged on all targets."""
 
 SIZES: dict[str, dict[str, Any]] = {
-    "module": {"frame": 4, "rank": 8, "steps": 150},
-    "language": {"tokens": 8, "steps": 50, "batch_size": 16, "learning_rate": 0.1},
+    "module": {"frame": 4, "rank": 8, "steps": 120},
+    "language": {"tokens": 8, "steps": 40, "batch_size": 12, "learning_rate": 0.1},
     "learner": {"tokens": 16, "steps": 60, "batch_size": 32, "learning_rate": 0.03},
 }
 RATES: dict[str, tuple[float, ...]] = {"module": (0.01, 0.1), "language": (0.03, 0.3), "learner": (0.03,)}
-MAX_TOKENS = 24
+MAX_TOKENS = 20
 
 
 def is_low(cell: Cell) -> bool:
@@ -100,12 +100,12 @@ def chosen(
 ) -> tuple[Reprogramming, Reprogramming]:
     """Return a low-capacity cell at the rate that is best for the pretrained, and for the random network.
 
-    Rates of language models are chosen on one text set and for identity, of all others on each target.
+    The rate is chosen with alignment identity, and serves frequent as well; for language models on one text set.
     """
     how = setting(kind, cell, smoke)
     if smoke or not is_low(cell) or kind == "learner":
         return how, how
-    asked = replace(how, alignment="identity") if kind == "language" else how
+    asked = replace(how, alignment="identity")
     at = ONCE[kind] if kind == "language" else target
 
     def compute() -> dict[str, Any]:

@@ -76,12 +76,12 @@ def _texts(target: str, smoke: bool) -> tuple[list[str], np.ndarray]:
 
 
 def data_of(target: str, seed: int, smoke: bool) -> Data:
-    """Return the rows of a target that a seed draws: at most 500 of images, 200 texts, half of a table to learn."""
+    """Return the rows of a target that a seed draws: at most 500 of images, 150 texts, half of a table to learn."""
     if target == "moved":
         return moved(seed)
     X, y = rows_of(target, smoke)
     order = np.random.default_rng([seed, 7]).permutation(len(y))
-    most = 200 if kind_of_target(target) == "language" else 500
+    most = 150 if kind_of_target(target) == "language" else 500
     cut = min(most, len(y) // 2)
     learn, test = order[:cut], order[cut : 2 * cut]
     if isinstance(X, list):
@@ -134,7 +134,7 @@ def network(seed: int, smoke: bool) -> nn.Module:
     target = torch.as_tensor(y, dtype=torch.int64)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(1 if smoke else 3):
+    for _ in range(1 if smoke else 2):
         for index in torch.randperm(len(x), generator=generator).split(128):
             optimizer.zero_grad()
             F.cross_entropy(model(x[index]), target[index]).backward()

@@ -20,6 +20,9 @@ from .reprogram import CHUNK, classes_of, frozen, kind_of, make_adapter, reprogr
 
 PRETRAINED, RANDOM = "pretrained", "random"
 
+APART = 7_919_000
+"""Added to seeds of random networks, so that none is the start of a model that was made under the same seed."""
+
 
 @dataclass(frozen=True)
 class Reprogrammings:
@@ -186,10 +189,10 @@ def random_twin(model: Any, seed: int) -> Any:
     if kind_of(model) == "language":
         from ..language.prompts import random_model
 
-        return random_model(model[0], seed), model[1]
+        return random_model(model[0], seed + APART), model[1]
     twin = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + APART)
         for name, part in twin.named_modules():
             reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
             if callable(reset):

@@ -45,6 +45,9 @@ Found = dict[tuple[str, str, Cell], list[Rows]]
 ONCE = {"module": "wine", "language": "subj", "learner": "moved"}
 """Where cells of many learnt numbers are judged; the low-capacity ones are judged on all targets."""
 
+WIDE_SEEDS = {"module": 1000, "language": 2, "learner": 1000}
+"""Seeds whose runs judge cells that are not of low capacity; those of language models take long, and judge nothing."""
+
 SIZES: dict[str, dict[str, Any]] = {
     "module": {"frame": 4, "rank": 8, "steps": 120},
     "language": {"tokens": 8, "steps": 40, "batch_size": 12, "learning_rate": 0.1},
@@ -195,8 +198,11 @@ def part(study: Study, smoke: bool, seeds: int) -> dict[str, Any]:
         )
     found: Found = {}
     for kind, target, known in todo:
-        rows = [judged(study, kind, target, known, seed, smoke) for seed in range(seeds)]
-        found |= {(kind, target, cell): rows for cell in known}
+        for seed in range(seeds):
+            asked = known if seed < WIDE_SEEDS[kind] else [cell for cell in known if is_low(cell)]
+            rows = judged(study, kind, target, asked, seed, smoke)
+            for cell in asked:
+                found.setdefault((kind, target, cell), []).append(rows)
         study.notify(f"reprogramming: {target}, {seeds} seeds")
     recorded = {(kind, cell) for kind, _, cell in found}
     missing = float(sum((kind, cell) not in recorded for kind in BUILT for cell in cells(kind)))
@@ -270,8 +276,9 @@ def cell_table(found: Found) -> dict[str, Any]:
                 ]
                 learnt = of[0][0][f"{cell_name(cell)}/pretrained"]["trainable"]
                 values = [f"{value:.3f}" for value in both]
-                rows.append([kind, cell_name(cell), f"{len(of)}", f"{learnt:,}", *values])
-    columns = ["model", "cell", "targets", "learnt", "pretrained", "random"]
+                counts = [f"{len(of)}", f"{len(of[0])}", f"{learnt:,}"]
+                rows.append([kind, cell_name(cell), *counts, *values])
+    columns = ["model", "cell", "targets", "seeds", "learnt", "pretrained", "random"]
     return {
         "title": "cells of reprogramming beside a random frozen network",
         "columns": columns,

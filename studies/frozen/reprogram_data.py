@@ -24,7 +24,7 @@ from gradatim.families.images import image_folder, load_images
 from gradatim.learner import Learner
 from gradatim.prompting.compare import random_twin
 
-TEXTS = ("sst2", "subj", "mpqa", "ag_news")
+TEXTS = ("sst2", "mpqa", "ag_news", "subj")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cells import Reprogramming
-from .reprogram import CHUNK, classes_of, frozen, kind_of, make_adapter, reprogram
+from .kinds import frozen, kind_of, make_adapter
+from .reprogram import CHUNK, classes_of, reprogram
 
 PRETRAINED, RANDOM = "pretrained", "random"
 
@@ -73,8 +74,8 @@ def compare_reprogramming(
 ) -> Reprogrammings:
     """Return the accuracy of cells on a frozen model, beside the controls that say whether its knowledge was of use.
 
-    The controls are always there: the random frozen network of the same shape, at equally many learnt numbers; the
-    majority class; a linear probe of either network's features (of a learner: of x).
+    Always there are the random frozen network of the same shape at equally many learnt numbers, the majority class, and
+    a linear probe of either network's features (of a learner: of x).
 
     Args:
         model, X, y: as in `reprogram`.
@@ -97,38 +98,53 @@ def compare_reprogramming(
         >>> [(row["cell"], row["network"]) for row in table.rows][2:]
         [('linear probe', 'pretrained'), ('linear probe', 'random'), ('majority class', '')]
     """
-    cells = list(cells)
-    if not cells:
-        raise ValueError("a comparison needs at least one cell; got none: give Reprogramming(...)")
-    if (X_test is None) != (y_test is None):
-        raise ValueError("test rows come with their labels: give both X_test and y_test, or none")
-    classes_of(y)
-    y = np.asarray(y)
-    if y_test is None:
-        X, y, X_test, y_test = split(X, y, 0.3, seed)
-    y_test = np.asarray(y_test)
+    pairs = _pairs(cells)
+    X, y, X_test, y_test = _parts(X, y, X_test, y_test, seed)
     networks = {PRETRAINED: model, RANDOM: random(seed) if random else random_twin(model, seed)}
     rows: list[dict[str, Any]] = []
-    for cell in cells:
-        pair = cell if isinstance(cell, tuple) else (cell, cell)
-        if len(pair) != 2 or replace(pair[0], learning_rate=1) != replace(pair[1], learning_rate=1):
-            raise ValueError(f"both networks have the same cell, but for the learning rate; got {pair}")
+    for pair in pairs:
         for (name, network), how in zip(networks.items(), pair, strict=True):
             chosen = best_rate(network, X, y, how, rates, seed=seed, **options)
             found = reprogram(network, X, y, chosen, seed=seed, **options)
             accuracy = float((found.predict(X_test) == y_test).mean())
             rows.append(_row(how.name, name, found.n_trainable, accuracy, chosen.learning_rate))
-        if rows[-1]["trainable"] != rows[-2]["trainable"]:
-            raise ValueError(
-                f"both networks must learn as many numbers; got {rows[-2]['trainable']} and of the random one "
-                f"{rows[-1]['trainable']}: give a random= of the same shape"
-            )
+        _check_equal(*rows[-2:])
     for name, network in networks.items():
-        trainable, accuracy = probe(network, X, y, X_test, y_test, **options)
-        rows.append(_row("linear probe", name, trainable, accuracy, None))
+        rows.append(_row("linear probe", name, *probe(network, X, y, X_test, y_test, **options), None))
     common, counts = np.unique(y, return_counts=True)
     rows.append(_row("majority class", "", 0, float((common[counts.argmax()] == y_test).mean()), None))
     return Reprogrammings(rows)
+
+
+def _pairs(cells: Iterable[Any]) -> list[tuple[Reprogramming, Reprogramming]]:
+    """Return each cell as what the pretrained and the random network use."""
+    pairs = [cell if isinstance(cell, tuple) else (cell, cell) for cell in cells]
+    if not pairs:
+        raise ValueError("a comparison needs at least one cell; got none: give Reprogramming(...)")
+    for pair in pairs:
+        if len(pair) != 2 or replace(pair[0], learning_rate=1) != replace(pair[1], learning_rate=1):
+            raise ValueError(f"both networks have the same cell, but for the learning rate; got {pair}")
+    return pairs
+
+
+def _parts(X: Any, y: Any, X_test: Any, y_test: Any, seed: int) -> tuple[Any, np.ndarray, Any, np.ndarray]:
+    """Return training and test rows and their labels."""
+    if (X_test is None) != (y_test is None):
+        raise ValueError("test rows come with their labels: give both X_test and y_test, or none")
+    classes_of(y)
+    return (
+        split(X, np.asarray(y), 0.3, seed)
+        if y_test is None
+        else (X, np.asarray(y), X_test, np.asarray(y_test))
+    )
+
+
+def _check_equal(pretrained: dict[str, Any], random: dict[str, Any]) -> None:
+    if pretrained["trainable"] != random["trainable"]:
+        raise ValueError(
+            f"both networks must learn as many numbers; got {pretrained['trainable']} and of the random one "
+            f"{random['trainable']}: give a random= of the same shape"
+        )
 
 
 def _row(cell: str, network: str, trainable: int, accuracy: float, rate: float | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ from ..files.checkpoint import read, select_prefix, write
 from ..files.contract import blamed, check_entries, choice, list_of, mapping, number, text, whole
 from .alignment import from_tensors
 from .cells import AXES, Reprogramming, check_built
-
-if TYPE_CHECKING:
-    from .reprogram import Reprogrammed
+from .kinds import kind_of
 
 LARGEST = 10_000_000
 HEADER = {
@@ -71,7 +69,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_delta(path: Path | str, found: Reprogrammed) -> Path:
+def write_delta(path: Path | str, found: Any) -> Path:
     """Write a delta and an alignment, complete or not at all, read back before they take their place.
 
     Raises:
@@ -101,8 +99,6 @@ def read_delta(path: Path | str, model: Any) -> Stored:
     Raises:
         ValueError: a file that is missing, damaged, foreign, or of a model with other weights.
     """
-    from .reprogram import kind_of
-
     path = Path(path)
     kind = kind_of(model)
 

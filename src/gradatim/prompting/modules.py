@@ -51,7 +51,8 @@ def place(X: Tensor, shape: tuple[int, ...], frame: int = 0) -> tuple[Tensor, Te
     X = _grid(X, inner) if X.ndim == 2 else X[:, None] if X.ndim == 3 else X
     if X.ndim != 4 or X.shape[1] not in (1, channels):
         raise ValueError(
-            f"images come as [N, H, W] or [N, {channels}, H, W], tables as [N, D]; got [N, {str([*X.shape[1:]])[1:-1]}]: reshape them"
+            f"images come as [N, H, W] or [N, {channels}, H, W], tables as [N, D]; got "
+            f"[N, {str([*X.shape[1:]])[1:-1]}]: reshape them"
         )
     if tuple(X.shape[2:]) != inner:
         X = F.interpolate(X, inner, mode="bilinear", antialias=True)

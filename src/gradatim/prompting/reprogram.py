@@ -5,8 +5,7 @@ Source: Ye et al. 2025 (arXiv 2506.04650); Elsayed et al. 2019; Lester et al. 20
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..learner import Learner
 from .alignment import Linear, Mapping, assign, count_outputs, too_many
 from .cells import Reprogramming, check_built
 from .file import read_delta, write_delta
-from .learners import LearnerAdapter
-from .modules import ModuleAdapter, as_rows
+from .kinds import frozen, kind_of, make_adapter
+from .modules import as_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,59 +121,6 @@ def _put(path: Any, into: dict[str, Tensor], stored: dict[str, Tensor], part: st
             into[name].copy_(value)
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode and switch gradients of its weights off; as it was afterwards."""
-    modes = [(part, part.training) for part in model.modules()]
-    flags = [(part, part.requires_grad) for part in model.parameters()]
-    model.eval()
-    for part, _ in flags:
-        part.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for part, flag in flags:
-            part.requires_grad_(flag)
-
-
-def kind_of(model: Any) -> str:
-    """Return `module`, `learner`, or `language` for a pair of a model and its tokenizer.
-
-    Raises:
-        ValueError: something else.
-    """
-    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], nn.Module):
-        return "language"
-    if isinstance(model, Learner):
-        return "learner"
-    if isinstance(model, nn.Module):
-        return "module"
-    raise ValueError(
-        "a model is a torch module from tensors to logits, a Learner, or a pair (language model, tokenizer); got "
-        f"{type(model).__name__}"
-    )
-
-
-def make_adapter(model: Any, how: Reprogramming, settings: dict[str, Any]) -> Any:
-    """Return the frozen model with a delta that is yet to be learnt."""
-    kind, seed = kind_of(model), settings["seed"]
-    if kind == "language":
-        from ..language.prompts import LanguageAdapter
-
-        asked = {name: settings[name] for name in ("ask", "max_tokens")}
-        return LanguageAdapter(
-            model[0], model[1], how.location, how.operator, how.tokens, how.rank, seed=seed, **asked
-        )
-    shape, x_shape = (tuple(settings[name]) for name in ("shape", "x_shape"))
-    if kind == "learner":
-        with frozen(model):
-            return LearnerAdapter(model, how, x_shape[0], shape[0], seed)
-    with frozen(model):
-        return ModuleAdapter(model, how, shape, x_shape, seed)
-
-
 def reprogram(
     model: Any,
     X: Any,
@@ -226,26 +171,26 @@ def reprogram(
     how = how or _DEFAULT[kind]
     check_built(kind, how)
     classes, codes = classes_of(y)
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "ask": ask,
-        "max_tokens": max_tokens,
-        "shape": [],
-        "x_shape": [],
-    }
-    if kind != "language":
-        X = as_rows(X)
-        x_shape = list(X.shape[1:])
-        if kind == "learner":
-            if len(x_shape) != 1:
-                raise ValueError(f"a learner's task comes as rows [N, D]; got {list(X.shape)}: flatten them")
-            shape = shape or (model.predictor.x_dim or x_shape[0],)
-        settings |= {"shape": [*(shape or x_shape)], "x_shape": x_shape}
+    settings = {"seed": seed, "ask": ask, "max_tokens": max_tokens, **_shapes(model, kind, X, shape)}
     adapter = make_adapter(model, how, settings)
     rows = adapter.encode(X)
     if len(rows) != len(codes):
         raise ValueError(f"X and y must have as many rows; got {len(rows)} and {len(codes)}")
     groups = _groups(model, kind, how, labels, len(classes), adapter.n_outputs)
+    return _learnt(model, adapter, how, groups, rows, (classes, codes), settings)
+
+
+def _learnt(
+    model: Any,
+    adapter: Any,
+    how: Reprogramming,
+    groups: list[list[int]] | None,
+    rows: Any,
+    target: tuple[np.ndarray, Tensor],
+    settings: dict[str, Any],
+) -> Reprogrammed:
+    """Return a model whose delta and alignment are learnt from rows and their classes."""
+    kind, (classes, codes) = adapter.kind, target
     with frozen(model[0] if kind == "language" else model):
         if kind == "learner":
             adapter.show(rows, codes, len(classes))
@@ -254,8 +199,22 @@ def reprogram(
             adapter.show(rows, codes, [group[0] for group in tokens])
         alignment = _alignment(adapter, how, groups, rows, codes, len(classes))
         found = Reprogrammed(how, adapter, alignment, classes, settings)
-        _fit(found, rows, codes, seed)
+        _fit(found, rows, codes, settings["seed"])
     return found
+
+
+def _shapes(model: Any, kind: str, X: Any, shape: Sequence[int] | None) -> dict[str, list[int]]:
+    """Return the shape of the model's own input and of a row of X; texts have none."""
+    if kind == "language":
+        return {"shape": [], "x_shape": []}
+    x_shape = list(as_rows(X).shape[1:])
+    if kind == "learner":
+        if len(x_shape) != 1:
+            raise ValueError(
+                f"a learner's task comes as rows [N, D]; got [N, {str(x_shape)[1:-1]}]: flatten them"
+            )
+        shape = shape or (model.predictor.x_dim or x_shape[0],)
+    return {"shape": [*(shape or x_shape)], "x_shape": x_shape}
 
 
 _DEFAULT = {

@@ -35,6 +35,15 @@ class Reprogrammed:
         `adapter`: the frozen model with what was learnt, `adapter.delta`.
         `alignment`: which output is which class.
         `settings`: what else it was made with: shapes, texts of the question, seed.
+
+    Example:
+        >>> import torch
+        >>> from gradatim.prompting import Reprogrammed, Reprogramming, reprogram
+        >>> model, x = torch.nn.Linear(4, 3), torch.eye(4)
+        >>> mine = reprogram(model, x, ["a", "b", "a", "b"], Reprogramming(steps=5))
+        >>> again = Reprogrammed.load(mine.save("mine.safetensors"), model)
+        >>> bool((again.predict_proba(x) == mine.predict_proba(x)).all())
+        True
     """
 
     def __init__(

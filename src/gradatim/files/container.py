@@ -33,8 +33,12 @@ FORMAT = 2
 SUPPORTED = (1, 2)
 """Versions that are read. Version 1, of gradatim 0.1, has no checksum; whatever is read is written as `FORMAT`."""
 
-KINDS = ("checkpoint", "state", "groups", "rehearsal")
-_SPOKEN = {"groups": "a state of groups", "rehearsal": "a rehearsal classifier"}
+KINDS = ("checkpoint", "state", "groups", "rehearsal", "reprogramming")
+_SPOKEN = {
+    "groups": "a state of groups",
+    "rehearsal": "a rehearsal classifier",
+    "reprogramming": "a reprogrammed model",
+}
 MAX_HEADER_BYTES = 5_000_000
 
 _METADATA = {"gradatim": text().optional(), "sha256": text(r"[0-9a-f]{64}", "a SHA-256").optional()}

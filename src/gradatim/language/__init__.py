@@ -1,5 +1,19 @@
 """Small language models: read from a folder, asked, and tuned to sample from a posterior. The `[language]` extra."""
 
 from .models import load_model
+from .rewards import PosteriorReward, TextReward
+from .sampling import SamplerConfig, tune_sampler
+from .sequences import Sequences, SequenceSpace, sample
+from .subtb import subtb_loss
 
-__all__ = ["load_model"]
+__all__ = [
+    "PosteriorReward",
+    "SamplerConfig",
+    "SequenceSpace",
+    "Sequences",
+    "TextReward",
+    "load_model",
+    "sample",
+    "subtb_loss",
+    "tune_sampler",
+]

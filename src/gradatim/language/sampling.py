@@ -6,8 +6,8 @@ Source: Hu, Jain, Elmoznino et al. 2024 (arXiv 2310.04363); the loop follows the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +195,16 @@ def adapted(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tuned = peft.get_peft_model(model, options)
-    return tuned.eval(), tuned.disable_adapter
+
+    @contextmanager
+    def frozen() -> Iterator[None]:
+        tuned.base_model.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            tuned.base_model.enable_adapter_layers()
+
+    return tuned.eval(), frozen
 
 
 class _Loop:

@@ -5,12 +5,15 @@ Source: Hu, Jain, Elmoznino et al. 2024 (arXiv 2310.04363), section 3.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .models import import_transformers
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,9 @@ class Reader:
     ) -> Sequences:
         """Return n continuations of a prompt drawn with a CPU generator, at a temperature of the tokens."""
         ids = torch.tensor([list(prompt)], device=self.device)
-        read = self.model(ids, use_cache=True)
-        cache, logits = read.past_key_values, read.logits[:, -1].expand(n, -1)
+        cache = import_transformers().DynamicCache(config=self.model.config)
+        kept = {_cache_name(self.model): cache, "use_cache": True}
+        logits = self.model(ids, **kept).logits[:, -1].expand(n, -1)
         cache.batch_repeat_interleave(n)
         drawn: list[Tensor] = []
         active = torch.ones(n, dtype=torch.bool)
@@ -177,8 +181,7 @@ class Reader:
             drawn.append(token)
             if step + 1 == self.space.max_tokens or not bool(active.any()):
                 break
-            read = self.model(token[:, None].to(self.device), past_key_values=cache, use_cache=True)
-            cache, logits = read.past_key_values, read.logits[:, -1]
+            logits = self.model(token[:, None].to(self.device), **kept).logits[:, -1]
         tokens = torch.stack(drawn, dim=1)
         return Sequences(tokens, (tokens != self.stop).sum(1), place)
 
@@ -194,6 +197,12 @@ class Reader:
     def log_sequences(self, prompt: Sequence[int], sequences: Sequences) -> Tensor:
         """Return the log-probability of each whole sequence and its stop, `[B]`."""
         return whole(*self.log_probabilities(prompt, sequences), sequences.lengths)
+
+
+def _cache_name(model: Any) -> str:
+    """Return what this version of transformers calls the argument that keeps what was read."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
 
 
 def prefixes(log_q: Tensor, log_stop: Tensor) -> Tensor:

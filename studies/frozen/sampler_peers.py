@@ -26,12 +26,13 @@ def reinforce(
     space: SequenceSpace,
     config: SamplerConfig,
     entropy: float = 1.0,
+    adapter: str = "lora",
 ) -> Any:
     """Return a model tuned by the score function on its own draws: E[log R] + entropy H, less the mean as baseline.
 
     With `entropy=1` the optimum is the posterior.
     """
-    tuned, frozen = adapted(model, "lora", config.rank, config.seed)
+    tuned, frozen = adapted(model, adapter, config.rank, config.seed)
     reader, ids = Reader(tuned, tokenizer, space), [encode(tokenizer, prompt) for prompt in prompts]
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(

@@ -21,7 +21,7 @@ from .models import stories, tiny
 from .sampler_peers import CHUNK, at_end
 
 INVALID = -8.0
-"""log R of a text that is no number from 0 to 99."""
+"""log R of each symbol of a text that is no number from 0 to 99: long texts are many."""
 
 GIRL = "Once upon a time, there was a girl named"
 ENDINGS = {"validation": " She liked to play with Mia.", "test": " He was a big dog."}
@@ -94,13 +94,13 @@ def numbers(seed: int, smoke: bool) -> Problem:
     generator = torch.Generator().manual_seed(seed)
     space = SequenceSpace(max_tokens=5)
     reader = Reader(model, tokenizer, space)
-    for _ in range(5 if smoke else 400):
+    for _ in range(5 if smoke else 250):
         batch = as_sequences([encode(tokenizer, text, False) for text in skewed(64, generator)], reader.stop)
         optimizer.zero_grad()
         (-reader.log_sequences([0], batch).mean()).backward()
         optimizer.step()
     model.eval().requires_grad_(False)
-    reward = TextReward(tokenizer, lambda text: 0.0 if text in NUMBERS else INVALID)
+    reward = TextReward(tokenizer, lambda text: 0.0 if text in NUMBERS else INVALID * max(1, len(text)))
     return Problem(model, tokenizer, space, [[0]], reward)
 
 

@@ -56,7 +56,8 @@ def test_a_learner_nears_the_oracle_step_by_step() -> None:
         with torch.no_grad():
             outputs = learner.predict(task.query.x, learner.fit(task.support.slice(0, rows), 8))
         losses = [
-            family.likelihood.row_loss(said, task.query.y).mean() for said in (outputs, family.oracle(task, rows))
+            family.likelihood.row_loss(said, task.query.y).mean()
+            for said in (outputs, family.oracle(task, rows))
         ]
         return float(losses[0] - losses[1])
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradatim.language.rewards import PosteriorReward
 from gradatim.language.sampling import Reward, SamplerConfig, adapted
 from gradatim.language.sequences import Reader, Sequences, SequenceSpace, encode, whole
 
@@ -43,7 +44,7 @@ def reinforce(
             place = (step * config.prompts + place) % len(ids)
             drawn = reader.draw(ids[place], config.batch_size, generator, place=place)
             with torch.no_grad(), frozen():
-                reward = at_end(log_reward(drawn), drawn)
+                reward = finished(log_reward, drawn)
             log_q = whole(*reader.log_probabilities(ids[place], drawn), drawn.lengths)
             gain = reward - entropy * log_q.detach()
             (-(gain - gain.mean()) * log_q).mean().div(config.prompts).backward()
@@ -104,7 +105,7 @@ def weighed(
         reader.draw(prompt, min(CHUNK, n - first), generator, place=place) for first in range(0, n, CHUNK)
     ]
     scores = [
-        at_end(log_reward(part), part).double() / temperature - reader.log_sequences(prompt, part).double()
+        finished(log_reward, part).double() / temperature - reader.log_sequences(prompt, part).double()
         for part in parts
     ]
     return joined(parts, reader.stop), torch.cat(scores).softmax(0)
@@ -116,8 +117,11 @@ def resampled(drawn: Sequences, weights: Tensor, n: int, generator: torch.Genera
     return Sequences(drawn.tokens[chosen], drawn.lengths[chosen], drawn.prompt)
 
 
-def at_end(reward: Tensor, sequences: Sequences) -> Tensor:
-    """Return the reward of each whole sequence `[B]`, of those of its prefixes `[B, L + 1]`."""
+def finished(log_reward: Reward, sequences: Sequences) -> Tensor:
+    """Return the reward of each whole sequence `[B]`, without those of its prefixes where that is cheaper."""
+    if isinstance(log_reward, PosteriorReward):
+        return log_reward.finished(sequences)
+    reward = log_reward(sequences)
     return reward.gather(1, sequences.lengths.to(reward.device)[:, None])[:, 0]
 
 

@@ -18,7 +18,7 @@ from gradatim.language.sampling import Reward
 from gradatim.language.sequences import Reader, Sequences, SequenceSpace, as_sequences, encode
 
 from .models import stories, tiny
-from .sampler_peers import CHUNK, at_end
+from .sampler_peers import CHUNK, finished
 
 INVALID = -8.0
 """log R of each symbol of a text that is no number from 0 to 99: long texts are many."""
@@ -198,7 +198,7 @@ def names(split: str, smoke: bool) -> Names:
     scores = []
     for first in range(0, len(found), CHUNK):
         part = Sequences(rows.tokens[first : first + CHUNK], rows.lengths[first : first + CHUNK])
-        scores.append(at_end(reward(part), part).double())
+        scores.append(finished(reward, part).double())
     return Names(problem, rows, torch.cat(scores), outside)
 
 
@@ -250,6 +250,6 @@ def bound(problem: Problem, model: Any, frozen: Any, n: int, seed: int) -> list[
         ids = encode(problem.tokenizer, prompt)
         drawn = reader.draw(ids, n, generator, place=place)
         with frozen():
-            reward = at_end(problem.log_reward(drawn), drawn)
+            reward = finished(problem.log_reward, drawn)
         values.append(float((reward.double() - reader.log_sequences(ids, drawn).double()).mean()))
     return values

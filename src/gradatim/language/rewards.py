@@ -94,6 +94,18 @@ class PosteriorReward:
                 said[place, n] = self._kept[(sequences.prompt, *row[:n])]
         return reward + said.to(reward)
 
+    def finished(self, sequences: Sequences) -> Tensor:
+        """Return log R of whole sequences `[B]`, without that of their prefixes: one call for each."""
+        with torch.no_grad():
+            start = self._starts[sequences.prompt]
+            reward = self._reader.log_sequences(start, sequences)
+            if self._endings is None:
+                return reward
+            keys = [(sequences.prompt, *row) for row in sequences.lists()]
+            self._score(sequences.prompt, [key[1:] for key in {*keys} if key not in self._kept])
+            return reward + torch.tensor([self._kept[key] for key in keys]).to(reward)
+
+    @torch.no_grad()
     def _score(self, prompt: int, wanted: list[tuple[int, ...]]) -> None:
         """Keep log p(Y | X z) of each z."""
         if len(self._kept) + len(wanted) > KEPT:

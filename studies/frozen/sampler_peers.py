@@ -60,9 +60,10 @@ def fine_tune(
     steps: int,
     space: SequenceSpace,
     config: SamplerConfig,
+    adapter: str = "lora",
 ) -> Any:
     """Return a model fine-tuned to say the sequences of each prompt: maximum likelihood."""
-    tuned, _ = adapted(model, "lora", config.rank, config.seed)
+    tuned, _ = adapted(model, adapter, config.rank, config.seed)
     reader, ids = Reader(tuned, tokenizer, space), [encode(tokenizer, prompt) for prompt in prompts]
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(

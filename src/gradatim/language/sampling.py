@@ -146,32 +146,32 @@ def tune_sampler(
     Source: Hu et al. 2024, section 3.
     """
     space, config = space or SequenceSpace(), config or SamplerConfig()
+    if steps < 1 or not temperature > 0:
+        raise ValueError(f"steps are at least 1 and a temperature is above 0; got {steps} and {temperature}")
+    ids = _ids(prompts, Reader(model, tokenizer, space), tokenizer)
+    tuned, frozen = adapted(model, adapter, config.rank, config.seed)
+    loop = _Loop(Reader(tuned, tokenizer, space), frozen, log_reward, ids, config)
+    with _bar(progress) as bar:
+        task = bar.add_task("tuning", total=steps, status="")
+        for loss in loop.run(steps, temperature):
+            bar.update(task, advance=1, status=f"loss {loss:.4g}")
+    return tuned.eval()
+
+
+def _ids(prompts: Sequence[str | Sequence[int]], reader: Reader, tokenizer: Any) -> list[list[int]]:
+    """Return the ids of prompts.
+
+    Raises:
+        ValueError: there is none, or one that is empty or too long.
+    """
     if isinstance(prompts, str) or not prompts:
         raise ValueError(
             "prompts is a list of texts, at least one; got none, or one text alone: put it in a list"
         )
-    if steps < 1 or not temperature > 0:
-        raise ValueError(f"steps are at least 1 and a temperature is above 0; got {steps} and {temperature}")
     ids = [encode(tokenizer, prompt) for prompt in prompts]
-    plain = Reader(model, tokenizer, space)
     for place, prompt in enumerate(ids):
-        plain.check_prompt(prompt, f"prompt {place}")
-    tuned, frozen = adapted(model, adapter, config.rank, config.seed)
-    loop = _Loop(Reader(tuned, tokenizer, space), frozen, log_reward, ids, config)
-    optimizer = torch.optim.AdamW(
-        [p for p in tuned.parameters() if p.requires_grad], config.lr, weight_decay=0.0
-    )
-    with _bar(progress) as bar:
-        task = bar.add_task("tuning", total=steps, status="")
-        for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * config.rate(step, steps)
-            loss = loop.backward(config.reward_temperature(step, temperature))
-            torch.nn.utils.clip_grad_norm_(tuned.parameters(), config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            bar.update(task, advance=1, status=f"loss {loss:.4g}")
-    return tuned.eval()
+        reader.check_prompt(prompt, f"prompt {place}")
+    return ids
 
 
 def adapted(
@@ -225,6 +225,19 @@ class _Loop:
         self._best = [-torch.inf for _ in prompts]
         self._queue: list[int] = []
         self._vain = 0
+
+    def run(self, steps: int, temperature: float) -> Iterator[float]:
+        """Take steps, and yield the loss of each."""
+        config, weights = self._config, [p for p in self._reader.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, config.lr, weight_decay=0.0)
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * config.rate(step, steps)
+            loss = self.backward(config.reward_temperature(step, temperature))
+            torch.nn.utils.clip_grad_norm_(weights, config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            yield loss
 
     def backward(self, temperature: float) -> float:
         """Add the gradient of one step, and return its mean loss."""

@@ -37,8 +37,8 @@ class LatentSequences(TaskFamily):
 
     The logits are a part for the symbol before plus a part for the place: a linear predictor holds the posterior.
 
-    Shapes: x `[B, N, length + symbols]`, one-hot of the place and of the symbol before (zero in the support, and at the
-    first place); y `[B, N, 1]` int64; `truth`: the log-posterior given all rows at the query `[B, length, symbols]`;
+    Shapes: x `[B, N, length + symbols + 1]`, one-hot of the place and of the symbol before (zero in the support; the last
+    column says that there is none before the first); y `[B, N, 1]` int64; `truth`: the log-posterior given all rows at the query `[B, length, symbols]`;
     `target`: z `[B, length]` int64. `query_rows` is always `length`.
 
     Fields: `length`: symbols of z; `symbols`: how many there are; `stay`: how often a symbol follows itself; `clear`:
@@ -79,8 +79,8 @@ class LatentSequences(TaskFamily):
 
     @property
     def x_dim(self) -> int:
-        """Return the places and the symbols together."""
-        return self.length + self.symbols
+        """Return the places, the symbols and the beginning together."""
+        return self.length + self.symbols + 1
 
     @property
     def likelihood(self) -> CrossEntropy:
@@ -88,7 +88,7 @@ class LatentSequences(TaskFamily):
         return CrossEntropy(self.symbols)
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Task:
-        """Return n_tasks tasks drawn with `generator`, a CPU generator; x `[B, N, length + symbols]`, y `[B, N, 1]`.
+        """Return n_tasks tasks drawn with `generator`, a CPU generator; x `[B, N, x_dim]`, y `[B, N, 1]`.
 
         Raises:
             ValueError: n_tasks below 1, or no CPU generator.
@@ -100,7 +100,7 @@ class LatentSequences(TaskFamily):
         support = Batch(
             self._x(place, torch.full_like(place, -1)), y[..., None], support_mask(self, n_tasks, generator)
         )
-        before = F.pad(z[:, :-1], (1, 0), value=-1)
+        before = F.pad(z[:, :-1], (1, 0), value=self.symbols)
         query = Batch(self._x(torch.arange(self.length).expand(n_tasks, -1), before), z[..., None])
         return Task(support, query, target=z, truth=self._posterior(support, query))
 
@@ -126,8 +126,8 @@ class LatentSequences(TaskFamily):
         return torch.stack(symbols, dim=1)
 
     def _x(self, place: Tensor, before: Tensor) -> Tensor:
-        """Return rows `[B, N, length + symbols]` of places and of the symbols before, -1 for none."""
-        last = F.one_hot(before + 1, self.symbols + 1)[..., 1:]
+        """Return rows `[B, N, x_dim]` of places and of the symbols before; -1 where none is named."""
+        last = F.one_hot(before + 1, self.symbols + 2)[..., 1:]
         return torch.cat([F.one_hot(place, self.length), last], dim=-1).float()
 
     def _posterior(self, support: Batch, query: Batch) -> Tensor:
@@ -142,7 +142,7 @@ class LatentSequences(TaskFamily):
         for place in range(self.length - 2, -1, -1):
             later = seen[:, place + 1] + message[:, place + 1]
             message[:, place] = (table + later[:, None]).logsumexp(-1)
-        before = query.x[..., self.length :].double()
+        before = query.x[..., self.length : -1].double()
         prior = torch.einsum("bna,ac->bnc", before, table)
         at = query.x[..., : self.length].double() @ (seen + message)
         return (prior + at).log_softmax(-1).to(query.x)

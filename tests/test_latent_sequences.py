@@ -15,6 +15,7 @@ def test_the_oracle_is_the_posterior_enumerated() -> None:
     every = torch.tensor(list(product(range(3), repeat=3)))
     chain = torch.full((3, 3), (1 - family.stay) / 3) + family.stay * torch.eye(3)
     place = task.support.x[..., :3].argmax(-1)
+    assert task.target is not None
     for b in range(5):
         joint = chain[every[:, 0], every[:, 1]] * chain[every[:, 1], every[:, 2]] / 3
         for n in range(7):
@@ -31,13 +32,14 @@ def test_the_oracle_is_the_posterior_enumerated() -> None:
 def test_truth_is_the_oracle_and_fewer_rows_say_less() -> None:
     family = LatentSequences()
     task = family.sample(400, torch.Generator().manual_seed(1))
-    assert torch.equal(task.truth, family.oracle(task))
+    assert task.truth is not None and torch.equal(task.truth, family.oracle(task))
     losses = [family.likelihood.row_loss(family.oracle(task, n), task.query.y).mean() for n in (0, 8, 32)]
     assert losses[0] > losses[1] > losses[2]
 
 
 def test_what_cannot_be_is_finite() -> None:
     task = LatentSequences(stay=1.0, clear=1.0).sample(2, torch.Generator().manual_seed(0))
+    assert task.truth is not None
     torch.testing.assert_close(task.truth.argmax(-1), task.target)
 
 

@@ -37,9 +37,9 @@ class LatentSequences(TaskFamily):
 
     The logits are a part for the symbol before plus a part for the place: a linear predictor holds the posterior.
 
-    Shapes: x `[B, N, length + symbols + 1]`, one-hot of the place and of the symbol before (zero in the support; the last
-    column says that there is none before the first); y `[B, N, 1]` int64; `truth`: the log-posterior given all rows at the query `[B, length, symbols]`;
-    `target`: z `[B, length]` int64. `query_rows` is always `length`.
+    Shapes: x `[B, N, length + symbols + 1]`, one-hot of the place and of the symbol before (zero in the support; the
+    last column says that there is none before the first); y `[B, N, 1]` int64; `truth`: the log-posterior given all
+    rows at the query `[B, length, symbols]`; `target`: z `[B, length]` int64. `query_rows` is always `length`.
 
     Fields: `length`: symbols of z; `symbols`: how many there are; `stay`: how often a symbol follows itself; `clear`:
     how often a row says what is there.

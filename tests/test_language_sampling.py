@@ -2,18 +2,21 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from studies.frozen import sampler_runs, sampler_tasks
+from studies.frozen import sampler, sampler_runs, sampler_tasks
 from studies.frozen.models import tiny
 from studies.frozen.sampler_peers import resampled, weighed
 
+from gradatim.comparison.runs import Study
 from gradatim.language import (
     PosteriorReward,
     SamplerConfig,
@@ -308,3 +311,22 @@ def test_an_enumeration_without_a_limit_is_the_whole_tree() -> None:
     reader = Reader(model, tokenizer, few(tokenizer, "abc", 3))
     found, outside = sampler_tasks.enumerated(reader, encode(tokenizer, "x"), 1e-12)
     assert (len(found), outside) == (1 + 3 + 9 + 27, 0)
+
+
+def test_the_part_of_the_study_claims_what_it_should(tmp_path: Path) -> None:
+    study = Study(tmp_path, 1, Console(quiet=True))
+    found = sampler.part(study, smoke=True, seeds=1)
+    assert [claim["id"].removeprefix("frozen.sampler.") for claim in found["claims"]] == [
+        "kl_numbers",
+        "valid",
+        "kl_names",
+        "over_reinforce",
+        "infilling",
+    ]
+    assert all("importance resampling" in str(listing) for listing in found["listings"][:2])
+    assert all(
+        len(row) == len(listing["columns"]) for listing in found["listings"] for row in listing["rows"]
+    )
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    assert sampler.part(study, smoke=True, seeds=1) == found
+    assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}

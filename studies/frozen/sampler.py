@@ -164,6 +164,8 @@ def claims(number: Records, name: Records, middle: Records) -> list[dict[str, An
     )
     found = [claim(f"frozen.sampler.{key}", *value, bar, direction) for key, value, bar, direction in bars]
     found[2]["beside"] = {"importance resampling": round(resampling / float(untuned.mean()), 5)}
+    forward = ratio(column(name, "subtb", "forward"), column(name, "reinforce", "forward"))
+    found[3]["beside"] = {"the divergence from posterior to sampler": [round(value, 5) for value in forward]}
     return found
 
 

@@ -9,6 +9,7 @@ from gradatim import families, regimes
 from gradatim.families import (
     GaussianMixture,
     ImageClassification,
+    LatentSequences,
     LinearClassification,
     LinearRegression,
     RandomNetworkRegression,
@@ -332,6 +333,10 @@ FAMILIES = {
     "GaussianMixture": [
         GaussianMixture(2, 3),
         GaussianMixture(3, 4, 1, support_rows=9, min_support_rows=2),
+    ],
+    "LatentSequences": [
+        LatentSequences(),
+        LatentSequences(support_rows=9, length=3, symbols=2, min_support_rows=2),
     ],
 }
 FROM_FILES = {

@@ -1,7 +1,7 @@
 """Task families: distributions of tasks.
 
 - Simulated: `LinearRegression`, `LinearClassification`, `RandomNetworkRegression`, `Sinusoids`, `GaussianMixture`,
-  `StructuralCausalModel`.
+  `StructuralCausalModel`, `LatentSequences`.
 - From real rows: `ImageClassification`, `EmbeddingClassification`, `OmniglotClassification`, `Alphabets`.
 """
 
@@ -10,6 +10,7 @@ from .causal import StructuralCausalModel
 from .datasets import ImageClassification
 from .embeddings import EmbeddingClassification
 from .generation import GaussianMixture
+from .latent_sequences import LatentSequences
 from .omniglot import OmniglotClassification
 from .simulators import LinearClassification, LinearRegression, RandomNetworkRegression
 from .sinusoids import Sinusoids
@@ -19,6 +20,7 @@ __all__ = [
     "EmbeddingClassification",
     "GaussianMixture",
     "ImageClassification",
+    "LatentSequences",
     "LinearClassification",
     "LinearRegression",
     "OmniglotClassification",

@@ -4,3 +4,19 @@ from .models import load_model
 from .reader import InContextReader
 
 __all__ = ["InContextReader", "load_model"]
+from .rewards import PosteriorReward, TextReward
+from .sampling import SamplerConfig, tune_sampler
+from .sequences import Sequences, SequenceSpace, sample
+from .subtb import subtb_loss
+
+__all__ = [
+    "PosteriorReward",
+    "SamplerConfig",
+    "SequenceSpace",
+    "Sequences",
+    "TextReward",
+    "load_model",
+    "sample",
+    "subtb_loss",
+    "tune_sampler",
+]

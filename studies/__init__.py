@@ -13,6 +13,7 @@ from gradatim.provenance import on_threads
 
 from .core import run as core
 from .every_row import run as every_row
+from .frozen import run as frozen
 from .house import run as house
 from .images import run as images
 from .meta import run as meta
@@ -39,6 +40,7 @@ STUDIES: dict[str, str] = {
 }
 
 UNPUBLISHED: dict[str, str] = {
+    "frozen": "frozen models adapted: boundaries, reprogramming, guided dropout, samplers, each beside its controls",
     "meta": "learning from other tasks: letters, sinusoids and tables in groups, beside the best that learns nothing",
     "streams": "the estimators on streams that change, row by row, against river's learners and refits",
 }
@@ -70,6 +72,13 @@ def run(
             return paper.run(out, smoke, seeds, workers, console, table)
     if table is not None:
         raise ValueError(f"only 'paper' has numbered tables; got table {table} for {name!r}: leave it out")
-    modules = {"core": core, "every_row": every_row, "house": house, "images": images, "tables": tables}
+    modules = {
+        "core": core,
+        "every_row": every_row,
+        "frozen": frozen,
+        "house": house,
+        "images": images,
+        "tables": tables,
+    }
     modules |= {"meta": meta, "streams": streams, "systems": systems, "trust": trust}
     return modules[name].run(out, smoke, seeds, workers, console)

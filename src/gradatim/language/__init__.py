@@ -2,14 +2,13 @@
 
 from .models import load_model
 from .reader import InContextReader
-
-__all__ = ["InContextReader", "load_model"]
 from .rewards import PosteriorReward, TextReward
 from .sampling import SamplerConfig, tune_sampler
 from .sequences import Sequences, SequenceSpace, sample
 from .subtb import subtb_loss
 
 __all__ = [
+    "InContextReader",
     "PosteriorReward",
     "SamplerConfig",
     "SequenceSpace",

@@ -1,0 +1,74 @@
+"""The page of `make study NAME=frozen`: its question, its answer and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradatim.comparison import plots
+from gradatim.comparison.report import Page, Question, Result, number
+
+from .parts import PARTS
+
+RATIOS = {
+    "boundary.roughness": "roughness, worst shape: over Bayes",
+    "boundary.acquire": "rows chosen: error over random rows",
+    "sampler.kl_names": "names: distance over the untuned model",
+    "sampler.over_reinforce": "names: distance over REINFORCE",
+}
+"""What is measured over a baseline: less is better."""
+
+
+def value(result: Result, name: str) -> str:
+    """Return a claim's value as text: words where it was not measured."""
+    measured = result.claim(f"frozen.{name}").get("value")
+    return "an unmeasured number" if measured is None else number(measured)
+
+
+def answer(result: Result) -> Iterator[str]:
+    """Yield what each way gains over what could do without it."""
+    yield (
+        f"After 128 rows the default classifier's boundary is {value(result, 'boundary.roughness')} times as rough as "
+        f"the Bayes boundary at worst; 64 rows chosen by entropy and spread leave {value(result, 'boundary.acquire')} "
+        "times the error of 64 random ones."
+    )
+    yield (
+        f"A pretrained network is reprogrammed {value(result, 'reprogram.control')} points better than a random one "
+        f"by what has few parameters; guided dropout gains {value(result, 'dropout.over_uniform')} points over "
+        "uniform dropout of equal mean."
+    )
+    yield (
+        f"A tuned sampler of names is {value(result, 'sampler.kl_names')} times as far from the exact posterior as the "
+        f"untuned model, and {value(result, 'sampler.over_reinforce')} times as far as REINFORCE with entropy."
+    )
+
+
+def draw(result: Result, png: Path) -> str | None:
+    """Draw what is measured over a baseline."""
+    found = {label: result.claim(f"frozen.{name}") for name, label in RATIOS.items()}
+    found = {label: claim for label, claim in found.items() if claim.get("value") is not None}
+    values, low, high = ([float(claim[key]) for claim in found.values()] for key in ("value", "low", "high"))
+    curves = [plots.Curve("gradatim", range(len(found)), values, low, high)]
+    marks = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    title = "Frozen models adapted, each way beside a baseline"
+    return plots.dots(png, title, "over the baseline's (1: the same)", [*found], curves, 1.0, marks)
+
+
+PAGE = Page(
+    study="frozen",
+    questions=(
+        Question(
+            "ratios",
+            "Does it pay to adapt a frozen model?",
+            answer,
+            draw,
+            "Errors, roughness and distances over those of a baseline",
+        ),
+    ),
+    claims={name: words for part in PARTS for name, words in part.claims.items()},
+    notes=(
+        "Settings were chosen on other seeds, validation tasks or validation rows. Intervals are over seeds. The JSON "
+        "has the errors of every method on every stream, family and table. A claim that was not measured has no value, "
+        "and fails."
+    ),
+)

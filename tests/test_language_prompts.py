@@ -172,6 +172,9 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     write(tmp_path / "bad", {"align.outputs": tensors["align.outputs"]}, header)
     with pytest.raises(ValueError, match="must keep"):
         Reprogrammed.load(tmp_path / "bad", tiny())
+    write(tmp_path / "bad", tensors | {"kept.prompt": torch.tensor([5, 103])}, header)
+    with pytest.raises(ValueError, match="tokens of the prompt must be below 103"):
+        Reprogrammed.load(tmp_path / "bad", tiny())
 
 
 def test_the_study_runs_at_its_smallest_size(tmp_path, monkeypatch):

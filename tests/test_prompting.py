@@ -203,6 +203,13 @@ def test_labels_come_back_as_they_were(dtype, classes, tmp_path):
     assert set(again.predict(x).tolist()) <= set(classes)
 
 
+def test_a_rate_that_leaves_the_numbers_is_named():
+    x, y = rows()
+    how = Reprogramming("learnable", "input", "parametric", "linear", steps=20, learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"no longer finite at a learning rate of 1e\+30"):
+        reprogram(network(), x, y, how, shape=(1, 6, 6))
+
+
 # --- where x stands
 
 

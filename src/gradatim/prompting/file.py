@@ -128,6 +128,9 @@ def read_delta(path: Path | str, model: Any) -> Stored:
 
     def make(adapter: Any) -> Any:
         with blamed(path):
+            prompt = parts["kept"].get("prompt", torch.zeros(0))
+            if bool((prompt < 0).any()) or bool((prompt >= adapter.n_outputs).any()):
+                raise ValueError(f"tokens of the prompt must be below {adapter.n_outputs}")
             return from_tensors(parts["align"], len(classes), adapter.n_outputs, adapter.n_features)
 
     return how, header["settings"], classes, parts, make

@@ -163,7 +163,8 @@ def reprogram(
     Raises:
         ImportError: a language model without transformers or peft.
         ValueError: a cell that is not built for the model; rows that do not fit, or are not finite; one class only;
-            more classes than outputs; labels that are missing, repeated or of several tokens.
+            more classes than outputs; labels that are missing, repeated or of several tokens; a learning rate at
+            which what is learnt does not stay finite.
 
     Example:
         >>> import torch
@@ -357,3 +358,7 @@ def _fit(found: Reprogrammed, rows: Any, codes: Tensor, seed: int) -> None:
         optimizer.step()
     for part in learnt:
         part.grad = None
+        if not torch.isfinite(part).all():
+            raise ValueError(
+                f"what was learnt is no longer finite at a learning rate of {how.learning_rate:g}: give a smaller one"
+            )

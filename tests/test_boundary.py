@@ -168,7 +168,13 @@ def test_steps_of_a_learner_are_those_of_its_loop(name):
         ({"X": np.full((4, 2), np.nan)}, "missing or infinite"),
         ({"y": [1, 1, 1, 1]}, "same label"),
         ({"y": [0, 1]}, "one label for each row"),
-        ({"grid": 1}, "2 cells or more"),
+        ({"grid": 1}, "2 to 1000 cells"),
+        ({"grid": 5.0}, "grid"),
+        ({"grid": 3000}, "2 to 1000 cells"),
+        ({"margin": np.nan}, "margin"),
+        ({"y": ["a", None, "b", "a"]}, "missing labels"),
+        ({"y": [0.0, np.nan, 1.0, 0.0]}, "missing labels"),
+        ({"y": np.array(["a", 1, "b", 2], dtype=object)}, "several types"),
         ({"predictor": SVC()}, "predict_proba"),
         ({"predictor": object()}, "predict_proba"),
         ({"predictor": build("ridge", LinearRegression(2))}, "classes"),
@@ -182,6 +188,18 @@ def test_what_cannot_be_drawn_is_refused(change, words):
     given = {"predictor": GaussianNB(), "X": CORNERS, "y": [0, 1, 0, 1]} | change
     with pytest.raises(ValueError, match=words):
         boundary(**given)
+
+
+def test_a_fitted_classifier_begins_its_steps_with_nothing_learnt():
+    X, y = moons()
+    fitted = GaussianNB().fit(X, y[::-1])
+    for mine, fresh in zip(
+        boundaries(fitted, X, y, 8, batch_size=20),
+        boundaries(GaussianNB(), X, y, 8, batch_size=20),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine.probabilities, fresh.probabilities)
+    assert (fitted.predict(X) == GaussianNB().fit(X, y[::-1]).predict(X)).all()
 
 
 def test_steps_that_cannot_be_are_refused():
@@ -227,6 +245,8 @@ def test_rows_that_are_all_sure_are_still_spread():
     [
         ({"k": 0}, "k is 1 to 4"),
         ({"k": 5}, "k is 1 to 4"),
+        ({"k": 3.0}, "k"),
+        ({"labelled": [[0.0]]}, "columns of the pool, 2; got 1"),
         ({"spread": -1.0}, "spread at least 0"),
         ({"pool": [[np.nan, 0.0]]}, "the pool has missing"),
         ({"predictor": SVC()}, "predict_proba"),

@@ -448,6 +448,16 @@ def test_rates_are_chosen_on_held_out_rows():
 # --- learners
 
 
+def test_frames_and_series_go_by_place():
+    pandas = pytest.importorskip("pandas")
+    x, y = rows()
+    hows = [Reprogramming(operator="parametric", steps=3)]
+    order = np.random.default_rng(0).permutation(len(x))
+    frame = pandas.DataFrame(np.asarray(x), index=order)
+    found = compare_reprogramming(network(4), frame, pandas.Series(np.asarray(y), index=order[::-1]), hows)
+    assert found.rows == compare_reprogramming(network(4), x, y, hows).rows
+
+
 def test_in_context_learning_is_the_learner_itself():
     model, (x, y) = learner(), rows(60)
     how = Reprogramming("fixed", "input", "concatenative", "identity", batch_size=20)

@@ -26,6 +26,10 @@ MARGIN = 0.01
 """How far the grid reaches beyond the rows, as a share of each column's range: 1 of 100, as published."""
 
 
+MOST_CELLS = 1000
+"""Cells along a side of a grid, at most: a million answers."""
+
+
 @dataclass(frozen=True, eq=False)
 class Boundary:
     """What a classifier answers on a grid of a plane.
@@ -119,7 +123,7 @@ def boundaries(
 
     A `Learner` takes a step each. An estimator with `partial_fit` learns each mini-batch. Anything else with `fit`,
     such as an `InContextReader`, is fitted anew to the rows so far. All grids are the same. The predictor is not
-    changed.
+    changed: each begins with nothing learnt, under the same settings.
 
     Args, Raises: as `boundary`; the first mini-batch has rows of one class.
 
@@ -192,7 +196,8 @@ def acquire(predictor: Any, pool: Any, k: int, *, spread: float = 1.0, labelled:
         True
     """
     pool = _numbers(pool, "the pool")
-    if not 1 <= k <= len(pool) or spread < 0:
+    check_count("k", k)
+    if not 1 <= k <= len(pool) or not spread >= 0:
         raise ValueError(
             f"k is 1 to {len(pool)}, the rows of the pool, and spread at least 0; got k {k} and spread {spread}"
         )
@@ -203,8 +208,12 @@ def acquire(predictor: Any, pool: Any, k: int, *, spread: float = 1.0, labelled:
     places = (pool - centre) / scale
     nearest = np.full(len(pool), np.inf)
     if labelled is not None:
-        known = (_numbers(labelled, "labelled") - centre) / scale
-        for row in known:
+        known = _numbers(labelled, "labelled")
+        if known.shape[1] != pool.shape[1]:
+            raise ValueError(
+                f"labelled rows have the columns of the pool, {pool.shape[1]}; got {known.shape[1]}: give the same"
+            )
+        for row in (known - centre) / scale:
             nearest = np.minimum(nearest, np.linalg.norm(places - row, axis=1))
     # entropies of 0 are told apart by distance
     entropy, taken = np.maximum(entropy, 1e-12), []
@@ -234,7 +243,7 @@ class _Plane:
     """Rows of two columns, and a grid around them."""
 
     def __init__(self, X: Any, y: Any, grid: int, margin: float, reference: Any) -> None:
-        self.X, self.y = _numbers(X, "X"), np.asarray(y)
+        self.X, self.y = _numbers(X, "X"), _labels(y)
         if self.X.shape[1] != 2:
             raise ValueError(
                 f"a boundary is drawn over two columns; got X of shape {self.X.shape}: choose two columns"
@@ -244,9 +253,10 @@ class _Plane:
         self.classes = np.unique(self.y)
         if len(self.classes) < 2:
             raise ValueError("all rows have the same label: there is no boundary; give rows of two classes")
-        if grid < 2 or margin < 0:
+        check_count("grid", grid)
+        if not 2 <= grid <= MOST_CELLS or not margin >= 0:
             raise ValueError(
-                f"a grid has 2 cells or more along a side, and margin is 0 or more; got {grid}, {margin}"
+                f"a grid has 2 to {MOST_CELLS} cells along a side, and margin is 0 or more; got {grid}, {margin}"
             )
         low, high = self.X.min(0), self.X.max(0)
         beyond = margin * np.where(high > low, high - low, 1.0)
@@ -335,7 +345,7 @@ def _after_rows(predictor: Any, plane: _Plane, batch_size: int) -> Iterator[Boun
         raise ValueError(
             f"the first {batch_size} rows have the same label: shuffle the rows, or take a larger batch_size"
         )
-    model = deepcopy(predictor) if incremental else predictor
+    model = _unfitted(predictor) if incremental else predictor
     for start, end in pairwise([*range(0, n, batch_size), n]):
         part = slice(start, end)
         if incremental:
@@ -357,9 +367,29 @@ def _refitted(predictor: Any, X: np.ndarray, y: np.ndarray) -> Any:
         raise ValueError(
             f"steps are those of a Learner, of partial_fit or of fit; {type(predictor).__name__} has none of them"
         )
-    model = deepcopy(predictor)
+    model = _unfitted(predictor)
     model.fit(X, y)
     return model
+
+
+def _unfitted(predictor: Any) -> Any:
+    """Return a copy that has learnt no row, as far as its settings can be asked; else a copy as it is."""
+    if hasattr(predictor, "get_params") and not isinstance(predictor, type):
+        return type(predictor)(**deepcopy(predictor.get_params(deep=False)))
+    return deepcopy(predictor)
+
+
+def _labels(y: Any) -> np.ndarray:
+    """Return labels `[n]` that can be sorted."""
+    labels = np.asarray(y)
+    missing = labels != labels if labels.dtype.kind in "fO" else np.zeros(labels.shape, dtype=bool)
+    if labels.dtype == object:
+        missing |= np.array([label is None for label in labels.ravel()]).reshape(labels.shape)
+    if np.asarray(missing).any():
+        raise ValueError("y has missing labels: leave those rows out")
+    if len({type(label) for label in labels.ravel().tolist()}) > 1:
+        raise ValueError("y has labels of several types: make words or numbers of all")
+    return labels
 
 
 def _numbers(X: Any, name: str) -> np.ndarray:

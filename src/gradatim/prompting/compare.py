@@ -164,8 +164,14 @@ def split(X: Any, y: np.ndarray, share: float, seed: int) -> tuple[Any, np.ndarr
     if len(X) != len(y):
         raise ValueError(f"X and y must have as many rows; got {len(X)} and {len(y)}")
 
+    rows = (
+        X if isinstance(X, Tensor) else list(np.asarray(X))
+    )  # a frame or a series goes by place, not by label
+
     def some(places: np.ndarray) -> Any:
-        return X[torch.as_tensor(places)] if isinstance(X, Tensor) else [X[place] for place in places]
+        return (
+            rows[torch.as_tensor(places)] if isinstance(rows, Tensor) else [rows[place] for place in places]
+        )
 
     return some(order[cut:]), y[order[cut:]], some(order[:cut]), y[order[:cut]]
 

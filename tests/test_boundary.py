@@ -243,7 +243,7 @@ def test_rows_that_are_all_sure_are_still_spread():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"k": 0}, "k is 1 to 4"),
+        ({"k": 0}, "k must be a whole number of at least 1"),
         ({"k": 5}, "k is 1 to 4"),
         ({"k": 3.0}, "k"),
         ({"labelled": [[0.0]]}, "columns of the pool, 2; got 1"),
@@ -310,7 +310,7 @@ def test_the_command_draws_a_table_and_says_how_rough_it_is(tmp_path, capsys):
         (["--columns", "b,c", "--target", "a"], "'a' has 96 classes"),
         (["--columns", "a,b", "--batch-size", "5"], "--batch-size is for --steps"),
         (["--columns", "a,b", "--steps", "--batch-size", "1"], "at most 40 are drawn: choose 3 or more"),
-        (["--columns", "a,b", "--grid", "1"], "a grid has 2 cells or more"),
+        (["--columns", "a,b", "--grid", "1"], "a grid has 2 to 1000 cells"),
     ],
 )
 def test_the_command_refuses_with_a_sentence(tmp_path, capsys, options, words):

@@ -49,14 +49,14 @@ def answer(result: Result) -> Iterator[str]:
     yield (
         f"A pretrained network is reprogrammed {value(result, 'reprogram.control')} points better than a random one "
         f"by what has few parameters, {besides(result, 'reprogram.control', 'without digits')} without the small "
-        "digits, whose classes it knows; a linear probe is ahead of nearly all of it. Guided dropout gains "
-        f"{value(result, 'dropout.over_uniform')} points over uniform dropout of equal mean."
+        "digits, whose classes it knows; a linear probe is ahead of nearly all of it. Between guided and "
+        f"uniform dropout of one mean lie {value(result, 'dropout.over_uniform')} points."
     )
     yield (
         f"A tuned sampler of names is {value(result, 'sampler.kl_names')} times as far from the exact posterior as the "
         f"untuned model, and {value(result, 'sampler.over_reinforce')} times as far as REINFORCE with entropy; "
-        f"importance resampling, which tunes nothing, is {besides(result, 'sampler.kl_names', 'importance resampling')} "
-        "times as far as the untuned model."
+        "importance resampling, which tunes nothing, is "
+        f"{besides(result, 'sampler.kl_names', 'importance resampling')} times as far as the untuned model."
     )
 
 

@@ -171,7 +171,11 @@ def counting(lock):
                 if lock:
                     fcntl.flock(handle, fcntl.LOCK_EX)
                 number = int(state.read_text())
-                time.sleep(0.05)
+                if not lock:  # both have read before either writes
+                    (state.parent / f"read-{os.getpid()}").touch()
+                    until = time.monotonic() + 60
+                    while len([*state.parent.glob("read-*")]) < 2 and time.monotonic() < until:
+                        time.sleep(0.01)
                 state.write_text(str(number + int(file.read_text())))
 
         return call
@@ -192,11 +196,6 @@ def test_rows_are_lost_where_updates_do_not_wait_for_one_another(update, lost, t
     for file in files:
         file.write_text("5")
     result = updates.lost_rows(update, state, files, (5, 5), lambda path: float(path.read_text()))
-    for _ in range(9):  # two processes need not meet at once
-        if not lost or result["lost"] == 5:
-            break
-        state.write_text("10")
-        result = updates.lost_rows(update, state, files, (5, 5), lambda path: float(path.read_text()))
     assert (result["lost"] == 5) == lost and (result["refused"] == 2) == (update is refusing)
 
 

@@ -348,13 +348,14 @@ def test_a_posterior_reward_of_another_space_or_of_fewer_starts_is_refused() -> 
 def test_arrays_of_texts_and_of_ids_are_read_as_lists_are() -> None:
     model, tokenizer = small()
     rows = as_sequences([encode(tokenizer, "ab", False)], SPACE.stop_id(tokenizer))
-    plain = PosteriorReward(model, tokenizer, ["x"], [" y"], SPACE)(rows)
-    texts = PosteriorReward(model, tokenizer, np.array(["x"]), np.array([" y"]), SPACE)
+    starts, endings = ["x", "z"], [" y", " w"]
+    plain = PosteriorReward(model, tokenizer, starts, endings, SPACE)(rows)
+    texts = PosteriorReward(model, tokenizer, np.array(starts), np.array(endings), SPACE)
     torch.testing.assert_close(texts(rows), plain)
-    ids = [np.array([encode(tokenizer, text)]) for text in ("x", " y")]
+    ids = [np.array([encode(tokenizer, text) for text in some]) for some in (starts, endings)]
     torch.testing.assert_close(PosteriorReward(model, tokenizer, ids[0], ids[1], SPACE)(rows), plain)
     found = []
-    for prompts in (["x"], np.array(["x"]), ids[0]):
+    for prompts in (starts, np.array(starts), ids[0]):
         tuned = tune_sampler(
             small()[0], tokenizer, texts, prompts, 2, space=SPACE, config=QUICK, progress=False
         )

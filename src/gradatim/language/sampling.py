@@ -150,10 +150,7 @@ def tune_sampler(
     space, config = space or SequenceSpace(), config or SamplerConfig()
     if steps < 1 or not temperature > 0:
         raise ValueError(f"steps are at least 1 and a temperature is above 0; got {steps} and {temperature}")
-    reader = Reader(model, tokenizer, space)
-    ids = _ids(prompts, reader, tokenizer)
-    if isinstance(log_reward, PosteriorReward):
-        log_reward.check_fits(reader.stop, space.max_tokens, len(ids))
+    ids = _ids(prompts, Reader(model, tokenizer, space), tokenizer, log_reward)
     tuned, frozen = adapted(model, adapter, config.rank, config.seed)
     loop = _Loop(Reader(tuned, tokenizer, space), frozen, log_reward, ids, config)
     with _bar(progress) as bar:
@@ -163,17 +160,19 @@ def tune_sampler(
     return tuned.eval()
 
 
-def _ids(prompts: Texts, reader: Reader, tokenizer: Any) -> list[list[int]]:
+def _ids(prompts: Texts, reader: Reader, tokenizer: Any, log_reward: Reward) -> list[list[int]]:
     """Return the ids of prompts.
 
     Raises:
-        ValueError: there is none, or one that is empty or too long.
+        ValueError: there is none, one that is empty or too long, or a reward of another space or other prompts.
     """
     ids = [
         encode(tokenizer, prompt) for prompt in listed(prompts, "prompts is a list of texts, at least one")
     ]
     for place, prompt in enumerate(ids):
         reader.check_prompt(prompt, f"prompt {place}")
+    if isinstance(log_reward, PosteriorReward):
+        log_reward.check_fits(reader.stop, reader.space.max_tokens, len(ids))
     return ids
 
 

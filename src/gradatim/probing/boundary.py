@@ -5,7 +5,6 @@ Source: Zhao, Nguyen, Grover 2024 (arXiv 2406.11233): the grid, entropy with spr
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from scipy import ndimage
 
 from ..batch import Batch, check_count
 from ..learner import Learner
+from .planes import probabilities_of, read_labels, read_numbers, unfitted
 from .plots import boundary_pictures
 
 if TYPE_CHECKING:
@@ -195,20 +195,20 @@ def acquire(predictor: Any, pool: Any, k: int, *, spread: float = 1.0, labelled:
         >>> bool(np.abs(X[20:][places, 0]).mean() < np.abs(X[20:, 0]).mean())
         True
     """
-    pool = _numbers(pool, "the pool")
+    pool = read_numbers(pool, "the pool")
     check_count("k", k)
     if not 1 <= k <= len(pool) or not spread >= 0:
         raise ValueError(
             f"k is 1 to {len(pool)}, the rows of the pool, and spread at least 0; got k {k} and spread {spread}"
         )
-    p = _probabilities(predictor, pool)
+    p = probabilities_of(predictor, pool)
     entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(1)
     centre, scale = pool.mean(0), pool.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     places = (pool - centre) / scale
     nearest = np.full(len(pool), np.inf)
     if labelled is not None:
-        known = _numbers(labelled, "labelled")
+        known = read_numbers(labelled, "labelled")
         if known.shape[1] != pool.shape[1]:
             raise ValueError(
                 f"labelled rows have the columns of the pool, {pool.shape[1]}; got {known.shape[1]}: give the same"
@@ -243,7 +243,7 @@ class _Plane:
     """Rows of two columns, and a grid around them."""
 
     def __init__(self, X: Any, y: Any, grid: int, margin: float, reference: Any) -> None:
-        self.X, self.y = _numbers(X, "X"), _labels(y)
+        self.X, self.y = read_numbers(X, "X"), read_labels(y)
         if self.X.shape[1] != 2:
             raise ValueError(
                 f"a boundary is drawn over two columns; got X of shape {self.X.shape}: choose two columns"
@@ -287,7 +287,7 @@ class _Plane:
     def answered(self, predictor: Any, rows: int | None = None) -> Boundary:
         """Return the boundary of a classifier that is fitted to the first rows."""
         classes = np.asarray(getattr(predictor, "classes_", self.classes))
-        return self.of(_probabilities(predictor, self.points), classes, rows)
+        return self.of(probabilities_of(predictor, self.points), classes, rows)
 
     def of(self, probabilities: np.ndarray, classes: np.ndarray, rows: int | None = None) -> Boundary:
         """Return the boundary of probabilities `[grid * grid, C]`, learnt from the first rows."""
@@ -345,7 +345,7 @@ def _after_rows(predictor: Any, plane: _Plane, batch_size: int) -> Iterator[Boun
         raise ValueError(
             f"the first {batch_size} rows have the same label: shuffle the rows, or take a larger batch_size"
         )
-    model = _unfitted(predictor) if incremental else predictor
+    model = unfitted(predictor) if incremental else predictor
     for start, end in pairwise([*range(0, n, batch_size), n]):
         part = slice(start, end)
         if incremental:
@@ -367,47 +367,6 @@ def _refitted(predictor: Any, X: np.ndarray, y: np.ndarray) -> Any:
         raise ValueError(
             f"steps are those of a Learner, of partial_fit or of fit; {type(predictor).__name__} has none of them"
         )
-    model = _unfitted(predictor)
+    model = unfitted(predictor)
     model.fit(X, y)
     return model
-
-
-def _unfitted(predictor: Any) -> Any:
-    """Return a copy that has learnt no row, as far as its settings can be asked; else a copy as it is."""
-    if hasattr(predictor, "get_params") and not isinstance(predictor, type):
-        return type(predictor)(**deepcopy(predictor.get_params(deep=False)))
-    return deepcopy(predictor)
-
-
-def _labels(y: Any) -> np.ndarray:
-    """Return labels `[n]` that can be sorted."""
-    labels = np.asarray(y)
-    missing = labels != labels if labels.dtype.kind in "fO" else np.zeros(labels.shape, dtype=bool)
-    if labels.dtype == object:
-        missing |= np.array([label is None for label in labels.ravel()]).reshape(labels.shape)
-    if np.asarray(missing).any():
-        raise ValueError("y has missing labels: leave those rows out")
-    if len({type(label) for label in labels.ravel().tolist()}) > 1:
-        raise ValueError("y has labels of several types: make words or numbers of all")
-    return labels
-
-
-def _numbers(X: Any, name: str) -> np.ndarray:
-    """Return rows `[n, columns]` as float64."""
-    try:
-        values = np.asarray(X, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} has cells that are no numbers: choose columns of numbers") from error
-    if values.ndim != 2 or not len(values):
-        raise ValueError(f"{name} is a table of rows; got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has missing or infinite cells: leave those rows out")
-    return values
-
-
-def _probabilities(predictor: Any, X: np.ndarray) -> np.ndarray:
-    if not hasattr(predictor, "predict_proba"):
-        raise ValueError(
-            f"a boundary is drawn of a Learner, or of anything with predict_proba; got {type(predictor).__name__}"
-        )
-    return np.asarray(predictor.predict_proba(X), dtype=np.float64)

@@ -2,9 +2,12 @@
 
 import copy
 import math
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -13,7 +16,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from studies.frozen import sampler, sampler_runs, sampler_tasks
-from studies.frozen.models import tiny
+from studies.frozen.models import stories, tiny
 from studies.frozen.sampler_peers import resampled, weighed
 
 from gradatim.comparison.runs import Study
@@ -26,7 +29,7 @@ from gradatim.language import (
     sample,
     tune_sampler,
 )
-from gradatim.language.sampling import DEPTH
+from gradatim.language.sampling import DEPTH, PATIENCE
 from gradatim.language.sequences import Reader, as_sequences, encode, whole
 
 SPACE = SequenceSpace(max_tokens=4, stop=".")
@@ -72,6 +75,56 @@ def test_rewards_of_prefixes_from_one_pass_are_those_of_separate_passes() -> Non
         ends = reward.finished(as_sequences(rows, stop, prompt))
         torch.testing.assert_close(ends, found.gather(1, torch.tensor([[len(r)] for r in rows]))[:, 0])
     assert reward.calls == 2 * len({tuple(row[:n]) for row in rows for n in range(len(row) + 1)})
+
+
+def spaced() -> tuple[Any, Any]:
+    """Return a tiny model whose tokenizer begins each text with a space of its own, as sentencepiece does."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    characters = ["<s>", "</s>", "<unk>", "\u2581", *"abcHewas.", "\u2581H", ".."]
+    ids = {token: place for place, token in enumerate(characters)}
+    backend = Tokenizer(models.BPE(ids, [("\u2581", "H"), (".", ".")], unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    return tiny(1)[0], PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize(("stop", "ids"), [(".", False), (None, False), (".", True)])
+def test_an_ending_has_the_tokens_that_it_has_in_running_text(stop: str | None, ids: bool) -> None:
+    model, tokenizer = spaced()
+    model.requires_grad_(False)
+    space = SequenceSpace(4, stop)
+    start, row = encode(tokenizer, "a"), encode(tokenizer, "b")[1:]
+    reward = PosteriorReward(model, tokenizer, [start if ids else "a"], [" Hew"], space)
+    text = encode(tokenizer, f"ab{stop or ''} Hew")
+    assert encode(tokenizer, " Hew")[0] == tokenizer.convert_tokens_to_ids("\u2581") != text[-3]
+    found = float(reward(as_sequences([row], space.stop_id(tokenizer)))[0, 1])
+    if stop:
+        assert found == pytest.approx(said(model, text, len(start)), abs=1e-3)
+    else:
+        wanted = said(model, [*start, *row, 1], len(start)) + said(model, text, len(start) + 1)
+        assert found == pytest.approx(wanted, abs=1e-3)
+
+
+def test_an_ending_that_shares_a_token_with_what_stands_before_is_refused() -> None:
+    with pytest.raises(ValueError, match="ending 0 can not be told apart"):
+        PosteriorReward(*spaced(), ["a"], [".He"], SPACE)
+
+
+@pytest.mark.skipif("GRADATIM_DATA" not in os.environ, reason="stories260k lies below $GRADATIM_DATA")
+def test_an_ending_of_stories260k_has_no_doubled_space() -> None:
+    model, tokenizer = stories()
+    reward = PosteriorReward(model, tokenizer, ["a girl named"], [" He was a dog."], SPACE)
+    row = encode(tokenizer, "a girl named Lily")[len(encode(tokenizer, "a girl named")) :]
+    wanted = said(
+        model, encode(tokenizer, "a girl named Lily. He was a dog."), len(encode(tokenizer, "a girl named"))
+    )
+    found = float(reward.finished(as_sequences([row], SPACE.stop_id(tokenizer)))[0])
+    assert found == pytest.approx(wanted, abs=1e-2)
 
 
 def test_an_end_token_is_no_part_of_the_text() -> None:
@@ -217,16 +270,24 @@ def test_some_rewards_of_minus_infinity_are_lifted() -> None:
         ({"prompts": "one text"}, "put it in a list"),
         ({"prompts": ["x" * 600]}, "more than the 512"),
         ({"prompts": [[]]}, "has no token"),
+        ({"prompts": np.array([3, 4])}, "ids of one text in a list"),
+        ({"prompts": [[10**6]]}, "prompt 0 has ids"),
         ({"steps": 0}, "steps are at least 1"),
         ({"temperature": 0.0}, "temperature is above 0"),
         ({"adapter": "prefix"}, "adapter is 'lora'"),
         ({"space": SequenceSpace(4, stop="ab")}, "must be one token"),
+        ({"space": SequenceSpace(4, stop=10**6)}, "does not have"),
+        ({"space": SequenceSpace(4, stop=-1)}, "does not have"),
         ({"space": SequenceSpace(4, stop=".", allowed=(10**6,))}, "does not have"),
         ({"log_reward": lambda s: torch.zeros(3)}, "one number for each prefix"),
         ({"log_reward": lambda s: torch.full((8, s.tokens.shape[1] + 1), math.nan)}, "NaN or plus infinity"),
         (
             {"log_reward": lambda s: torch.full((8, s.tokens.shape[1] + 1), -math.inf), "steps": 30},
-            "minus infinity for all samples",
+            "minus infinity for all samples of the first 20 batches of prompt 0",
+        ),
+        (
+            {"log_reward": lambda s: torch.full((8, s.tokens.shape[1] + 1), -math.inf), "steps": 3},
+            "minus infinity for all samples of 3 steps",
         ),
     ],
 )
@@ -240,6 +301,66 @@ def test_bad_input_is_refused(change: dict[str, Any], words: str) -> None:
     }
     with pytest.raises(ValueError, match=words):
         tune_sampler(model, tokenizer, **(given | change), config=QUICK, progress=False)
+
+
+def test_vain_batches_are_counted_of_each_prompt_alone() -> None:
+    model, tokenizer = small()
+    asked = [0, 0, 0]
+
+    def late(sequences: Sequences) -> torch.Tensor:
+        asked[sequences.prompt] += 1
+        found = -1.0 if asked[sequences.prompt] >= PATIENCE else -math.inf
+        return torch.full((8, sequences.tokens.shape[1] + 1), found)
+
+    steps, prompts = 3 * PATIENCE, ["x", "y", "z"]
+    tune_sampler(model, tokenizer, late, prompts, steps, space=SPACE, config=QUICK, progress=False)
+    assert min(asked) == PATIENCE
+
+    def never(sequences: Sequences) -> torch.Tensor:
+        return torch.full((8, sequences.tokens.shape[1] + 1), -1.0 if sequences.prompt == 0 else -math.inf)
+
+    with pytest.raises(ValueError, match="batches of prompt 1"):
+        tune_sampler(small()[0], tokenizer, never, ["x", "y"], 3 * PATIENCE, space=SPACE, config=QUICK)
+
+
+def test_a_posterior_reward_of_another_space_or_of_fewer_starts_is_refused() -> None:
+    model, tokenizer = small()
+    options = {"adapter": "full", "config": QUICK, "progress": False}
+    for space in (None, SequenceSpace(5, "."), SequenceSpace(4, "a")):
+        reward = PosteriorReward(model, tokenizer, ["x"], [" y"], space)
+        with pytest.raises(ValueError, match="give both the same space"):
+            tune_sampler(model, tokenizer, reward, ["x"], 1, space=SPACE, **options)
+        other = as_sequences([encode(tokenizer, "wxyz")[:4], []], SPACE.stop_id(tokenizer))
+        if space != SequenceSpace(5, "."):
+            for asked in (reward, reward.finished):
+                with pytest.raises(ValueError, match="the space of the sampler"):
+                    asked(other)
+    reward = PosteriorReward(model, tokenizer, ["x"], [" y"], SPACE)
+    with pytest.raises(ValueError, match="1 starts and the sampler 2 prompts"):
+        tune_sampler(model, tokenizer, reward, ["x", "y"], 1, space=SPACE, **options)
+    for asked in (reward, reward.finished):
+        with pytest.raises(ValueError, match="got sequences of prompt 1"):
+            asked(as_sequences([[5]], SPACE.stop_id(tokenizer), 1))
+    with pytest.raises(ValueError, match="up to 4 tokens"):
+        reward(as_sequences([[5] * 5], SPACE.stop_id(tokenizer)))
+
+
+def test_arrays_of_texts_and_of_ids_are_read_as_lists_are() -> None:
+    model, tokenizer = small()
+    rows = as_sequences([encode(tokenizer, "ab", False)], SPACE.stop_id(tokenizer))
+    starts, endings = ["x", "z"], [" y", " w"]
+    plain = PosteriorReward(model, tokenizer, starts, endings, SPACE)(rows)
+    texts = PosteriorReward(model, tokenizer, np.array(starts), np.array(endings), SPACE)
+    torch.testing.assert_close(texts(rows), plain)
+    ids = [np.array([encode(tokenizer, text) for text in some]) for some in (starts, endings)]
+    torch.testing.assert_close(PosteriorReward(model, tokenizer, ids[0], ids[1], SPACE)(rows), plain)
+    found = []
+    for prompts in (starts, np.array(starts), ids[0]):
+        tuned = tune_sampler(
+            small()[0], tokenizer, texts, prompts, 2, space=SPACE, config=QUICK, progress=False
+        )
+        found.append(sample(tuned, tokenizer, prompts[0], 4, SPACE))
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_tokenizer_without_an_end_token_is_refused() -> None:
@@ -306,6 +427,20 @@ def test_importance_resampling_is_the_posterior_where_it_is_enumerated() -> None
     assert known.judged(share)["kl"] < 0.02
 
 
+def test_a_bound_of_many_samples_is_the_log_of_what_rewards_sum_to() -> None:
+    problem = sampler_tasks.infilling("test", smoke=True)
+    model, tokenizer = problem.model, problem.tokenizer
+    space = few(tokenizer, "ab", 1)
+    reward = TextReward(tokenizer, lambda text: {"": 0.0, "a": 1.0, "b": 2.0}[text])
+    problem = sampler_tasks.Problem(model, tokenizer, space, ["x"], reward)
+    total = math.log(1 + math.e + math.e**2)
+    assert sampler_tasks.resampled_bound(problem, ["x"], 4000, 2, 0)[0] == pytest.approx(total, abs=0.05)
+    sharp, flat = (sampler_tasks.bound(problem, None, nullcontext, 4000, 0, heat)[0] for heat in (1.0, 1e6))
+    assert sharp <= total and flat == pytest.approx(
+        1 + math.log(3), abs=0.05
+    )  # the mean of log R, and the entropy
+
+
 def test_an_enumeration_without_a_limit_is_the_whole_tree() -> None:
     model, tokenizer = small()
     reader = Reader(model, tokenizer, few(tokenizer, "abc", 3))
@@ -323,7 +458,11 @@ def test_the_part_of_the_study_claims_what_it_should(tmp_path: Path) -> None:
         "over_reinforce",
         "infilling",
     ]
-    assert all("importance resampling" in str(listing) for listing in found["listings"][:2])
+    methods = ("temperature sampling", "importance resampling", "reinforce", "subtb")
+    assert all(all(m in str(listing) for m in methods) for listing in found["listings"][:3])
+    assert all(
+        "outside" in listing["columns"] for listing in found["listings"] if "names" in listing["title"]
+    )
     assert all(
         len(row) == len(listing["columns"]) for listing in found["listings"] for row in listing["rows"]
     )

@@ -102,6 +102,21 @@ def weighed(
     temperature: float = 1.0,
 ) -> tuple[Sequences, Tensor]:
     """Return n draws of a model and their importance weights `[n]`, which sum to one."""
+    drawn, scores = scored(reader, prompt, log_reward, n, generator, place, temperature)
+    return drawn, scores.softmax(0)
+
+
+@torch.no_grad()
+def scored(
+    reader: Reader,
+    prompt: Sequence[int],
+    log_reward: Reward,
+    n: int,
+    generator: torch.Generator,
+    place: int = 0,
+    temperature: float = 1.0,
+) -> tuple[Sequences, Tensor]:
+    """Return n draws of a model and log R / q of each `[n]`."""
     parts = [
         reader.draw(prompt, min(CHUNK, n - first), generator, place=place) for first in range(0, n, CHUNK)
     ]
@@ -109,7 +124,7 @@ def weighed(
         finished(log_reward, part).double() / temperature - reader.log_sequences(prompt, part).double()
         for part in parts
     ]
-    return joined(parts, reader.stop), torch.cat(scores).softmax(0)
+    return joined(parts, reader.stop), torch.cat(scores)
 
 
 def resampled(drawn: Sequences, weights: Tensor, n: int, generator: torch.Generator) -> Sequences:

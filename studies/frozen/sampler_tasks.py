@@ -18,7 +18,7 @@ from gradatim.language.sampling import Reward
 from gradatim.language.sequences import Reader, Sequences, SequenceSpace, as_sequences, encode
 
 from .models import stories, tiny
-from .sampler_peers import CHUNK, finished
+from .sampler_peers import CHUNK, finished, scored
 
 INVALID = -8.0
 """log R of each symbol of a text that is no number from 0 to 99: long texts are many."""
@@ -242,14 +242,36 @@ def infilling(split: str, smoke: bool) -> Problem:
 
 
 @torch.no_grad()
-def bound(problem: Problem, model: Any, frozen: Any, n: int, seed: int) -> list[float]:
-    """Return E[log R] + H of each prompt from n draws: the log of what R sums to, less the divergence."""
+def bound(
+    problem: Problem, model: Any, frozen: Any, n: int, seed: int, temperature: float = 1.0
+) -> list[float]:
+    """Return E[log R] + H of each prompt from n draws: the log of what R sums to, less the divergence.
+
+    The temperature is of the tokens.
+    """
     reader, generator = problem.reader(model), torch.Generator().manual_seed(seed)
     values = []
     for place, prompt in enumerate(problem.prompts):
         ids = encode(problem.tokenizer, prompt)
-        drawn = reader.draw(ids, n, generator, place=place)
+        drawn = reader.draw(ids, n, generator, temperature, place)
         with frozen():
             reward = finished(problem.log_reward, drawn)
-        values.append(float((reward.double() - reader.log_sequences(ids, drawn).double()).mean()))
+        values.append(float((reward.double() - tempered(reader, ids, drawn, temperature)).mean()))
+    return values
+
+
+def resampled_bound(problem: Problem, starts: list[str], n: int, repeats: int, seed: int) -> list[float]:
+    """Return E[log R] + H of one draw resampled of n of p(z | X), at least: the mean log of the mean weight.
+
+    Source: Cremer et al. 2017 (arXiv 1704.02916): the bound of many samples is below that of what is resampled.
+    """
+    reader, generator = problem.reader(), torch.Generator().manual_seed(seed)
+    values = []
+    for place, start in enumerate(starts):
+        ids = encode(problem.tokenizer, start)
+        found = [
+            scored(reader, ids, problem.log_reward, n, generator, place)[1].logsumexp(0) - math.log(n)
+            for _ in range(repeats)
+        ]
+        values.append(float(torch.stack(found).mean()))
     return values

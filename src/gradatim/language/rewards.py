@@ -5,13 +5,13 @@ Source: Hu, Jain, Elmoznino et al. 2024 (arXiv 2310.04363), section 3.2 and tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .sequences import Reader, Sequences, SequenceSpace, encode, prefixes
+from .sequences import Reader, Sequences, SequenceSpace, Texts, encode, encode_after, listed, prefixes
 
 KEPT = 500_000
 """Rewards of prefixes that are kept, since the frozen model says the same of them every time."""
@@ -21,7 +21,8 @@ class PosteriorReward:
     """The posterior of a language model over z between a start and an ending: log p(z stop | X) + log p(Y | X z).
 
     The first part is read from one pass of the model for all prefixes. The second needs a pass for each new prefix;
-    what was said of a prefix is kept. A stop token other than the end token is part of the text: Y follows it.
+    what was said of a prefix is kept. A stop token other than the end token is part of the text: Y follows it. Y has
+    the tokens that it has after X and that stop token, not those of a text of its own.
 
     Args:
         model: the model whose posterior it is. While it is tuned, its adapter is off here.
@@ -35,7 +36,8 @@ class PosteriorReward:
         calls: sequences that have been scored with an ending.
 
     Raises:
-        ValueError: no start; starts and endings that are not as many; texts longer than the model reads.
+        ValueError: no start; starts and endings that are not as many; an ending of which a token reaches into what
+            stands before it; texts longer than the model reads; when called, sequences of another space or prompt.
 
     Example:
         >>> from gradatim.language import PosteriorReward, SequenceSpace, load_model, tune_sampler
@@ -51,36 +53,78 @@ class PosteriorReward:
         self,
         model: Any,
         tokenizer: Any,
-        starts: Sequence[str | Sequence[int]],
-        endings: Sequence[str | Sequence[int]] | None = None,
+        starts: Texts,
+        endings: Texts | None = None,
         space: SequenceSpace | None = None,
         batch_size: int = 256,
     ) -> None:
         space = space or SequenceSpace()
         # z is scored among all tokens, and its stop token at every length
         self._reader = Reader(model, tokenizer, SequenceSpace(space.max_tokens + 1, space.stop))
+        self._longest = space.max_tokens
         self._batch_size, self.calls = batch_size, 0
         self._kept: dict[tuple[int, ...], float] = {}
-        if isinstance(starts, str) or not starts:
-            raise ValueError("starts is a list of texts, one for each prompt; got none, or one text")
-        if endings is not None and (isinstance(endings, str) or len(endings) != len(starts)):
-            raise ValueError(f"each of {len(starts)} starts needs its ending; got {endings!r:.60}")
+        starts = listed(starts, "starts is a list of texts, one for each prompt")
         self._starts = [encode(tokenizer, start) for start in starts]
         self._endings = None
         if endings is not None:
-            inside = [] if self._reader.stop == tokenizer.eos_token_id else [self._reader.stop]
-            self._endings = [inside + encode(tokenizer, ending, special=False) for ending in endings]
-            self._in_text = len(inside)
-            if any(len(ending) == len(inside) for ending in self._endings):
-                raise ValueError("an ending has no token: give endings=None for the model's own sequences")
+            self._endings = self._encoded(tokenizer, starts, endings)
         for place, start in enumerate(self._starts):
             self._reader.check_prompt(
                 start, f"start {place}", len(self._endings[place]) if self._endings else 0
             )
 
+    def _encoded(self, tokenizer: Any, starts: list[Any], endings: Any) -> list[list[int]]:
+        """Return the ids of endings where they stand, each after the stop token if that is part of the text.
+
+        Raises:
+            ValueError: there are not as many as starts, one has no token, or a token spans it and what is before.
+        """
+        endings = listed(endings, f"each of {len(starts)} starts needs its ending")
+        if len(endings) != len(starts):
+            raise ValueError(f"each of {len(starts)} starts needs its ending; got {len(endings)} endings")
+        inside = [] if self._reader.stop == tokenizer.eos_token_id else [self._reader.stop]
+        self._in_text, found = len(inside), []
+        for place, (start, ending) in enumerate(zip(starts, endings, strict=True)):
+            ids = None if isinstance(start, str) else self._starts[place]
+            before = start if ids is None else tokenizer.decode(ids, skip_special_tokens=True)
+            ids = encode_after(tokenizer, before + tokenizer.decode(inside), ending, f"ending {place}")
+            if not ids:
+                raise ValueError("an ending has no token: give endings=None for the model's own sequences")
+            found.append(inside + ids)
+        return found
+
+    def check_fits(self, stop: int, max_tokens: int, prompts: int) -> None:
+        """Raise ValueError where sequences of that stop token, length and number of prompts are not those here."""
+        if (stop, max_tokens) != (self._reader.stop, self._longest):
+            raise ValueError(
+                f"the reward is of sequences of up to {self._longest} tokens that end with token {self._reader.stop}; "
+                f"the sampler draws up to {max_tokens} that end with token {stop}: give both the same space"
+            )
+        if prompts > len(self._starts):
+            raise ValueError(
+                f"the reward has {len(self._starts)} starts and the sampler {prompts} prompts: give a start for each"
+            )
+
+    def _check(self, sequences: Sequences) -> None:
+        """Raise ValueError where sequences are of a prompt or a space that the reward does not know."""
+        if not 0 <= sequences.prompt < len(self._starts):
+            raise ValueError(
+                f"the reward has {len(self._starts)} starts, 0 to {len(self._starts) - 1}; got sequences of prompt "
+                f"{sequences.prompt}: give a start for each prompt"
+            )
+        tokens, length = sequences.tokens, sequences.lengths
+        ended = torch.arange(tokens.shape[1], device=tokens.device) >= length[:, None].to(tokens.device)
+        if int(length.max()) > self._longest or not bool(((tokens == self._reader.stop) == ended).all()):
+            raise ValueError(
+                f"the reward is of sequences of up to {self._longest} tokens that end with token {self._reader.stop}; "
+                "got longer ones, or ones that end otherwise: give the reward the space of the sampler"
+            )
+
     @torch.no_grad()
     def __call__(self, sequences: Sequences) -> Tensor:
         """Return log R of stopping after each prefix, `[B, L + 1]`."""
+        self._check(sequences)
         start = self._starts[sequences.prompt]
         reward = prefixes(*self._reader.log_probabilities(start, sequences))
         if self._endings is None:
@@ -96,6 +140,7 @@ class PosteriorReward:
 
     def finished(self, sequences: Sequences) -> Tensor:
         """Return log R of whole sequences `[B]`, without that of their prefixes: one call for each."""
+        self._check(sequences)
         with torch.no_grad():
             start = self._starts[sequences.prompt]
             reward = self._reader.log_sequences(start, sequences)

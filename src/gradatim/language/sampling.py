@@ -6,7 +6,7 @@ Source: Hu, Jain, Elmoznino et al. 2024 (arXiv 2310.04363); the loop follows the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +18,15 @@ from torch import Tensor
 
 from .models import import_peft
 from .replay import Replay
-from .sequences import Reader, Sequences, SequenceSpace, as_sequences, encode
+from .rewards import PosteriorReward
+from .sequences import Reader, Sequences, SequenceSpace, Texts, as_sequences, encode, listed
 from .subtb import subtb_loss
 
 Reward = Callable[[Sequences], Tensor]
 """Takes sequences of one prompt, and returns log R of stopping after each of their prefixes, `[B, L + 1]`."""
 
 DEPTH, PATIENCE = 20.0, 20
-"""What minus infinity counts below the best reward of a prompt; batches of nothing else before it is an error."""
+"""What minus infinity counts below the best reward of a prompt; its first batches of nothing else that are an error."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def tune_sampler(
     model: Any,
     tokenizer: Any,
     log_reward: Reward,
-    prompts: Sequence[str | Sequence[int]],
+    prompts: Texts,
     steps: int = 500,
     temperature: float = 1.0,
     adapter: str = "lora",
@@ -121,7 +122,7 @@ def tune_sampler(
         tokenizer: its tokenizer.
         log_reward: takes `Sequences` of one prompt and returns log R of stopping after each prefix, `[B, L + 1]`:
             a `PosteriorReward`, a `TextReward`, or a function of your own. Adapters are off while it is called.
-        prompts: texts or ids that the sampler continues.
+        prompts: texts or ids that the sampler continues, in a list or an array.
         steps: updates.
         temperature: below 1 the best sequences are likelier still.
         adapter: `lora`, or `full` for a copy of the model with all weights tuned.
@@ -131,8 +132,9 @@ def tune_sampler(
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: no prompts; prompts longer than the model reads; no end token; rewards of another shape, not a
-            number or plus infinity; rewards of minus infinity for all of the first batches; an unknown adapter.
+        ValueError: no prompts; prompts longer than the model reads; no end token; a `PosteriorReward` of another space
+            or of fewer starts; rewards of another shape, not a number or plus infinity; rewards of minus infinity for
+            all of the first batches of a prompt, or for all there were; an unknown adapter.
 
     Example:
         >>> from gradatim.language import SequenceSpace, TextReward, load_model, sample, tune_sampler
@@ -148,7 +150,7 @@ def tune_sampler(
     space, config = space or SequenceSpace(), config or SamplerConfig()
     if steps < 1 or not temperature > 0:
         raise ValueError(f"steps are at least 1 and a temperature is above 0; got {steps} and {temperature}")
-    ids = _ids(prompts, Reader(model, tokenizer, space), tokenizer)
+    ids = _ids(prompts, Reader(model, tokenizer, space), tokenizer, log_reward)
     tuned, frozen = adapted(model, adapter, config.rank, config.seed)
     loop = _Loop(Reader(tuned, tokenizer, space), frozen, log_reward, ids, config)
     with _bar(progress) as bar:
@@ -158,19 +160,19 @@ def tune_sampler(
     return tuned.eval()
 
 
-def _ids(prompts: Sequence[str | Sequence[int]], reader: Reader, tokenizer: Any) -> list[list[int]]:
+def _ids(prompts: Texts, reader: Reader, tokenizer: Any, log_reward: Reward) -> list[list[int]]:
     """Return the ids of prompts.
 
     Raises:
-        ValueError: there is none, or one that is empty or too long.
+        ValueError: there is none, one that is empty or too long, or a reward of another space or other prompts.
     """
-    if isinstance(prompts, str) or not prompts:
-        raise ValueError(
-            "prompts is a list of texts, at least one; got none, or one text alone: put it in a list"
-        )
-    ids = [encode(tokenizer, prompt) for prompt in prompts]
+    ids = [
+        encode(tokenizer, prompt) for prompt in listed(prompts, "prompts is a list of texts, at least one")
+    ]
     for place, prompt in enumerate(ids):
         reader.check_prompt(prompt, f"prompt {place}")
+    if isinstance(log_reward, PosteriorReward):
+        log_reward.check_fits(reader.stop, reader.space.max_tokens, len(ids))
     return ids
 
 
@@ -224,7 +226,7 @@ class _Loop:
         self._replay = [Replay(config.kept) for _ in prompts]
         self._best = [-torch.inf for _ in prompts]
         self._queue: list[int] = []
-        self._vain = 0
+        self._vain = [0 for _ in prompts]
 
     def run(self, steps: int, temperature: float) -> Iterator[float]:
         """Take steps, and yield the loss of each."""
@@ -238,6 +240,8 @@ class _Loop:
             optimizer.step()
             optimizer.zero_grad()
             yield loss
+        if max(self._best) == -torch.inf:
+            raise _nothing(f"all samples of {steps} steps")
 
     def backward(self, temperature: float) -> float:
         """Add the gradient of one step, and return its mean loss."""
@@ -278,12 +282,9 @@ class _Loop:
         inside = torch.arange(reward.shape[1]) <= sequences.lengths[:, None]
         self._best[place] = max(self._best[place], float(reward.masked_fill(~inside, -torch.inf).max()))
         if self._best[place] == -torch.inf:
-            self._vain += 1
-            if self._vain >= PATIENCE:
-                raise ValueError(
-                    f"log_reward was minus infinity for all samples of {PATIENCE} batches, so there is nothing to "
-                    "learn from: give bad sequences a low number such as -20, or a prompt whose samples are better"
-                )
+            self._vain[place] += 1
+            if self._vain[place] >= PATIENCE:
+                raise _nothing(f"all samples of the first {PATIENCE} batches of prompt {place}")
             return None
         reward = torch.where(reward == -torch.inf, self._best[place] - DEPTH, reward)
         ends = reward.gather(1, sequences.lengths[:, None])[:, 0]
@@ -311,6 +312,14 @@ class _Loop:
                 "log_reward returned a number that is NaN or plus infinity: check it on sample(...)"
             )
         return reward
+
+
+def _nothing(where: str) -> ValueError:
+    """Return the error of rewards that say nothing."""
+    return ValueError(
+        f"log_reward was minus infinity for {where}, so there is nothing to learn from: give bad sequences a low "
+        "number such as -20, or a prompt whose samples are better"
+    )
 
 
 def _bar(progress: bool) -> Progress:

@@ -6,14 +6,18 @@ Source: Hu, Jain, Elmoznino et al. 2024 (arXiv 2310.04363), section 3.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .models import import_transformers
+
+Texts = Sequence[str | Sequence[int]] | np.ndarray
+"""Texts, or ids of each text, in a list or an array."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class SequenceSpace:
                     'SequenceSpace(stop=".")'
                 )
             return int(tokenizer.eos_token_id)
-        if isinstance(self.stop, int):
-            return self.stop
+        if not isinstance(self.stop, str):
+            return int(self.stop)
         plain = tokenizer.convert_tokens_to_ids(self.stop)
         if plain is not None and plain != tokenizer.unk_token_id:
             return int(plain)
@@ -110,6 +114,42 @@ def encode(tokenizer: Any, text: str | Sequence[int], special: bool = True) -> l
     return ids[:-1] if special and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
 
+def encode_after(tokenizer: Any, before: str, text: str | Sequence[int], name: str) -> list[int]:
+    """Return the ids that a text has where it follows another; ids are returned as they are.
+
+    A tokenizer may begin a text with a space of its own, so the ids of the text alone can be those of another text.
+
+    Raises:
+        ValueError: a token spans both; `name` says which text it is.
+    """
+    if not isinstance(text, str):
+        return encode(tokenizer, text)
+    first, both = encode(tokenizer, before, special=False), encode(tokenizer, before + text, special=False)
+    if both[: len(first)] != first:
+        raise ValueError(
+            f"{name} can not be told apart from what stands before it: a token of {(before + text)[-40:]!r} spans "
+            "both; begin it with a space, or give ids"
+        )
+    return both[len(first) :]
+
+
+def listed(given: Any, wanted: str) -> list[Any]:
+    """Return texts, or lists of ids, as a list.
+
+    Raises:
+        ValueError: there is none, one text alone, or entries that are neither; `wanted` says what is expected.
+    """
+    rows = [given] if isinstance(given, str) else given.tolist() if hasattr(given, "tolist") else list(given)
+    if isinstance(given, str) or not isinstance(rows, list) or not rows:
+        raise ValueError(f"{wanted}; got none, or one text alone: put it in a list")
+    wrong = [row for row in rows if not isinstance(row, Iterable)]
+    if wrong:
+        raise ValueError(
+            f"{wanted}, or lists of ids; got {wrong[0]!r:.40}: put the ids of one text in a list"
+        )
+    return rows
+
+
 class Reader:
     """A model's logits after a prompt, over the tokens of a space alone.
 
@@ -119,12 +159,17 @@ class Reader:
         space: which sequences there are.
 
     Raises:
-        ValueError: no stop token; allowed ids that the model does not have.
+        ValueError: no stop token; a stop token or allowed ids that the model does not have.
     """
 
     def __init__(self, model: Any, tokenizer: Any, space: SequenceSpace) -> None:
         self.model, self.space, self.stop = model, space, space.stop_id(tokenizer)
         size = int(model.config.vocab_size)
+        if not 0 <= self.stop < size:
+            raise ValueError(
+                f"stop is {space.stop!r}, token {self.stop}, which a model of {size} tokens does not have: its ids "
+                f"are 0 to {size - 1}"
+            )
         self.banned = torch.zeros(size, dtype=torch.bool)
         if space.allowed is not None:
             outside = [token for token in space.allowed if not 0 <= token < size]
@@ -142,10 +187,15 @@ class Reader:
         return next(self.model.parameters()).device
 
     def check_prompt(self, ids: Sequence[int], name: str, more: int = 0) -> None:
-        """Raise ValueError where a prompt is empty, or too long for the model with what follows it."""
+        """Raise ValueError where a prompt is empty, has ids that the model lacks, or is too long with what follows."""
         context = getattr(self.model.config, "max_position_embeddings", None)
         if not ids:
             raise ValueError(f"{name} has no token: give a text, or the id of the first token")
+        outside = [token for token in ids if not 0 <= token < len(self.banned)]
+        if outside:
+            raise ValueError(
+                f"{name} has ids that a model of {len(self.banned)} tokens does not have: {outside[:5]}"
+            )
         if context is not None and len(ids) + self.space.max_tokens + more > context:
             raise ValueError(
                 f"{name} has {len(ids)} tokens and what follows up to {self.space.max_tokens + more}, more than the "

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str] = {
     "core": "linear regression and digits in three regimes, throughput, kill and resume",
     "every_row": "gains, states that carry their precision, merging, drift and stopping, far past the trained horizon",
+    "frozen": "frozen models adapted: boundaries, reprogramming, guided dropout, samplers, each beside its controls",
     "house": "what can be counted: results that moved, names, shapes, examples, lines, memory, ragged tasks",
     "images": "MNIST and Fashion-MNIST, all regimes and signals, against baselines that could win",
     "paper": "the paper's tables: three regimes on its families, greedy and constant, default gain, one step",
@@ -40,7 +41,6 @@ STUDIES: dict[str, str] = {
 }
 
 UNPUBLISHED: dict[str, str] = {
-    "frozen": "frozen models adapted: boundaries, reprogramming, guided dropout, samplers, each beside its controls",
     "meta": "learning from other tasks: letters, sinusoids and tables in groups, beside the best that learns nothing",
     "streams": "the estimators on streams that change, row by row, against river's learners and refits",
 }

@@ -262,7 +262,7 @@ def training(atomic, content):
                 path.with_suffix(".tmp").replace(path)
             else:
                 path.write_bytes(content[:50])
-                time.sleep(0.2)
+                time.sleep(1.0)  # long beside the start of a process, also on a busy machine
                 path.write_bytes(content)
 
         return call

@@ -6,6 +6,7 @@ Source: this project's own.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradatim.comparison.report import write_result
+from gradatim.comparison.runs import Study
 from gradatim.provenance import commit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.console import Console
+
     from gradatim.comparison.report import Page
-    from gradatim.comparison.runs import Study
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,17 @@ def part_of(
         return Found(records, [*values["claims"]], [*values["listings"]])
 
     return Part(name, claims, found)
+
+
+def begin(name: str, reads: str, out: Path, smoke: bool, workers: int, console: Console) -> Study:
+    """Return the study in its folder below `out`; `reads` says what it reads of $GRADATIM_DATA.
+
+    Raises:
+        ValueError: $GRADATIM_DATA is not set. A smoke run does not need it.
+    """
+    if not smoke and not os.environ.get("GRADATIM_DATA"):
+        raise ValueError(f"make study NAME={name} reads {reads}: set GRADATIM_DATA, or run with --smoke")
+    return Study(out / "work" / (f"{name}-smoke" if smoke else name), 1 if smoke else workers, console)
 
 
 def run_parts(

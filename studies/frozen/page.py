@@ -21,8 +21,7 @@ RATIOS = {
 
 def value(result: Result, name: str) -> str:
     """Return a claim's value as text: words where it was not measured."""
-    measured = result.claim(f"frozen.{name}").get("value")
-    return "an unmeasured number" if measured is None else number(measured)
+    return result.text(f"frozen.{name}")
 
 
 def besides(result: Result, name: str, key: str) -> str:

@@ -8,13 +8,11 @@ Source: the bars are this project's own, fixed before the run.
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gradatim.comparison.runs import Study
 from gradatim.provenance import on_threads
-from studies.part import run_parts
+from studies.part import begin, run_parts
 from studies.tables.verdicts import without_value
 
 from .page import PAGE
@@ -38,16 +36,12 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
         ValueError: transformers or peft are not installed, or $GRADATIM_DATA is not set, which a smoke run does not
             need.
     """
-    if not smoke and not os.environ.get("GRADATIM_DATA"):
-        raise ValueError(
-            "make study NAME=frozen reads images, texts and a language model: set GRADATIM_DATA, or run with --smoke"
-        )
     absent = [name for name in PACKAGES if find_spec(name) is None]
     if absent:
         raise ValueError(
             f"make study NAME=frozen needs {' and '.join(absent)}: pip install gradatim[language]"
         )
-    study = Study(out / "work" / ("frozen-smoke" if smoke else "frozen"), 1 if smoke else workers, console)
+    study = begin("frozen", "images, texts and a language model", out, smoke, workers, console)
     with on_threads(1):
         return run_parts(
             PARTS, study, out, PAGE, lambda name, why: without_value(name, *BARS[name], why), smoke, seeds

@@ -58,8 +58,7 @@ TITLES = {
 
 def value(result: Result, name: str) -> str:
     """Return a claim's value as text: words where it was not measured."""
-    claim = result.claim(f"meta.{name}")
-    return "an unmeasured share" if claim.get("value") is None else number(claim["value"])
+    return result.text(f"meta.{name}", "an unmeasured share")
 
 
 def times(result: Result, name: str) -> str:

@@ -8,13 +8,11 @@ Source: the bars are this project's own, fixed before the run.
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from gradatim.comparison.runs import Study
 from gradatim.provenance import on_threads
-from studies.part import run_parts
+from studies.part import begin, run_parts
 
 from . import made
 from .page import PAGE
@@ -35,10 +33,6 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     Raises:
         ValueError: $GRADATIM_DATA is not set, or a package of the peers is not installed. A smoke run needs neither.
     """
-    if not smoke and not os.environ.get("GRADATIM_DATA"):
-        raise ValueError(
-            "make study NAME=meta reads letters and tables: set GRADATIM_DATA, or run with --smoke"
-        )
-    study = Study(out / "work" / ("meta-smoke" if smoke else "meta"), 1 if smoke else workers, console)
+    study = begin("meta", "letters and tables", out, smoke, workers, console)
     with made.data(study.folder / "data") if smoke else nullcontext(), on_threads(1):
         return run_parts(PARTS, study, out, PAGE, unmeasured, smoke, seeds)

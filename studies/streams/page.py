@@ -34,8 +34,7 @@ def words(learner: str) -> str:
 
 def value(result: Result, name: str) -> str:
     """Return a claim's value as text: words where it was not measured."""
-    claim = result.claim(f"streams.{name}")
-    return "an unmeasured number" if claim.get("value") is None else number(claim["value"])
+    return result.text(f"streams.{name}")
 
 
 def times(result: Result, name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradatim.comparison import plots
-from gradatim.comparison.report import Page, Question, Result, number
+from gradatim.comparison.report import Page, Question, Result
 
 from .parts import PARTS
 
@@ -23,8 +23,7 @@ RATIOS = {
 
 def value(result: Result, name: str) -> str:
     """Return a claim's value as text: words where it was not measured."""
-    measured = result.claim(f"systems.{name}").get("value")
-    return "an unmeasured number" if measured is None else number(measured)
+    return result.text(f"systems.{name}")
 
 
 BUFFER = "50"

@@ -8,12 +8,10 @@ Source: the bars are this project's own, fixed before the run.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from gradatim.comparison.runs import Study
 from gradatim.provenance import on_threads
-from studies.part import run_parts
+from studies.part import begin, run_parts
 from studies.tables.verdicts import without_value
 
 from .page import PAGE
@@ -33,11 +31,7 @@ def run(out: Path, smoke: bool, seeds: int, workers: int, console: Console) -> l
     Raises:
         ValueError: $GRADATIM_DATA is not set. A smoke run does not need it.
     """
-    if not smoke and not os.environ.get("GRADATIM_DATA"):
-        raise ValueError(
-            "make study NAME=systems reads images, sentences and tables: set GRADATIM_DATA, or run with --smoke"
-        )
-    study = Study(out / "work" / ("systems-smoke" if smoke else "systems"), 1 if smoke else workers, console)
+    study = begin("systems", "images, sentences and tables", out, smoke, workers, console)
     with on_threads(1):
         return run_parts(
             PARTS, study, out, PAGE, lambda name, why: without_value(name, *BARS[name], why), smoke, seeds

@@ -30,6 +30,8 @@ class Result:
         >>> result = Result({"claims": [{"id": "a.b", "value": 0.5, "low": 0.4, "high": 0.6}], "records": []})
         >>> result.value("a.b"), result.interval("a.b")
         (0.5, '0.5 [0.4, 0.6]')
+        >>> result.text("a.b"), result.text("a.c")
+        ('0.5', 'an unmeasured number')
         >>> result.mean("digits", "ridge", 10)
         nan
     """
@@ -52,6 +54,11 @@ class Result:
     def value(self, name: str) -> float:
         """Return a claim's value."""
         return _finite(self.claim(name).get("value"))
+
+    def text(self, name: str, missing: str = "an unmeasured number") -> str:
+        """Return a claim's value as text; `missing` where it was not measured."""
+        value = self.claim(name).get("value")
+        return missing if value is None else number(value)
 
     def interval(self, name: str) -> str:
         """Return a claim's value and its interval as text."""

@@ -5,6 +5,7 @@ Source: Wolf et al. 2020 (transformers).
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,7 @@ def import_transformers(need: str = "gradatim.language") -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(MISSING.format(need=need)) from error
-    return transformers
+    return _imported("transformers", need)
 
 
 def import_peft(need: str = "gradatim.language") -> Any:
@@ -36,11 +33,14 @@ def import_peft(need: str = "gradatim.language") -> Any:
     Raises:
         ImportError: it is not installed.
     """
+    return _imported("peft", need)
+
+
+def _imported(name: str, need: str) -> Any:
     try:
-        import peft
+        return import_module(name)
     except ImportError as error:
         raise ImportError(MISSING.format(need=need)) from error
-    return peft
 
 
 def load_model(name: str | Path) -> tuple[Any, Any]:
